@@ -1,0 +1,242 @@
+"""One run as data: a frozen, strict, complete tree whose hash is the run's id.
+
+A config is built from layers (scale, study, point, ``--set``), later ones winning, then validated once.
+What is recorded is the validated tree, so it holds every value that ran. Imports no torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from optstudy import optimizers
+from optstudy.errors import UserError, nearest
+
+NUMERICS: Literal[1] = 1
+"""Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
+
+NOT_IN_ID = (("scale",), ("data", "corpus"))
+"""Names and places; ``data.fingerprint`` says what the text is, wherever it lies."""
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Frozen; unknown keys, NaN, infinities and silent conversions are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Strict):
+    """Which text, cut how."""
+
+    corpus: str
+    """A name of :data:`optstudy.text.CORPORA`, or ``path:`` and a file or folder."""
+    fingerprint: str
+    """Hash of the cleaned text; filled in by :func:`optstudy.text.fingerprint`."""
+    tokenizer: str
+    """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``."""
+    sequence_length: Annotated[int, Field(ge=2)]
+    """Tokens per sequence; the loss has one target fewer."""
+
+
+class Model(Strict):
+    """The paper's decoder-only transformer (Appendix B)."""
+
+    vocab_size: Count
+    """Rows of embedding and head; at least the tokenizer's pieces."""
+    d_model: Count
+    n_layers: Count
+    n_heads: Count
+    qk_norm: bool = True
+    """LayerNorm over the full width of queries and keys, before the head split."""
+    scale_attention_by_layer: bool = False
+    """Multiply attention logits by 1 / (layer index + 1), as Liu et al.'s Sophia runs did (Figure 18)."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.d_model % (2 * self.n_heads):
+            raise ValueError(f"d_model ({self.d_model}) must be n_heads ({self.n_heads}) times an even one")
+        return self
+
+
+class Optimizer(Strict):
+    """Which rule, at what setting. ``options`` is complete: what a user leaves out is filled in."""
+
+    name: str
+    """A name of ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``."""
+    lr: Positive
+    """Peak learning rate."""
+    weight_decay: NonNegative = 0.0
+    """Independent decay λ: each step multiplies parameters by 1 - λ lr_t / lr."""
+    options: dict[str, Any] = {}
+    """The rule's keyword arguments."""
+    roles: dict[str, dict[str, Any]] = {}
+    """Options of the parameters that play one role, over ``options``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("name"), str):
+            options, roles = optimizers.complete(
+                data["name"], data.get("options") or {}, data.get("roles") or {}
+            )
+            return {**data, "options": options, "roles": roles}
+        return data
+
+
+class Schedule(Strict):
+    """Learning rate over the run: freeze, linear warm-up, cosine decay."""
+
+    warmup: Fraction = 0.1
+    """Share of the steps (after any freeze) spent warming up."""
+    warmup_start: Fraction = 0.1
+    """Share of the peak that the warm-up starts from."""
+    final: Fraction = 0.1
+    """Share of the peak that the cosine ends at."""
+    freeze_steps: Annotated[int, Field(ge=0)] = 0
+    """First steps at learning rate 0, in which second moments are estimated; added to ``steps``."""
+
+
+class Training(Strict):
+    """How long, over how much, at what precision."""
+
+    steps: Count
+    """Optimizer steps after any freeze."""
+    batch_size: Count
+    """Sequences per step."""
+    micro_batch_size: Count | None = None
+    """Sequences per forward pass; null: the whole batch."""
+    z_loss: NonNegative = 1e-4
+    """Coefficient of mean(logsumexp(logits)^2), in training only."""
+    clip_norm: Positive | None = 1.0
+    """Global gradient norm that steps are clipped to; null: no clipping."""
+    precision: Literal["float32", "bfloat16", "float64"]
+    """``bfloat16``: autocast over float32 weights and state."""
+    threads: Count
+    """CPU threads of one run."""
+
+
+class Validation(Strict):
+    """How the validation loss (cross-entropy alone, nats per token) is taken."""
+
+    sequences: Count
+    """Sequences of the validation split, from its start."""
+    points: Count = 10
+    """Evenly spaced evaluations over the run, besides the one before the first step."""
+
+
+class RunConfig(Strict):
+    """One training run."""
+
+    scale: str
+    """The scale it was made from: a label, no part of the id."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Initial weights and order of the data."""
+    data: Data
+    model: Model
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    training: Training
+    validation: Validation
+    numerics: Literal[1] = NUMERICS
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits: the hash of everything that decides the result."""
+        return run_id(self.model_dump(mode="json"))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps, freeze included."""
+        return self.schedule.freeze_steps + self.training.steps
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read in the whole run."""
+        return self.total_steps * self.training.batch_size * self.data.sequence_length
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Hash a dumped config, leaving out :data:`NOT_IN_ID`."""
+    tree = json.loads(json.dumps(config, allow_nan=False))
+    for *parents, leaf in NOT_IN_ID:
+        node = tree
+        for key in parents:
+            node = node[key]
+        node.pop(leaf, None)
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings, later ones winning; keys may be dotted paths (``optimizer.lr``)."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for dotted, value in layer.items():
+            *parents, leaf = str(dotted).split(".")
+            node = result
+            for key in parents:
+                child = node.get(key)
+                node[key] = child = dict(child) if isinstance(child, Mapping) else {}
+                node = child
+            if isinstance(value, Mapping):
+                old = node.get(leaf)
+                node[leaf] = merge(old if isinstance(old, Mapping) else {}, value)
+            else:
+                node[leaf] = value
+    return result
+
+
+def resolve(*layers: Mapping[str, Any]) -> RunConfig:
+    """Merge layers, later ones winning, and validate the whole.
+
+    Raises:
+        UserError: naming every wrong key, what came and what was allowed.
+    """
+    return validate(RunConfig, merge(*layers))
+
+
+def validate(kind: type[M], data: Any, where: str = "") -> M:
+    """Validate ``data``, with errors as a :class:`UserError` that names the key and the nearest valid one."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        prefix = f"{where}: " if where else ""
+        raise UserError(prefix + "; ".join(_explain(kind, e) for e in _unique(error.errors()))) from None
+
+
+def _unique(errors: Iterable[Any]) -> list[Any]:
+    return list({".".join(map(str, e["loc"])) + e["type"]: e for e in errors}.values())
+
+
+def _explain(kind: type[BaseModel], error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(loc) or kind.__name__
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{nearest(loc[-1], _fields(kind, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: missing, give it a value"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    came = error["input"]
+    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {came!r}"
+    return f"{key}: {message}{shown}"
+
+
+def _fields(kind: type[BaseModel], loc: list[str]) -> list[str]:
+    for part in loc:
+        field = kind.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        kind = annotation
+    return list(kind.model_fields)
