@@ -1,10 +1,17 @@
-"""Run records: plain folders of JSON that are readable without this program. Standard library only."""
+"""Run records: plain folders of JSON that are readable without this program. Standard library only.
+
+A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and machine), ``metrics.jsonl`` (losses
+as they come) and, written last, ``result.json``: its presence says that the run ended.
+"""
 
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+FORMAT = 1
+"""Raised when the meaning of a file in a run's folder changes."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -18,6 +25,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -26,3 +37,56 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, tree: Any) -> None:
     """Write one JSON document atomically; NaN and infinities are refused."""
     write_atomically(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON document, or None where there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Return a finished run's result, or None while there is none."""
+    result: dict[str, Any] | None = read_json(folder / "result.json")
+    return result
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``metrics.jsonl``; a last line torn by a kill is left out."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise
+    return rows
+
+
+class MetricsWriter:
+    """Appends rows to ``metrics.jsonl``, each by a single write."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "metrics.jsonl"
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row."""
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)

@@ -1,0 +1,26 @@
+# One command per habit; CI runs the same ones. `make demo` and `make test` need only python3 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint install
+
+demo: .venv/installed  ## train and compare five optimizers on real text
+	$(BIN)/optstudy demo
+
+test: .venv/installed  ## the fast tests
+	$(BIN)/pytest -n 2 -q -m "not long"
+
+lint: .venv/installed  ## formatting, style, types, import layers
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@

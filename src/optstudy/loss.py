@@ -1,0 +1,97 @@
+"""Cross-entropy and z-loss over a linear head, in nats per token, without keeping the logits.
+
+Shapes: N targets, D width, V pieces, C rows of one chunk.
+
+The training loss of the released code is, over the N targets,
+
+    mean(lse_n - logits_n[y_n]) + z * mean(lse_n^2),   lse_n = logsumexp(logits_n)
+
+with z = 1e-4 (Wortsman et al. 2023, section 3.3); validation leaves the z term out. The gradient of row n
+with respect to its logits is (softmax(logits_n) (1 + 2 z lse_n) - onehot(y_n)) / N, so loss and gradient
+come from one pass over chunks of rows small enough to stay in cache, and the N x V logits are never stored.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 1 << 21
+"""Logits held at a time on a CPU: about one core's second-level cache."""
+CHUNK_BYTES_CUDA = 1 << 28
+"""The same on a GPU, where large matrix products matter more than cache."""
+
+
+def language_model_loss(h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Loss of predicting ``y_N`` from ``h_ND @ w_VD.T``.
+
+    Args:
+        h_ND: hidden states, after the final norm.
+        w_VD: the head's weight.
+        y_N: targets, int64 in [0, V).
+        z: z-loss coefficient.
+
+    Returns:
+        Two scalars, at least float32: the training loss (with z-loss, differentiable in h and w) and the
+        cross-entropy alone (detached).
+    """
+    if torch.is_autocast_enabled(h_ND.device.type):
+        dtype = torch.get_autocast_dtype(h_ND.device.type)
+        h_ND, w_VD = h_ND.to(dtype), w_VD.to(dtype)
+    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z)
+    return loss, cross_entropy
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float) -> tuple[Tensor, Tensor]:
+        n = len(h_ND)
+        wide = torch.promote_types(h_ND.dtype, torch.float32)
+        need_h, need_w = ctx.needs_input_grad[:2]
+        grad_h = torch.empty_like(h_ND) if need_h else None
+        grad_w = torch.zeros(w_VD.shape, dtype=wide, device=w_VD.device) if need_w else None
+        cross_entropy = h_ND.new_zeros((), dtype=wide)
+        z_loss = h_ND.new_zeros((), dtype=wide)
+        for rows in _chunks(n, w_VD):
+            h_CD, y_C = h_ND[rows], y_N[rows, None]
+            logits_CV = (h_CD @ w_VD.T).to(wide)
+            target_C = logits_CV.gather(1, y_C)
+            max_C = logits_CV.amax(1, keepdim=True)
+            exp_CV = logits_CV.sub_(max_C).exp_()
+            sum_C = exp_CV.sum(1, keepdim=True)
+            lse_C = max_C + sum_C.log()
+            cross_entropy += (lse_C - target_C).sum()
+            z_loss += lse_C.square().sum()
+            if grad_h is None and grad_w is None:
+                continue
+            grad_CV = exp_CV.mul_((1 + 2 * z * lse_C) / (sum_C * n))
+            grad_CV.scatter_add_(1, y_C, torch.full_like(lse_C, -1 / n))
+            grad_CV = grad_CV.to(h_ND.dtype)
+            if grad_h is not None:
+                torch.mm(grad_CV, w_VD, out=grad_h[rows])
+            if grad_w is not None and grad_w.dtype == grad_CV.dtype:
+                grad_w.addmm_(grad_CV.T, h_CD)
+            elif grad_w is not None:
+                grad_w += grad_CV.T @ h_CD
+        ctx.save_for_backward(grad_h, grad_w)
+        ctx.weight_dtype = w_VD.dtype
+        ctx.mark_non_differentiable(cross_entropy)
+        return (cross_entropy + z * z_loss) / n, cross_entropy / n
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_h, grad_w = ctx.saved_tensors
+        scale = grads[0]
+        return (
+            None if grad_h is None else grad_h * scale.to(grad_h.dtype),
+            None if grad_w is None else (grad_w * scale).to(ctx.weight_dtype),
+            None,
+            None,
+        )
+
+
+def _chunks(n: int, w_VD: Tensor) -> list[slice]:
+    limit = CHUNK_BYTES_CUDA if w_VD.is_cuda else CHUNK_BYTES
+    wide = torch.promote_types(w_VD.dtype, torch.float32)
+    rows = max(64, limit // (len(w_VD) * wide.itemsize))
+    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]

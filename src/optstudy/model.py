@@ -1,0 +1,164 @@
+"""The paper's decoder-only transformer, as its released code built it (OLMo's layout, not its code).
+
+Shapes: B sequences, T positions, D width, H heads, K width of one head (D = H K), V pieces.
+
+Embeddings untied; LayerNorm with a weight and no bias, computed in float32; queries and keys normed over
+their full width D before the head split and the rotary embedding; exact GELU in a 4x MLP; no biases.
+Initial weights are OLMo's "mitchell": normal, truncated at 3 standard deviations, with standard deviation
+1 / sqrt(d_in), the two matrices that write into the residual stream another 1 / sqrt(2 (layer + 1)) smaller.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optstudy import config
+
+NORM_EPS = 1e-5
+ROPE_BASE = 10_000.0
+MLP_RATIO = 4
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm with a weight, without bias, in float32 under autocast; returns the input's dtype."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=NORM_EPS, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(x.dtype, self.weight.dtype)
+            return F.layer_norm(x.to(wide), self.normalized_shape, self.weight, None, self.eps).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and full-width QK-norm."""
+
+    def __init__(self, model: config.Model, layer: int) -> None:
+        super().__init__()
+        self.n_heads = model.n_heads
+        self.qkv = nn.Linear(model.d_model, 3 * model.d_model, bias=False)
+        self.query_norm = LayerNorm(model.d_model) if model.qk_norm else None
+        self.key_norm = LayerNorm(model.d_model) if model.qk_norm else None
+        self.out = nn.Linear(model.d_model, model.d_model, bias=False)
+        self.scale = (model.d_model // model.n_heads) ** -0.5
+        if model.scale_attention_by_layer:
+            self.scale /= layer + 1
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Attend to this and earlier positions."""
+        q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BTD, k_BTD = self.query_norm(q_BTD), self.key_norm(k_BTD)
+        q_BHTK, k_BHTK, v_BHTK = (self._split_heads(x) for x in (q_BTD, k_BTD, v_BTD))
+        y_BHTK = F.scaled_dot_product_attention(
+            rotate(q_BHTK, *rope), rotate(k_BHTK, *rope), v_BHTK, is_causal=True, scale=self.scale
+        )
+        out: Tensor = self.out(y_BHTK.transpose(1, 2).reshape(x_BTD.shape))
+        return out
+
+    def _split_heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """Two matrices around an exact GELU."""
+
+    def __init__(self, model: config.Model) -> None:
+        super().__init__()
+        self.up = nn.Linear(model.d_model, MLP_RATIO * model.d_model, bias=False)
+        self.down = nn.Linear(MLP_RATIO * model.d_model, model.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Act on each position alone."""
+        out: Tensor = self.down(F.gelu(self.up(x_BTD)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then MLP."""
+
+    def __init__(self, model: config.Model, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(model.d_model)
+        self.attention = Attention(model, layer)
+        self.mlp_norm = LayerNorm(model.d_model)
+        self.mlp = MLP(model)
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Add attention's and the MLP's contribution."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+
+
+class Transformer(nn.Module):
+    """Tokens to the hidden states that :attr:`head` turns into logits."""
+
+    def __init__(self, model: config.Model, seed: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
+        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.n_layers))
+        self.norm = LayerNorm(model.d_model)
+        self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
+        self.head_width = model.d_model // model.n_heads
+        self._initialise(seed)
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        """Return the normed hidden states, shape BTD; logits are ``head`` of them."""
+        rope = rotary_table(x_BT.shape[1], self.head_width, x_BT.device)
+        y_BTD = self.embedding(x_BT)
+        for block in self.blocks:
+            y_BTD = block(y_BTD, rope)
+        out: Tensor = self.norm(y_BTD)
+        return out
+
+    @torch.no_grad()
+    def _initialise(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(weight: Tensor, std: float) -> None:
+            nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
+
+        width = self.embedding.embedding_dim
+        normal(self.embedding.weight, width**-0.5)
+        for layer, block in enumerate(self.blocks):
+            residual = (2 * (layer + 1)) ** -0.5
+            for linear, factor in (
+                (block.attention.qkv, 1.0),
+                (block.attention.out, residual),
+                (block.mlp.up, 1.0),
+                (block.mlp.down, residual),
+            ):
+                normal(linear.weight, factor * linear.in_features**-0.5)
+        normal(self.head.weight, width**-0.5)
+
+
+def rotary_table(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of RoPE (Su et al. 2021), each of shape (T, K), in float32."""
+    inverse_frequency = ROPE_BASE ** -(
+        torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
+    )
+    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_frequency)
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    """Turn each pair (k, k + K/2) by its position's angle, in at least float32; returns the input's dtype."""
+    wide = x_BHTK.to(torch.promote_types(x_BHTK.dtype, torch.float32))
+    first, second = wide.chunk(2, dim=-1)
+    return (wide * cos_TK + torch.cat((-second, first), dim=-1) * sin_TK).to(x_BHTK.dtype)
+
+
+def parameter_count(model: config.Model) -> int:
+    """Parameters of the whole model, computed from its shapes."""
+    d, norms = model.d_model, 4 if model.qk_norm else 2
+    per_block = (3 + 1 + 2 * MLP_RATIO) * d * d + norms * d
+    return 2 * model.vocab_size * d + model.n_layers * per_block + d
+
+
+def flops_per_token(model: config.Model, sequence_length: int) -> float:
+    """Floating-point operations of one training step per token: 6 per matrix weight, plus attention."""
+    matrices = model.vocab_size * model.d_model + model.n_layers * (4 + 2 * MLP_RATIO) * model.d_model**2
+    return 6.0 * matrices + 6.0 * model.n_layers * sequence_length * model.d_model

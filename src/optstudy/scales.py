@@ -1,0 +1,55 @@
+"""Sizes to run a study at, as partial configs.
+
+A scale fixes precision and threads, so that a run's id means the same on every machine.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def _small(d_model: int, n_layers: int, pieces: int, length: int, batch: int, steps: int) -> dict[str, Any]:
+    return {
+        "data": {"corpus": "enwik8", "tokenizer": f"bpe-{pieces}", "sequence_length": length},
+        "model": {
+            "vocab_size": pieces,
+            "d_model": d_model,
+            "n_layers": n_layers,
+            "n_heads": max(2, d_model // 64),
+        },
+        "training": {"steps": steps, "batch_size": batch, "precision": "float32", "threads": 1},
+        "validation": {"sequences": 32_768 // length, "points": 5},
+    }
+
+
+def _paper(width: int, n_layers: int, steps: int, micro_batch: int) -> dict[str, Any]:
+    """Appendix B and the released configs: C4, T5 pieces padded to 32,128, batches of 256 x 512 tokens."""
+    return {
+        "data": {"corpus": "c4", "tokenizer": "t5", "sequence_length": 512},
+        "model": {
+            "vocab_size": 32_128,
+            "d_model": width,
+            "n_layers": n_layers,
+            "n_heads": width // 64,
+        },
+        "training": {
+            "steps": steps,
+            "batch_size": 256,
+            "micro_batch_size": micro_batch,
+            "precision": "bfloat16",
+            "threads": 1,
+        },
+        "validation": {"sequences": 32_000, "points": 10},
+    }
+
+
+SCALES: Mapping[str, Mapping[str, Any]] = {
+    "pico": _small(d_model=64, n_layers=2, pieces=2048, length=64, batch=16, steps=900),
+    "nano": _small(d_model=128, n_layers=4, pieces=4096, length=128, batch=32, steps=2_000),
+    "micro": _small(d_model=256, n_layers=6, pieces=8192, length=256, batch=32, steps=5_000),
+    "150m": _paper(1024, 12, 25_000, 128),
+    "300m": _paper(1024, 24, 50_000, 128),
+    "600m": _paper(1408, 24, 100_000, 64),
+    "1.2b": _paper(2048, 24, 200_000, 64),
+    "150m-long": _paper(1024, 12, 100_000, 128),
+}
+"""``pico`` runs in 15 to 20 s on one core, ``nano`` in minutes on a GPU, ``micro`` in about an hour."""

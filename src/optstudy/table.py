@@ -1,0 +1,86 @@
+"""The study table: one row per finished run, diverged ones included. Imports no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optstudy.record import read_json, read_result
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished run."""
+
+    id: str
+    state: str
+    """``done`` or ``diverged``."""
+    reason: str | None
+    """Why it diverged."""
+    config: dict[str, Any]
+    """The run's whole config."""
+    val_loss: float | None
+    """Final cross-entropy on the validation split, nats per token; None where it is not finite."""
+    initial_val_loss: float
+    """The same before the first step."""
+    train_loss: float | None
+    """Mean training loss over the last tenth of the steps, nats per token, z-loss included."""
+    step: int
+    """Steps taken."""
+    tokens: int
+    tokens_per_s: float
+    seconds: float
+    step_ms: float
+    """Median milliseconds per step."""
+    peak_memory_mb: float
+    params: int
+    state_bytes_per_param: float
+    """Bytes of optimizer state per parameter."""
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return str(self.config["optimizer"]["name"])
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+        return float(self.config["optimizer"]["lr"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.config["seed"])
+
+    @property
+    def loss(self) -> float:
+        """The loss that counts: min(validation loss, loss before training), the latter where it diverged."""
+        if self.state == "diverged" or self.val_loss is None:
+            return self.initial_val_loss
+        return min(self.val_loss, self.initial_val_loss)
+
+    def value(self, key: str) -> Any:
+        """Read a config value by its dotted key, e.g. ``optimizer.lr``.
+
+        Raises:
+            KeyError: the config has no such key.
+        """
+        node: Any = self.config
+        for part in key.split("."):
+            node = node[part]
+        return node
+
+
+def read_row(folder: Path) -> Row | None:
+    """Read one run's folder; None while the run has no result."""
+    result = read_result(folder)
+    if result is None:
+        return None
+    fields = {name: result[name] for name in Row.__dataclass_fields__ if name != "config"}
+    return Row(config=read_json(folder / "config.json"), **fields)
+
+
+def read_rows(runs: Path, ids: Iterable[str]) -> list[Row]:
+    """Read the finished ones among the named runs, in the order of ``ids``."""
+    rows = (read_row(runs / run_id) for run_id in ids)
+    return [row for row in rows if row is not None]
