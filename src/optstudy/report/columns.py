@@ -1,0 +1,100 @@
+"""The columns of the summary table, once for the terminal, the page, Markdown and LaTeX."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optstudy import stats
+from optstudy.report import style
+from optstudy.report.answer import off, uncertainty
+from optstudy.report.sweep import Sweep
+from optstudy.stats import Estimate, Summary
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a heading, what it means, and a cell per summary."""
+
+    short: str
+    heading: str
+    about: str
+    cells: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """A second, smaller line per cell, where there is room."""
+    text: bool = False
+    """Aligned left."""
+    extra: bool = False
+    """Left out where there is no room."""
+
+
+def columns(sweep: Sweep) -> list[Column]:
+    """The table, in the order of ``sweep.summaries``."""
+    reference = sweep.reference
+    window = sweep.summaries[0].window if sweep.summaries else stats.WINDOWS[-1]
+    made: list[Column] = []
+
+    def add(
+        short: str,
+        heading: str,
+        about: str,
+        cell: Callable[[Summary], str],
+        note: Callable[[Summary], str] = lambda s: "",
+        **layout: bool,
+    ) -> None:
+        cells, notes = tuple(map(cell, sweep.summaries)), tuple(map(note, sweep.summaries))
+        made.append(Column(short, heading, about, cells, notes, **layout))
+
+    curve = "optimizer" if sweep.x.startswith("optimizer.") else "curve"
+    add(curve, curve.capitalize(), "", lambda s: style.full_name(s.label), text=True)
+    about = f"validation cross-entropy, nats per token, mean over seeds with {stats.LEVEL:.0%} t interval"
+    add("best loss", "Best loss", about, lambda s: _estimate(s.best), uncertainty)
+    short = "best lr" if sweep.x == "optimizer.lr" else f"best {sweep.x.rpartition('.')[2]}"
+    add(short, f"Best {sweep.axis}", f"of {_grid(sweep)}", _setting, _edge)
+    if any(summary.curve.log for summary in sweep.summaries):
+        about = "nats above the best at a third of the best setting, interpolated"
+        add("÷3", "3× too low", about, lambda s: off(s, "lower"), extra=True)
+        about = "nats above the best at three times the best setting, interpolated"
+        add("×3", "3× too high", about, lambda s: off(s, "higher"), extra=True)
+        about = f"mean of min(l, l0) - l* over the grid within {window:g} decades of the own best, nats"
+        heading = f"Sensitivity, ±{window:g} decade{'s' * (window != 1)}"
+        add(f"sens. ±{window:g}", heading, about, lambda s: _estimate(s.sensitivity), extra=True)
+        about = f"decades within {stats.MARGIN:g} nats of the best; ≥ where the grid ends first"
+        add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
+    about = "optimizer state, bytes per parameter"
+    add("state B/param", "State, bytes/param", about, lambda s: f"{s.state_bytes:.3g}")
+    add("step ms", "Step, ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
+    if reference:
+        about = "step time as a multiple of Adam's"
+        add("vs Adam", "Step, × Adam", about, lambda s: f"{s.step_ms / reference.step_ms:.2f}", extra=True)
+    add("diverged", "Diverged", "runs that diverged, of all finished", lambda s: f"{s.diverged}/{s.runs}")
+    return made
+
+
+def _grid(sweep: Sweep) -> str:
+    sizes = sorted({len(summary.curve.points) for summary in sweep.summaries})
+    return f"{sizes[0]} to {sizes[-1]} settings" if len(sizes) > 1 else f"{sizes[0]} settings"
+
+
+def _setting(summary: Summary) -> str:
+    return {"lowest": "↓ ", "highest": "↑ ", None: ""}[summary.curve.edge] + style.number(summary.setting)
+
+
+def _edge(summary: Summary) -> str:
+    return "edge of the grid" if summary.curve.edge else ""
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return MISSING if estimate is None else style.nats(estimate.value, estimate.half_width)
+
+
+def _safe(summary: Summary) -> str:
+    safe = summary.safe
+    if safe is None:
+        return MISSING
+    return ("≥ " if safe.open_low or safe.open_high else "") + f"{safe.decades:.2f}"
+
+
+def _safe_range(summary: Summary) -> str:
+    safe = summary.safe
+    return f"{style.number(safe.low)} to {style.number(safe.high)}" if safe else ""

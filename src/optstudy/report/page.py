@@ -1,0 +1,194 @@
+"""One study as one HTML file: no network, every name from a file escaped, and a policy that runs no other script."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+import optstudy
+from optstudy.report import figures, style
+from optstudy.report.answer import answer
+from optstudy.report.columns import columns
+from optstudy.report.payload import flatten, payload
+from optstudy.report.sweep import Sweep
+
+TEMPLATES = Path(__file__).parent / "templates"
+EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
+
+
+def page(sweep: Sweep, home: str = "", refresh: int | None = None) -> str:
+    """The page of a study.
+
+    Args:
+        sweep: the study's runs.
+        home: address of the index it belongs to.
+        refresh: seconds after which the page loads itself again; None never.
+    """
+    made = columns(sweep) if sweep.rows else []
+    data = payload(sweep) if sweep.rows else None
+    series = data["series"] if data else {}
+    slots = style.slots(curve.label for curve in sweep.curves)
+    return render(
+        "page.html",
+        "report.js" if data else None,
+        refresh=refresh,
+        home=home,
+        name=sweep.name,
+        title=sweep.title,
+        scale=sweep.scale,
+        asks=sweep.asks,
+        axis=sweep.axis,
+        budget=budget(sweep),
+        answer=answer(sweep) if sweep.rows else EMPTY,
+        columns=made,
+        rows=_table_rows(sweep, slots),
+        chips=_chips(sweep, slots),
+        heat=None,
+        has_series=bool(series),
+        has_effective=any("effective" in curve for curve in series.values()),
+        static_figure=Markup(_inline_svg(sweep)) if sweep.rows else "",
+        claims=[_claim(claim) for claim in sweep.claims],
+        command=sweep.command,
+        facts=provenance(sweep),
+        data=script_json(data),
+    )
+
+
+def render(template: str, script: str | None, **values: Any) -> str:
+    """Fill a template; ``script`` is the only file of script that the page may run."""
+    text = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            script=Markup(text),
+            script_hash=Markup(f"'sha256-{digest}'"),
+            version=optstudy.__version__,
+            **values,
+        )
+    )
+
+
+def script_json(tree: Any) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def budget(sweep: Sweep) -> str:
+    """Runs, seeds and tokens."""
+    if not sweep.rows:
+        return "no finished runs"
+    counts = sorted({len(p.rows) for c in sweep.curves for p in c.points})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    tokens = sorted({row.tokens for row in sweep.rows if row.state == "done"})
+    each = f", {style.count(tokens[-1])} tokens each" if len(tokens) == 1 else ""
+    plural = "" if counts[-1] == 1 else "s"
+    return f"{len(sweep.rows)} runs{each}, {seeds} seed{plural} per setting"
+
+
+def provenance(sweep: Sweep) -> list[tuple[str, str]]:
+    """What made the runs: version, corpus, machine, size, time."""
+    if not sweep.rows:
+        return [("optstudy", optstudy.__version__)]
+    found = [("optstudy", optstudy.__version__)]
+    for key, heading in (
+        ("data.corpus", "Corpus"),
+        ("data.fingerprint", "Corpus fingerprint"),
+        ("data.tokenizer", "Tokenizer"),
+        ("training.precision", "Precision"),
+    ):
+        values = dict.fromkeys(str(dict(flatten(row.config)).get(key, "")) for row in sweep.rows)
+        found.append((heading, _few([value for value in values if value])))
+    found.append(("Parameters", _few([style.count(n) for n in sorted({row.params for row in sweep.rows})])))
+    found.append(("Tokens in all", style.count(sum(row.tokens for row in sweep.rows))))
+    found.append(("Run time in all", _duration(sum(row.seconds for row in sweep.rows))))
+    return found + environments(sweep)
+
+
+def environments(sweep: Sweep) -> list[tuple[str, str]]:
+    """Machine and versions that the first readable run recorded."""
+    if sweep.runs is None:
+        return []
+    for row in sweep.rows:
+        try:
+            tree = json.loads((sweep.runs / row.id / "env.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(tree, dict):
+            leaves = [(key, value) for key, value in flatten(tree) if key and value not in (None, "", {}, [])]
+            return [(key, _plain(value)) for key, value in leaves[:24]]
+    return []
+
+
+def _inline_svg(sweep: Sweep) -> str:
+    text = figures.draw(sweep, "svg").decode()
+    return text[text.index("<svg") :]
+
+
+def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
+    made = columns(sweep) if sweep.rows else []
+    return [
+        {
+            "label": summary.label,
+            "slot": slots[summary.label],
+            "cells": [{"value": c.cells[k], "note": c.notes[k], "text": c.text} for c in made],
+        }
+        for k, summary in enumerate(sweep.summaries)
+    ]
+
+
+def _chips(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
+    named = {style.name(curve.label): slots[curve.label] for curve in sweep.curves}
+    return [{"name": name, "slot": slot} for name, slot in named.items()]
+
+
+def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+    interval = claim.get("interval")
+    verdict = str(claim.get("verdict", ""))
+    return {
+        "statement": claim.get("statement", claim.get("name", "")),
+        "verdict": verdict,
+        "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
+        "estimate": _plain(claim.get("estimate")),
+        "interval": " to ".join(map(_plain, interval)) if isinstance(interval, (list, tuple)) else "–",
+        "seeds": _plain(claim.get("seeds")),
+    }
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _few(values: list[str]) -> str:
+    return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,138 @@
+"""What the page's script draws: curves, runs and training curves as small JSON."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optstudy.report import figures, style
+from optstudy.report.sweep import Sweep
+from optstudy.stats import Curve
+from optstudy.table import Row
+
+ALL_RUNS = 300
+"""Up to this many runs each has its training curve on the page; beyond, those at and beside each best."""
+POINTS = 40_000
+"""Points of training curves on one page."""
+
+
+def payload(sweep: Sweep) -> dict[str, Any]:
+    """Everything the script needs, names unescaped."""
+    slots = style.slots(curve.label for curve in sweep.curves)
+    index = {row.id: k for k, row in enumerate(sweep.rows)}
+    flat = [dict(flatten(row.config)) for row in sweep.rows]
+    keys = _varying(flat)
+    return {
+        "axis": sweep.axis,
+        "log": any(curve.log for curve in sweep.curves),
+        "panels": sweep.panels,
+        "ranges": [figures.loss_range(_of(sweep, panel)) for panel in sweep.panels],
+        "colours": style.COLOURS,
+        "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
+        "curves": [_curve(curve, slots[curve.label], sweep.panels, index) for curve in sweep.curves],
+        "keys": keys,
+        "runs": [
+            [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, [f.get(k) for k in keys]]
+            for row, f in zip(sweep.rows, flat, strict=True)
+        ],
+        "series": series(sweep, index),
+    }
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a config by dotted key; lists are leaves."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def series(sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
+    """Training curves of chosen runs by their place in ``index``, thinned to fit the page."""
+    if sweep.runs is None:
+        return {}
+    rows = chosen(sweep)
+    limit = max(20, min(200, POINTS // max(1, len(rows))))
+    read = ((row, read_metrics(sweep.runs / row.id / "metrics.jsonl")) for row in rows)
+    return {str(index[row.id]): _series(metrics, limit) for row, metrics in read if metrics}
+
+
+def chosen(sweep: Sweep) -> list[Row]:
+    """Runs whose training curves go on the page."""
+    if len(sweep.rows) <= ALL_RUNS:
+        return list(sweep.rows)
+    rows = []
+    for curve in sweep.curves:
+        at = curve.points.index(curve.best)
+        rows += [point.rows[0] for point in curve.points[max(0, at - 1) : at + 2]]
+    return rows[:ALL_RUNS]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics; a line cut short by a kill is left out, as is a file that is not there."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "tokens" in row:
+            rows.append(row)
+    return rows
+
+
+def _of(sweep: Sweep, panel: str) -> list[Curve]:
+    return [curve for curve in sweep.curves if style.panel(curve.label) == panel]
+
+
+def _curve(curve: Curve, slot: int, panels: Sequence[str], index: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "label": curve.label,
+        "name": style.name(curve.label),
+        "panel": panels.index(style.panel(curve.label)),
+        "slot": slot,
+        "best": curve.points.index(curve.best),
+        "points": [
+            [style.number(p.x), round(p.position, 5), _round(p.loss), [index[row.id] for row in p.rows]]
+            for p in curve.points
+        ],
+    }
+
+
+def _varying(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for leaves in flat for key in leaves)
+    distinct = {key: {json.dumps(leaves.get(key)) for leaves in flat} for key in keys}
+    return [key for key in keys if len(distinct[key]) > 1 and key != "seed"]
+
+
+def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key in ("loss", "val_loss"):
+        points = [(row["tokens"], _round(row[key])) for row in metrics if _finite(row.get(key))]
+        if points:
+            result[key] = _thin(points, limit)
+    found = [row for row in metrics if isinstance(row.get("effective_lr"), dict)]
+    if found:
+        result["effective"] = [[row["tokens"], row["effective_lr"]] for row in _thin(found, 40)]
+    return result
+
+
+def _thin(points: Sequence[Any], limit: int) -> list[Any]:
+    if len(points) <= limit:
+        return list(points)
+    step = (len(points) - 1) / (limit - 1)
+    return [points[round(k * step)] for k in range(limit)]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _round(value: float) -> float:
+    return round(value, 4)

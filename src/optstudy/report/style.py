@@ -1,0 +1,130 @@
+"""Colours, markers, names and number formats: one rule for the page, the figures and the terminal.
+
+Colours are Okabe and Ito's, darkened until each has a contrast of 3:1 with white and with the dark page.
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+COLOURS = (
+    "#0072b2",
+    "#009e73",
+    "#c98600",
+    "#c2669b",
+    "#d55e00",
+    "#2e9bd6",
+    "#7f7f7f",
+    "#938500",
+    "#7c66d9",
+    "#9a6a4a",
+)
+LIGHT, DARK = "#ffffff", "#14161a"
+"""Backgrounds of the page."""
+
+KNOWN = {
+    "adam": ("Adam", 0),
+    "adafactor": ("Adafactor", 1),
+    "lion": ("Lion", 2),
+    "signum": ("Signum", 3),
+    "sgdw": ("SGD", 4),
+    "adalayer": ("Adalayer", 5),
+    "adalayer_star": ("Adalayer*", 6),
+    "sophia": ("Sophia", 7),
+    "adafactor_bigvision": ("Adafactor (big_vision)", 8),
+    "hybrid_last_norm": ("SGD, adaptive head and norms", 9),
+}
+"""Names as the paper writes them and the place in :data:`COLOURS` and :data:`MARKERS`."""
+
+AXES = {
+    "optimizer.lr": "learning rate",
+    "optimizer.weight_decay": "weight decay",
+    "optimizer.options.eps": "epsilon",
+    "optimizer.options.momentum": "momentum",
+    "schedule.warmup": "warm-up, share of the steps",
+    "training.batch_size": "batch size, sequences",
+    "training.steps": "steps",
+}
+"""What a config key is called on an axis."""
+
+SEPARATOR = " / "
+"""Between a panel and a curve in a curve's label."""
+
+
+def _polygon(corners: int, turn: float = 0.0, inner: float | None = None) -> tuple[tuple[float, float], ...]:
+    count = corners * (1 if inner is None else 2)
+    radii = [1.0 if inner is None or k % 2 == 0 else inner for k in range(count)]
+    angles = [turn + math.tau * k / count for k in range(count)]
+    return tuple(
+        (round(r * math.sin(a), 4), round(-r * math.cos(a), 4)) for r, a in zip(radii, angles, strict=True)
+    )
+
+
+MARKERS = (
+    _polygon(24),
+    _polygon(4, math.pi / 4),
+    _polygon(3),
+    _polygon(4),
+    _polygon(3, math.pi),
+    _polygon(5),
+    _polygon(4, 0.0, 0.35),
+    _polygon(4, math.pi / 4, 0.35),
+    _polygon(6),
+    _polygon(5, 0.0, 0.45),
+)
+"""Outlines in a unit circle, y downwards."""
+
+
+def panel(label: str) -> str:
+    """The panel a curve's label names before the separator; empty without one."""
+    return label.rpartition(SEPARATOR)[0]
+
+
+def name(label: str) -> str:
+    """The curve's name without its panel, as the paper writes it."""
+    own = label.rpartition(SEPARATOR)[2]
+    return KNOWN[own][0] if own in KNOWN else own
+
+
+def full_name(label: str) -> str:
+    """Panel and name."""
+    return SEPARATOR.join(filter(None, (panel(label), name(label))))
+
+
+def slots(labels: Iterable[str]) -> Mapping[str, int]:
+    """The place of each curve in the palette: its own for a known optimizer, else by the name's checksum."""
+    own = {label: label.rpartition(SEPARATOR)[2] for label in labels}
+    taken: dict[str, int] = {n: KNOWN[n][1] for n in own.values() if n in KNOWN}
+    for unknown in sorted(set(own.values()) - set(taken)):
+        free = [k for k in range(len(COLOURS)) if k not in taken.values()] or list(range(len(COLOURS)))
+        taken[unknown] = free[zlib.crc32(unknown.encode()) % len(free)]
+    return {label: taken[n] for label, n in own.items()}
+
+
+def axis(key: str) -> str:
+    """What the axis of a config key is called."""
+    return AXES.get(key, key)
+
+
+def number(x: Any) -> str:
+    """A setting, to three significant digits: 3.16e-3, 0.1, 31.6."""
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        return str(x)
+    if x == 0 or 0.01 <= abs(x) < 1e5:
+        return f"{x:.3g}" if abs(x) < 1000 else f"{x:g}"
+    mantissa, _, exponent = f"{x:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def nats(value: float, half_width: float | None = None) -> str:
+    """A loss to a thousandth, with its interval if there is one."""
+    return f"{value:.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
+
+
+def count(n: float) -> str:
+    """A large count: 1.6 M."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g} {letter}"
+    return f"{n:.0f}"

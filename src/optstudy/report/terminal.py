@@ -1,0 +1,59 @@
+"""The table of a study for a terminal: boxes on a terminal, aligned plain lines elsewhere."""
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from optstudy.report.answer import answer
+from optstudy.report.columns import Column, columns
+from optstudy.report.sweep import Sweep
+
+
+def show(sweep: Sweep, console: Console | None = None) -> None:
+    """Print the table, the answer and its warnings."""
+    out = console or Console()
+    if sweep.rows:
+        out.print(table(sweep, out.width) if out.is_terminal else plain(sweep), soft_wrap=not out.is_terminal)
+    for line in lines(sweep):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def lines(sweep: Sweep) -> list[str]:
+    """The answer and its warnings, a sentence or two a line."""
+    if not sweep.rows:
+        return [f"{sweep.name}: no finished runs"]
+    found = answer(sweep)
+    return [found.sentence, *found.rest, *found.warnings]
+
+
+def table(sweep: Sweep, width: int = 200) -> Table:
+    """One line per curve, best first; less wanted columns are left out where ``width`` is too small."""
+    cells = columns(sweep)
+    while _width(cells) > width and any(column.extra for column in cells):
+        cells.remove(next(column for column in reversed(cells) if column.extra))
+    result = Table(title=escape(f"{sweep.name}  {sweep.scale}"), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in cells:
+        result.add_column(escape(column.short), justify="left" if column.text else "right", overflow="fold")
+    for row in zip(*(column.cells for column in cells), strict=True):
+        result.add_row(*map(escape, row))
+    return result
+
+
+def plain(sweep: Sweep) -> str:
+    """The whole table as aligned lines without colour or boxes."""
+    cells = columns(sweep)
+    rows = [[column.short for column in cells], *zip(*(column.cells for column in cells), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = (
+        "  ".join(
+            cell.ljust(width) if column.text else cell.rjust(width)
+            for cell, width, column in zip(row, widths, cells, strict=True)
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in aligned)
+
+
+def _width(cells: list[Column]) -> int:
+    return sum(max(map(len, (column.short, *column.cells))) + 3 for column in cells)

@@ -1,0 +1,340 @@
+"""Best setting, sensitivity and safe window of every curve of a sweep, with intervals over seeds. No torch.
+
+Loss is :attr:`optstudy.table.Row.loss`, nats per token: a diverged run counts as the loss before training.
+Every estimate here is a weighted sum of the mean losses of a curve's points, so one rule gives all intervals:
+a t interval whose seed variance is pooled over the finished runs within :data:`POOL_WINDOW` of the best.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from optstudy.errors import UserError
+from optstudy.table import Row
+
+LEVEL = 0.95
+"""Coverage of every interval."""
+MARGIN = 0.1
+"""Nats above the best that the safe window may cost."""
+POOL_WINDOW = 1.0
+"""Half-width in decades of the window whose seed variances are pooled."""
+WINDOWS = (1.0, 0.5)
+"""Half-widths in decades that sensitivity is taken over, the widest that the grids cover first."""
+SLACK = 0.02
+"""Decades by which 3.16e-3 may miss a half-decade."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """All runs of a curve at one setting, one per seed."""
+
+    x: Any
+    position: float
+    """log10(x), or the rank of x on an axis that is not logarithmic."""
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def loss(self) -> float:
+        """Mean over seeds."""
+        return math.fsum(row.loss for row in self.rows) / len(self.rows)
+
+    @property
+    def diverged(self) -> int:
+        """Runs that diverged."""
+        return sum(row.state == "diverged" for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: points in order of position."""
+
+    label: str
+    points: tuple[Point, ...]
+    log: bool
+    """Positions are log10 of the setting, so distances are decades."""
+
+    @cached_property
+    def best(self) -> Point:
+        """The point with the lowest mean loss; of equal ones that with fewer diverged runs, then the first."""
+        return min(self.points, key=lambda point: (point.loss, point.diverged))
+
+    @property
+    def trained(self) -> bool:
+        """Whether any run got below the loss before training."""
+        return any(row.loss < row.initial_val_loss for point in self.points for row in point.rows)
+
+    @property
+    def edge(self) -> Literal["lowest", "highest"] | None:
+        """Which end of the grid the best lies on; None inside it, or where the axis has no order."""
+        if not self.log or len(self.points) < 2:
+            return None
+        if self.best is self.points[0]:
+            return "lowest"
+        return "highest" if self.best is self.points[-1] else None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every run of the curve."""
+        return [row for point in self.points for row in point.rows]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with half the width of its interval; None where no setting has two seeds."""
+
+    value: float
+    half_width: float | None = None
+
+
+@dataclass(frozen=True)
+class SafeWindow:
+    """Contiguous settings around the best whose interpolated loss is within the margin."""
+
+    low: float
+    high: float
+    """The settings at its ends."""
+    decades: float
+    open_low: bool
+    open_high: bool
+    """The grid ends before the loss rises above the margin: the window is at least this wide."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a table says of one curve."""
+
+    curve: Curve
+    best: Estimate
+    setting: Any
+    """Where the best is."""
+    seeds: int
+    """Runs at the best setting."""
+    lower: Estimate | None
+    """Loss above the best at a third of the best setting; None outside the grid."""
+    higher: Estimate | None
+    """The same at three times the best setting."""
+    sensitivity: Estimate | None
+    """E[min(l, l0) - l*] over the window; None where the grid does not cover it."""
+    window: float
+    """Half-width of that window, decades."""
+    safe: SafeWindow | None
+    state_bytes: float
+    """Optimizer state, bytes per parameter."""
+    step_ms: float
+    """Median over its runs."""
+    diverged: int
+    runs: int
+
+    @property
+    def label(self) -> str:
+        """The curve's name."""
+        return self.curve.label
+
+
+def is_log(values: Iterable[Any]) -> bool:
+    """Whether an axis is logarithmic: positive numbers that span a decade or more."""
+    numbers = list(values)
+    if not all(isinstance(x, (int, float)) and not isinstance(x, bool) and x > 0 for x in numbers):
+        return False
+    return bool(numbers) and max(numbers) >= 10 * min(numbers)
+
+
+def curves(rows: Iterable[Row], labels: Mapping[str, str], x: str, log: bool | None = None) -> list[Curve]:
+    """Group runs by curve, in the order of their first run, and by setting.
+
+    Args:
+        rows: finished runs.
+        labels: the curve of each run's id.
+        x: dotted config key of the setting.
+        log: logarithmic axis; by default decided by :func:`is_log`, always for a learning rate.
+
+    Raises:
+        UserError: a run's config has no ``x``.
+    """
+    groups: dict[str, dict[Any, list[Row]]] = {}
+    for row in rows:
+        try:
+            setting = row.value(x)
+        except (KeyError, TypeError, IndexError, ValueError):
+            raise UserError(f"run {row.id} has no {x!r} in its config, which the figure's axis is") from None
+        setting = setting if isinstance(setting, (int, float)) else str(setting)
+        groups.setdefault(labels[row.id], {}).setdefault(setting, []).append(row)
+    settings = sorted({s for group in groups.values() for s in group}, key=_order)
+    if log is None:
+        log = is_log(settings) or (x.endswith("lr") and all(_order(s) > (0, 0.0, "") for s in settings))
+    position = {s: math.log10(s) if log else float(rank) for rank, s in enumerate(settings)}
+    result = []
+    for label, group in groups.items():
+        ordered = sorted(group.items(), key=lambda item: position[item[0]])
+        points = tuple(Point(s, position[s], tuple(sorted(rs, key=_by_seed))) for s, rs in ordered)
+        result.append(Curve(label, points, log))
+    return result
+
+
+def student_t(df: int, level: float = LEVEL) -> float:
+    """Two-sided quantile of Student's t: P(|T| <= t) = level (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    low, high = 0.0, 1e4
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _central_probability(middle, df) < level else (low, middle)
+    return high
+
+
+def pooled_variance(*some: Curve) -> tuple[float, int]:
+    """Seed variance of one run's loss, pooled over finished runs near each curve's best, and its degrees."""
+    squares, degrees = 0.0, 0
+    for curve in some:
+        for point in curve.points:
+            near = not curve.log or abs(point.position - curve.best.position) <= POOL_WINDOW + SLACK
+            losses = [row.loss for row in point.rows if row.state == "done"]
+            if near and len(losses) > 1:
+                mean = math.fsum(losses) / len(losses)
+                squares += math.fsum((loss - mean) ** 2 for loss in losses)
+                degrees += len(losses) - 1
+    return (squares / degrees, degrees) if degrees else (math.nan, 0)
+
+
+def contrast(terms: Sequence[tuple[float, Point]], *some: Curve) -> Estimate:
+    """Weighted sum of points' mean losses, with an interval from the seed variance of ``some`` curves."""
+    weights: dict[int, float] = {}
+    points = {id(point): point for _, point in terms}
+    for weight, point in terms:
+        weights[id(point)] = weights.get(id(point), 0.0) + weight
+    value = math.fsum(weight * points[key].loss for key, weight in weights.items())
+    variance, degrees = pooled_variance(*some)
+    if not degrees:
+        return Estimate(value)
+    spread = math.fsum(weight**2 / len(points[key].rows) for key, weight in weights.items())
+    return Estimate(value, student_t(degrees) * math.sqrt(variance * spread))
+
+
+def best_loss(curve: Curve) -> Estimate:
+    """Lowest mean loss. The interval is that setting's; it leaves out that the setting was chosen."""
+    return contrast([(1.0, curve.best)], curve)
+
+
+def difference(curve: Curve, reference: Curve) -> Estimate:
+    """How much worse the best of ``curve`` is than the best of ``reference``."""
+    return contrast([(1.0, curve.best), (-1.0, reference.best)], curve, reference)
+
+
+def rise_at(curve: Curve, factor: float) -> Estimate | None:
+    """Loss above the best at ``factor`` times the best setting, log-linearly interpolated; None off the grid."""
+    if not curve.log:
+        return None
+    terms = _interpolate(curve, curve.best.position + math.log10(factor))
+    return None if terms is None else contrast([*terms, (-1.0, curve.best)], curve)
+
+
+def covers(curve: Curve, window: float) -> bool:
+    """Whether the grid reaches ``window`` decades to both sides of the best."""
+    if not curve.log:
+        return False
+    reach = min(
+        curve.points[-1].position - curve.best.position, curve.best.position - curve.points[0].position
+    )
+    return reach >= window - SLACK
+
+
+def common_window(some: Iterable[Curve]) -> float:
+    """The widest of :data:`WINDOWS` that every curve with its best inside the grid covers."""
+    inside = [curve for curve in some if curve.log and curve.edge is None]
+    return next((w for w in WINDOWS if all(covers(curve, w) for curve in inside)), WINDOWS[-1])
+
+
+def sensitivity(curve: Curve, window: float) -> Estimate | None:
+    """Wortsman et al. 2023 (2309.14322, section 2.2): E[min(l, l0) - l*], around the curve's own best.
+
+    The expectation is the plain mean over the grid's points at most ``window`` decades from the best;
+    None where the grid does not reach that far to both sides.
+    """
+    if not covers(curve, window):
+        return None
+    inside = [p for p in curve.points if abs(p.position - curve.best.position) <= window + SLACK]
+    return contrast([(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)], curve)
+
+
+def safe_window(curve: Curve, margin: float = MARGIN) -> SafeWindow | None:
+    """Settings around the best with loss within ``margin`` of it, log-linearly interpolated."""
+    if not curve.log or len(curve.points) < 2:
+        return None
+    at = curve.points.index(curve.best)
+    low, open_low = _crossing(curve.points[at::-1], curve.best.loss + margin)
+    high, open_high = _crossing(curve.points[at:], curve.best.loss + margin)
+    return SafeWindow(10**low, 10**high, high - low, open_low, open_high)
+
+
+def summarise(some: Sequence[Curve], window: float | None = None) -> list[Summary]:
+    """One summary per curve, best loss first; those that never trained last."""
+    half = common_window(some) if window is None else window
+    return sorted(
+        (_summary(curve, half) for curve in some), key=lambda s: (not s.curve.trained, s.best.value)
+    )
+
+
+def median(values: Iterable[float]) -> float:
+    """Middle value, or the mean of the two middle ones."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _summary(curve: Curve, window: float) -> Summary:
+    rows = curve.rows
+    return Summary(
+        curve=curve,
+        best=best_loss(curve),
+        setting=curve.best.x,
+        seeds=len(curve.best.rows),
+        lower=rise_at(curve, 1 / 3),
+        higher=rise_at(curve, 3),
+        sensitivity=sensitivity(curve, window),
+        window=window,
+        safe=safe_window(curve),
+        state_bytes=median(row.state_bytes_per_param for row in rows),
+        step_ms=median(row.step_ms for row in rows),
+        diverged=sum(row.state == "diverged" for row in rows),
+        runs=len(rows),
+    )
+
+
+def _interpolate(curve: Curve, position: float) -> list[tuple[float, Point]] | None:
+    for left, right in zip(curve.points, curve.points[1:], strict=False):
+        if left.position <= position <= right.position:
+            share = (position - left.position) / (right.position - left.position)
+            return [(1 - share, left), (share, right)]
+    return None
+
+
+def _crossing(points: Sequence[Point], level: float) -> tuple[float, bool]:
+    """Position where the loss first exceeds ``level``, walking along ``points``; True if it never does."""
+    for here, there in zip(points, points[1:], strict=False):
+        if there.loss > level:
+            share = (level - here.loss) / (there.loss - here.loss)
+            return here.position + share * (there.position - here.position), False
+    return points[-1].position, True
+
+
+def _central_probability(t: float, df: int) -> float:
+    theta = math.atan(t / math.sqrt(df))
+    if df == 1:
+        return 2 * theta / math.pi
+    cosine = math.cos(theta)
+    term = total = cosine if df % 2 else 1.0
+    for k in range(3 if df % 2 else 2, df - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    inner = math.sin(theta) * total
+    return 2 / math.pi * (theta + inner) if df % 2 else inner
+
+
+def _order(setting: Any) -> tuple[int, float, str]:
+    if isinstance(setting, (int, float)):
+        return (0, float(setting), "")
+    return (1, 0.0, str(setting))
+
+
+def _by_seed(row: Row) -> tuple[int, str]:
+    return row.seed, row.id
