@@ -1,77 +1,160 @@
-"""Tokens: documents -> memory-mapped token files."""
+"""Tokens: documents -> token files.
 
-import itertools
-import re
-from collections.abc import Iterator
+A token set is a folder of the cache that holds the shards of both splits and ``tokens.json``, which lists
+them. Shards cover fixed stretches of text, so their bytes depend on the corpus and the tokenizer alone: not
+on how many processes wrote them, nor on how often they were interrupted. What is there is kept.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optstudy import cache, record, text
 from optstudy.errors import UserError
+from optstudy.tokenizing import making, tokenizer
+from optstudy.tokenizing.making import Recipe
+from optstudy.tokenizing.shards import Header, Stream
 
-BPE_CHARACTERS = 1 << 23
-END = "<|endoftext|>"
+VALIDATION_TOKENS = 1 << 24
+"""What is made of the validation split at most (the paper reads 16,384,000)."""
+MANIFEST = "tokens.json"
+
+
+class Split(BaseModel):
+    """The shards of one split, in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    complete: bool
+    """Whether they hold the whole split."""
+    shards: dict[str, Header]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all shards."""
+        return sum(header.tokens for header in self.shards.values())
+
+    def holds(self, wanted: int | None) -> bool:
+        """Say whether there are as many tokens as wanted, or all there are."""
+        return self.complete or (wanted is not None and self.tokens >= wanted)
+
+
+class Manifest(BaseModel):
+    """What ``tokens.json`` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    corpus: str
+    tokenizer: str
+    tokenizer_file: str
+    recipe: Recipe
+    splits: dict[str, Split]
 
 
 @dataclass(frozen=True)
 class Tokens:
     """A tokenised corpus."""
 
-    train: npt.NDArray[Any]
-    validation: npt.NDArray[Any]
+    train: Stream
+    validation: Stream
     vocab_size: int
+    folder: Path
+    manifest: Manifest
 
 
-def prepare(corpus: str, tokenizer: str, progress: bool = True) -> Tokens:
-    """Return the tokens of ``corpus``, made if they are not in the cache."""
-    home = cache.folder("tokens", f"{corpus}-{text.fingerprint(corpus)}-{tokenizer}")
-    files = {split: home / f"{split}.bin" for split in ("train", "validation")}
-    with cache.locked(home / "lock"):
-        model = _bpe(corpus, tokenizer, home / "tokenizer.json")
-        for split, path in files.items():
-            if not path.exists():
-                record.write_atomically(path, _encode(model, text.documents(corpus, split)).tobytes())
-    train, validation = (np.memmap(path, dtype=np.uint16, mode="r") for path in files.values())
-    return Tokens(train, validation, model.get_vocab_size())
+def prepare(
+    corpus: str,
+    tokenizer_name: str,
+    progress: bool = True,
+    *,
+    tokens: int | None = None,
+    jobs: int = 1,
+    check: bool = False,
+    shard_characters: int = making.SHARD_CHARACTERS,
+) -> Tokens:
+    """Return the tokens of ``corpus``, made if they are not in the cache.
 
+    Args:
+        corpus: a name that :func:`optstudy.text.corpus` knows.
+        tokenizer_name: a name that :func:`optstudy.tokenizing.tokenizer.file` knows.
+        progress: show what is being done, if standard error is a terminal.
+        tokens: the first so many of the train split; None: all.
+        jobs: processes that encode; with one, the tokenizer's own threads do.
+        check: read every shard that is there, and make damaged ones again.
+        shard_characters: see :data:`optstudy.tokenizing.making.SHARD_CHARACTERS`.
 
-def _bpe(corpus: str, name: str, path: Path) -> Tokenizer:
-    match = re.fullmatch(r"bpe-(\d+)", name)
-    if match is None or not 257 < int(match[1]) <= 1 << 16:
-        raise UserError(f"unknown tokenizer {name!r}; allowed: bpe-N with N from 258 to 65536")
-    if path.exists():
-        return Tokenizer.from_file(str(path))
-    model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=int(match[1]),
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    Raises:
+        UserError: text or tokenizer cannot be had or read, or the corpus is too large to take whole.
+    """
+    if tokens is None and text.corpus(corpus).large:
+        raise UserError(f"{corpus} is too large to take whole: say how many tokens, such as 3e9")
+    path = tokenizer.file(tokenizer_name, corpus)
+    recipe = Recipe(
+        fingerprint=text.fingerprint(corpus),
+        tokenizer_sha256=tokenizer.identity(path),
+        shard_characters=shard_characters,
     )
-    model.train_from_iterator(_first(text.documents(corpus, "train"), BPE_CHARACTERS), trainer)
-    record.write_atomically(path, model.to_str())
-    return model
+    home = cache.folder("tokens", f"{_slug(corpus)}-{_slug(tokenizer_name)}-{recipe.digest}")
+    wanted = {"train": tokens, "validation": VALIDATION_TOKENS}
+    manifest = read_manifest(home)
+    if manifest is None or check or not all(manifest.splits[s].holds(n) for s, n in wanted.items()):
+        with cache.locked(home / "lock"):
+            old = read_manifest(home)
+            splits = {
+                name: _make(making.Work(corpus, name, recipe, path, home, jobs, progress), count, old)
+                for name, count in wanted.items()
+            }
+            manifest = Manifest(
+                corpus=corpus,
+                tokenizer=tokenizer_name,
+                tokenizer_file=str(path),
+                recipe=recipe,
+                splits=splits,
+            )
+            record.write_atomically(home / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    return _open(home, manifest, tokens)
 
 
-def _first(documents: Iterator[str], characters: int) -> Iterator[str]:
-    for document in documents:
-        yield document
-        characters -= len(document)
-        if characters <= 0:
-            return
+def _make(work: making.Work, wanted: int | None, old: Manifest | None) -> Split:
+    """Make what is missing of a split; what was listed stays."""
+    before = old.splits[work.split] if old else Split(complete=False, shards={})
+    headers = making.make(work, wanted, len(before.shards), before.complete)
+    found = Split(complete=False, shards={making.name(work.split, h.number): h for h in headers})
+    complete = before.complete or wanted is None or found.tokens < wanted
+    return found.model_copy(update={"complete": complete})
 
 
-def _encode(model: Tokenizer, documents: Iterator[str]) -> npt.NDArray[np.uint16]:
-    end = model.token_to_id(END)
-    pieces = []
-    while chunk := list(itertools.islice(documents, 512)):
-        for encoding in model.encode_batch_fast(chunk, add_special_tokens=False):
-            pieces.append(np.array([*encoding.ids, end], dtype=np.uint16))
-    return np.concatenate(pieces)
+def _open(home: Path, manifest: Manifest, train_tokens: int | None) -> Tokens:
+    streams = {}
+    limits = {"train": train_tokens, "validation": VALIDATION_TOKENS}
+    for name, split in manifest.splits.items():
+        counts = [header.tokens for header in split.shards.values()]
+        streams[name] = Stream([home / shard for shard in split.shards], counts, limits[name])
+        if not len(streams[name]):
+            raise UserError(
+                f"{manifest.corpus}: its {name} split holds no text; of each {text.VALIDATION_EVERY} "
+                "documents the second is for validation, so there must be at least two"
+            )
+    header = next(iter(manifest.splits["train"].shards.values()))
+    return Tokens(streams["train"], streams["validation"], header.vocab_size, home, manifest)
+
+
+def read_manifest(home: Path) -> Manifest | None:
+    """Read ``tokens.json`` of a token set; None if it has none yet.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    try:
+        return Manifest.model_validate_json((home / MANIFEST).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{home / MANIFEST}: cannot be read ({reason}); delete it and run again") from None
+
+
+def _slug(name: str) -> str:
+    base = Path(name.removeprefix("path:")).name
+    return "".join(c if c.isalnum() else "-" for c in base)[:40]

@@ -9,9 +9,10 @@ import json
 import zipfile
 from pathlib import Path
 
-from optstudy import cache, download, record, wikitext
-from optstudy.download import IndexFile, Unavailable
+from optstudy import cache, record
 from optstudy.errors import UserError
+from optstudy.sources import download, wikitext
+from optstudy.sources.download import IndexFile, Unavailable
 
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
 BYTES = 100_000_000

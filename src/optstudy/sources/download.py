@@ -1,8 +1,7 @@
-"""Fetching files from the package index and over HTTP: verified, atomic, resumable."""
+"""Fetching files from the package index, the Hugging Face hub and over HTTP: verified, atomic, resumable."""
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -11,11 +10,15 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from optstudy import cache, record
+from optstudy.errors import UserError
 
 ATTEMPTS = 4
 CHUNK = 1 << 18
@@ -38,6 +41,72 @@ class IndexFile:
 
     def __str__(self) -> str:
         return f"pip download {self.requirement}"
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of one revision of a model repository on the Hugging Face hub."""
+
+    repository: str
+    revision: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} of https://huggingface.co/{self.repository}"
+
+
+def obtain(path: Path, sha256: str, sources: Sequence[HubFile | IndexFile]) -> Path:
+    """Return ``path``, fetched from the first source that gives it if it is missing.
+
+    Raises:
+        UserError: no source gives it, or what is there has another checksum.
+    """
+    if not path.exists():
+        with cache.locked(path.with_name(path.name + ".lock")):
+            if not path.exists():
+                record.write_atomically(path, _first(path, sha256, sources))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise UserError(f"{path}: damaged (its SHA-256 must be {sha256}); delete it and run again")
+    return path
+
+
+def _first(path: Path, sha256: str, sources: Sequence[HubFile | IndexFile]) -> bytes:
+    tried = []
+    for source in sources:
+        try:
+            data = from_hub(source) if isinstance(source, HubFile) else from_index(source)
+        except Unavailable as reason:
+            tried.append(f"{source} ({reason})")
+        else:
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
+            tried.append(f"{source} (another file: its SHA-256 is not {sha256})")
+    raise UserError(
+        f"{path.name} is not in the cache and cannot be fetched: {'; '.join(tried)}. "
+        f"Put it at {path}, or set OPTSTUDY_CACHE to a filled cache"
+    )
+
+
+def from_hub(source: HubFile) -> bytes:
+    """Download a file from the hub.
+
+    Raises:
+        Unavailable: the hub does not answer, or has no such file.
+    """
+    import huggingface_hub  # takes a second, and is needed once per machine
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    url = huggingface_hub.hf_hub_url(source.repository, source.name, revision=source.revision)
+    with tempfile.TemporaryDirectory(prefix="optstudy-") as folder:
+        try:
+            huggingface_hub.get_session().head(url, timeout=5)  # the library itself would try for 23 s
+            path = huggingface_hub.hf_hub_download(
+                source.repository, source.name, revision=source.revision, local_dir=folder
+            )
+        except Exception as error:  # what its many layers raise has no common base
+            raise Unavailable((str(error) or type(error).__name__).splitlines()[0]) from None
+        return Path(path).read_bytes()
 
 
 def from_index(source: IndexFile) -> bytes:
@@ -104,29 +173,28 @@ def from_url(url: str, path: Path, timeout: float = 30.0) -> None:
     part.replace(path)
 
 
-def _fetch(url: str, part: Path, timeout: float, progress: Progress, bar: object) -> bool:
+def _fetch(url: str, part: Path, timeout: float, progress: Progress, bar: TaskID) -> bool:
     """Fetch what is missing of ``part``; say whether all of it is there."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "optstudy"} | ({"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as answer:
         if answer.status != 206:
             have = 0
-        total = _total(answer.headers, have)
-        progress.update(bar, total=total, completed=have)  # type: ignore[arg-type]
+        total = _total(answer.headers["Content-Length"], have)
+        progress.update(bar, total=total, completed=have)
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
                 have += len(chunk)
-                progress.update(bar, completed=have)  # type: ignore[arg-type]
+                progress.update(bar, completed=have)
             file.flush()
             os.fsync(file.fileno())
     return total is None or have == total
 
 
-def _total(headers: object, have: int) -> int | None:
-    length = headers.get("Content-Length")  # type: ignore[attr-defined]
-    return have + int(length) if length and re.fullmatch(r"\d+", length) else None
+def _total(length: str | None, have: int) -> int | None:
+    return have + int(length) if length and length.isdecimal() else None
 
 
 def _progress() -> Progress:

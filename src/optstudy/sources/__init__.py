@@ -1,0 +1,1 @@
+"""Where text comes from: downloads, the hub, local files, and the cleaning of dumps."""
