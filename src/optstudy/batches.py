@@ -6,6 +6,9 @@ lands inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite d
 """
 
 import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -61,14 +64,20 @@ class Batches:
     """``batches[step]`` is x_BT, int64 token ids; ``len(batches)`` the sequences of an epoch.
 
     Step ``s`` reads positions ``[s B, (s + 1) B)`` of the endless order of epochs, so an epoch's last
-    sequences and the next one's first may share a batch, and every sequence is read once per epoch.
+    sequences and the next one's first may share a batch, and every sequence is read once per epoch. Of each
+    batch, ``rank`` of ``ranks`` gets the rows ``[rank B / ranks, (rank + 1) B / ranks)``, in order.
     """
 
-    def __init__(self, stream: Stream, sequence_length: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, stream: Stream, sequence_length: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        if not 0 <= rank < ranks or batch_size % ranks:
+            raise UserError(f"a batch of {batch_size} sequences has no part {rank} of {ranks} equal ones")
         self.stream = stream
         self.sequence_length = sequence_length
         self.batch_size = batch_size
         self.seed = seed
+        self.rows = slice(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
         self.sequences = len(stream) // sequence_length
         if self.sequences == 0:
             raise UserError(f"{len(stream):,} tokens do not fill one sequence of {sequence_length:,}")
@@ -77,14 +86,14 @@ class Batches:
         return self.sequences
 
     def __getitem__(self, step: int) -> IntArray:
-        x_BT = np.empty((self.batch_size, self.sequence_length), dtype=np.int64)
-        for row, i in enumerate(self.order(step)):
-            start = int(i) * self.sequence_length
+        order = self.order(step)[self.rows]
+        x_BT = np.empty((order.size, self.sequence_length), dtype=np.int64)
+        for row, start in enumerate((order * self.sequence_length).tolist()):
             x_BT[row] = self.stream[start : start + self.sequence_length]
         return x_BT
 
     def order(self, step: int) -> IntArray:
-        """Return the numbers of the sequences that step ``step`` reads."""
+        """Return the numbers of the sequences that step ``step`` reads, of all ranks."""
         position = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
         epoch = position // self.sequences
         order = np.empty_like(position)
@@ -92,3 +101,14 @@ class Batches:
             here = epoch == e
             order[here] = Permutation(self.sequences, self.seed, e)(position[here] % self.sequences)
         return order
+
+    def ahead(self, steps: Iterable[int], depth: int = 2) -> Iterator[IntArray]:
+        """Yield the batches of ``steps``; a thread reads the next ``depth`` while one is used."""
+        with ThreadPoolExecutor(1) as reader:
+            pending: deque[Future[IntArray]] = deque()
+            for step in steps:
+                pending.append(reader.submit(self.__getitem__, step))
+                if len(pending) > depth:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()

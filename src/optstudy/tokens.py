@@ -48,6 +48,7 @@ class Manifest(BaseModel):
     corpus: str
     tokenizer: str
     tokenizer_file: str
+    """A copy, in the same folder."""
     recipe: Recipe
     splits: dict[str, Split]
 
@@ -108,10 +109,11 @@ def prepare(
             manifest = Manifest(
                 corpus=corpus,
                 tokenizer=tokenizer_name,
-                tokenizer_file=str(path),
+                tokenizer_file=f"tokenizer{path.suffix}",
                 recipe=recipe,
                 splits=splits,
             )
+            record.write_atomically(home / manifest.tokenizer_file, path.read_bytes())
             record.write_atomically(home / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
     return _open(home, manifest, tokens)
 

@@ -8,9 +8,9 @@ of the arrays. It is written whole or not at all, and is a function of the docum
 import hashlib
 import json
 import mmap
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ class Stream:
         self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         total = int(self.starts[-1])
         self.limit = total if limit is None else min(limit, total)
-        self._open: OrderedDict[int, TokenArray] = OrderedDict()
+        self._tokens = lru_cache(maxsize=OPEN_AT_ONCE)(self._map)
 
     def __len__(self) -> int:
         return self.limit
@@ -159,15 +159,8 @@ class Stream:
         array = found[0] if len(found) == 1 else np.concatenate(found or [np.empty(0, dtype=np.uint16)])
         return array[::step]
 
-    def _tokens(self, number: int) -> TokenArray:
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
+    def _map(self, number: int) -> TokenArray:
         try:
-            tokens = open_shard(self.paths[number]).tokens
+            return open_shard(self.paths[number]).tokens
         except Damaged as reason:
             raise UserError(f"{self.paths[number]}: {reason}; run `optstudy data prepare` again") from None
-        self._open[number] = tokens
-        if len(self._open) > OPEN_AT_ONCE:
-            self._open.popitem(last=False)
-        return tokens
