@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from optstudy.errors import UserError
@@ -57,7 +58,7 @@ class Curve:
 
     @cached_property
     def best(self) -> Point:
-        """The point with the lowest mean loss; of equal ones that with fewer diverged runs, then the first."""
+        """The point with the lowest mean loss; of equal ones the one with fewer diverged runs."""
         return min(self.points, key=lambda point: (point.loss, point.diverged))
 
     @property
@@ -67,11 +68,12 @@ class Curve:
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
-        """Which end of the grid the best lies on; None inside it, or where the axis has no order."""
-        if not self.log or len(self.points) < 2:
+        """Which end of the grid the best lies on; None inside it, at zero, or where the axis has no order."""
+        numeric = all(isinstance(p.x, (int, float)) and not isinstance(p.x, bool) for p in self.points)
+        if not numeric or len(self.points) < 2:
             return None
         if self.best is self.points[0]:
-            return "lowest"
+            return "lowest" if self.best.x > 0 else None
         return "highest" if self.best is self.points[-1] else None
 
     @property
@@ -118,7 +120,7 @@ class Summary:
     sensitivity: Estimate | None
     """E[min(l, l0) - l*] over the window; None where the grid does not cover it."""
     window: float
-    """Half-width of that window, decades."""
+    """Half-width of that window, decades; infinite on an axis that is not logarithmic: the whole grid."""
     safe: SafeWindow | None
     state_bytes: float
     """Optimizer state, bytes per parameter."""
@@ -221,7 +223,7 @@ def difference(curve: Curve, reference: Curve) -> Estimate:
 
 
 def rise_at(curve: Curve, factor: float) -> Estimate | None:
-    """Loss above the best at ``factor`` times the best setting, log-linearly interpolated; None off the grid."""
+    """Loss above the best at ``factor`` times the setting, log-linearly interpolated; None off the grid."""
     if not curve.log:
         return None
     terms = _interpolate(curve, curve.best.position + math.log10(factor))
@@ -230,8 +232,6 @@ def rise_at(curve: Curve, factor: float) -> Estimate | None:
 
 def covers(curve: Curve, window: float) -> bool:
     """Whether the grid reaches ``window`` decades to both sides of the best."""
-    if not curve.log:
-        return False
     reach = min(
         curve.points[-1].position - curve.best.position, curve.best.position - curve.points[0].position
     )
@@ -240,7 +240,7 @@ def covers(curve: Curve, window: float) -> bool:
 
 def common_window(some: Iterable[Curve]) -> float:
     """The widest of :data:`WINDOWS` that every curve with its best inside the grid covers."""
-    inside = [curve for curve in some if curve.log and curve.edge is None]
+    inside = [curve for curve in some if curve.edge is None]
     return next((w for w in WINDOWS if all(covers(curve, w) for curve in inside)), WINDOWS[-1])
 
 
@@ -248,11 +248,14 @@ def sensitivity(curve: Curve, window: float) -> Estimate | None:
     """Wortsman et al. 2023 (2309.14322, section 2.2): E[min(l, l0) - l*], around the curve's own best.
 
     The expectation is the plain mean over the grid's points at most ``window`` decades from the best;
-    None where the grid does not reach that far to both sides.
+    None where the grid does not reach that far to both sides. On an axis that is not logarithmic it is the
+    mean over the whole grid.
     """
-    if not covers(curve, window):
+    if curve.log and not covers(curve, window):
         return None
-    inside = [p for p in curve.points if abs(p.position - curve.best.position) <= window + SLACK]
+    inside = [
+        p for p in curve.points if not curve.log or abs(p.position - curve.best.position) <= window + SLACK
+    ]
     return contrast([(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)], curve)
 
 
@@ -291,7 +294,7 @@ def _summary(curve: Curve, window: float) -> Summary:
         lower=rise_at(curve, 1 / 3),
         higher=rise_at(curve, 3),
         sensitivity=sensitivity(curve, window),
-        window=window,
+        window=window if curve.log else math.inf,
         safe=safe_window(curve),
         state_bytes=median(row.state_bytes_per_param for row in rows),
         step_ms=median(row.step_ms for row in rows),
@@ -301,7 +304,7 @@ def _summary(curve: Curve, window: float) -> Summary:
 
 
 def _interpolate(curve: Curve, position: float) -> list[tuple[float, Point]] | None:
-    for left, right in zip(curve.points, curve.points[1:], strict=False):
+    for left, right in pairwise(curve.points):
         if left.position <= position <= right.position:
             share = (position - left.position) / (right.position - left.position)
             return [(1 - share, left), (share, right)]
@@ -310,7 +313,7 @@ def _interpolate(curve: Curve, position: float) -> list[tuple[float, Point]] | N
 
 def _crossing(points: Sequence[Point], level: float) -> tuple[float, bool]:
     """Position where the loss first exceeds ``level``, walking along ``points``; True if it never does."""
-    for here, there in zip(points, points[1:], strict=False):
+    for here, there in pairwise(points):
         if there.loss > level:
             share = (level - here.loss) / (there.loss - here.loss)
             return here.position + share * (there.position - here.position), False

@@ -1,12 +1,15 @@
 """The answer in sentences: what to use, at what setting, and what it costs to be off."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from optstudy import stats
 from optstudy.report import style
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
+
+NAMED = 7
+"""Curves that a sentence names before it counts the others."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +25,46 @@ class Answer:
 
 
 def answer(sweep: Sweep) -> Answer:
-    """Say which curve is best. There must be a finished run."""
-    best = sweep.summaries[0]
+    """Say which curve is best, in the first panel at length. There must be a finished run."""
+    first, *panels = sweep.groups
+    best = first[0]
     if not best.curve.trained:
         text = "No run got below the loss before training, so there is nothing to recommend."
         return Answer(text, (), (), tuple(warnings(sweep)))
-    use, setting = style.full_name(best.label), style.number(best.setting)
-    loss, doubt = style.nats(best.best.value, best.best.half_width), uncertainty(best)
-    sentence = f"{use} at {sweep.axis} {setting} has the lowest validation loss: {loss} nats ({doubt})."
-    edge = f"the {best.curve.edge} tried" if best.curve.edge else "inside the grid"
-    facts = [("Use", use, f"{loss} nats, {doubt}"), (f"At {sweep.axis}", setting, edge)]
+    sentence = f"{claim(sweep, best)}."
     if best.curve.log:
-        low, high = off(best, "lower"), off(best, "higher")
-        sentence += f" A {sweep.axis} 3× too low costs {low} nats, 3× too high {high}."
-        facts.append(("If it is 3× off", f"{low} / {high}", "nats, too low / too high"))
-    return Answer(sentence, tuple(facts), tuple(_rest(sweep)), tuple(warnings(sweep)))
+        sentence += f" A {sweep.axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
+    rest = [*compare(first), *(f"{claim(sweep, group[0])}." for group in panels)]
+    return Answer(sentence, tuple(_facts(sweep, best)), tuple(rest), tuple(warnings(sweep)))
+
+
+def claim(sweep: Sweep, best: Summary) -> str:
+    """Which curve has the lowest loss, where, and how sure that is."""
+    where = f"{style.full_name(best.label)} at {sweep.axis} {style.number(best.setting)}"
+    loss = style.nats(best.best.value, best.best.half_width)
+    return f"{where} has the lowest validation loss: {loss} nats ({uncertainty(best)})"
+
+
+def compare(group: list[Summary]) -> list[str]:
+    """Sentences on how the other curves of a group stand to its best."""
+    best, *others = [s for s in group if s.curve.trained]
+    tied: list[str] = []
+    worse: list[str] = []
+    for other in others:
+        gap = stats.difference(other.curve, best.curve)
+        text = f"{style.full_name(other.label)} (+{style.nats(gap.value, gap.half_width)})"
+        (tied if gap.half_width is not None and gap.value <= gap.half_width else worse).append(text)
+    sentences = []
+    if tied:
+        sentences.append(f"Not distinguishable from it with these seeds: {_and(tied)} nats.")
+    if worse:
+        sentences.append(f"Behind it: {_and(worse)} nats.")
+    measured = [(s.sensitivity.value, s) for s in (best, *others) if s.sensitivity is not None]
+    if len(measured) > 1:
+        value, calm = min(measured, key=lambda pair: pair[0])
+        name, within = style.full_name(calm.label), style.window(calm.window)
+        sentences.append(f"Least sensitive: {name}, {value:.3f} nats lost on average {within}.")
+    return sentences
 
 
 def uncertainty(summary: Summary) -> str:
@@ -46,12 +74,11 @@ def uncertainty(summary: Summary) -> str:
     return f"{stats.LEVEL:.0%} interval, {summary.seeds} seed{'s' * (summary.seeds != 1)}"
 
 
-def off(summary: Summary, side: str) -> str:
-    """Cost of a setting a third of the best (``lower``) or three times it (``higher``)."""
-    estimate: Estimate | None = getattr(summary, side)
+def cost(estimate: Estimate | None) -> str:
+    """What a setting off the best costs, in words."""
     if estimate is None:
-        return "not tried"
-    return f"{estimate.value:+.3f}" + ("" if estimate.half_width is None else f" ± {estimate.half_width:.3f}")
+        return "an unknown amount (not tried)"
+    return f"{style.nats(estimate.value, estimate.half_width)} nats"
 
 
 def warnings(sweep: Sweep) -> list[str]:
@@ -64,8 +91,8 @@ def warnings(sweep: Sweep) -> list[str]:
         names = [style.full_name(s.label) for s in sweep.summaries if s.curve.edge == side]
         if names:
             found.append(
-                f"Optimum at the edge of the grid: {_and(names)} {'are' if len(names) > 1 else 'is'} best at the "
-                f"{side} {sweep.axis} tried, so the true best may lie beyond. Widen the grid."
+                f"Optimum at the edge of the grid: {side} {sweep.axis} tried for {_and(names)}. "
+                "The true best may lie beyond; widen the grid."
             )
     never = [style.full_name(s.label) for s in sweep.summaries if not s.curve.trained]
     if never:
@@ -75,20 +102,24 @@ def warnings(sweep: Sweep) -> list[str]:
     return found
 
 
-def _rest(sweep: Sweep) -> list[str]:
-    best, *others = [s for s in sweep.summaries if s.curve.trained]
-    tied, worse = [], []
-    for other in others:
-        gap = stats.difference(other.curve, best.curve)
-        text = f"{style.full_name(other.label)} ({style.nats(gap.value, gap.half_width)})"
-        (tied if gap.half_width is not None and gap.value <= gap.half_width else worse).append(text)
-    sentences = []
-    if tied:
-        sentences.append(f"Not distinguishable from it with these seeds: {_and(tied)}.")
-    if worse:
-        sentences.append(f"Behind it, nats: {_and(worse)}.")
-    return sentences
+def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
+    loss = style.nats(best.best.value, best.best.half_width)
+    yield "Use", style.full_name(best.label), f"{loss} nats, {uncertainty(best)}"
+    edge = (
+        f"the {best.curve.edge} tried" if best.curve.edge else f"of {len(best.curve.points)} settings tried"
+    )
+    yield f"At {sweep.axis}", style.number(best.setting), edge
+    if not best.curve.log:
+        return
+    for heading, estimate in (("If 3× too low", best.lower), ("If 3× too high", best.higher)):
+        if estimate is None:
+            yield heading, "not tried", "the grid ends before"
+        else:
+            doubt = "" if estimate.half_width is None else f"± {estimate.half_width:.3f} "
+            yield heading, f"+{estimate.value:.3f}", f"{doubt}nats above its best"
 
 
 def _and(items: Sequence[str]) -> str:
+    if len(items) > NAMED + 1:
+        items = [*items[:NAMED], f"{len(items) - NAMED} more"]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

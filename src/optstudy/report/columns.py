@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from optstudy import stats
 from optstudy.report import style
-from optstudy.report.answer import off, uncertainty
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
 
@@ -31,7 +30,8 @@ class Column:
 def columns(sweep: Sweep) -> list[Column]:
     """The table, in the order of ``sweep.summaries``."""
     reference = sweep.reference
-    window = sweep.summaries[0].window if sweep.summaries else stats.WINDOWS[-1]
+    window = sweep.summaries[0].window
+    log = sweep.summaries[0].curve.log
     made: list[Column] = []
 
     def add(
@@ -47,18 +47,23 @@ def columns(sweep: Sweep) -> list[Column]:
 
     curve = "optimizer" if sweep.x.startswith("optimizer.") else "curve"
     add(curve, curve.capitalize(), "", lambda s: style.full_name(s.label), text=True)
-    about = f"validation cross-entropy, nats per token, mean over seeds with {stats.LEVEL:.0%} t interval"
-    add("best loss", "Best loss", about, lambda s: _estimate(s.best), uncertainty)
+    about = f"validation cross-entropy, nats per token, mean over seeds with a {stats.LEVEL:.0%} t interval"
+    add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
     short = "best lr" if sweep.x == "optimizer.lr" else f"best {sweep.x.rpartition('.')[2]}"
     add(short, f"Best {sweep.axis}", f"of {_grid(sweep)}", _setting, _edge)
-    if any(summary.curve.log for summary in sweep.summaries):
+    if log:
         about = "nats above the best at a third of the best setting, interpolated"
-        add("÷3", "3× too low", about, lambda s: off(s, "lower"), extra=True)
+        add("÷3", "3× too low", about, lambda s: _rise(s.lower), extra=True)
         about = "nats above the best at three times the best setting, interpolated"
-        add("×3", "3× too high", about, lambda s: off(s, "higher"), extra=True)
-        about = f"mean of min(l, l0) - l* over the grid within {window:g} decades of the own best, nats"
-        heading = f"Sensitivity, ±{window:g} decade{'s' * (window != 1)}"
-        add(f"sens. ±{window:g}", heading, about, lambda s: _estimate(s.sensitivity), extra=True)
+        add("×3", "3× too high", about, lambda s: _rise(s.higher), extra=True)
+    about = (
+        f"mean of min(l, l0) - l* over the settings {style.window(window)}{' of the own best' * log}, nats"
+    )
+    short, heading = (
+        (f"sens. ±{window:g}", f"Sensitivity, ±{window:g} dec.") if log else ("sens.", "Sensitivity")
+    )
+    add(short, heading, about, lambda s: _estimate(s.sensitivity), extra=True)
+    if log:
         about = f"decades within {stats.MARGIN:g} nats of the best; ≥ where the grid ends first"
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
     about = "optimizer state, bytes per parameter"
@@ -82,6 +87,14 @@ def _setting(summary: Summary) -> str:
 
 def _edge(summary: Summary) -> str:
     return "edge of the grid" if summary.curve.edge else ""
+
+
+def _seeds(summary: Summary) -> str:
+    return f"{summary.seeds} seed" + "s" * (summary.seeds != 1)
+
+
+def _rise(estimate: Estimate | None) -> str:
+    return "not tried" if estimate is None else f"+{style.nats(estimate.value, estimate.half_width)}"
 
 
 def _estimate(estimate: Estimate | None) -> str:

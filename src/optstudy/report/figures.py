@@ -1,18 +1,19 @@
-"""Figures for a paper by matplotlib: loss against the setting, as it is and aligned at each curve's best.
+"""Figures for a paper by matplotlib: loss against the setting, as swept and aligned at each curve's best.
 
-Files are byte-stable: no dates, a fixed hash salt, text kept as text in SVG and TrueType in PDF.
+Files are byte-stable: no dates, a fixed hash salt, text kept as text in SVG and as TrueType in PDF.
 """
 
 import io
-import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.maps import draw_map
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Curve
 
-SETTINGS = {
+SETTINGS: Any = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "optstudy",
@@ -21,6 +22,7 @@ SETTINGS = {
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -32,31 +34,33 @@ METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
-ROOM = 0.06
-"""Share of the loss axis above the highest finished loss, where diverged runs are marked."""
+STRIP = 0.045
+"""Height of one curve's row of diverged runs above the plot, as a share of the loss axis."""
 
 
-def draw(sweep: Sweep, file_format: str) -> bytes:
+def draw(sweep: Sweep, file_format: str, dpi: int = 200) -> bytes:
     """Draw a study as ``pdf``, ``svg`` or ``png``."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(7.2, 2.9 * len(sweep.panels)), layout="constrained")
-        _panels(figure, sweep)
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(layout="constrained")
+        if sweep.kind == "map":
+            draw_map(figure, sweep)
+        else:
+            _panels(figure, sweep)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=file_format, dpi=200, metadata=METADATA[file_format])
+        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=METADATA[file_format])
     return buffer.getvalue()
 
 
 def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Losses the axis shows: all that trained, at most 2.5 times as far above the best as the worst best."""
-    means = [p.loss for c in curves for p in c.points if p.diverged < len(p.rows)] or [
-        p.loss for c in curves for p in c.points
-    ]
+    """Losses the axis shows: what trained, up to 2.5 times as far above the best as the worst best is."""
+    means = [p.loss for c in curves for p in c.points if not p.diverged] or [c.best.loss for c in curves]
     low, high = min(means), max(means)
-    bests = [c.best.loss for c in curves]
-    high = min(high, max(low + 2.5 * (max(bests) - low), low + 1.5))
+    worst = max(curve.best.loss for curve in curves)
+    high = min(high, max(low + 2.5 * (worst - low), low + 1.5))
     pad = 0.04 * (high - low or 1.0)
     return low - pad, high + pad
 
@@ -64,44 +68,77 @@ def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
 def _panels(figure: Any, sweep: Sweep) -> None:
     slots = style.slots(curve.label for curve in sweep.curves)
     log = sweep.curves[0].log
-    axes = figure.subplots(len(sweep.panels), 2 if log else 1, sharey="row", squeeze=False)
+    figure.set_size_inches(7.2 if log else 4.2, 2.6 * len(sweep.panels) + 0.5)
+    axes = figure.subplots(len(sweep.panels), 2 if log else 1, sharey=True, squeeze=False)
+    low, high = loss_range(sweep.curves)
+    lost = [curve for curve in sweep.curves if any(_lost(point, high) for point in curve.points)]
+    names = list(dict.fromkeys(style.name(curve.label) for curve in lost))
+    strip = {name: high + (high - low) * STRIP * (k + 1) for k, name in enumerate(names)}
+    ceiling = high + (high - low) * STRIP * (len(names) + 1) if names else high
     for row, panel in zip(axes, sweep.panels, strict=True):
         curves = [curve for curve in sweep.curves if style.panel(curve.label) == panel]
-        low, high = loss_range(curves)
         for axis, aligned in zip(row, (False, True), strict=False):
             for curve in curves:
-                _curve(axis, curve, slots[curve.label], high, aligned)
-            axis.set_ylim(low, high + ROOM * (high - low))
+                above = strip.get(style.name(curve.label), high)
+                _curve(axis, curve, slots[curve.label], high, above, aligned)
+            axis.axhspan(high, ceiling, color="#fdf1e7", lw=0, zorder=0)
+            axis.set_ylim(low, ceiling)
+            axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= high])
             if log:
                 axis.set_xscale("log")
             else:
                 _categories(axis, curves)
-            axis.set_xlabel(f"{sweep.axis}, relative to each best" if aligned else sweep.axis)
+            axis.set_xlabel(style.drawn(f"{sweep.axis}, relative to each best" if aligned else sweep.axis))
         row[0].set_ylabel("validation loss, nats")
-        row[0].set_title(panel, loc="left", fontsize=9)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 5))
+        row[0].set_title(style.drawn(panel), loc="left", fontsize=9)
+        if names:
+            spot = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 7, "color": "#9a3d00"}
+            row[0].annotate("diverged", (0.01, (high + ceiling) / 2), **spot)
+    _legend(figure, sweep, slots)
 
 
-def _curve(axis: Any, curve: Curve, slot: int, top: float, aligned: bool) -> None:
-    colour = style.COLOURS[slot % len(style.COLOURS)]
-    marker = [(x, -y) for x, y in style.MARKERS[slot % len(style.MARKERS)]]
+def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    names = {style.name(curve.label): slots[curve.label] for curve in sweep.curves}
+    handles = [Line2D([], [], markersize=5, **style.look(slot)) for slot in names.values()]
+    legend = figure.legend(
+        handles, [" " * len(n) for n in names], loc="outside lower center", ncols=min(len(names), 5)
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(style.drawn(name))
+
+
+def _curve(axis: Any, curve: Curve, slot: int, top: float, strip: float, aligned: bool) -> None:
+    look = style.look(slot)
+    colour = look["color"]
     shift = curve.best.position if aligned else 0.0
     place = [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]
-    losses = [min(p.loss, top) for p in curve.points]
-    axis.plot(place, losses, color=colour, marker=marker, markersize=5, label=style.name(curve.label))
-    spread = [[r.loss for r in p.rows] for p in curve.points]
-    if any(len(seeds) > 1 for seeds in spread):
-        low = [min(*seeds, top) for seeds in spread]
-        axis.fill_between(place, low, [min(max(s), top) for s in spread], color=colour, alpha=0.15, lw=0)
-    seeds = [(x, loss) for x, losses in zip(place, spread, strict=True) for loss in losses if loss <= top]
-    axis.plot(*zip(*seeds, strict=True), ls="", marker=".", ms=2.5, color=colour, alpha=0.6)
-    beyond = [x for x, p in zip(place, curve.points, strict=True) if p.diverged or p.loss > top]
-    axis.plot(beyond, [top] * len(beyond), ls="", marker=6, ms=5, color=colour, clip_on=False)
+    inside = [(x, p) for x, p in zip(place, curve.points, strict=True) if p.loss <= top]
+    axis.plot(place, [min(p.loss, top) for p in curve.points], color=colour)
+    axis.plot([x for x, _ in inside], [p.loss for _, p in inside], markersize=4.5, **{**look, "ls": ""})
+    if any(len(p.rows) > 1 for p in curve.points):
+        low = [min(min(r.loss for r in p.rows), top) for p in curve.points]
+        high = [min(max(r.loss for r in p.rows), top) for p in curve.points]
+        axis.fill_between(place, low, high, color=colour, alpha=0.15, lw=0)
+        seeds = [
+            (x, r.loss) for x, p in zip(place, curve.points, strict=True) for r in p.rows if r.loss <= top
+        ]
+        axis.plot(
+            [x for x, _ in seeds], [y for _, y in seeds], ls="", marker=".", ms=2.5, color=colour, alpha=0.6
+        )
+    gone = [x for x, p in zip(place, curve.points, strict=True) if p.diverged]
+    above = [x for x, p in zip(place, curve.points, strict=True) if _lost(p, top) and not p.diverged]
+    axis.plot(gone, [strip] * len(gone), ls="", marker="x", ms=4, mew=1.2, color=colour)
+    axis.plot(above, [strip] * len(above), ls="", marker=6, ms=4, color=colour)
+
+
+def _lost(point: Any, top: float) -> bool:
+    return point.diverged > 0 or any(row.loss > top for row in point.rows)
 
 
 def _categories(axis: Any, curves: Sequence[Curve]) -> None:
-    ticks = {p.position: style.number(p.x) for c in curves for p in c.points}
+    ticks = {p.position: style.drawn(style.number(p.x)) for c in curves for p in c.points}
     axis.set_xticks(sorted(ticks), [ticks[k] for k in sorted(ticks)])
-    if max(map(len, ticks.values())) > math.ceil(60 / len(ticks)):
+    if sum(map(len, ticks.values())) > 40:
         axis.tick_params(axis="x", rotation=30)

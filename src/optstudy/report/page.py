@@ -1,4 +1,4 @@
-"""One study as one HTML file: no network, every name from a file escaped, and a policy that runs no other script."""
+"""One study as one HTML file: no network, every name escaped, and a policy that runs no other script."""
 
 import base64
 import hashlib
@@ -15,29 +15,33 @@ import optstudy
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.report.maps import heats
 from optstudy.report.payload import flatten, payload
 from optstudy.report.sweep import Sweep
 
 TEMPLATES = Path(__file__).parent / "templates"
+POLL = 5
+"""Seconds between a served page's looks for new runs."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
-def page(sweep: Sweep, home: str = "", refresh: int | None = None) -> str:
+def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = None) -> str:
     """The page of a study.
 
     Args:
         sweep: the study's runs.
+        figure: its drawn SVG, for readers without script; None draws it.
         home: address of the index it belongs to.
-        refresh: seconds after which the page loads itself again; None never.
+        live: version of a served page, which loads itself again when that changes; empty for a file.
     """
     made = columns(sweep) if sweep.rows else []
-    data = payload(sweep) if sweep.rows else None
+    data = {**payload(sweep), "live": live} if sweep.rows else None
     series = data["series"] if data else {}
     slots = style.slots(curve.label for curve in sweep.curves)
     return render(
         "page.html",
         "report.js" if data else None,
-        refresh=refresh,
+        refresh=POLL if live and not data else None,
         home=home,
         name=sweep.name,
         title=sweep.title,
@@ -49,10 +53,10 @@ def page(sweep: Sweep, home: str = "", refresh: int | None = None) -> str:
         columns=made,
         rows=_table_rows(sweep, slots),
         chips=_chips(sweep, slots),
-        heat=None,
+        heat=heats(sweep) if sweep.rows and sweep.kind == "map" else None,
         has_series=bool(series),
         has_effective=any("effective" in curve for curve in series.values()),
-        static_figure=Markup(_inline_svg(sweep)) if sweep.rows else "",
+        static_figure=_inline_svg(figure or figures.draw(sweep, "svg")) if sweep.rows else "",
         claims=[_claim(claim) for claim in sweep.claims],
         command=sweep.command,
         facts=provenance(sweep),
@@ -81,6 +85,11 @@ def script_json(tree: Any) -> Markup:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def caption(sweep: Sweep) -> str:
+    """Study, scale and budget in one line."""
+    return ", ".join(filter(None, (sweep.name, sweep.scale and f"scale {sweep.scale}", budget(sweep))))
 
 
 def budget(sweep: Sweep) -> str:
@@ -129,9 +138,9 @@ def environments(sweep: Sweep) -> list[tuple[str, str]]:
     return []
 
 
-def _inline_svg(sweep: Sweep) -> str:
-    text = figures.draw(sweep, "svg").decode()
-    return text[text.index("<svg") :]
+def _inline_svg(drawn: bytes) -> Markup:
+    text = drawn.decode()
+    return Markup(text[text.index("<svg") :])
 
 
 def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def payload(sweep: Sweep) -> dict[str, Any]:
         "axis": sweep.axis,
         "log": any(curve.log for curve in sweep.curves),
         "panels": sweep.panels,
-        "ranges": [figures.loss_range(_of(sweep, panel)) for panel in sweep.panels],
+        "range": figures.loss_range(sweep.curves),
         "colours": style.COLOURS,
         "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
         "curves": [_curve(curve, slots[curve.label], sweep.panels, index) for curve in sweep.curves],
@@ -85,10 +85,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and "tokens" in row:
             rows.append(row)
     return rows
-
-
-def _of(sweep: Sweep, panel: str) -> list[Curve]:
-    return [curve for curve in sweep.curves if style.panel(curve.label) == panel]
 
 
 def _curve(curve: Curve, slot: int, panels: Sequence[str], index: Mapping[str, int]) -> dict[str, Any]:

@@ -102,6 +102,29 @@ def slots(labels: Iterable[str]) -> Mapping[str, int]:
     return {label: taken[n] for label, n in own.items()}
 
 
+def look(slot: int) -> dict[str, Any]:
+    """Colour and marker of a place in the palette, for matplotlib."""
+    outline = [(x, -y) for x, y in MARKERS[slot % len(MARKERS)]]
+    return {"color": COLOURS[slot % len(COLOURS)], "marker": outline}
+
+
+def drawn(text: str) -> str:
+    """Text for matplotlib: no formula is read out of it, and what cannot be printed is a replacement mark."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text).replace("$", r"\$")
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two ``#rrggbb`` colours (WCAG 2.2), 1 to 21."""
+    dark, light = sorted((_luminance(one), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 def axis(key: str) -> str:
     """What the axis of a config key is called."""
     return AXES.get(key, key)
@@ -120,6 +143,13 @@ def number(x: Any) -> str:
 def nats(value: float, half_width: float | None = None) -> str:
     """A loss to a thousandth, with its interval if there is one."""
     return f"{value:.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
+
+
+def window(half: float) -> str:
+    """What a sensitivity is averaged over, in words."""
+    if math.isinf(half):
+        return "over the whole grid"
+    return f"within ±{half:g} decade" + "s" * (half != 1)
 
 
 def count(n: float) -> str:

@@ -45,8 +45,16 @@ class Sweep:
 
     @cached_property
     def summaries(self) -> list[stats.Summary]:
-        """One summary per curve, best first."""
-        return stats.summarise(self.curves)
+        """One summary per curve, by panel, the best of each first."""
+        order = {panel: k for k, panel in enumerate(self.panels)} if self.kind == "sweep" else {}
+        return sorted(stats.summarise(self.curves), key=lambda s: order.get(style.panel(s.label), 0))
+
+    @cached_property
+    def groups(self) -> list[list[stats.Summary]]:
+        """The summaries that are compared with each other: those of one panel, or all of a map."""
+        if self.kind == "map":
+            return [self.summaries]
+        return [[s for s in self.summaries if style.panel(s.label) == panel] for panel in self.panels]
 
     @cached_property
     def panels(self) -> list[str]:

@@ -1,5 +1,7 @@
 """The table of a study for a terminal: boxes on a terminal, aligned plain lines elsewhere."""
 
+from collections.abc import Collection, Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -43,16 +45,23 @@ def table(sweep: Sweep, width: int = 200) -> Table:
 def plain(sweep: Sweep) -> str:
     """The whole table as aligned lines without colour or boxes."""
     cells = columns(sweep)
-    rows = [[column.short for column in cells], *zip(*(column.cells for column in cells), strict=True)]
+    rows: list[Sequence[str]] = [
+        [column.short for column in cells],
+        *zip(*(column.cells for column in cells), strict=True),
+    ]
+    return "\n".join(aligned(rows, {k for k, column in enumerate(cells) if column.text}))
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Rows of cells as lines with columns lined up, those of ``left`` at their left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = (
+    return [
         "  ".join(
-            cell.ljust(width) if column.text else cell.rjust(width)
-            for cell, width, column in zip(row, widths, cells, strict=True)
-        )
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
-    )
-    return "\n".join(line.rstrip() for line in aligned)
+    ]
 
 
 def _width(cells: list[Column]) -> int:

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the page's figures from the JSON in #data. Nothing here comes from or goes to a network.
+// Draws the page's figures from the JSON in #data. Only a served page asks its server whether runs ended.
 const D = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
 const clicked = new Set();
@@ -50,14 +50,14 @@ const thousands = (n) => [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].reduc
 // One set of axes: returns the drawing group and the scales. `strip` keeps a band on top for diverged runs.
 function axes(box, s) {
   const w = Math.max(260, box.clientWidth), h = s.height ?? (w < 480 ? 290 : 350);
-  const left = 50, right = 10, bottom = 46, top = 26 + (s.strip ? 26 : 0);
+  const left = 54, right = 12, bottom = 46, band = s.strip ? 8 + 8 * s.strip : 0, top = 26 + band;
   const svg = node("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": s.label }, box);
   const sx = (x) => left + ((x - s.x[0]) / (s.x[1] - s.x[0] || 1)) * (w - left - right);
   const sy = (y) => h - bottom - ((y - s.y[0]) / (s.y[1] - s.y[0] || 1)) * (h - top - bottom);
   node("text", { x: left, y: 13, class: "caption" }, svg, s.title);
   for (const [from, to] of s.bands ?? []) {
     node("rect", { x: sx(from), width: sx(to) - sx(from), y: top, height: h - bottom - top, class: "band" }, svg);
-    node("text", { x: (sx(from) + sx(to)) / 2, y: h - bottom - 7, class: "hint", "text-anchor": "middle" }, svg, "3× either way");
+    node("text", { x: (sx(from) + sx(to)) / 2, y: top + 15, class: "hint", "text-anchor": "middle" }, svg, "within 3×");
   }
   for (const [at, text] of s.yticks((h - top - bottom) / 45)) {
     node("path", { d: `M${left} ${sy(at)}H${w - right}`, class: "grid" }, svg);
@@ -77,10 +77,10 @@ function axes(box, s) {
   const clip = `clip${document.querySelectorAll("clipPath").length}`;
   node("rect", { x: left, y: top, width: w - left - right, height: h - top - bottom + 1 }, node("clipPath", { id: clip }, svg));
   if (s.strip) {
-    node("rect", { x: left, y: 22, width: w - left - right, height: 22, class: "strip" }, svg);
-    node("text", { x: left - 7, y: 37, "text-anchor": "end", class: "hint" }, svg, "diverged");
+    node("rect", { x: left, y: 22, width: w - left - right, height: band, class: "strip" }, svg);
+    node("text", { x: left - 6, y: 26 + band / 2, "text-anchor": "end", class: "hint" }, svg, "diverged");
   }
-  return { svg, plot: node("g", { "clip-path": `url(#${clip})` }, svg), sx, sy, hits: [], strip: 33, top };
+  return { svg, plot: node("g", { "clip-path": `url(#${clip})` }, svg), sx, sy, hits: [], strip: (row) => 30 + 8 * row };
 }
 
 function hover(a, describe, click) {
@@ -141,14 +141,16 @@ function sweepChart(box, panel, aligned) {
   const shift = (c) => (aligned ? c.points[c.best][POINT.at] : 0);
   const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - shift(c)));
   const pad = 0.05 * (Math.max(...places) - Math.min(...places)) || 0.5;
-  const range = D.ranges[panel];
+  const range = D.range;
   const lost = (r) => D.runs[r][RUN.state] === "diverged" || D.runs[r][RUN.loss] > range[1];
+  const losers = curves.filter((c) => c.points.some((p) => p[POINT.runs].some(lost)));
+  const row = new Map(losers.map((c, k) => [c, k % 10]));
   const names = new Map(D.curves.flatMap((c) => c.points.map((p) => [p[POINT.at], p[POINT.x]])));
   const x = [Math.min(...places) - pad, Math.max(...places) + pad];
   const a = axes(box, {
     title: [D.panels[panel], aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
     label: `Validation loss against ${D.axis}${aligned ? ", aligned at each best" : ""}`,
-    x, y: range, strip: curves.some((c) => c.points.some((p) => p[POINT.runs].some(lost))),
+    x, y: range, strip: Math.min(losers.length, 10),
     xticks: (room) => (D.log ? logTicks(x, room, aligned ? factor : power) : [...names].sort((p, q) => p[0] - q[0])),
     yticks: (room) => linearTicks(range, room),
     xlabel: aligned ? `${D.axis}, relative to each best` : D.axis, ylabel: "validation loss, nats",
@@ -165,9 +167,9 @@ function sweepChart(box, panel, aligned) {
     for (const p of c.points) {
       const gone = p[POINT.runs].filter(lost);
       for (const r of p[POINT.runs]) {
-        const off = lost(r), px = at(p) + (off ? 4 * (gone.indexOf(r) - (gone.length - 1) / 2) : 0);
-        const y = off ? a.strip : a.sy(D.runs[r][RUN.loss]);
-        if (off) crosses += D.runs[r][RUN.state] === "diverged" ? `M${px - 3} ${y - 3}l6 6m0 -6l-6 6` : `M${px - 3} ${y + 2}l3 -5l3 5`;
+        const off = lost(r), px = at(p) + (off ? 7 * (gone.indexOf(r) - (gone.length - 1) / 2) : 0);
+        const y = off ? a.strip(row.get(c)) : a.sy(D.runs[r][RUN.loss]);
+        if (off) crosses += D.runs[r][RUN.state] === "diverged" ? `M${px - 2.5} ${y - 2.5}l5 5m0 -5l-5 5` : `M${px - 2.5} ${y + 2}l2.5 -4l2.5 4`;
         else dots += `M${px} ${y}h0`;
         a.hits.push({ x: px, y, run: r });
       }
@@ -219,9 +221,10 @@ function drawEffective(parent, run) {
   const log = (v) => Math.log10(Math.max(v, 1e-300));
   const values = rows.flatMap(([, roles]) => Object.values(roles).flatMap((q) => Object.values(q))).filter((v) => v > 0).map(log);
   const x = [0, rows.at(-1)[0]], y = [Math.min(...values), Math.max(...values)];
-  for (const role of [...new Set(rows.flatMap(([, roles]) => Object.keys(roles)))]) {
+  const roles = [...new Set(rows.flatMap(([, found]) => Object.keys(found)))].map((role) => [role, grid.appendChild(line("div", ""))]);
+  for (const [role, inner] of roles) {
     const of = rows.filter(([, roles]) => roles[role]), names = Object.keys(of[0][1][role]).sort();
-    const a = axes(grid.appendChild(line("div", "")), { title: role, label: `Effective learning rate of ${role}`, height: 260, x, y, xlabel: "tokens", ylabel: "effective learning rate",
+    const a = axes(inner, { title: role, label: `Effective learning rate of ${role}`, height: 260, x, y, xlabel: "tokens", ylabel: "effective learning rate",
       xticks: (room) => linearTicks(x, Math.min(room, 6)).map(([at]) => [at, thousands(at)]), yticks: (room) => logTicks(y, room, power) });
     names.forEach((q, n) => node("path", { d: path(of.map(([t, roles]) => [a.sx(t), a.sy(log(roles[role][q]))])), class: "line", stroke: colour(D.curves[k].slot), opacity: 0.35 + 0.65 * (1 - Math.abs((2 * n) / Math.max(1, names.length - 1) - 1)) }, a.plot));
   }
@@ -231,7 +234,8 @@ function drawAll() {
   const box = $("figure");
   if (box) {
     box.replaceChildren();
-    D.panels.forEach((_, panel) => (D.log ? [false, true] : [false]).forEach((aligned) => sweepChart(box.appendChild(line("div", "")), panel, aligned)));
+    const charts = D.panels.flatMap((_, panel) => (D.log ? [false, true] : [false]).map((aligned) => [box.appendChild(line("div", "")), panel, aligned]));
+    charts.forEach(([inner, panel, aligned]) => sweepChart(inner, panel, aligned));
   }
   drawTraining();
 }
@@ -247,9 +251,21 @@ document.querySelectorAll("button[data-curve]").forEach((button) =>
   }));
 document.querySelectorAll("input[name=which]").forEach((input) => input.addEventListener("change", drawTraining));
 document.querySelectorAll("svg[data-slot]").forEach((icon) => node("path", { d: outline(+icon.dataset.slot, 7, 7, 5.5), fill: colour(+icon.dataset.slot) }, icon));
+document.querySelector("details.sweeps")?.addEventListener("toggle", drawAll);
 $("theme").addEventListener("click", () => {
   const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   document.documentElement.dataset.theme = dark === "dark" ? "light" : "dark";
 });
+if (D.live) {
+  const kept = JSON.parse(sessionStorage.getItem("hidden") ?? "[]");
+  document.querySelectorAll("button[data-curve]").forEach((button) => { if (kept.includes(button.dataset.curve)) button.click(); });
+  setInterval(async () => {
+    const now = await fetch("version").then((answer) => (answer.ok ? answer.text() : D.live), () => D.live);
+    if (now === D.live) return;
+    const off = [...document.querySelectorAll("button[data-curve][aria-pressed=false]")].map((button) => button.dataset.curve);
+    sessionStorage.setItem("hidden", JSON.stringify(off));
+    location.reload();
+  }, 5000);
+}
 let width = 0;
 new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawAll(); } }).observe(document.body);

@@ -1,0 +1,233 @@
+"""Two runs folders side by side, before and after a change: run by run, with paired intervals. No torch."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from optstudy import stats
+from optstudy.record import write_atomically
+from optstudy.report import style
+from optstudy.report.page import render
+from optstudy.report.payload import flatten
+from optstudy.report.terminal import aligned
+from optstudy.stats import Estimate
+from optstudy.table import Row, read_rows
+
+UNPAIRED = frozenset({"scale", "numerics", "data.corpus"})
+"""Config keys that may differ between the runs of a pair."""
+SHOWN = 20
+"""Pairs listed, those that changed most first."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One run before and after."""
+
+    before: Row
+    after: Row
+
+    @property
+    def change(self) -> float:
+        """Loss after minus before, nats."""
+        return self.after.loss - self.before.loss
+
+
+@dataclass(frozen=True)
+class Group:
+    """The pairs of one optimizer."""
+
+    name: str
+    pairs: Sequence[Pair]
+    loss: Estimate
+    """Mean change of the loss with a paired t interval."""
+    best: float
+    """Change of the lowest loss."""
+    step: float
+    """Median ratio of step times, after over before."""
+    memory: float
+    """Median ratio of peak memory."""
+
+    @property
+    def turned(self) -> tuple[int, int]:
+        """Runs that diverge only after the change, and only before it."""
+        pairs = [(p.before.state == "diverged", p.after.state == "diverged") for p in self.pairs]
+        return pairs.count((False, True)), pairs.count((True, False))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that two sets of runs have in common, and what they have not."""
+
+    before: str
+    after: str
+    groups: Sequence[Group]
+    only_before: Sequence[Row]
+    only_after: Sequence[Row]
+    same_ids: int
+    """Pairs with the same id; the others have the same config but for keys that one side lacks."""
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All pairs, the largest change of loss first."""
+        every = [pair for group in self.groups for pair in group.pairs]
+        return sorted(every, key=lambda pair: -abs(pair.change))
+
+    @property
+    def sentence(self) -> str:
+        """What changed, in words."""
+        pairs = self.pairs
+        if not pairs:
+            return f"No run of {self.after} has the config of one of {self.before}."
+        change = paired([pair.change for pair in pairs])
+        equal = sum(pair.change == 0 for pair in pairs)
+        doubt = "" if change.half_width is None else f" ± {change.half_width:.4f} (95% interval)"
+        return (
+            f"{len(pairs)} pairs: the loss changed by {change.value:+.4f}{doubt} nats on average, "
+            f"is equal in {equal}, and a step takes {_ratio(pairs, 'step_ms'):.2f} times as long."
+        )
+
+
+def compare(before: Path, after: Path) -> Comparison:
+    """Compare the finished runs of two runs folders."""
+    return compare_rows(_rows(before), _rows(after), str(before), str(after))
+
+
+def compare_rows(before: Sequence[Row], after: Sequence[Row], one: str, other: str) -> Comparison:
+    """Pair runs by id; those left over by their config, over the keys that both sides know."""
+    by_id = {row.id: row for row in after}
+    pairs = [Pair(row, by_id.pop(row.id)) for row in before if row.id in by_id]
+    same = len(pairs)
+    paired_ids = {pair.before.id for pair in pairs}
+    left = [row for row in before if row.id not in paired_ids]
+    keys = (_keys(left) & _keys(by_id.values())) - UNPAIRED
+    by_config = _unique(by_id.values(), lambda row: _config(row, keys))
+    for config, row in _unique(left, lambda row: _config(row, keys)).items():
+        if config in by_config:
+            pairs.append(Pair(row, by_config[config]))
+    used = {id(row) for pair in pairs for row in (pair.before, pair.after)}
+    names = dict.fromkeys(pair.before.optimizer for pair in pairs)
+    return Comparison(
+        before=one,
+        after=other,
+        groups=[_group(name, [p for p in pairs if p.before.optimizer == name]) for name in names],
+        only_before=[row for row in before if id(row) not in used],
+        only_after=[row for row in after if id(row) not in used],
+        same_ids=same,
+    )
+
+
+def paired(changes: Sequence[float]) -> Estimate:
+    """Mean of differences with a t interval over them; none with a single one."""
+    n = len(changes)
+    mean = math.fsum(changes) / n
+    if n < 2:
+        return Estimate(mean)
+    variance = math.fsum((change - mean) ** 2 for change in changes) / (n - 1)
+    return Estimate(mean, stats.student_t(n - 1) * math.sqrt(variance / n))
+
+
+def cells(comparison: Comparison) -> list[list[str]]:
+    """The table per optimizer, headings first."""
+    head = ["optimizer", "pairs", "mean change", "best changed", "now diverge", "no longer", "step", "memory"]
+    return [head, *(_cells(group) for group in comparison.groups)]
+
+
+def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the sentence, the table and what has no partner."""
+    out = console or Console()
+    rows = cells(comparison) if comparison.groups else []
+    for line in (comparison.sentence, *aligned(rows, {0}), *leftovers(comparison)):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def leftovers(comparison: Comparison) -> list[str]:
+    """Runs without a partner, counted."""
+    found = ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after))
+    return [f"Only in {name}: {len(rows)} runs." for name, rows in found if rows]
+
+
+def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
+    """Write ``out/index.html``: one self-contained page."""
+    out.mkdir(parents=True, exist_ok=True)
+    head, *rows = cells(comparison)
+    text = render(
+        "comparison.html",
+        None,
+        refresh=None,
+        title="Before and after",
+        before=comparison.before,
+        after=comparison.after,
+        sentence=comparison.sentence,
+        same=comparison.same_ids,
+        leftovers=leftovers(comparison),
+        head=head,
+        rows=rows,
+        pairs=[_pair(pair) for pair in comparison.pairs[:SHOWN]],
+        count=len(comparison.pairs),
+    )
+    write_atomically(out / "index.html", text)
+    return [out / "index.html"]
+
+
+def _rows(runs: Path) -> list[Row]:
+    return read_rows(runs, sorted(path.name for path in runs.iterdir() if path.is_dir()))
+
+
+def _keys(rows: Iterable[Row]) -> frozenset[str]:
+    return frozenset(key for row in rows for key, _ in flatten(row.config))
+
+
+def _config(row: Row, keys: frozenset[str]) -> str:
+    return json.dumps(sorted((key, value) for key, value in flatten(row.config) if key in keys))
+
+
+def _unique(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Row]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return {name: found[0] for name, found in groups.items() if len(found) == 1}
+
+
+def _group(name: str, pairs: Sequence[Pair]) -> Group:
+    best = min(p.after.loss for p in pairs) - min(p.before.loss for p in pairs)
+    loss = paired([pair.change for pair in pairs])
+    return Group(name, pairs, loss, best, _ratio(pairs, "step_ms"), _ratio(pairs, "peak_memory_mb"))
+
+
+def _ratio(pairs: Sequence[Pair], field: str) -> float:
+    found = [(getattr(pair.before, field), getattr(pair.after, field)) for pair in pairs]
+    ratios = [after / before for before, after in found if before > 0]
+    return stats.median(ratios) if ratios else math.nan
+
+
+def _cells(group: Group) -> list[str]:
+    doubt = "" if group.loss.half_width is None else f" ± {group.loss.half_width:.4f}"
+    now, before = group.turned
+    return [
+        style.name(group.name),
+        str(len(group.pairs)),
+        f"{group.loss.value:+.4f}{doubt}",
+        f"{group.best:+.4f}",
+        str(now),
+        str(before),
+        f"{group.step:.2f}×",
+        f"{group.memory:.2f}×",
+    ]
+
+
+def _pair(pair: Pair) -> list[str]:
+    return [
+        f"{style.name(pair.after.optimizer)}, lr {style.number(pair.after.lr)}, seed {pair.after.seed}",
+        pair.after.id,
+        _loss(pair.before),
+        _loss(pair.after),
+        f"{pair.change:+.4f}",
+    ]
+
+
+def _loss(row: Row) -> str:
+    return "diverged" if row.state == "diverged" else f"{row.loss:.4f}"

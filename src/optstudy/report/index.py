@@ -1,0 +1,65 @@
+"""Several studies together: a page and figures for each, and an index with the answer and figure of all."""
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from optstudy.record import write_atomically
+from optstudy.report import figures
+from optstudy.report.answer import answer
+from optstudy.report.files import write
+from optstudy.report.page import budget, render
+from optstudy.report.sweep import Sweep
+
+DPI = 90
+"""Of the figures on the index."""
+
+
+def write_index(sweeps: Sequence[Sweep], out: Path, formats: Iterable[str], title: str) -> list[Path]:
+    """Write ``out/index.html`` and one folder per study beside it.
+
+    Raises:
+        UserError: an unknown format.
+    """
+    wanted = list(formats)
+    written: list[Path] = []
+    for sweep, slug in zip(sweeps, slugs(sweeps), strict=True):
+        written += write(sweep, out / slug, wanted, home="../index.html")
+    page = out / "index.html"
+    write_atomically(page, index(sweeps, title))
+    return [page, *written]
+
+
+def index(sweeps: Sequence[Sweep], title: str, tail: str = "/index.html") -> str:
+    """The index page; ``tail`` follows each study's folder in its address."""
+    cards = [_card(sweep, slug + tail) for sweep, slug in zip(sweeps, slugs(sweeps), strict=True)]
+    done = sum(len(sweep.rows) for sweep in sweeps)
+    missing = sum(sweep.missing for sweep in sweeps)
+    return render("index.html", None, refresh=None, title=title, cards=cards, done=done, missing=missing)
+
+
+def slugs(sweeps: Sequence[Sweep]) -> list[str]:
+    """A folder name for each study: its name in letters, digits and hyphens, numbered where two are equal."""
+    made: list[str] = []
+    for sweep in sweeps:
+        base = re.sub(r"[^a-z0-9]+", "-", sweep.name.lower()).strip("-") or "study"
+        number = sum(re.fullmatch(rf"{base}(-\d+)?", other) is not None for other in made)
+        made.append(f"{base}-{number + 1}" if number else base)
+    return made
+
+
+def _card(sweep: Sweep, address: str) -> dict[str, Any]:
+    card = {"address": address, "name": sweep.name, "title": sweep.title, "scale": sweep.scale, "image": ""}
+    if not sweep.rows:
+        return {**card, "sentence": "No run has finished yet.", "budget": "", "warnings": 0}
+    found = answer(sweep)
+    image = base64.b64encode(figures.draw(sweep, "png", DPI)).decode()
+    return {
+        **card,
+        "sentence": found.sentence,
+        "budget": budget(sweep),
+        "warnings": len(found.warnings),
+        "image": f"data:image/png;base64,{image}",
+    }

@@ -1,0 +1,127 @@
+"""A report that follows a sweep, served read-only on this machine alone unless asked otherwise."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from optstudy.report.index import index, slugs
+from optstudy.report.page import page
+from optstudy.report.sweep import Sweep
+
+Load = Callable[[], Sequence[Sweep]]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Site:
+    """The pages of the studies as they are now; a page is made again only when its runs have changed."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._pages: dict[str, tuple[str, str]] = {}
+
+    def get(self, path: str) -> tuple[str, str] | None:
+        """Content type and text at a path; None where there is nothing.
+
+        One study is at ``/``; of several there is an index. ``version`` beside a page changes with its runs.
+        """
+        with self._lock:
+            sweeps = list(self._load())
+            if len(sweeps) == 1:
+                places = {"/": sweeps[0]}
+            else:
+                places = {f"/{slug}/": sweep for slug, sweep in zip(slugs(sweeps), sweeps, strict=True)}
+                if path == "/":
+                    now = "".join(map(version, sweeps))
+                    return "text/html", self._cached("/", now, lambda: index(sweeps, "Studies", tail="/"))
+            folder, _, leaf = path.rpartition("/")
+            sweep = places.get(f"{folder}/")
+            if sweep is None or leaf not in ("", "version"):
+                return None
+            now = version(sweep)
+            if leaf:
+                return "text/plain", now
+            home = "/" if len(sweeps) > 1 else ""
+            return "text/html", self._cached(path, now, lambda: page(sweep, home, live=now))
+
+    def _cached(self, path: str, now: str, make: Callable[[], str]) -> str:
+        if path not in self._pages or self._pages[path][0] != now:
+            self._pages[path] = (now, make())
+        return self._pages[path][1]
+
+
+def version(sweep: Sweep) -> str:
+    """Changes when a run of the study ends."""
+    ends = sorted(f"{row.id} {row.state} {row.val_loss}" for row in sweep.rows)
+    return hashlib.sha256("\n".join([sweep.name, str(sweep.missing), *ends]).encode()).hexdigest()[:16]
+
+
+def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> ThreadingHTTPServer:
+    """A server of the studies' pages, bound and not yet running; port 0 takes a free one.
+
+    On loopback it answers only requests that name loopback: no web page reaches it under another name.
+    """
+    site = Site(load)
+    names = LOOPBACK if host in LOOPBACK else None
+
+    class Handler(BaseHTTPRequestHandler):
+        server_version = "optstudy"
+        sys_version = ""
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def _answer(self, body: bool) -> None:
+            name = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
+            if names is not None and name not in names:
+                self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+                return
+            found = site.get(self.path.partition("?")[0])
+            if found is None:
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            kind, text = found
+            content = text.encode()
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            for key, value in HEADERS.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return ThreadingHTTPServer((host, port), Handler)
+
+
+def serve(load: Load, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C; ``ready`` is given the address.
+
+    Args:
+        load: reads the studies again; called at each request.
+        host: address to listen on; other machines reach it only if this is not loopback.
+        port: 0 for a free one.
+    """
+    with make_server(load, host, port) as server:
+        address, bound = server.server_address[:2]
+        ready(f"http://{address!s}:{bound}/")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return

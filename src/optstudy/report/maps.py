@@ -1,0 +1,98 @@
+"""Heat maps: the best loss of every cell of a map study, above the best of all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optstudy.report import style
+from optstudy.report.sweep import Sweep
+from optstudy.stats import Summary
+
+RAMP = ((0.90, 0.94, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
+"""From no loss to the worst, light to dark, so that it is read in grey and by the colour-blind."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: nats above the best of the map, and at which setting."""
+
+    excess: float
+    setting: str
+    half_width: float | None
+    shade: str
+    ink: str
+    """Colours of the cell and of its text."""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """One panel of a map."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Cell]
+    """By row and column; a combination that was not run is absent."""
+
+
+def heats(sweep: Sweep) -> list[Heat]:
+    """The panels of a map study, whose curves are labelled ``PANEL / ROW / COLUMN``."""
+    summaries = {summary.label: summary for summary in sweep.summaries}
+    lowest = min(summary.best.value for summary in summaries.values())
+    widest = max(summary.best.value for summary in summaries.values()) - lowest
+    panels: dict[str, dict[tuple[str, str], Cell]] = {}
+    for curve in sweep.curves:
+        title, row, column = place(curve.label)
+        panels.setdefault(title, {})[row, column] = _cell(summaries[curve.label], lowest, widest)
+    return [
+        Heat(
+            title, tuple(dict.fromkeys(r for r, _ in cells)), tuple(dict.fromkeys(c for _, c in cells)), cells
+        )
+        for title, cells in panels.items()
+    ]
+
+
+def place(label: str) -> tuple[str, str, str]:
+    """Panel, row and column that a curve's label names; missing parts are empty."""
+    head, _, column = label.rpartition(style.SEPARATOR)
+    panel, _, row = head.rpartition(style.SEPARATOR)
+    return panel, row, column
+
+
+def shade(share: float) -> tuple[float, float, float]:
+    """Colour of a share of the worst excess, 0 to 1."""
+    left, right = RAMP[:2] if share < 0.5 else RAMP[1:]
+    at = 2 * share if share < 0.5 else 2 * share - 1
+    return tuple(a + at * (b - a) for a, b in zip(left, right, strict=True))  # type: ignore[return-value]
+
+
+def draw_map(figure: Any, sweep: Sweep) -> None:
+    """Draw every panel of a map on a matplotlib figure."""
+    panels = heats(sweep)
+    widths = [len(heat.columns) for heat in panels]
+    rows = max(len(heat.rows) for heat in panels)
+    figure.set_size_inches(max(4.0, 1.4 + 0.85 * sum(widths) + 0.9 * (len(panels) - 1)), 1.2 + 0.42 * rows)
+    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for axis, heat in zip(axes, panels, strict=True):
+        axis.grid(False)
+        axis.set_title(style.drawn(heat.title), loc="left", fontsize=9)
+        axis.set_xticks(range(len(heat.columns)), [style.drawn(style.name(c)) for c in heat.columns])
+        axis.set_yticks(range(len(heat.rows)), [style.drawn(style.name(r)) for r in heat.rows])
+        axis.tick_params(length=0)
+        axis.set_xlim(-0.5, len(heat.columns) - 0.5)
+        axis.set_ylim(len(heat.rows) - 0.5, -0.5)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        for (row, column), cell in heat.cells.items():
+            x, y = heat.columns.index(column), heat.rows.index(row)
+            axis.fill_between([x - 0.48, x + 0.48], y - 0.47, y + 0.47, color=cell.shade, lw=0)
+            axis.text(x, y, f"{cell.excess:+.3f}", ha="center", va="center", color=cell.ink, fontsize=8)
+    figure.supxlabel("best validation loss above the best of the map, nats", fontsize=8)
+
+
+def _cell(summary: Summary, lowest: float, widest: float) -> Cell:
+    excess = summary.best.value - lowest
+    colour = shade(excess / widest if widest else 0.0)
+    text = "#" + "".join(f"{round(255 * part):02x}" for part in colour)
+    ink = max(("#000000", "#ffffff"), key=lambda candidate: style.contrast(candidate, text))
+    return Cell(excess, style.number(summary.setting), summary.best.half_width, text, ink)

@@ -1,0 +1,75 @@
+"""The summary table as Markdown and LaTeX."""
+
+from optstudy.report.answer import answer
+from optstudy.report.columns import columns
+from optstudy.report.sweep import Sweep
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "÷": r"$\div$",
+    "–": "--",
+    "λ": r"$\lambda$",
+}
+
+
+def markdown(sweep: Sweep, caption: str) -> str:
+    """A pipe table under a heading, with the answer and the meaning of the columns."""
+    made = columns(sweep)
+    found = answer(sweep)
+    lines = [f"# {_markdown(sweep.title)}", "", _markdown(caption), "", _markdown(found.sentence), ""]
+    lines.append("| " + " | ".join(_markdown(c.heading) for c in made) + " |")
+    lines.append("|" + "|".join(":--" if c.text else "--:" for c in made) + "|")
+    lines += [
+        "| " + " | ".join(map(_markdown, row)) + " |" for row in zip(*(c.cells for c in made), strict=True)
+    ]
+    lines += ["", *(f"- {_markdown(text)}" for text in (*found.rest, *found.warnings))]
+    lines += [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in made if c.about]
+    return "\n".join(lines) + "\n"
+
+
+def latex(sweep: Sweep, caption: str) -> str:
+    """A ``table`` for booktabs, its caption stating runs, window and interval."""
+    made = columns(sweep)
+    rows = [" & ".join(map(_latex, row)) + r" \\" for row in zip(*(c.cells for c in made), strict=True)]
+    about = "; ".join(f"{c.heading}: {c.about}" for c in made if c.about)
+    return (
+        "\n".join(
+            [
+                r"% needs \usepackage{booktabs,graphicx}",
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{_latex(sweep.title)}. {_latex(caption)}. {_latex(about)}.}}",
+                r"\resizebox{\linewidth}{!}{%",
+                rf"\begin{{tabular}}{{{''.join('l' if c.text else 'r' for c in made)}}}",
+                r"\toprule",
+                " & ".join(_latex(c.heading) for c in made) + r" \\",
+                r"\midrule",
+                *rows,
+                r"\bottomrule",
+                r"\end{tabular}}",
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(c, c if c.isprintable() else " ") for c in text)
+
+
+def _markdown(text: str) -> str:
+    """Plain text that Markdown shows as it is: no links, tags, emphasis or extra cells."""
+    flat = "".join(c if c.isprintable() else " " for c in text)
+    return "".join(
+        "\\" + c if c in r"\`*_[]|#!" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(c, c) for c in flat
+    )
