@@ -1,7 +1,8 @@
 """SentencePiece model files as :class:`tokenizers.Tokenizer`, without the library sentencepiece.
 
 A model file is a protocol buffer (google/sentencepiece, ``src/sentencepiece_model.proto``); the few fields
-that decide how text is cut are read here.
+that decide how text is cut are read here. Where two unigram cuts score the same to within float32, that
+library, which adds in float32, may choose the other.
 """
 
 import struct
@@ -84,9 +85,9 @@ def load(path: Path, extra: tuple[str, ...] = ()) -> Tokenizer:
         )
     tokenizer = Tokenizer(_unigram(model, extra) if model.kind == UNIGRAM else _bpe(model, extra))
     tokenizer.normalizer = normalizers.Sequence(_normalizers(model))
-    prefix = "always" if model.dummy_prefix else "never"
     split = model.kind == UNIGRAM
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prefix, split)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", split)
+    prefix = "always" if model.dummy_prefix else "never"
     steps: list[decoders.Decoder] = [decoders.Metaspace(SPACE, prefix, split)]
     if model.byte_fallback:
         steps = [decoders.ByteFallback(), decoders.Fuse(), *steps]
@@ -105,6 +106,8 @@ def _normalizers(model: SentencePieceModel) -> list[normalizers.Normalizer]:
     if model.remove_extra_whitespaces:
         steps.append(normalizers.Strip(left=True, right=True))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+    if model.dummy_prefix:
+        steps.append(normalizers.Prepend(" "))
     return steps
 
 
