@@ -140,7 +140,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
     """Print the sentence, the table and what has no partner."""
     out = console or Console()
     rows = cells(comparison) if comparison.groups else []
-    for line in (comparison.sentence, *aligned(rows, {0}), *leftovers(comparison)):
+    for line in (style.printable(comparison.sentence), *aligned(rows, {0}), *leftovers(comparison)):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """Colours, markers, names and number formats: one rule for the page, the figures and the terminal.
 
-Colours are Okabe and Ito's, darkened until each has a contrast of 3:1 with white and with the dark page.
+Colours are after Okabe and Ito, moved until each has a contrast of 3:1 with white and with the dark page
+and the first five stay apart for the colour-blind. A marker always goes with a colour.
 """
 
 import math
@@ -11,14 +12,14 @@ from typing import Any
 COLOURS = (
     "#0072b2",
     "#009e73",
-    "#c98600",
-    "#c2669b",
-    "#d55e00",
+    "#d57c00",
+    "#bf699c",
+    "#bc440d",
     "#2e9bd6",
+    "#6a55e8",
+    "#d81b60",
     "#7f7f7f",
-    "#938500",
-    "#7c66d9",
-    "#9a6a4a",
+    "#8f7a2a",
 )
 LIGHT, DARK = "#ffffff", "#14161a"
 """Backgrounds of the page."""
@@ -109,8 +110,13 @@ def look(slot: int) -> dict[str, Any]:
 
 
 def drawn(text: str) -> str:
-    """Text for matplotlib: no formula is read out of it, and what cannot be printed is a replacement mark."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text).replace("$", r"\$")
+    """Text for matplotlib, which reads no formula out of it."""
+    return printable(text).replace("$", r"\$")
+
+
+def printable(text: str) -> str:
+    """Text with a replacement mark for every control character."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def contrast(one: str, other: str) -> float:

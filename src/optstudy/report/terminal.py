@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from optstudy.report import style
 from optstudy.report.answer import answer
 from optstudy.report.columns import Column, columns
 from optstudy.report.sweep import Sweep
@@ -24,9 +25,9 @@ def show(sweep: Sweep, console: Console | None = None) -> None:
 def lines(sweep: Sweep) -> list[str]:
     """The answer and its warnings, a sentence or two a line."""
     if not sweep.rows:
-        return [f"{sweep.name}: no finished runs"]
+        return [style.printable(f"{sweep.name}: no finished runs")]
     found = answer(sweep)
-    return [found.sentence, *found.rest, *found.warnings]
+    return [style.printable(line) for line in (found.sentence, *found.rest, *found.warnings)]
 
 
 def table(sweep: Sweep, width: int = 200) -> Table:
@@ -34,11 +35,11 @@ def table(sweep: Sweep, width: int = 200) -> Table:
     cells = columns(sweep)
     while _width(cells) > width and any(column.extra for column in cells):
         cells.remove(next(column for column in reversed(cells) if column.extra))
-    result = Table(title=escape(f"{sweep.name}  {sweep.scale}"), title_justify="left", box=box.SIMPLE_HEAD)
+    result = Table(title=_shown(f"{sweep.name}  {sweep.scale}"), title_justify="left", box=box.SIMPLE_HEAD)
     for column in cells:
-        result.add_column(escape(column.short), justify="left" if column.text else "right", overflow="fold")
+        result.add_column(_shown(column.short), justify="left" if column.text else "right", overflow="fold")
     for row in zip(*(column.cells for column in cells), strict=True):
-        result.add_row(*map(escape, row))
+        result.add_row(*map(_shown, row))
     return result
 
 
@@ -54,14 +55,19 @@ def plain(sweep: Sweep) -> str:
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     """Rows of cells as lines with columns lined up, those of ``left`` at their left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [[style.printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return [
         "  ".join(
             cell.ljust(width) if k in left else cell.rjust(width)
             for k, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in shown
     ]
+
+
+def _shown(text: str) -> str:
+    return escape(style.printable(text))
 
 
 def _width(cells: list[Column]) -> int:

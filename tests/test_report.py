@@ -1,0 +1,451 @@
+"""Reports as files: self-contained, escaped, stable to the byte, honest about what is not known."""
+
+import dataclasses
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from optstudy import report
+from optstudy.errors import UserError
+from optstudy.report import figures, maps, page, payload, style
+from optstudy.report.answer import answer
+from optstudy.report.columns import columns
+from tests import sweeps
+
+HOSTILE = (
+    """</script><script>alert(1)</script><img src=x onerror=alert(2)>"'`${7*7}{{7*7}}$x^$\\_<!--\u2028&amp;"""
+)
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text of each script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag == "script"
+        if self._inside:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.scripts[-1] += data
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.scripts[0])
+
+
+def with_runs(sweep: report.Sweep, folder: Path, **extra: Any) -> report.Sweep:
+    """The sweep with a metrics file for each run."""
+    for row in sweep.rows:
+        (folder / row.id).mkdir(parents=True)
+        metrics = [{"step": k, "tokens": 4096 * k, "loss": 8.0 - 0.01 * k, "lr": 1e-3} for k in range(300)]
+        metrics += [{"step": 299, "tokens": 4096 * 299, "val_loss": 5.5, **extra}]
+        lines = "".join(json.dumps(line) + "\n" for line in metrics)
+        (folder / row.id / "metrics.jsonl").write_text(lines + '{"step": 300, "tok')
+        (folder / row.id / "env.json").write_text('{"torch": "2.13.0", "machine": {"cpu": "Z80"}}')
+    return dataclasses.replace(sweep, runs=folder)
+
+
+def printed(sweep: report.Sweep, **options: Any) -> str:
+    console = Console(file=io.StringIO(), **options)
+    report.show(sweep, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_report_is_made_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from tests import sweeps; from optstudy import report;"
+        f"report.write(sweeps.sweep(seeds=1, points=3), pathlib.Path({str(tmp_path)!r}), report.FORMATS);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    assert len(list(tmp_path.iterdir())) == len(report.FORMATS)
+
+
+def test_the_table_off_a_terminal_is_plain_lines_with_every_column() -> None:
+    head, *rows = printed(sweeps.sweep()).splitlines()
+    for name in ("optimizer", "best loss", "best lr", "decades ≤0.1", "state B/param", "step ms", "diverged"):
+        assert name in head
+    assert re.search(r"^Adam +5\.\d{3} ± 0\.\d{3} +3\.2e-3 ", rows[0])
+    assert [line.split()[0] for line in rows[:5]] == ["Adam", "Adafactor", "Lion", "Signum", "SGD"]
+    assert "\x1b" not in "".join(rows)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_table_fits_the_terminal_and_keeps_what_matters(width: int) -> None:
+    text = printed(sweeps.sweep(seeds=1), width=width, force_terminal=True, color_system=None)
+    table = text[: text.index("lowest validation loss")]
+    assert max(map(len, table.splitlines())) <= width
+    for value in ("Adafactor", "3.2e-3", "8", "31", "3.2e-4"):
+        assert value in table
+
+
+def test_the_answer_says_what_to_use_where_how_sure_and_what_a_wrong_setting_costs() -> None:
+    found = answer(sweeps.sweep())
+    assert re.fullmatch(
+        r"Adam at learning rate 3\.2e-3 has the lowest validation loss: 5\.\d{3} ± 0\.\d{3} nats "
+        r"\(95% interval, 3 seeds\)\. A learning rate 3× too low costs 0\.\d{3} ± 0\.\d{3} nats, "
+        r"3× too high 0\.\d{3} ± 0\.\d{3} nats\.",
+        found.sentence,
+    )
+    assert found.warnings == ()
+    assert "Behind it: Adafactor" in found.rest[0]
+    assert "within ±1 decade" in found.rest[1]
+
+
+def test_one_seed_is_said_to_give_no_interval() -> None:
+    found = answer(sweeps.sweep(seeds=1))
+    assert "(one seed: no interval)" in found.sentence
+    assert any("One seed everywhere" in text for text in found.warnings)
+    assert "±" not in found.sentence
+
+
+def test_curves_within_the_noise_are_said_to_be_indistinguishable() -> None:
+    rows = [
+        sweeps.row("adam", lr, 5.0 + noise, seed)
+        for lr in (1e-3, 1e-2)
+        for seed, noise in enumerate((0.1, 0))
+    ]
+    rows += [
+        sweeps.row("lion", lr, 5.02 + noise, seed)
+        for lr in (1e-3, 1e-2)
+        for seed, noise in enumerate((0, 0.1))
+    ]
+    found = answer(sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows}))
+    assert any(text.startswith("Not distinguishable") and "Lion" in text for text in found.rest)
+
+
+def test_an_optimum_at_the_edge_is_said_loudly_in_every_form(tmp_path: Path) -> None:
+    rows = [row for row in sweeps.sweep(seeds=1).rows if row.optimizer != "adam" or row.lr < 4e-3]
+    sweep = sweeps.sweep(rows=rows)
+    text = "Optimum at the edge of the grid: highest learning rate tried for Adam"
+    assert "3× too high an unknown amount (not tried)" in answer(sweep).sentence
+    assert text in printed(sweep)
+    report.write(sweep, tmp_path, ["html", "md"])
+    assert text in (tmp_path / "index.html").read_text()
+    assert text in (tmp_path / "table.md").read_text()
+    assert "edge of the grid</small>" in (tmp_path / "index.html").read_text()
+
+
+def test_missing_runs_are_counted() -> None:
+    assert answer(sweeps.sweep(seeds=1, missing=4)).warnings[0].startswith("4 of 39 runs have no result")
+
+
+def test_a_study_in_which_nothing_trained_recommends_nothing() -> None:
+    rows = [sweeps.row(lr=lr, loss=None) for lr in (0.1, 1.0)]
+    found = answer(sweeps.sweep(rows=rows, labels={row.id: "adam" for row in rows}))
+    assert "nothing to recommend" in found.sentence
+    assert found.facts == ()
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_format_is_written_and_read_back(tmp_path: Path, seeds: int) -> None:
+    written = report.write(sweeps.sweep(seeds=seeds), tmp_path, report.FORMATS)
+    assert [path.name for path in written] == [
+        "index.html",
+        "figure.pdf",
+        "figure.svg",
+        "figure.png",
+        "table.md",
+        "table.tex",
+    ]
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "table.tex").read_text().count(r"\\") == 6
+    assert len(re.findall(r"^\| ", (tmp_path / "table.md").read_text(), re.M)) == 6
+
+
+def test_an_unknown_format_is_the_users_mistake_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'htm'.*did you mean 'html'"):
+        report.write(sweeps.sweep(seeds=1), tmp_path / "out", ["png", "htm"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_finished_runs_there_is_a_page_and_no_figure(tmp_path: Path) -> None:
+    written = report.write(sweeps.sweep(rows=[], missing=9), tmp_path)
+    assert [path.name for path in written] == ["index.html"]
+    assert "No run has finished yet" in written[0].read_text()
+    assert "no finished runs" in printed(sweeps.sweep(rows=[]))
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_figures_are_stable_to_the_byte(kind: str) -> None:
+    one, other = (figures.draw(sweeps.sweep(seeds=2, points=5), kind) for _ in range(2))
+    assert one == other
+
+
+def test_text_stays_text_in_svg_and_truetype_in_pdf() -> None:
+    sweep = sweeps.sweep(seeds=1)
+    texts = [
+        node.text
+        for node in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert {"Adam", "Adafactor", "Lion", "Signum", "SGD", "learning rate", "diverged"} <= set(texts)
+    pdf = figures.draw(sweep, "pdf")
+    assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
+    assert b"/Type3" not in pdf
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    text = page.page(with_runs(sweeps.sweep(), tmp_path))
+    assert len(text.encode()) < 3_000_000
+    elements = Elements(text)
+    fetched = [a for _, a in elements.tags if {"src", "srcset", "data", "poster"} & a.keys()]
+    assert fetched == []
+    assert not [
+        tag for tag, _ in elements.tags if tag in ("link", "iframe", "object", "embed", "base", "form")
+    ]
+    assert not re.findall(r"url\((?!#)|@import", text)
+    policy = next(
+        a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "script-src 'sha256-" in policy
+
+
+def test_the_page_says_how_to_reproduce_it(tmp_path: Path) -> None:
+    text = page.page(with_runs(sweeps.sweep(seeds=1), tmp_path))
+    for value in ("optstudy run paper/fig1 --scale pico", "enwik8", "f00d5eed", "2.13.0", "Z80", "0.1.0"):
+        assert value in text
+
+
+def test_every_run_is_on_the_page_with_id_seed_and_config(tmp_path: Path) -> None:
+    sweep = sweeps.sweep()
+    data = Elements(page.page(sweep)).data
+    assert {run[0] for run in data["runs"]} == {row.id for row in sweep.rows}
+    placed = sorted(k for curve in data["curves"] for point in curve["points"] for k in point[3])
+    assert placed == list(range(len(sweep.rows)))
+    assert data["keys"] == ["optimizer.name", "optimizer.lr"]
+    assert sum(run[3] == "diverged" for run in data["runs"]) == sum(r.state == "diverged" for r in sweep.rows)
+
+
+def hostile() -> report.Sweep:
+    """Five curves in which every text that can come from a file is hostile."""
+    rows = []
+    for k, lr in enumerate((1e-3, 1e-2, 1e-1)):
+        row = sweeps.row(HOSTILE, lr, 5.0 + k if k < 2 else None, id=f"{HOSTILE}{k}", reason=HOSTILE)
+        for branch in ("data", "model", "training", "schedule"):
+            row.config[branch][HOSTILE] = f"{HOSTILE}{k}"
+        row.config["data"].update(corpus=HOSTILE, fingerprint=HOSTILE, tokenizer=HOSTILE)
+        rows.append(row)
+    claim = dict.fromkeys(("name", "statement", "verdict", "estimate", "seeds"), HOSTILE)
+    return sweeps.sweep(
+        rows=rows,
+        labels={row.id: HOSTILE for row in rows},
+        claims=[{**claim, "interval": [HOSTILE, HOSTILE]}],
+        **dict.fromkeys(("name", "title", "asks", "scale", "command"), HOSTILE),
+    )
+
+
+def test_a_page_of_hostile_names_has_the_same_elements_and_the_names_as_text(tmp_path: Path) -> None:
+    sweep = hostile()
+    folder = tmp_path / "runs"
+    for row in sweep.rows:
+        object.__setattr__(row, "id", row.id.replace("/", "_"))
+    labels = {row.id: HOSTILE for row in sweep.rows}
+    effective = {"effective_lr": {HOSTILE: {HOSTILE: 1.0}}}
+    sweep = with_runs(dataclasses.replace(sweep, labels=labels), folder, **effective)
+    (folder / sweep.rows[0].id / "env.json").write_text(json.dumps({HOSTILE: HOSTILE}))
+    text = page.page(sweep)
+    elements = Elements(text)
+    assert len([tag for tag, _ in elements.tags if tag == "script"]) == 2
+    assert not [tag for tag, _ in elements.tags if tag == "img"]
+    assert not [a for _, a in elements.tags if any(name.startswith("on") for name in a)]
+    assert HOSTILE in json.dumps(elements.data, ensure_ascii=False).replace('\\"', '"').replace("\\\\", "\\")
+    assert "49" not in re.sub(
+        r"<style>.*?</style>|<script.*?</script>|<noscript>.*?</noscript>", "", text, flags=re.S
+    )
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_figures_take_hostile_names_as_text(kind: str) -> None:
+    drawn = figures.draw(hostile(), kind)
+    if kind == "svg":
+        texts = [node.text or "" for node in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+        assert any("<script>alert(1)</script>" in text and "{{7*7}}$x^$\\_" in text for text in texts)
+
+
+def test_control_characters_and_underscores_do_not_break_a_figure() -> None:
+    rows = [sweeps.row("_\x00\x1b[31m$", lr, 5.0) for lr in (1e-3, 1e-2)]
+    sweep = sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows})
+    texts = [
+        n.text for n in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert "_\ufffd\ufffd[31m$" in texts
+    assert "\x1b" not in printed(sweep)
+
+
+def test_tables_take_hostile_names_as_text(tmp_path: Path) -> None:
+    report.write(hostile(), tmp_path, ["md", "tex"])
+    markdown, latex = ((tmp_path / f"table.{kind}").read_text() for kind in ("md", "tex"))
+    assert "<script" not in markdown and "<img" not in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert r"\$x\textasciicircum{}\$\textbackslash{}\_" in latex
+    assert r"\{\{7*7\}\}" in latex
+
+
+def test_markup_in_names_is_no_markup_on_the_terminal() -> None:
+    rows = [sweeps.row("[bold red]x[/bold red]", 1e-3, 5.0)]
+    sweep = sweeps.sweep(rows=rows, labels={rows[0].id: rows[0].optimizer}, name="[blink]n")
+    text = printed(sweep, width=150, force_terminal=True, color_system=None)
+    assert "[bold red]x[/bold red]" in text and "[blink]n" in text
+
+
+SIGHT = {
+    "normal": np.eye(3),
+    "deutan": np.array(
+        [(0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)]
+    ),
+    "protan": np.array(
+        [(0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)]
+    ),
+}
+"""Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB."""
+
+
+def lab(colour: str, sight: str) -> Any:
+    part = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
+    xyz = to_xyz @ np.clip(SIGHT[sight] @ linear, 0, 1) / (0.9505, 1, 1.089)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_the_papers_five_optimizers_are_told_apart_by_the_colour_blind(sight: str) -> None:
+    for one, other in itertools.combinations(style.COLOURS[:5], 2):
+        assert np.linalg.norm(lab(one, sight) - lab(other, sight)) > 15, (one, other)
+
+
+def test_colours_stand_out_from_both_backgrounds_and_each_has_its_own_marker() -> None:
+    for colour, background in itertools.product(style.COLOURS, (style.LIGHT, style.DARK)):
+        assert style.contrast(colour, background) >= 3, (colour, background)
+    assert len({repr(marker) for marker in style.MARKERS}) == len(style.MARKERS) == len(style.COLOURS)
+    assert style.contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_an_optimizer_has_one_colour_and_marker_in_every_study() -> None:
+    assert style.slots(["sgdw", "adam"])["adam"] == style.slots(["150m / adam", "x"])["150m / adam"] == 0
+    many = [f"optimizer {k}" for k in range(7)]
+    together = style.slots(["adam", "sgdw", *many])
+    assert len(set(style.slots(["one", "two", "three"]).values())) == 3
+    assert together["adam"] == 0 and len(set(together.values())) == len(together)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (3.16e-3, "3.16e-3"),
+        (1e-4, "1e-4"),
+        (0.1, "0.1"),
+        (31.6, "31.6"),
+        (0, "0"),
+        (25000, "25000"),
+        (True, "True"),
+    ],
+)
+def test_numbers_are_short_and_exact(x: float, text: str) -> None:
+    assert style.number(x) == text
+
+
+def test_a_page_of_two_thousand_runs_is_small(tmp_path: Path) -> None:
+    rows = [
+        sweeps.row(f"optimizer {k % 20}", 10 ** (k // 20 % 50 / 12 - 4), 5.0, k // 1000) for k in range(2000)
+    ]
+    sweep = sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows})
+    text = page.page(with_runs(sweep, tmp_path))
+    assert 300_000 < len(text.encode()) < 5_000_000
+    assert len(Elements(text).data["runs"]) == 2000
+
+
+def test_training_curves_are_thinned_and_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
+    sweep = with_runs(sweeps.sweep(seeds=1), tmp_path)
+    found = payload.payload(sweep)["series"]
+    assert len(found) == len(sweep.rows)
+    assert found["0"]["loss"][0] == (0, 8.0) and found["0"]["loss"][-1] == (4096 * 299, 5.01)
+    assert len(found["0"]["loss"]) == 200
+    assert found["0"]["val_loss"] == [(4096 * 299, 5.5)]
+    assert "effective" not in found["0"]
+
+
+def test_effective_learning_rates_cost_nothing_where_they_are_not_recorded(tmp_path: Path) -> None:
+    recorded = {"effective_lr": {"head": {"q05": 1e-3, "q50": 1e-2}}}
+    with_them = page.page(with_runs(sweeps.sweep(seeds=1, points=3), tmp_path / "a", **recorded))
+    without = page.page(with_runs(sweeps.sweep(seeds=1, points=3), tmp_path / "b"))
+    assert 'id="effective"' in with_them and 'id="effective"' not in without
+    assert Elements(with_them).data["series"]["0"]["effective"] == [[4096 * 299, recorded["effective_lr"]]]
+
+
+def test_the_script_is_short_and_our_own() -> None:
+    script = (page.TEMPLATES / "report.js").read_text()
+    assert len(script.splitlines()) < 300
+    assert "innerHTML" not in script and "eval(" not in script and "document.write" not in script
+
+
+def adaptivity_map() -> report.Sweep:
+    rows, labels = [], {}
+    for panel, role, block in itertools.product(("Adam down", "SGD up"), ("head", "norm"), ("row", "none")):
+        for k in range(3):
+            row = sweeps.row(
+                f"{panel}{role}{block}", 10.0 ** (k - 4), 5 + (k - 1) ** 2 + 0.5 * (block == "none")
+            )
+            rows.append(row)
+            labels[row.id] = style.SEPARATOR.join((panel, role, block))
+    del labels[rows[-1].id], labels[rows[-2].id], labels[rows[-3].id]
+    return sweeps.sweep(rows=rows[:-3], labels=labels, kind="map")
+
+
+def test_a_map_has_the_best_of_every_cell_and_a_gap_where_nothing_ran(tmp_path: Path) -> None:
+    down, up = maps.heats(adaptivity_map())
+    assert (down.title, down.rows, down.columns) == ("Adam down", ("head", "norm"), ("row", "none"))
+    assert down.cells["head", "row"].excess == 0 and down.cells["head", "none"].excess == pytest.approx(0.5)
+    assert ("norm", "none") not in up.cells
+    assert all(style.contrast(cell.shade, cell.ink) > 4.5 for cell in down.cells.values())
+    report.write(adaptivity_map(), tmp_path, report.FORMATS)
+    assert 'class="heat"' in (tmp_path / "index.html").read_text()
+    assert "+0.500" in (tmp_path / "figure.svg").read_text()
+
+
+def test_panels_are_compared_within_themselves() -> None:
+    rows = [
+        sweeps.row(name, lr, loss)
+        for name, loss in (("adam", 5.0), ("lion", 5.5))
+        for lr in (1e-3, 1e-2, 1e-1)
+    ]
+    labels = {row.id: f"{'150m' if row.lr < 0.05 else '300m'} / {row.optimizer}" for row in rows}
+    found = answer(sweeps.sweep(rows=rows, labels=labels))
+    assert found.sentence.startswith("150m / Adam")
+    assert any(text.startswith("300m / Adam") for text in found.rest)
+    assert not any("300m" in text for text in found.rest if text.startswith("Behind"))
+
+
+def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
+    made = {column.heading: column for column in columns(sweeps.sweep())}
+    assert all(column.about for heading, column in made.items() if heading != "Optimizer")
+    assert "Sensitivity, ±1 dec." in made and "within ±1 decade " in made["Sensitivity, ±1 dec."].about
+    assert all(len(column.cells) == 5 for column in made.values())
