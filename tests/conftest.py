@@ -1,14 +1,16 @@
 """What every test shares: one thread, and a slice of the real corpus."""
 
+import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from optstudy import text
 
-SLICE_BYTES = 400_000
+SLICE_BYTES = {"train": 400_000, "validation": 60_000}
 
 
 @pytest.fixture(autouse=True)
@@ -18,13 +20,39 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
+def articles(split: str, size: int) -> Iterator[str]:
+    """The first articles of enwik8, ``size`` bytes or a little more; fetched once per machine."""
+    for article in text.documents("enwik8", split):
+        yield article
+        size -= len(article.encode())
+        if size <= 0:
+            return
+
+
+def write_lines(path: Path, documents: list[str]) -> Path:
+    """Write JSON lines as C4's files have them."""
+    rows = ({"text": d, "timestamp": "2019-04-25T12:57:54Z", "url": "https://example.org"} for d in documents)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def corpus_slice(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The first 400 kB of the cleaned enwik8 as a ``path:`` corpus; fetched once per machine."""
-    path: Path = tmp_path_factory.mktemp("corpus") / "slice.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for document in text.documents("enwik8", "train"):
-            file.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
-            if file.tell() > SLICE_BYTES:
-                break
-    return f"path:{path}"
+    """Some 460 kB of the cleaned enwik8 as a ``path:`` corpus with a validation split of its own."""
+    folder = tmp_path_factory.mktemp("slice")
+    for split, size in SLICE_BYTES.items():
+        write_lines(folder / f"{split}.jsonl", list(articles(split, size)))
+    return f"path:{folder}"
+
+
+@pytest.fixture(scope="session")
+def some_articles() -> list[str]:
+    """Forty articles of enwik8."""
+    return list(itertools.islice(text.documents("enwik8", "train"), 40))
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    monkeypatch.setenv("OPTSTUDY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

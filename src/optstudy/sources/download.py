@@ -12,6 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,8 @@ from optstudy.errors import UserError
 
 ATTEMPTS = 4
 CHUNK = 1 << 18
+PAUSE = 0.5
+"""Seconds before the second attempt; as many more before each further one."""
 
 
 class Unavailable(Exception):
@@ -163,13 +166,13 @@ def from_url(url: str, path: Path, timeout: float = 30.0) -> None:
                 elif error.code < 500:
                     raise Unavailable(f"{url}: HTTP {error.code} {error.reason}") from None
                 reason = f"HTTP {error.code}"
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 reason = str(getattr(error, "reason", error))
             else:
                 reason = "the connection broke off"
             if attempt + 1 == ATTEMPTS:
                 raise Unavailable(f"{url}: {reason}")
-            time.sleep(0.5 * attempt)
+            time.sleep(PAUSE * (attempt + 1))
     part.replace(path)
 
 
@@ -201,8 +204,3 @@ def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def md5(data: bytes) -> str:
-    """Return the MD5 checksum: what the publisher of enwik8 gives, no protection."""
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()

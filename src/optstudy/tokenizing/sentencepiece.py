@@ -1,7 +1,8 @@
 """SentencePiece model files as :class:`tokenizers.Tokenizer`, without the library sentencepiece.
 
 A model file is a protocol buffer (google/sentencepiece, ``src/sentencepiece_model.proto``); the few fields
-that decide how text is cut are read here. Where two unigram cuts score the same to within float32, that
+that decide how text is cut are read here. Control pieces that are written out in a text become those pieces,
+as Hugging Face's tokenizers have it. Where two unigram cuts score the same to within float32, that
 library, which adds in float32, may choose the other.
 """
 
@@ -87,11 +88,8 @@ def load(path: Path, extra: tuple[str, ...] = ()) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(_normalizers(model))
     split = model.kind == UNIGRAM
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", split)
-    prefix = "always" if model.dummy_prefix else "never"
-    steps: list[decoders.Decoder] = [decoders.Metaspace(SPACE, prefix, split)]
-    if model.byte_fallback:
-        steps = [decoders.ByteFallback(), decoders.Fuse(), *steps]
-    tokenizer.decoder = decoders.Sequence(steps)
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", int(model.dummy_prefix), 0)])
     special = [p for p, _, kind in model.pieces if kind in (UNKNOWN, CONTROL)] + list(extra)
     tokenizer.add_special_tokens([AddedToken(p, normalized=False, special=True) for p in special])
     defined = [p for p, _, kind in model.pieces if kind == USER_DEFINED]
