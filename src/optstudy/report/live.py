@@ -1,5 +1,6 @@
 """A report that follows a sweep, served read-only on this machine alone unless asked otherwise."""
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from optstudy.errors import UserError
 from optstudy.report.index import index, slugs
 from optstudy.report.page import page
 from optstudy.report.sweep import Sweep
@@ -89,20 +91,27 @@ def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> Threading
             if names is not None and name not in names:
                 self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
                 return
-            found = site.get(self.path.partition("?")[0])
+            try:
+                found = site.get(self.path.partition("?")[0])
+            except (UserError, OSError) as error:
+                self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", str(error), body)
+                return
             if found is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            kind, text = found
+            self._send(HTTPStatus.OK, *found, body)
+
+        def _send(self, status: HTTPStatus, kind: str, text: str, body: bool) -> None:
             content = text.encode()
-            self.send_response(HTTPStatus.OK)
+            self.send_response(status)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))
             for key, value in HEADERS.items():
                 self.send_header(key, value)
             self.end_headers()
             if body:
-                self.wfile.write(content)
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

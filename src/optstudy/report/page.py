@@ -35,7 +35,7 @@ def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = No
         live: version of a served page, which loads itself again when that changes; empty for a file.
     """
     made = columns(sweep) if sweep.rows else []
-    data = {**payload(sweep), "live": live} if sweep.rows else None
+    data = {**payload(sweep), "live": live, "poll": POLL} if sweep.rows else None
     series = data["series"] if data else {}
     slots = style.slots(curve.label for curve in sweep.curves)
     return render(

@@ -265,7 +265,7 @@ if (D.live) {
     const off = [...document.querySelectorAll("button[data-curve][aria-pressed=false]")].map((button) => button.dataset.curve);
     sessionStorage.setItem("hidden", JSON.stringify(off));
     location.reload();
-  }, 5000);
+  }, 1000 * D.poll);
 }
 let width = 0;
 new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawAll(); } }).observe(document.body);

@@ -1,0 +1,387 @@
+"""The page in a real browser: Debian's chromium, driven by selenium; skipped where either is missing."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optstudy.report import Sweep, page, write, write_index
+from tests import sweeps
+from tests.test_report import HOSTILE, adaptivity_map, hostile
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = [
+    pytest.mark.skipif(
+        not CHROMIUM or not DRIVER, reason="no chromium: apt-get install chromium chromium-driver"
+    ),
+    pytest.mark.xdist_group("browser"),
+]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+SIZES = {"desktop": (1400, 900), "phone": (390, 844)}
+
+SIDEWAYS = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+OVERLAPS = """
+const boxes = [...document.querySelectorAll(arguments[0])]
+  .filter((e) => e.textContent.trim() && e.checkVisibility({contentVisibilityAuto: true})).map((e) => {
+  const b = e.getBoundingClientRect();
+  return [e.textContent, b.left, b.top, b.right, b.bottom];
+}).filter(([, l, t, r, b]) => r > l && b > t);
+const found = [];
+boxes.forEach((p, k) => boxes.slice(k + 1).forEach((q) => {
+  if (p[1] < q[3] - 1 && q[1] < p[3] - 1 && p[2] < q[4] - 1 && q[2] < p[4] - 1) found.push([p[0], q[0]]);
+}));
+return found;
+"""
+"""Pairs of texts that a selector finds and whose boxes overlap by more than a pixel."""
+
+
+CONTRASTS = """
+const shade = (text) => {
+  const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+  return {c: [r, g, b], a};
+};
+const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+const light = (c) => c.map((v) => linear(v / 255))
+  .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+const behind = (e) => {
+  for (; e; e = e.parentElement) {
+    const s = shade(getComputedStyle(e).backgroundColor);
+    if (s.a > 0) return s.c;
+  }
+  return [255, 255, 255];
+};
+return [...document.querySelectorAll(arguments[0])]
+  .filter((e) => e.textContent.trim() && e.checkVisibility({contentVisibilityAuto: true}))
+  .map((e) => {
+    const style = getComputedStyle(e);
+    const [p, q] = [light(shade(e.closest("svg") ? style.fill : style.color).c), light(behind(e))];
+    return [(Math.max(p, q) + 0.05) / (Math.min(p, q) + 0.05), e.textContent];
+  });
+"""
+"""Contrast of every text that a selector finds with what is behind it."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def visit(browser: Any, path: Path, size: str = "desktop", scheme: str = "light") -> None:
+    width, height = SIZES[size]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(path.as_uri())
+    browser.execute_async_script(
+        "const done = arguments[0]; requestAnimationFrame(() => setTimeout(done, 50))"
+    )
+
+
+def all_of(browser: Any, selector: str) -> list[Any]:
+    return list(browser.find_elements("css selector", selector))
+
+
+def console_of(browser: Any) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Five optimizers, three seeds, diverged runs, training curves, effective learning rates and claims."""
+    runs = tmp_path_factory.mktemp("runs")
+    claim = {
+        "name": "c",
+        "statement": "SGD is worse.",
+        "estimate": 1.16,
+        "interval": [1.15, 1.17],
+        "seeds": 3,
+    }
+    sweep = sweeps.sweep(
+        runs=runs, claims=[{**claim, "verdict": "holds"}, {**claim, "verdict": "not decided"}]
+    )
+    quantiles = {"q05": 1e-4, "q50": 1e-3, "q95": 1e-2}
+    for row in sweep.rows:
+        (runs / row.id).mkdir()
+        lines: list[dict[str, Any]] = []
+        for k in range(0, 401, 4):
+            loss = 5.0 + 3.3 * math.exp(-k / 80)
+            lines.append({"step": k, "tokens": 4096 * k, "loss": loss})
+            if k % 40 == 0:
+                lines.append({"step": k, "tokens": 4096 * k, "val_loss": loss})
+                lines.append(
+                    {"step": k, "tokens": 4096 * k, "effective_lr": {"head": quantiles, "norm": quantiles}}
+                )
+        (runs / row.id / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def path(study: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(study, tmp_path_factory.mktemp("report"), ["html"])[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_page_opens_without_errors_overlap_or_sideways_scrolling(
+    browser: Any, path: Path, size: str, scheme: str
+) -> None:
+    visit(browser, path, size, scheme)
+    assert console_of(browser) == []
+    assert browser.execute_script(SIDEWAYS) == 0
+    for selector in (
+        "svg text",
+        "h1, h2, p, dt, dd, button, label, pre",
+        "table.summary th, table.summary td",
+    ):
+        assert browser.execute_script(OVERLAPS, selector) == [], selector
+    charts = all_of(browser, "#figure svg")
+    assert len(charts) == 2
+    assert all(chart.size["width"] > 300 and chart.size["height"] > 200 for chart in charts)
+    assert (charts[0].location["y"] == charts[1].location["y"]) == (size == "desktop")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_first_screen_answers_which_optimizer_where_and_what_being_off_by_3x_costs(
+    browser: Any, path: Path, size: str
+) -> None:
+    """The checklist of a reader who has not read the paper, without scrolling."""
+    visit(browser, path, size)
+    height = SIZES[size][1]
+    sentence = browser.find_element("css selector", ".sentence")
+    facts = {
+        fact.find_element("tag name", "dt").text: (
+            fact,
+            [dd.text for dd in fact.find_elements("tag name", "dd")],
+        )
+        for fact in all_of(browser, ".answer .facts > div")
+    }
+    assert list(facts) == ["Use", "At learning rate", "If 3× too low", "If 3× too high"]
+    assert facts["Use"][1][0] == "Adam"
+    assert "95% interval, 3 seeds" in facts["Use"][1][1]
+    assert facts["At learning rate"][1][0] == "3.2e-3"
+    for side in ("If 3× too low", "If 3× too high"):
+        value, remark = facts[side][1]
+        assert 0.05 < float(value) < 0.15
+        assert "nats above its best" in remark and "±" in remark
+    for element in (sentence, *(fact for fact, _ in facts.values())):
+        assert element.rect["y"] >= 0 and element.rect["y"] + element.rect["height"] <= height
+    if size == "desktop":
+        table = browser.find_element("css selector", "table.summary")
+        last = table.find_elements("css selector", "tbody tr")[-1]
+        assert last.rect["y"] + last.rect["height"] <= height
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast_in_both_themes(browser: Any, path: Path, scheme: str) -> None:
+    visit(browser, path, "desktop", scheme)
+    found = browser.execute_script(CONTRASTS, "p, h1, h2, td, th, dt, dd, small, button, label, svg text")
+    assert len(found) > 50
+    assert min(found)[0] >= 4.5, min(found)
+
+
+def test_clicking_an_optimizer_hides_it_everywhere_and_brings_it_back(browser: Any, path: Path) -> None:
+    visit(browser, path)
+
+    def drawn() -> list[int]:
+        return [len(all_of(browser, f"#{name} path.line")) for name in ("figure", "training")]
+
+    before = drawn()
+    chip = browser.find_element("css selector", '.chips button[data-curve="SGD"]')
+    chip.click()
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert drawn() == [before[0] - 2, before[1] - 2]
+    assert [row.text.split()[0] for row in all_of(browser, "tr.off")] == ["SGD"]
+    chip.click()
+    assert drawn() == before
+    assert console_of(browser) == []
+
+
+def at_run(browser: Any, state: str) -> tuple[Any, float, float]:
+    """The first chart and the place of a run of a given state on it, from its centre."""
+    chart = all_of(browser, "#figure svg")[0]
+    selector = "path.dots" if state == "done" else "path.cross"
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+    x, y = browser.execute_script(
+        """
+        const marks = [...arguments[0].querySelectorAll(arguments[1])].find((e) => e.getAttribute("d"));
+        const [x, y] = marks.getAttribute("d").slice(1).split(/[ a-zA-Z]/).map(Number);
+        const box = arguments[0].viewBox.baseVal, size = arguments[0].getBoundingClientRect();
+        return [(x / box.width - 0.5) * size.width, (y / box.height - 0.5) * size.height];
+        """,
+        chart,
+        selector,
+    )
+    return chart, x, y
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("state", ["done", "diverged"])
+def test_hovering_a_run_shows_its_id_seed_and_config(
+    browser: Any, path: Path, study: Sweep, size: str, state: str
+) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    visit(browser, path, size)
+    chart, x, y = at_run(browser, state)
+    ActionChains(browser).move_to_element_with_offset(chart, round(x), round(y)).perform()
+    tip = browser.find_element("css selector", "#tip")
+    assert tip.is_displayed()
+    row = next(row for row in study.rows if row.id in tip.text)
+    assert row.state == state
+    assert f"seed {row.seed}, run {row.id}" in tip.text
+    assert f"optimizer.lr\n{row.lr:g}" in tip.text or str(row.lr) in tip.text
+    assert (f"diverged at step {row.step}" in tip.text) == (state == "diverged")
+    box = tip.rect
+    assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[size][0]
+    ActionChains(browser).move_to_element(browser.find_element("css selector", "h1")).perform()
+    assert not tip.is_displayed()
+
+
+def test_clicking_a_run_adds_its_training_curve(browser: Any, path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    visit(browser, path)
+    chart, x, y = at_run(browser, "done")
+    before = len(all_of(browser, "#training path.line"))
+    ActionChains(browser).move_to_element_with_offset(chart, round(x), round(y)).click().perform()
+    assert len(all_of(browser, "#training path.line")) == before + 2
+    assert len(all_of(browser, '#training path.line[stroke-dasharray="5 3"]')) == 1
+
+
+def test_the_choice_of_runs_changes_the_training_curves(browser: Any, path: Path) -> None:
+    visit(browser, path)
+    script = "return [...document.querySelectorAll('#effective h3')].map((e) => e.textContent)"
+    assert browser.execute_script(script)[0] == "Adam, learning rate 3.2e-3"
+    browser.find_element("xpath", "//label[contains(., 'one higher')]").click()
+    assert browser.execute_script(script)[0] == "Adam, learning rate 0.0101"
+
+
+def test_the_theme_button_switches_the_theme(browser: Any, path: Path) -> None:
+    visit(browser, path, scheme="light")
+    script = "return getComputedStyle(document.body).backgroundColor"
+    before = browser.execute_script(script)
+    browser.find_element("css selector", "#theme").click()
+    assert browser.execute_script(script) != before
+    browser.find_element("css selector", "#theme").click()
+    assert browser.execute_script(script) == before
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_page_of_hostile_names_is_inert(browser: Any, tmp_path: Path, size: str) -> None:
+    visit(browser, write(hostile(), tmp_path, ["html"])[0], size)
+    assert console_of(browser) == []
+    assert all_of(browser, "img") == []
+    assert browser.execute_script("return document.scripts.length") == 2
+    assert browser.find_element("css selector", "h1").get_attribute("textContent") == HOSTILE
+    assert browser.execute_script(SIDEWAYS) == 0
+
+
+def test_the_policy_of_a_page_refuses_a_script_that_is_not_its_own(
+    browser: Any, study: Sweep, tmp_path: Path
+) -> None:
+    text = page.page(study).replace("</main>", "<script>window.pwned = true</script></main>")
+    (tmp_path / "x.html").write_text(text)
+    visit(browser, tmp_path / "x.html")
+    assert browser.execute_script("return window.pwned") is None
+    assert any("Content Security Policy" in message for message in console_of(browser))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_map_an_index_and_panels_fit_the_screen(browser: Any, tmp_path: Path, size: str) -> None:
+    rows = [sweeps.row(name, 1e-3, 5.0 + k / 10) for k, name in enumerate(("adam", "lion", "sgdw"))]
+    for k, row in enumerate(rows):
+        row.config["training"]["batch_size"] = 128 << k
+    labels = {row.id: f"{'150m, no QK norm or z-loss' if k else '150m'} / adam" for k, row in enumerate(rows)}
+    panels = sweeps.sweep(rows=rows, labels=labels, x="training.batch_size")
+    pages = write_index([adaptivity_map(), panels], tmp_path, ["html"], "The paper")
+    assert len(pages) == 3
+    for written in pages:
+        visit(browser, written, size)
+        assert console_of(browser) == []
+        assert browser.execute_script(SIDEWAYS) == 0
+        for details in all_of(browser, "details.sweeps > summary"):
+            details.click()
+        assert browser.execute_script(OVERLAPS, "svg text, h1, h2, h3, .card p") == []
+
+
+def test_a_page_of_two_thousand_runs_draws_them_all(browser: Any, tmp_path: Path) -> None:
+    rows = []
+    for k in range(2000):
+        curve, at, seed = k % 20, k // 20 % 50, k // 1000
+        loss = 5.0 + curve / 20 + (at - 25) ** 2 / 900
+        rows.append(sweeps.row(f"optimizer {curve}", 10 ** (at / 12 - 4), loss, seed))
+    sweep = sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows})
+    visit(browser, write(sweep, tmp_path, ["html"])[0])
+    dots = [mark.get_attribute("d") for mark in all_of(browser, "#figure path.dots")]
+    assert sum(path.count("M") for path in dots) == 2 * 2000
+    assert console_of(browser) == []
+
+
+def test_a_page_prints_without_its_buttons(browser: Any, path: Path) -> None:
+    visit(browser, path, scheme="dark")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    script = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    assert browser.execute_script(script) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+    assert not any(button.is_displayed() for button in all_of(browser, "button"))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_without_script_the_static_figure_is_shown(browser: Any, path: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(path.as_uri())
+        figure = browser.find_element("css selector", "noscript svg")
+        assert figure.size["width"] > 300
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidden(
+    browser: Any, study: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from tests.test_report_sets import served
+
+    monkeypatch.setattr(page, "POLL", 0.2)
+    rows = list(study.rows[:-1])
+    with served(
+        lambda: [dataclasses.replace(study, rows=tuple(rows), missing=len(study.rows) - len(rows))]
+    ) as port:
+        browser.get(f"http://127.0.0.1:{port}/")
+        browser.find_element("css selector", '.chips button[data-curve="Lion"]').click()
+        assert "1 of 105 runs have no result" in browser.find_element("tag name", "body").text
+        rows.append(study.rows[-1])
+        WebDriverWait(browser, 30).until(
+            lambda b: "have no result" not in b.find_element("tag name", "body").text
+        )
+        chip = browser.find_element("css selector", '.chips button[data-curve="Lion"]')
+        assert chip.get_attribute("aria-pressed") == "false"
+        assert console_of(browser) == []
