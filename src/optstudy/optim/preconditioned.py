@@ -1,0 +1,171 @@
+"""Adam, Adafactor, Adalayer, their hybrids with SGD: one algorithm, whose second moment is kept more coarsely."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from optstudy.optim.rule import Rule, ema, write
+from optstudy.optim.second_moment import Absent, Weight, second_moment
+
+
+class Preconditioned(Rule):
+    r"""Momentum divided by the root of a second moment (Zhao et al. 2025, arXiv 2407.07972, Algorithm 1).
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2)\, \operatorname{mean}_{block}(g_t^2) \\
+        p_t &= (1 - \eta\lambda)\, p_{t-1}
+            - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{V_t} / \sqrt{1 - \beta_2^t} + \epsilon}
+
+    V is v, seen from each weight, or for ``factored`` r c / mean(r), where r and c are such averages of the row
+    and column means of g^2. Algorithm 1 prints the block's sum over the *root* of its size; its prose and the
+    released code take the mean, as here. For ``none`` the denominator is 1, without eps: SGD with EMA momentum.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor.
+        betas: decay of the first and second moment.
+        eps: added outside the root.
+        weight_decay: lambda; decoupled, times lr.
+        second_moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``, ``split-N`` or
+            ``none``; see :func:`optstudy.optim.second_moment.second_moment`.
+        estimate_steps: F; for t <= F the averages of g^2 take the weight 1 / (t + 1) for 1 - beta2, which makes
+            them sums over t + 1 (one more than their terms); they are then never bias-corrected.
+        freeze: keep the averages of g^2 as they are after ``estimate_steps``.
+        maximize: ascend.
+    """
+
+    limits: ClassVar = {
+        "lr": "[0, inf]", "betas": "[0, 1)", "eps": "[0, inf)", "weight_decay": "[0, inf)",
+        "second_moment": r"weight|factored|factored-textbook|tensor|row|split-[1-9]\d*|none", "estimate_steps": "[0, inf)",
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        second_moment: str = "weight",
+        estimate_steps: int = 0,
+        freeze: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            second_moment=second_moment,
+            estimate_steps=estimate_steps,
+            freeze=freeze,
+            maximize=maximize,
+        )
+
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Refuse a freeze without an estimate."""
+        if group["freeze"] and not group["estimate_steps"]:
+            raise ValueError("Invalid freeze: True, must be False where estimate_steps is 0")
+
+    def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return m and the averages of g^2: zeros."""
+        moment = second_moment(group["second_moment"], like.ndim)
+        means = moment.means(moment.blocks(torch.zeros_like(like)))
+        return {"m": torch.zeros_like(like), **dict(zip(moment.names, means, strict=True))}
+
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", dict[str, Any]]:
+        """Return the update and its numbers: bias corrections and the weights of the averages."""
+        beta1, beta2 = group["betas"]
+        estimating, never_corrected = k <= group["estimate_steps"], group["estimate_steps"] > 0
+        kernel = Kernel(
+            second_moment(group["second_moment"], len(shape)), frozen=group["freeze"] and not estimating
+        )
+        return kernel, {
+            "lr": group["lr"] / (1 - beta1**k),
+            "decay": 1 - group["lr"] * group["weight_decay"],
+            "w1": 1 - beta1,
+            "w2": 1 / (k + 1) if estimating else 1 - beta2,
+            "root_c2": 1.0 if never_corrected else (1 - beta2**k) ** 0.5,
+            "eps": group["eps"],
+        }
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The update of one parameter, for one granularity."""
+
+    moment: Weight
+    frozen: bool
+
+    def __call__(
+        self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, root_c2: Any, eps: Any,
+        **averages: Tensor,
+    ) -> None:  # fmt: skip
+        """Take one step, in place; ``lr`` is divided by m's bias correction, ``root_c2`` is the root of v's."""
+        p, g, m = (self.moment.blocks(x) for x in (p, g, m))
+        m.copy_(ema(m, g, w1))
+        if isinstance(self.moment, Absent):
+            write(p, lr, decay, m)
+            return
+        if not self.frozen:
+            for average, mean in zip(averages.values(), self.moment.means(g.square()), strict=True):
+                average.copy_(ema(average, mean, w2))
+        V = self.moment.estimate(*averages.values())
+        write(p, lr, decay, m / (V.sqrt() / root_c2 + eps))
+
+
+class Adam(Preconditioned):
+    """One second moment per weight (Kingma and Ba 2015; decay as Loshchilov and Hutter 2019, AdamW)."""
+
+
+class Adafactor(Preconditioned):
+    """A second moment of rank one, with momentum and constant betas (the paper's Appendix B).
+
+    Not big_vision's algorithm, see :class:`optstudy.optim.AdafactorBigVision`: no clipping of the update, no
+    relative step, no schedule of beta2, bias-corrected.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        second_moment: str = "factored",
+        estimate_steps: int = 0,
+        freeze: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params, lr, betas, eps, weight_decay, second_moment, estimate_steps, freeze, maximize=maximize
+        )
+
+
+class Adalayer(Preconditioned):
+    """One second moment per tensor (the paper's Algorithm 1); its star is ``row`` for the head's group."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        second_moment: str = "tensor",
+        estimate_steps: int = 0,
+        freeze: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params, lr, betas, eps, weight_decay, second_moment, estimate_steps, freeze, maximize=maximize
+        )

@@ -1,0 +1,78 @@
+"""The sign of a momentum: Lion (Chen et al. 2023, arXiv 2302.06675, Algorithm 2) and Signum."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from optstudy.optim.rule import Kernel, Rule, ema, write
+
+
+class Lion(Rule):
+    r"""Evolved sign momentum.
+
+    .. math::
+        u_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, g_t \\
+        p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta \operatorname{sign}(u_t) \\
+        m_t &= \beta_2 m_{t-1} + (1 - \beta_2)\, g_t
+
+    No bias correction; sign(0) = 0. Lion's authors use betas (0.9, 0.99), the paper's runs (0.9, 0.95).
+    """
+
+    limits: ClassVar = {"lr": "[0, inf]", "betas": "[0, 1)", "weight_decay": "[0, inf)"}
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize)
+
+    def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return m: zeros."""
+        return {"m": torch.zeros_like(like)}
+
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+        """Return the update and its numbers, which are those of every step."""
+        beta1, beta2 = group["betas"]
+        decay = 1 - group["lr"] * group["weight_decay"]
+        return lion, {"lr": group["lr"], "decay": decay, "w1": 1 - beta1, "w2": 1 - beta2}
+
+
+def lion(p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any) -> None:
+    """Take one step of one parameter, in place."""
+    u = ema(m, g, w1)
+    write(p, lr, decay, u.sign())
+    m.copy_(ema(m, g, w2))
+
+
+class Signum(Lion):
+    r"""The sign of an average gradient (Bernstein et al. 2018, arXiv 1802.04434): Lion with equal betas.
+
+    .. math::
+        m_t &= \beta m_{t-1} + (1 - \beta)\, g_t \\
+        p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta \operatorname{sign}(m_t)
+    """
+
+    limits: ClassVar = {"lr": "[0, inf]", "beta": "[0, 1)", "weight_decay": "[0, inf)"}
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-4,
+        beta: float = 0.9,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        Rule.__init__(self, params, lr=lr, beta=beta, weight_decay=weight_decay, maximize=maximize)
+
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+        """Return Lion's update with both betas equal."""
+        return super().plan({**group, "betas": (group["beta"], group["beta"])}, k, shape)
