@@ -349,6 +349,13 @@ def test_colours_stand_out_from_both_backgrounds_and_each_has_its_own_marker() -
     assert style.contrast("#000000", "#ffffff") == pytest.approx(21)
 
 
+@pytest.mark.parametrize("marker", style.MARKERS)
+def test_markers_have_equal_areas(marker: tuple[tuple[float, float], ...]) -> None:
+    turned = zip(marker, marker[1:] + marker[:1], strict=True)
+    area = abs(sum(x * v - u * y for (x, y), (u, v) in turned)) / 2
+    assert area == pytest.approx(style.AREA, rel=1e-3)
+
+
 def test_an_optimizer_has_one_colour_and_marker_in_every_study() -> None:
     assert style.slots(["sgdw", "adam"])["adam"] == style.slots(["150m / adam", "x"])["150m / adam"] == 0
     many = [f"optimizer {k}" for k in range(7)]
@@ -445,7 +452,7 @@ def test_panels_are_compared_within_themselves() -> None:
 
 
 def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
-    made = {column.heading: column for column in columns(sweeps.sweep())}
+    made = {column.heading.replace("\u00a0", " "): column for column in columns(sweeps.sweep())}
     assert all(column.about for heading, column in made.items() if heading != "Optimizer")
     assert "Sensitivity, ±1 dec." in made and "within ±1 decade " in made["Sensitivity, ±1 dec."].about
     assert all(len(column.cells) == 5 for column in made.values())

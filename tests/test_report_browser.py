@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from optstudy.report import Sweep, page, write, write_index
+from optstudy.report import Sweep, figures, page, style, write, write_index
 from tests import sweeps
 from tests.test_report import HOSTILE, adaptivity_map, hostile
 
@@ -224,14 +224,14 @@ def test_clicking_an_optimizer_hides_it_everywhere_and_brings_it_back(browser: A
 
 
 def at_run(browser: Any, state: str) -> tuple[Any, float, float]:
-    """The first chart and the place of a run of a given state on it, from its centre."""
+    """The first chart and the place of one of Adam's runs of a given state on it, from its centre."""
     chart = all_of(browser, "#figure svg")[0]
-    selector = "path.dots" if state == "done" else "path.cross"
+    selector = f"path.{'dots' if state == 'done' else 'cross'}[stroke='{style.COLOURS[0]}']"
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
     x, y = browser.execute_script(
         """
-        const marks = [...arguments[0].querySelectorAll(arguments[1])].find((e) => e.getAttribute("d"));
-        const [x, y] = marks.getAttribute("d").slice(1).split(/[ a-zA-Z]/).map(Number);
+        const mark = arguments[0].querySelector(arguments[1]).getAttribute("d");
+        const [x, y] = mark.slice(1).split(/[ a-zA-Z]/).map(Number);
         const box = arguments[0].viewBox.baseVal, size = arguments[0].getBoundingClientRect();
         return [(x / box.width - 0.5) * size.width, (y / box.height - 0.5) * size.height];
         """,
@@ -281,6 +281,18 @@ def test_the_choice_of_runs_changes_the_training_curves(browser: Any, path: Path
     assert browser.execute_script(script)[0] == "Adam, learning rate 3.2e-3"
     browser.find_element("xpath", "//label[contains(., 'one higher')]").click()
     assert browser.execute_script(script)[0] == "Adam, learning rate 0.0101"
+
+
+def test_the_loss_axis_is_that_of_the_figures_and_closes_in_on_what_is_shown(
+    browser: Any, path: Path, study: Sweep
+) -> None:
+    visit(browser, path)
+    assert browser.execute_script("return lossRange()") == pytest.approx(
+        figures.loss_range(study.curves), abs=1e-3
+    )
+    browser.find_element("css selector", '.chips button[data-curve="SGD"]').click()
+    shown = [curve for curve in study.curves if curve.label != "sgdw"]
+    assert browser.execute_script("return lossRange()") == pytest.approx(figures.loss_range(shown), abs=1e-3)
 
 
 def test_the_theme_button_switches_the_theme(browser: Any, path: Path) -> None:
@@ -344,9 +356,17 @@ def test_a_page_of_two_thousand_runs_draws_them_all(browser: Any, tmp_path: Path
     assert console_of(browser) == []
 
 
+def test_every_line_is_drawn_to_its_end_however_often_the_page_is_drawn(browser: Any, path: Path) -> None:
+    visit(browser, path)
+    browser.execute_script("drawTraining(); drawAll(); drawTraining()")
+    clips = [clip.get_attribute("id") for clip in all_of(browser, "clipPath")]
+    assert len(clips) == len(set(clips)) >= 3
+
+
 def test_a_page_prints_without_its_buttons(browser: Any, path: Path) -> None:
     visit(browser, path, scheme="dark")
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
     script = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     assert browser.execute_script(script) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
     assert not any(button.is_displayed() for button in all_of(browser, "button"))

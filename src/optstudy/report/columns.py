@@ -60,7 +60,7 @@ def columns(sweep: Sweep) -> list[Column]:
         f"mean of min(l, l0) - l* over the settings {style.window(window)}{' of the own best' * log}, nats"
     )
     short, heading = (
-        (f"sens. ±{window:g}", f"Sensitivity, ±{window:g} dec.") if log else ("sens.", "Sensitivity")
+        (f"sens. ±{window:g}", f"Sensitivity, ±{window:g}\u00a0dec.") if log else ("sens.", "Sensitivity")
     )
     add(short, heading, about, lambda s: _estimate(s.sensitivity), extra=True)
     if log:
@@ -68,10 +68,16 @@ def columns(sweep: Sweep) -> list[Column]:
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
     about = "optimizer state, bytes per parameter"
     add("state B/param", "State, bytes/param", about, lambda s: f"{s.state_bytes:.3g}")
-    add("step ms", "Step, ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
+    add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
     if reference:
         about = "step time as a multiple of Adam's"
-        add("vs Adam", "Step, × Adam", about, lambda s: f"{s.step_ms / reference.step_ms:.2f}", extra=True)
+        add(
+            "vs Adam",
+            "Step, ×\u00a0Adam",
+            about,
+            lambda s: f"{s.step_ms / reference.step_ms:.2f}",
+            extra=True,
+        )
     add("diverged", "Diverged", "runs that diverged, of all finished", lambda s: f"{s.diverged}/{s.runs}")
     return made
 

@@ -78,7 +78,7 @@ def _panels(figure: Any, sweep: Sweep) -> None:
     for row, panel in zip(axes, sweep.panels, strict=True):
         curves = [curve for curve in sweep.curves if style.panel(curve.label) == panel]
         for axis, aligned in zip(row, (False, True), strict=False):
-            for curve in curves:
+            for curve in reversed(curves):
                 above = strip.get(style.name(curve.label), high)
                 _curve(axis, curve, slots[curve.label], high, above, aligned)
             axis.axhspan(high, ceiling, color="#fdf1e7", lw=0, zorder=0)
@@ -101,7 +101,7 @@ def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
     from matplotlib.lines import Line2D
 
     names = {style.name(curve.label): slots[curve.label] for curve in sweep.curves}
-    handles = [Line2D([], [], markersize=5, **style.look(slot)) for slot in names.values()]
+    handles = [Line2D([], [], **style.look(slot)) for slot in names.values()]
     legend = figure.legend(
         handles, [" " * len(n) for n in names], loc="outside lower center", ncols=min(len(names), 5)
     )
@@ -110,13 +110,13 @@ def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
 
 
 def _curve(axis: Any, curve: Curve, slot: int, top: float, strip: float, aligned: bool) -> None:
-    look = style.look(slot)
+    look = style.look(slot, 2.6)
     colour = look["color"]
     shift = curve.best.position if aligned else 0.0
     place = [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]
     inside = [(x, p) for x, p in zip(place, curve.points, strict=True) if p.loss <= top]
     axis.plot(place, [min(p.loss, top) for p in curve.points], color=colour)
-    axis.plot([x for x, _ in inside], [p.loss for _, p in inside], markersize=4.5, **{**look, "ls": ""})
+    axis.plot([x for x, _ in inside], [p.loss for _, p in inside], ls="", **look)
     if any(len(p.rows) > 1 for p in curve.points):
         low = [min(min(r.loss for r in p.rows), top) for p in curve.points]
         high = [min(max(r.loss for r in p.rows), top) for p in curve.points]

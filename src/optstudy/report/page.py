@@ -18,6 +18,7 @@ from optstudy.report.columns import columns
 from optstudy.report.maps import heats
 from optstudy.report.payload import flatten, payload
 from optstudy.report.sweep import Sweep
+from optstudy.table import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLL = 5
@@ -115,8 +116,7 @@ def provenance(sweep: Sweep) -> list[tuple[str, str]]:
         ("data.tokenizer", "Tokenizer"),
         ("training.precision", "Precision"),
     ):
-        values = dict.fromkeys(str(dict(flatten(row.config)).get(key, "")) for row in sweep.rows)
-        found.append((heading, _few([value for value in values if value])))
+        found.append((heading, _few(list(dict.fromkeys(_value(row, key) for row in sweep.rows)))))
     found.append(("Parameters", _few([style.count(n) for n in sorted({row.params for row in sweep.rows})])))
     found.append(("Tokens in all", style.count(sum(row.tokens for row in sweep.rows))))
     found.append(("Run time in all", _duration(sum(row.seconds for row in sweep.rows))))
@@ -181,6 +181,13 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def _value(row: Row, key: str) -> str:
+    try:
+        return str(row.value(key))
+    except KeyError:
+        return "not recorded"
+
+
 def _few(values: list[str]) -> str:
     return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
 
@@ -194,10 +201,17 @@ def _duration(seconds: float) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["unbroken"] = _unbroken
+    return made
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number with its interval and unit on one line."""
+    return text.replace(" ± ", "\u00a0±\u00a0").replace("± ", "±\u00a0").replace(" nats", "\u00a0nats")

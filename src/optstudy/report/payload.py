@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optstudy.report import figures, style
+from optstudy.report import style
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Curve
 from optstudy.table import Row
@@ -27,7 +27,6 @@ def payload(sweep: Sweep) -> dict[str, Any]:
         "axis": sweep.axis,
         "log": any(curve.log for curve in sweep.curves),
         "panels": sweep.panels,
-        "range": figures.loss_range(sweep.curves),
         "colours": style.COLOURS,
         "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
         "curves": [_curve(curve, slots[curve.label], sweep.panels, index) for curve in sweep.curves],

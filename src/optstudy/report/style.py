@@ -53,15 +53,19 @@ SEPARATOR = " / "
 """Between a panel and a curve in a curve's label."""
 
 
-def _polygon(corners: int, turn: float = 0.0, inner: float | None = None) -> tuple[tuple[float, float], ...]:
-    count = corners * (1 if inner is None else 2)
-    radii = [1.0 if inner is None or k % 2 == 0 else inner for k in range(count)]
+def _polygon(corners: int, turn: float = 0.0, inner: float = 1.0) -> tuple[tuple[float, float], ...]:
+    """A polygon of area :data:`AREA`, y downwards; every second corner at ``inner`` times the radius."""
+    count = corners if inner == 1 else 2 * corners
+    radii = [1.0 if k % 2 == 0 else inner for k in range(count)]
+    size = math.sqrt(AREA / (count / 2 * inner * math.sin(math.tau / count)))
     angles = [turn + math.tau * k / count for k in range(count)]
     return tuple(
-        (round(r * math.sin(a), 4), round(-r * math.cos(a), 4)) for r, a in zip(radii, angles, strict=True)
+        (round(size * r * math.sin(a), 4), round(-size * r * math.cos(a), 4))
+        for r, a in zip(radii, angles, strict=True)
     )
 
 
+AREA = 2.4
 MARKERS = (
     _polygon(24),
     _polygon(4, math.pi / 4),
@@ -74,7 +78,7 @@ MARKERS = (
     _polygon(6),
     _polygon(5, 0.0, 0.45),
 )
-"""Outlines in a unit circle, y downwards."""
+"""Outlines of equal area."""
 
 
 def panel(label: str) -> str:
@@ -103,10 +107,11 @@ def slots(labels: Iterable[str]) -> Mapping[str, int]:
     return {label: taken[n] for label, n in own.items()}
 
 
-def look(slot: int) -> dict[str, Any]:
-    """Colour and marker of a place in the palette, for matplotlib."""
+def look(slot: int, size: float = 3.0) -> dict[str, Any]:
+    """Colour and marker of a place in the palette, for matplotlib, which scales outlines to equal extent."""
     outline = [(x, -y) for x, y in MARKERS[slot % len(MARKERS)]]
-    return {"color": COLOURS[slot % len(COLOURS)], "marker": outline}
+    extent = max(abs(part) for corner in outline for part in corner)
+    return {"color": COLOURS[slot % len(COLOURS)], "marker": outline, "markersize": 2 * size * extent}
 
 
 def drawn(text: str) -> str:

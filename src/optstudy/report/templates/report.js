@@ -3,6 +3,7 @@
 const D = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
 const clicked = new Set();
+let clips = 0;
 const $ = (id) => document.getElementById(id);
 const RUN = { id: 0, seed: 1, loss: 2, state: 3, reason: 4, step: 5, values: 6 };
 const POINT = { x: 0, at: 1, mean: 2, runs: 3 };
@@ -49,8 +50,8 @@ const thousands = (n) => [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].reduc
 
 // One set of axes: returns the drawing group and the scales. `strip` keeps a band on top for diverged runs.
 function axes(box, s) {
-  const w = Math.max(260, box.clientWidth), h = s.height ?? (w < 480 ? 290 : 350);
-  const left = 54, right = 12, bottom = 46, band = s.strip ? 8 + 8 * s.strip : 0, top = 26 + band;
+  const w = Math.max(260, box.clientWidth), h = s.height ?? (w < 480 ? 290 : 380);
+  const left = 54, right = 12, bottom = 46, band = s.strip ? 8 + 8 * s.strip : 0, top = (s.title ? 26 : 12) + band;
   const svg = node("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": s.label }, box);
   const sx = (x) => left + ((x - s.x[0]) / (s.x[1] - s.x[0] || 1)) * (w - left - right);
   const sy = (y) => h - bottom - ((y - s.y[0]) / (s.y[1] - s.y[0] || 1)) * (h - top - bottom);
@@ -74,7 +75,7 @@ function axes(box, s) {
   node("path", { d: `M${left} ${top}V${h - bottom}H${w - right}`, class: "axis" }, svg);
   node("text", { x: (left + w - right) / 2, y: h - 9, "text-anchor": "middle", class: "title" }, svg, s.xlabel);
   node("text", { transform: `translate(12 ${(top + h - bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, svg, s.ylabel);
-  const clip = `clip${document.querySelectorAll("clipPath").length}`;
+  const clip = `clip${clips++}`;
   node("rect", { x: left, y: top, width: w - left - right, height: h - top - bottom + 1 }, node("clipPath", { id: clip }, svg));
   if (s.strip) {
     node("rect", { x: left, y: 22, width: w - left - right, height: band, class: "strip" }, svg);
@@ -136,14 +137,25 @@ function describe(hit) {
   return [...lines, list];
 }
 
+// The rule of figures.loss_range, over the curves that are shown.
+function lossRange() {
+  const shown = D.curves.filter((c) => !hidden.has(c.label)), curves = shown.length ? shown : D.curves;
+  const bests = curves.map((c) => c.points[c.best][POINT.mean]);
+  const trained = curves.flatMap((c) => c.points.filter((p) => p[POINT.runs].every((r) => D.runs[r][RUN.state] !== "diverged")).map((p) => p[POINT.mean]));
+  const means = trained.length ? trained : bests, low = Math.min(...means);
+  const high = Math.min(Math.max(...means), Math.max(low + 2.5 * (Math.max(...bests) - low), low + 1.5));
+  const pad = 0.04 * (high - low || 1);
+  return [low - pad, high + pad];
+}
+
 function sweepChart(box, panel, aligned) {
   const curves = D.curves.filter((c) => c.panel === panel);
   const shift = (c) => (aligned ? c.points[c.best][POINT.at] : 0);
   const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - shift(c)));
   const pad = 0.05 * (Math.max(...places) - Math.min(...places)) || 0.5;
-  const range = D.range;
+  const range = lossRange();
   const lost = (r) => D.runs[r][RUN.state] === "diverged" || D.runs[r][RUN.loss] > range[1];
-  const losers = curves.filter((c) => c.points.some((p) => p[POINT.runs].some(lost)));
+  const losers = curves.filter((c) => !hidden.has(c.label) && c.points.some((p) => p[POINT.runs].some(lost)));
   const row = new Map(losers.map((c, k) => [c, k % 10]));
   const names = new Map(D.curves.flatMap((c) => c.points.map((p) => [p[POINT.at], p[POINT.x]])));
   const x = [Math.min(...places) - pad, Math.max(...places) + pad];
@@ -156,7 +168,7 @@ function sweepChart(box, panel, aligned) {
     xlabel: aligned ? `${D.axis}, relative to each best` : D.axis, ylabel: "validation loss, nats",
     bands: aligned ? [[-Math.log10(3), Math.log10(3)]] : [],
   });
-  for (const c of curves) {
+  for (const c of [...curves].reverse()) {
     if (hidden.has(c.label)) continue;
     const at = (p) => a.sx(p[POINT.at] - shift(c)), ink = colour(c.slot);
     const seeds = c.points.map((p) => p[POINT.runs].map((r) => D.runs[r][RUN.loss]));
@@ -267,5 +279,7 @@ if (D.live) {
     location.reload();
   }, 1000 * D.poll);
 }
+for (const [moment, on] of [["beforeprint", true], ["afterprint", false]])
+  addEventListener(moment, () => { document.documentElement.classList.toggle("printing", on); drawAll(); });
 let width = 0;
 new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawAll(); } }).observe(document.body);
