@@ -408,6 +408,19 @@ def test_effective_learning_rates_cost_nothing_where_they_are_not_recorded(tmp_p
     assert Elements(with_them).data["series"]["0"]["effective"] == [[4096 * 299, recorded["effective_lr"]]]
 
 
+def test_effective_learning_rates_are_drawn_with_a_panel_for_each_role(tmp_path: Path) -> None:
+    recorded = {
+        "effective_lr": {role: {"q05": 1e-3, "q50": 1e-2, "q95": 1e-1} for role in ("head", "norm", "qkv")}
+    }
+    sweep = with_runs(sweeps.sweep(seeds=1, points=3, kind="effective"), tmp_path, **recorded)
+    texts = [
+        node.text
+        for node in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert {"head", "norm", "qkv", "effective learning rate"} <= set(texts)
+    assert figures.draw(dataclasses.replace(sweep, runs=None), "png").startswith(b"\x89PNG")
+
+
 def test_the_script_is_short_and_our_own() -> None:
     script = (page.TEMPLATES / "report.js").read_text()
     assert len(script.splitlines()) < 300

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.effective import draw_effective
 from optstudy.report.maps import draw_map
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Curve
@@ -48,6 +49,8 @@ def draw(sweep: Sweep, file_format: str, dpi: int = 200) -> bytes:
         figure = Figure(layout="constrained")
         if sweep.kind == "map":
             draw_map(figure, sweep)
+        elif sweep.kind == "effective":
+            draw_effective(figure, sweep)
         else:
             _panels(figure, sweep)
         buffer = io.BytesIO()

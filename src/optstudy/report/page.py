@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import optstudy
+from optstudy import record
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
@@ -23,6 +24,8 @@ from optstudy.table import Row
 TEMPLATES = Path(__file__).parent / "templates"
 POLL = 5
 """Seconds between a served page's looks for new runs."""
+OF_A_PROCESS = ("", "pid", "argv")
+"""Keys of a run's environment that say nothing of how to make it again."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
@@ -108,8 +111,8 @@ def budget(sweep: Sweep) -> str:
 def provenance(sweep: Sweep) -> list[tuple[str, str]]:
     """What made the runs: version, corpus, machine, size, time."""
     if not sweep.rows:
-        return [("optstudy", optstudy.__version__)]
-    found = [("optstudy", optstudy.__version__)]
+        return [("Report made by", f"optstudy {optstudy.__version__}")]
+    found = [("Report made by", f"optstudy {optstudy.__version__}")]
     for key, heading in (
         ("data.corpus", "Corpus"),
         ("data.fingerprint", "Corpus fingerprint"),
@@ -129,11 +132,11 @@ def environments(sweep: Sweep) -> list[tuple[str, str]]:
         return []
     for row in sweep.rows:
         try:
-            tree = json.loads((sweep.runs / row.id / "env.json").read_text(encoding="utf-8"))
+            tree = record.read_json(sweep.runs / row.id / "env.json")
         except (OSError, ValueError):
             continue
         if isinstance(tree, dict):
-            leaves = [(key, value) for key, value in flatten(tree) if key and value not in (None, "", {}, [])]
+            leaves = [(key, value) for key, value in flatten(tree) if key not in OF_A_PROCESS and value]
             return [(key, _plain(value)) for key, value in leaves[:24]]
     return []
 

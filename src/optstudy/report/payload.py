@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optstudy import record
 from optstudy.report import style
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Curve
@@ -54,7 +55,7 @@ def series(sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
         return {}
     rows = chosen(sweep)
     limit = max(20, min(200, POINTS // max(1, len(rows))))
-    read = ((row, read_metrics(sweep.runs / row.id / "metrics.jsonl")) for row in rows)
+    read = ((row, read_metrics(sweep.runs / row.id)) for row in rows)
     return {str(index[row.id]): _series(metrics, limit) for row, metrics in read if metrics}
 
 
@@ -69,21 +70,13 @@ def chosen(sweep: Sweep) -> list[Row]:
     return rows[:ALL_RUNS]
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics; a line cut short by a kill is left out, as is a file that is not there."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics that say how many tokens were read; none where the file cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        rows: list[Any] = record.read_metrics(folder)
+    except (OSError, ValueError):
         return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "tokens" in row:
-            rows.append(row)
-    return rows
+    return [row for row in rows if isinstance(row, dict) and _finite(row.get("tokens"))]
 
 
 def _curve(curve: Curve, slot: int, panels: Sequence[str], index: Mapping[str, int]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Sweep:
     asks: str = ""
     """The question, a sentence."""
     kind: str = "sweep"
-    """``sweep`` or ``map``."""
+    """``sweep``, ``map``, or ``effective``: effective learning rates over the best run."""
     x: str = "optimizer.lr"
     """Config key of the axis."""
     missing: int = 0
