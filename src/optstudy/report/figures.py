@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from optstudy.curves import Curve
 from optstudy.report import style
 from optstudy.report.effective import draw_effective
 from optstudy.report.maps import draw_map
 from optstudy.report.sweep import Sweep
-from optstudy.stats import Curve
 
 SETTINGS: Any = {
     "pdf.fonttype": 42,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from optstudy import record
+from optstudy.curves import Curve
 from optstudy.report import style
 from optstudy.report.sweep import Sweep
-from optstudy.stats import Curve
 from optstudy.table import Row
 
 ALL_RUNS = 300

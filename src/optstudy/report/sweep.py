@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from optstudy import stats
+from optstudy import curves, stats
 from optstudy.report import style
 from optstudy.table import Row
 
@@ -39,9 +39,9 @@ class Sweep:
     """Verdicts: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
 
     @cached_property
-    def curves(self) -> list[stats.Curve]:
+    def curves(self) -> list[curves.Curve]:
         """One curve per label."""
-        return stats.curves(self.rows, self.labels, self.x)
+        return curves.group(self.rows, self.labels, self.x)
 
     @cached_property
     def summaries(self) -> list[stats.Summary]:
