@@ -1,6 +1,11 @@
-"""Small configs for tests."""
+"""Small configs for tests, and the run folders made of them."""
 
+from pathlib import Path
+from typing import Any
+
+from optstudy import text
 from optstudy.config import RunConfig, resolve
+from optstudy.record import read_metrics, write_json
 
 TINY = {
     "scale": "pico",
@@ -12,5 +17,24 @@ TINY = {
 }
 
 
-def tiny(**overrides) -> RunConfig:
+def tiny(**overrides: Any) -> RunConfig:
+    """A config that trains in a fraction of a second, on a corpus that need not exist."""
     return resolve(TINY, overrides)
+
+
+def tiny_on(corpus: str, **overrides: Any) -> RunConfig:
+    """The same on a real corpus."""
+    return tiny(**{"data.corpus": corpus, "data.fingerprint": text.fingerprint(corpus)}, **overrides)
+
+
+def folder_of(config: RunConfig, parent: Path) -> Path:
+    """A run folder, ready to be trained."""
+    folder = parent / config.id
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+    return folder
+
+
+def losses(folder: Path) -> list[tuple[int, float | None, float | None]]:
+    """What a run's metrics say, without times."""
+    return [(row["step"], row.get("loss"), row.get("val_loss")) for row in read_metrics(folder)]

@@ -3,10 +3,10 @@
 What a trainer does with it, whatever its name:
 
 1. At every step it sets ``group["lr"] = group["peak_lr"] * share`` for each group, share in [0, 1].
-2. If the optimizer has an attribute ``hessian_interval`` (not None), then after the parameter step of each
-   ``step`` (counted from 0) with ``step % hessian_interval == hessian_interval - 1`` it draws labels from the
+2. If the optimizer has a method ``update_hessian``, then after the parameter step of each ``step`` (counted
+   from 0) with ``step % training.hessian_interval == training.hessian_interval - 1`` it draws labels from the
    model's own output on the batch of that step, takes the gradient of their mean cross-entropy (micro-batches
-   averaged, no z-loss), clips it like any gradient, and calls ``update_hessian()``.
+   averaged, no z-loss), clips it like any gradient, and calls that method.
 """
 
 import importlib

@@ -119,6 +119,8 @@ class Training(Strict):
     """Coefficient of mean(logsumexp(logits)^2), in training only."""
     clip_norm: Positive | None = 1.0
     """Global gradient norm that steps are clipped to; null: no clipping."""
+    hessian_interval: Count = 10
+    """Steps between refreshes of a Hessian estimate, for an optimizer that keeps one (Sophia)."""
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
     threads: Count
@@ -211,14 +213,15 @@ def validate(kind: type[M], data: Any, where: str = "") -> M:
         return kind.model_validate(data)
     except ValidationError as error:
         prefix = f"{where}: " if where else ""
-        raise UserError(prefix + "; ".join(_explain(kind, e) for e in _unique(error.errors()))) from None
+        raise UserError(prefix + "; ".join(explain(kind, e) for e in _unique(error.errors()))) from None
 
 
 def _unique(errors: Iterable[Any]) -> list[Any]:
     return list({".".join(map(str, e["loc"])) + e["type"]: e for e in errors}.values())
 
 
-def _explain(kind: type[BaseModel], error: Any) -> str:
+def explain(kind: type[BaseModel], error: Any) -> str:
+    """Say one of pydantic's errors in a line: the key, what came, what was allowed."""
     loc = [str(part) for part in error["loc"]]
     key = ".".join(loc) or kind.__name__
     if error["type"] == "extra_forbidden":

@@ -19,6 +19,18 @@ ROPE_BASE = 10_000.0
 MLP_RATIO = 4
 
 
+class Linear(nn.Linear):
+    """Linear map without bias that says which role its weight plays (see :mod:`optstudy.roles`)."""
+
+    def __init__(self, d_in: int, d_out: int, role: str) -> None:
+        super().__init__(d_in, d_out, bias=False)
+        self.role = role
+
+    def initialise(self, generator: torch.Generator, factor: float = 1.0) -> None:
+        """Draw the weight: standard deviation ``factor / sqrt(d_in)``."""
+        truncated_normal(self.weight, factor * self.in_features**-0.5, generator)
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm with a weight, without bias, in float32 under autocast; returns the input's dtype."""
 
@@ -38,10 +50,10 @@ class Attention(nn.Module):
     def __init__(self, model: config.Model, layer: int) -> None:
         super().__init__()
         self.n_heads = model.n_heads
-        self.qkv = nn.Linear(model.d_model, 3 * model.d_model, bias=False)
+        self.qkv = Linear(model.d_model, 3 * model.d_model, "qkv")
         self.query_norm = LayerNorm(model.d_model) if model.qk_norm else None
         self.key_norm = LayerNorm(model.d_model) if model.qk_norm else None
-        self.out = nn.Linear(model.d_model, model.d_model, bias=False)
+        self.out = Linear(model.d_model, model.d_model, "attention_out")
         self.scale = (model.d_model // model.n_heads) ** -0.5
         if model.scale_attention_by_layer:
             self.scale /= layer + 1
@@ -59,7 +71,7 @@ class Attention(nn.Module):
         return out
 
     def _split_heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        return x_BTD.view(*x_BTD.shape[:2], self.n_heads, -1).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -67,8 +79,8 @@ class MLP(nn.Module):
 
     def __init__(self, model: config.Model) -> None:
         super().__init__()
-        self.up = nn.Linear(model.d_model, MLP_RATIO * model.d_model, bias=False)
-        self.down = nn.Linear(MLP_RATIO * model.d_model, model.d_model, bias=False)
+        self.up = Linear(model.d_model, MLP_RATIO * model.d_model, "mlp_in")
+        self.down = Linear(MLP_RATIO * model.d_model, model.d_model, "mlp_out")
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Act on each position alone."""
@@ -85,11 +97,21 @@ class Block(nn.Module):
         self.attention = Attention(model, layer)
         self.mlp_norm = LayerNorm(model.d_model)
         self.mlp = MLP(model)
+        self.layer = layer
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights; those that write into the residual stream are smaller in later layers."""
+        residual = (2 * (self.layer + 1)) ** -0.5
+        self.attention.qkv.initialise(generator)
+        self.attention.out.initialise(generator, residual)
+        self.mlp.up.initialise(generator)
+        self.mlp.down.initialise(generator, residual)
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Add attention's and the MLP's contribution."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        out: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return out
 
 
 class Transformer(nn.Module):
@@ -100,7 +122,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(model.vocab_size, model.d_model)
         self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.n_layers))
         self.norm = LayerNorm(model.d_model)
-        self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
+        self.head = Linear(model.d_model, model.vocab_size, "head")
         self.head_width = model.d_model // model.n_heads
         self._initialise(seed)
 
@@ -113,25 +135,19 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(y_BTD)
         return out
 
-    @torch.no_grad()
     def _initialise(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
+        truncated_normal(self.embedding.weight, self.embedding.embedding_dim**-0.5, generator)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.initialise(generator)
+        self.head.initialise(generator)
 
-        def normal(weight: Tensor, std: float) -> None:
-            nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
 
-        width = self.embedding.embedding_dim
-        normal(self.embedding.weight, width**-0.5)
-        for layer, block in enumerate(self.blocks):
-            residual = (2 * (layer + 1)) ** -0.5
-            for linear, factor in (
-                (block.attention.qkv, 1.0),
-                (block.attention.out, residual),
-                (block.mlp.up, 1.0),
-                (block.mlp.down, residual),
-            ):
-                normal(linear.weight, factor * linear.in_features**-0.5)
-        normal(self.head.weight, width**-0.5)
+@torch.no_grad()
+def truncated_normal(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill with a normal of standard deviation ``std``, cut off at 3 of them."""
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
 
 
 def rotary_table(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:

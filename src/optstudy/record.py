@@ -1,7 +1,7 @@
 """Run records: plain folders of JSON that are readable without this program. Standard library only.
 
-A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and machine), ``metrics.jsonl`` (losses
-as they come) and, written last, ``result.json``: its presence says that the run ended.
+A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and machine), ``metrics.jsonl``
+(losses as they come) and, written last, ``result.json``: its presence says that the run ended.
 """
 
 import json
@@ -70,23 +70,36 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class MetricsWriter:
-    """Appends rows to ``metrics.jsonl``, each by a single write."""
+    """Appends rows to ``metrics.jsonl``, each by a single write.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the run's folder.
+        keep: bytes of the file to keep; what a killed attempt wrote after its last checkpoint is dropped.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0) -> None:
         self._path = folder / "metrics.jsonl"
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        os.ftruncate(self._descriptor, keep)
+        self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row."""
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         try:
             while line:
-                line = line[os.write(self._descriptor, line) :]
+                written = os.write(self._descriptor, line)
+                self.size += written
+                line = line[written:]
         except OSError as error:
             error.filename = str(self._path)
             raise
 
+    def sync(self) -> None:
+        """Return once what was written is on disk."""
+        os.fsync(self._descriptor)
+
     def close(self) -> None:
         """Sync and close the file."""
-        os.fsync(self._descriptor)
+        self.sync()
         os.close(self._descriptor)

@@ -1,0 +1,96 @@
+"""Checkpoints of one run: written atomically, checksummed, the last two kept, loaded without unpickling.
+
+A checkpoint is one file, ``checkpoints/step-STEP-HASH.pt``: what ``torch.save`` writes of tensors, numbers
+and containers, with the first sixteen hexadecimal digits of its SHA-256 in the name.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write ``state`` as the checkpoint of ``step`` and remove all but the last two.
+
+    Args:
+        folder: the run's folder.
+        step: steps taken so far.
+        state: tensors, numbers, strings and containers of them.
+    """
+    directory = folder / "checkpoints"
+    directory.mkdir(exist_ok=True)
+    for leftover in directory.glob(".step-*"):
+        leftover.unlink()
+    descriptor, temporary = tempfile.mkstemp(prefix=".step-", dir=directory)
+    with os.fdopen(descriptor, "wb") as file:
+        writer = _HashingWriter(file)
+        torch.save(state, writer)
+        file.flush()
+        os.fsync(file.fileno())
+    path = directory / f"step-{step:09d}-{writer.digest()}.pt"
+    Path(temporary).replace(path)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """Return the newest checkpoint that is whole, or None; say so of damaged ones passed over."""
+    for path in _newest_first(folder):
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        if _digest(path) != match[2]:
+            warnings.warn(f"{path}: checkpoint is damaged; falling back to the one before", stacklevel=2)
+            continue
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints of a finished run."""
+    directory = folder / "checkpoints"
+    if directory.is_dir():
+        for path in directory.iterdir():
+            path.unlink()
+        directory.rmdir()
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = (folder / "checkpoints").glob("step-*.pt")
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+class _HashingWriter:
+    """Passes bytes on to a file and hashes them on the way."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self._hash.update(data)
+        return int(self._file.write(data))
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._file.flush()
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of what was written."""
+        return self._hash.hexdigest()[:16]

@@ -1,0 +1,66 @@
+"""The command line: which commands there are, and how they end. Commands load only when they are called."""
+
+import errno
+import sys
+
+from cyclopts import App, CycloptsError
+
+from optstudy import __version__
+from optstudy.errors import UserError
+
+DONE, FAILED, USERS_MISTAKE, DIVERGED, PREEMPTED = 0, 1, 2, 3, 75
+"""Exit codes: 75 says that the run can be resumed."""
+
+USERS_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room
+    | {errno.EACCES, errno.EPERM, errno.EROFS}  # no right
+    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # not that kind of file
+)
+"""Operating-system errors that the user can mend: they are told in one line."""
+
+app = App(
+    name="optstudy",
+    version=__version__,
+    help="Which optimizer, at what setting, and how safe is that choice?",
+    help_epilogue="Start with: optstudy demo",
+    help_format="markdown",
+    suppress_keyboard_interrupt=False,
+)
+for name, target in {
+    "demo": "studies:demo",
+    "run": "studies:run",
+    "status": "studies:status",
+    "report": "studies:report",
+    "show": "studies:show",
+    "studies": "studies:studies",
+    "train": "training:train",
+}.items():
+    app.command(f"optstudy.commands.{target}", name=name)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; the user's mistakes become one line on standard error and exit code 2."""
+    try:
+        code = app(arguments, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        return USERS_MISTAKE
+    except UserError as error:
+        return _mistake(str(error))
+    except OSError as error:
+        if error.errno not in USERS_ERRNOS:
+            raise
+        return _mistake(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("optstudy: stopped; the same command continues\n")
+        return PREEMPTED
+    return code if isinstance(code, int) else DONE
+
+
+def _mistake(message: str) -> int:
+    sys.stderr.write(f"optstudy: {message}\n")
+    return USERS_MISTAKE

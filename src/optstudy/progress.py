@@ -1,0 +1,134 @@
+"""What a run reports while it trains, and the moment it is known to have diverged."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optstudy.config import RunConfig
+
+Progress = Callable[[dict[str, Any]], None]
+LOGGED_ROWS = 100
+"""Training rows that a run writes."""
+
+
+@dataclass
+class Diverged(Exception):
+    """The loss stopped being finite."""
+
+    step: int
+    reason: str
+
+
+class TrainingLog:
+    """Collects what the steps report and writes it in rows; reads the device only once per row."""
+
+    def __init__(self, config: RunConfig, emit: Progress) -> None:
+        self.emit = emit
+        self.steps = 0
+        self.initial_val_loss = float("nan")
+        self._every = max(1, config.total_steps // LOGGED_ROWS)
+        self._tokens_per_step = config.training.batch_size * config.data.sequence_length
+        self._total = config.total_steps
+        self._pending: list[tuple[Tensor, Tensor, float]] = []
+        self._losses: list[float] = []
+        self._seconds_per_step: list[float] = []
+        self._earlier_seconds = 0.0
+        self._started = self._mark = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and validation so far, over all attempts."""
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on as if it had never stopped."""
+        return {
+            "steps": self.steps,
+            "initial_val_loss": self.initial_val_loss,
+            "pending": list(self._pending),
+            "losses": list(self._losses),
+            "seconds_per_step": list(self._seconds_per_step),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.steps = state["steps"]
+        self.initial_val_loss = state["initial_val_loss"]
+        self._pending = list(state["pending"])
+        self._losses = list(state["losses"])
+        self._seconds_per_step = list(state["seconds_per_step"])
+        self._earlier_seconds = state["seconds"]
+
+    def training(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
+        """Note one step; every so many steps, write their mean."""
+        self._pending.append((loss, norm, lr))
+        self.steps = step + 1
+        if len(self._pending) == self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the pending steps as one row.
+
+        Raises:
+            Diverged: one of them had a loss or gradient that is not finite.
+        """
+        if not self._pending:
+            return
+        losses = torch.stack([loss for loss, _, _ in self._pending]).tolist()
+        norms = torch.stack([norm for _, norm, _ in self._pending]).tolist()
+        first = self.steps - len(losses)
+        for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            for name, value in (("loss", loss), ("gradient norm", norm)):
+                if not math.isfinite(value):
+                    raise Diverged(first + offset, f"{name} was {value} at step {first + offset}")
+        now = time.perf_counter()
+        self._seconds_per_step.append((now - self._mark) / len(losses))
+        self._losses += losses
+        self.emit(
+            {
+                "step": self.steps,
+                "tokens": self.steps * self._tokens_per_step,
+                "loss": statistics.fmean(losses),
+                "lr": self._pending[-1][2],
+                "grad_norm": statistics.fmean(norms),
+                "seconds": self.seconds,
+            }
+        )
+        self._pending.clear()
+        self._mark = time.perf_counter()
+
+    def validation(self, step: int, loss: float) -> None:
+        """Write a validation loss.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        self.flush()
+        if not math.isfinite(loss):
+            raise Diverged(step, f"validation loss was {loss} at step {step}")
+        if step == 0:
+            self.initial_val_loss = loss
+        self.emit(
+            {
+                "step": step,
+                "tokens": step * self._tokens_per_step,
+                "val_loss": loss,
+                "seconds": self.seconds,
+            }
+        )
+        self._mark = time.perf_counter()
+
+    def final_train_loss(self) -> float:
+        """Mean training loss over the last tenth of the steps."""
+        return statistics.fmean(self._losses[-max(1, self._total // 10) :])
+
+    def step_ms(self) -> float:
+        """Median over rows of milliseconds per step; validation is not counted."""
+        return 1e3 * statistics.median(self._seconds_per_step or [0.0])

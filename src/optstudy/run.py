@@ -1,0 +1,189 @@
+"""One run in memory: data, model, optimizer, and one step over them."""
+
+import hashlib
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optstudy import schedule, tokens
+from optstudy.batches import Batches, IntArray, Stream
+from optstudy.build import build_optimizer
+from optstudy.config import RunConfig
+from optstudy.errors import UserError
+from optstudy.loss import language_model_loss
+from optstudy.model import Transformer, parameter_count
+
+
+def choose_device(config: RunConfig, device: str) -> torch.device:
+    """Resolve ``auto``: a GPU where there is one, but the CPU for models too small to fill it."""
+    if device == "auto":
+        small = parameter_count(config.model) < 1_000_000
+        device = "cuda" if torch.cuda.is_available() and not small else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: 'cuda' was asked for and torch sees no CUDA device; use 'cpu' or 'auto'")
+    elif device not in ("cpu", "cuda"):
+        raise UserError(f"device: input should be 'auto', 'cpu' or 'cuda', not {device!r}")
+    return torch.device(device)
+
+
+class Run:
+    """One run in memory: data, model, optimizer and the loop over them."""
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        torch.set_num_threads(config.training.threads)
+        torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
+        torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
+        self.config = config
+        self.device = device
+        data, training = config.data, config.training
+        text = tokens.prepare(data.corpus, data.tokenizer)
+        if text.vocab_size > config.model.vocab_size:
+            raise UserError(
+                f"model.vocab_size: {data.tokenizer} has {text.vocab_size} pieces, "
+                f"and the model only {config.model.vocab_size} rows; raise it"
+            )
+        self.batches = Batches(text.train, data.sequence_length, training.batch_size, config.seed)
+        self.held_out = _sequences(text.validation, data.sequence_length, config.validation.sequences)
+        dtype = torch.float64 if training.precision == "float64" else torch.float32
+        self.model = Transformer(config.model, config.seed).to(device, dtype)
+        self.optimizer = build_optimizer(self.model, config)
+        points = config.validation.points
+        self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later steps depend on; batches are a function of the step alone."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "cpu_rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["cpu_rng"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+
+    def step(self, step: int) -> tuple[Tensor, Tensor, float]:
+        """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate."""
+        share = schedule.factor(self.config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share
+        batch = self.batches[step]
+        z = self.config.training.z_loss
+        loss, norm = self._gradient(batch, lambda rows: self._loss(batch[rows], z)[0])
+        self.optimizer.step()
+        interval = self.config.training.hessian_interval
+        if hasattr(self.optimizer, "update_hessian") and step % interval == interval - 1:
+            self._refresh_hessian(batch, step)
+        return loss, norm, self.config.optimizer.lr * share
+
+    def _gradient(self, batch: IntArray, loss_of: Callable[[slice], Tensor]) -> tuple[Tensor, Tensor]:
+        """Set the clipped gradient of ``loss_of(rows)``, micro-batches averaged; return loss and norm."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
+            with self._autocast():
+                loss = loss_of(rows)
+            weight = len(batch[rows]) / len(batch)
+            (loss * weight).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() * weight
+        clip_norm = self.config.training.clip_norm
+        limit = float("inf") if clip_norm is None else clip_norm
+        return total, torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _refresh_hessian(self, batch: IntArray, step: int) -> None:
+        """Give Sophia the gradient at labels drawn from the model (Liu et al. 2023, Algorithm 2)."""
+        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        uniform_BT = torch.rand(len(batch), batch.shape[1] - 1, generator=generator).to(self.device)
+
+        def sampled_loss(rows: slice) -> Tensor:
+            h_ND = self._hidden(torch.from_numpy(batch[rows]).to(self.device))
+            with torch.no_grad():
+                cdf_NV = self.model.head(h_ND).float().softmax(-1).cumsum(-1)
+                at_N1 = uniform_BT[rows].flatten()[:, None] * cdf_NV[:, -1:]
+                y_N = torch.searchsorted(cdf_NV, at_N1).flatten().clamp_max(cdf_NV.shape[1] - 1)
+            return language_model_loss(h_ND, self.model.head.weight, y_N)[0]
+
+        self._gradient(batch, sampled_loss)
+        self.optimizer.update_hessian()  # type: ignore[attr-defined]
+
+    def _hidden(self, x_BT: Tensor) -> Tensor:
+        """Hidden states that have a target, shape ND with N = B (T - 1)."""
+        h_ND: Tensor = self.model(x_BT)[:, :-1].flatten(0, 1)
+        return h_ND
+
+    def _loss(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
+        """Training loss and cross-entropy of sequences BT; each has T - 1 targets."""
+        x_BT = torch.from_numpy(batch).to(self.device, non_blocking=True)
+        return language_model_loss(self._hidden(x_BT), self.model.head.weight, x_BT[:, 1:].flatten(), z)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean cross-entropy over the held-out sequences, nats per token, without z-loss."""
+        size = self.config.training.micro_batch_size or self.config.training.batch_size
+        total = torch.zeros((), device=self.device, dtype=torch.float64)
+        with self._autocast():
+            for start in range(0, len(self.held_out), size):
+                part = self.held_out[start : start + size]
+                total += self._loss(part, 0.0)[1].double() * len(part)
+        return float(total) / len(self.held_out)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.training.precision == "bfloat16"
+        )
+
+    def weights_sha256(self) -> str:
+        """Hash of all parameters, in order: equal hashes mean bitwise equal weights."""
+        digest = hashlib.sha256()
+        for parameter in self.model.parameters():
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def footprint(self) -> dict[str, float]:
+        """Peak memory, parameters and bytes of optimizer state per parameter."""
+        params = sum(p.numel() for p in self.model.parameters())
+        state_bytes = sum(
+            value.numel() * value.element_size()
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        )
+        if self.device.type == "cuda":
+            peak_mb = torch.cuda.max_memory_allocated(self.device) / 2**20
+        else:
+            unit = 2**20 if sys.platform == "darwin" else 2**10
+            peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        return {
+            "peak_memory_mb": peak_mb,
+            "params": params,
+            "state_bytes_per_param": state_bytes / params,
+        }
+
+
+def _micro_batches(batch_size: int, micro_batch_size: int | None) -> Iterator[slice]:
+    size = micro_batch_size or batch_size
+    for start in range(0, batch_size, size):
+        yield slice(start, min(start + size, batch_size))
+
+
+def _sequences(stream: Stream, length: int, count: int) -> IntArray:
+    """Cut the first ``count`` sequences, without overlap, from a token stream: int64, shape (count, T)."""
+    if len(stream) < count * length:
+        raise UserError(
+            f"validation.sequences: the validation split has {len(stream)} tokens, "
+            f"enough for {len(stream) // length} sequences of {length}, not {count}"
+        )
+    return np.asarray(stream[: count * length]).reshape(count, length).astype(np.int64)

@@ -1,0 +1,113 @@
+"""A run that is killed and resumed ends as if it had never stopped."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from optstudy import checkpoint
+from optstudy.record import read_result
+from optstudy.train import train
+from tests.configs import folder_of, losses, tiny_on
+
+WORKER = """
+import sys
+from pathlib import Path
+from optstudy.train import Preempted, train
+try:
+    train(Path(sys.argv[1]), device="cpu", checkpoint_minutes=float(sys.argv[2]))
+except Preempted:
+    sys.exit(75)
+"""
+
+
+def start(folder, checkpoint_minutes):
+    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(checkpoint_minutes)])
+
+
+def wait_for_rows(folder, count, worker):
+    while len(losses(folder)) < count and worker.poll() is None:
+        time.sleep(0.005)
+
+
+def run_and_kill(corpus, tmp_path, kills, steps, generator):
+    config = tiny_on(corpus, **{"training.steps": steps, "optimizer.weight_decay": 0.1})
+    undisturbed = folder_of(config, tmp_path / "undisturbed")
+    expected = train(undisturbed, device="cpu")
+    killed = folder_of(config, tmp_path / "killed")
+    done = 0
+    while read_result(killed) is None:
+        worker = start(killed, 0)
+        if done < kills:
+            before = len(losses(killed))
+            wait_for_rows(killed, before + 1, worker)
+            time.sleep(generator.uniform(0, 0.1))
+            worker.send_signal(signal.SIGKILL)
+            done += 1
+        worker.wait()
+    assert done == kills
+    assert read_result(killed)["weights_sha256"] == expected["weights_sha256"]
+    assert losses(killed) == losses(undisturbed)
+    assert not (killed / "checkpoints").exists()
+
+
+def test_killed_at_random_moments_a_run_ends_bitwise_as_undisturbed(corpus_slice, tmp_path):
+    run_and_kill(corpus_slice, tmp_path, kills=3, steps=400, generator=random.Random(0))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_killed_fifty_times_a_run_ends_bitwise_as_undisturbed(corpus_slice, tmp_path):
+    seed = int.from_bytes(os.urandom(4))
+    print("seed", seed)  # noqa: T201
+    run_and_kill(corpus_slice, tmp_path, kills=50, steps=12_000, generator=random.Random(seed))
+
+
+@pytest.mark.parametrize("asked_by", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_stop_a_run_leaves_a_checkpoint_and_says_it_can_be_resumed(corpus_slice, tmp_path, asked_by):
+    config = tiny_on(corpus_slice, **{"training.steps": 3000})
+    folder = folder_of(config, tmp_path)
+    worker = start(folder, 60)
+    wait_for_rows(folder, 3, worker)
+    worker.send_signal(asked_by)
+    assert worker.wait() == 75 and read_result(folder) is None
+    state = checkpoint.load(folder, torch.device("cpu"))
+    assert 0 < state["log"]["steps"] < 3000
+
+
+def state(value):
+    return {"tensor": torch.full((1000,), float(value)), "pending": [(torch.tensor(1.5), 2.0)], "name": "x"}
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    checkpoint.save(tmp_path, 1, state(1))
+    newest = checkpoint.save(tmp_path, 2, state(2))
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    with pytest.warns(UserWarning, match="is damaged; falling back"):
+        loaded = checkpoint.load(tmp_path, torch.device("cpu"))
+    assert torch.equal(loaded["tensor"], state(1)["tensor"])
+
+
+def test_only_the_last_two_are_kept_and_leftovers_removed(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".step-half").write_bytes(b"half a checkpoint")
+    paths = [checkpoint.save(tmp_path, step, state(step)) for step in (5, 50, 500)]
+    assert sorted((tmp_path / "checkpoints").iterdir()) == sorted(paths[1:])
+    assert checkpoint.load(tmp_path, torch.device("cpu"))["tensor"][0] == 500
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert checkpoint.load(tmp_path, torch.device("cpu")) is None
+
+
+def test_nothing_is_unpickled(tmp_path):
+    checkpoint.save(tmp_path, 1, {"path": tmp_path})
+    with pytest.raises(Exception, match="weights_only"):
+        checkpoint.load(tmp_path, torch.device("cpu"))

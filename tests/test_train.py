@@ -1,0 +1,114 @@
+"""A run: a config in, a folder out. On a slice of the real corpus."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from optstudy.record import read_metrics
+from optstudy.run import Run
+from optstudy.train import train
+from tests.configs import folder_of, losses, tiny_on
+
+
+@pytest.fixture
+def config(corpus_slice):
+    return partial(tiny_on, corpus_slice)
+
+
+def test_a_run_learns_and_says_how_it_went(config, tmp_path):
+    run = config(**{"training.steps": 60, "model.d_model": 16})
+    folder = folder_of(run, tmp_path)
+    result = train(folder)
+    assert result == json.loads((folder / "result.json").read_text())
+    assert (result["id"], result["state"], result["reason"], result["step"]) == (run.id, "done", None, 60)
+    assert result["tokens"] == 60 * 4 * 16
+    assert result["params"] == 2 * 2048 * 16 + 2 * (12 * 16 * 16 + 4 * 16) + 16
+    assert result["state_bytes_per_param"] == pytest.approx(8, rel=0.01)
+    assert result["initial_val_loss"] == pytest.approx(math.log(2048) + 0.5, abs=0.3)
+    assert result["val_loss"] < result["initial_val_loss"] - 0.3
+    rows = read_metrics(folder)
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == sorted(set(steps)) and steps[-1] == 60
+    validations = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row}
+    assert list(validations) == [0, 30, 60] and validations[60] == result["val_loss"]
+
+
+def test_a_finished_run_is_never_run_again(config, tmp_path):
+    folder = folder_of(config(), tmp_path)
+    first = train(folder)
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    assert train(folder) == first and (folder / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_the_same_config_gives_the_same_losses_bit_for_bit(config, tmp_path):
+    first, second = (folder_of(config(), tmp_path / parent) for parent in ("a", "b"))
+    assert train(first)["weights_sha256"] == train(second)["weights_sha256"]
+    assert losses(first) == losses(second)
+
+
+def test_a_diverged_run_is_a_result_with_step_and_reason(config, tmp_path):
+    run = config(
+        **{"optimizer.name": "sgdw", "optimizer.lr": 1e30, "training.clip_norm": None, "model.qk_norm": False}
+    )
+    folder = folder_of(run, tmp_path)
+    result = train(folder)
+    assert result["state"] == "diverged" and result["val_loss"] is None
+    assert "step" in result["reason"] and 0 < result["step"] < 20
+    assert "NaN" not in (folder / "result.json").read_text() + (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("name", "micro"), [("adam", 1), ("adam", 3), ("sophia", 3)])
+def test_the_micro_batch_size_changes_nothing_but_rounding(config, name, micro):
+    settings = {"optimizer.name": name, "training.precision": "float64"}
+    if name == "sophia":
+        settings["training.hessian_interval"] = 2
+    whole = Run(config(**settings), torch.device("cpu"))
+    parts = Run(config(**settings, **{"training.micro_batch_size": micro}), torch.device("cpu"))
+    for step in range(5):
+        loss, norm, _ = whole.step(step)
+        other_loss, other_norm, _ = parts.step(step)
+        torch.testing.assert_close(other_loss.double(), loss.double(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(other_norm, norm, rtol=1e-12, atol=0)
+    for (name, a), (_, b) in zip(whole.model.named_parameters(), parts.model.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_sophia_s_hessian_is_that_of_labels_drawn_from_the_model(config):
+    """From h = 0 one refresh leaves (1 - beta2) g^2, g the gradient at the drawn labels."""
+    run = Run(config(**{"optimizer.name": "sophia", "training.hessian_interval": 2}), torch.device("cpu"))
+    seen = []
+    original = run.optimizer.update_hessian
+    run.optimizer.update_hessian = lambda: (seen.append(run.model.head.weight.grad.clone()), original())
+    for step in range(4):
+        run.step(step)
+        assert len(seen) == (step + 1) // 2
+        if step == 1:
+            beta2 = run.optimizer.param_groups[0]["betas"][1]
+            h = run.optimizer.state[run.model.head.weight]["h"]
+            torch.testing.assert_close(h, (1 - beta2) * seen[0].square())
+    x = torch.from_numpy(run.batches[1])
+    true_labels, _ = run._loss(run.batches[1], 0.0)
+    run.optimizer.zero_grad()
+    true_labels.backward()
+    assert not torch.allclose(run.model.head.weight.grad, seen[0]) and x.shape == (4, 16)
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor", "lion", "signum", "sgdw"])
+def test_every_optimizer_sees_gradients_of_norm_at_most_one(config, name):
+    run = Run(config(**{"optimizer.name": name}), torch.device("cpu"))
+    norms = []
+    run.model.head.weight.register_hook(lambda gradient: gradient * 100)
+    run.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(sum(p.grad.square().sum() for p in run.model.parameters()).sqrt().item())
+    )
+    _, norm, _ = run.step(0)
+    assert norm > 1.5 and norms == [pytest.approx(1.0, abs=1e-5)]
+
+
+def test_the_validation_loss_leaves_the_z_loss_out(config):
+    plain, with_z = (Run(config(**{"training.z_loss": z}), torch.device("cpu")) for z in (0.0, 1.0))
+    assert plain.validation_loss() == with_z.validation_loss()
+    assert with_z.step(0)[0] > plain.step(0)[0] + 10
