@@ -26,16 +26,24 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-for name, target in {
-    "demo": "studies:demo",
-    "run": "studies:run",
-    "status": "studies:status",
-    "report": "studies:report",
-    "show": "studies:show",
-    "studies": "studies:studies",
-    "train": "training:train",
-}.items():
-    app.command(f"optstudy.commands.{target}", name=name)
+data = App(name="data", help="Prepare and inspect corpora and token files.")
+app.command(data)
+
+for parent, name, target in (
+    (app, "demo", "studies:demo"),
+    (app, "run", "studies:run"),
+    (app, "status", "studies:status"),
+    (app, "report", "studies:report"),
+    (app, "show", "studies:show"),
+    (app, "studies", "studies:studies"),
+    (app, "train", "training:train"),
+    (data, "prepare", "data:prepare"),
+    (data, "list", "data:list_"),
+    (data, "verify", "data:verify"),
+    (data, "info", "data:info"),
+    (data, "show", "data:show"),
+):
+    parent.command(f"optstudy.commands.{target}", name=name)
 
 
 def main() -> None:

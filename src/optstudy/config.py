@@ -44,6 +44,8 @@ class Data(Strict):
     """Hash of the cleaned text; filled in by :func:`optstudy.text.fingerprint`."""
     tokenizer: str
     """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``."""
+    tokens: Count | None = None
+    """Tokens of the train split to use, from its start; null: all."""
     sequence_length: Annotated[int, Field(ge=2)]
     """Tokens per sequence; the loss has one target fewer."""
 

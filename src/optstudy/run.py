@@ -42,7 +42,7 @@ class Run:
         self.config = config
         self.device = device
         data, training = config.data, config.training
-        text = tokens.prepare(data.corpus, data.tokenizer)
+        text = tokens.prepare(data.corpus, data.tokenizer, tokens=data.tokens)
         if text.vocab_size > config.model.vocab_size:
             raise UserError(
                 f"model.vocab_size: {data.tokenizer} has {text.vocab_size} pieces, "

@@ -24,7 +24,12 @@ def _small(d_model: int, n_layers: int, pieces: int, length: int, batch: int, st
 def _paper(width: int, n_layers: int, steps: int, micro_batch: int) -> dict[str, Any]:
     """Appendix B and the released configs: C4, T5 pieces padded to 32,128, batches of 256 x 512 tokens."""
     return {
-        "data": {"corpus": "c4", "tokenizer": "t5", "sequence_length": 512},
+        "data": {
+            "corpus": "c4",
+            "tokenizer": "t5",
+            "tokens": steps * 256 * 512,
+            "sequence_length": 512,
+        },
         "model": {
             "vocab_size": 32_128,
             "d_model": width,
