@@ -52,7 +52,8 @@ def some_articles() -> list[str]:
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own."""
-    monkeypatch.setenv("OPTSTUDY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("OPTSTUDY_CACHE", str(folder))
+    return folder

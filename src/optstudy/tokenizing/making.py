@@ -8,6 +8,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -117,8 +118,10 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
             _collect(pending, headers)
             show(headers)
     count = max(at_least, _shortest(headers, wanted))
-    for surplus in range(count, number):
-        (work.home / name(work.split, surplus)).unlink()
+    listed = {name(work.split, i) for i in range(count)}
+    for surplus in work.home.glob(f"{work.split}-*"):
+        if surplus.name not in listed:
+            surplus.unlink()
     return [headers[i] for i in range(count)]
 
 
@@ -187,11 +190,8 @@ class _Reader:
 
 def write_shard(block: _Block) -> Header:
     """Encode a block and write its shard; runs in a worker process."""
-    parent = multiprocessing.parent_process()
     encoder = _encoder(block.work.tokenizer_file)
     tokens, ends = encoder.encode(block.documents)
-    if parent is not None and not parent.is_alive():
-        os._exit(1)  # whoever took over makes it
     return shards.write(
         block.path,
         tokens,
@@ -233,6 +233,15 @@ def _pool(jobs: int) -> Iterator[Executor]:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tokenizer.serial()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: the pool itself would leave it waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Here(Executor):
