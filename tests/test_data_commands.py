@@ -1,0 +1,85 @@
+"""``optstudy data`` through the real command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_lines
+
+
+class Data:
+    """Runs ``optstudy data`` on a small corpus with a cache of its own."""
+
+    def __init__(self, folder: Path, articles: list[str]) -> None:
+        self.corpus = f"path:{write_lines(folder / 'corpus.jsonl', articles)}"
+        self.cache = folder / "cache"
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        environment = os.environ | {"OPTSTUDY_CACHE": str(self.cache), "COLUMNS": "200"}
+        command = [str(Path(sys.executable).with_name("optstudy")), "data", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        if code:
+            assert done.stderr.count("\n") == 1
+            return done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, some_articles: list[str]) -> Data:
+    made = Data(tmp_path_factory.mktemp("data"), some_articles)
+    out = made("prepare", made.corpus, "--tokenizer", "bpe-600", "--jobs", "2")
+    assert "train: " in out
+    assert "38 documents (0 empty ones left out), the whole split, shards: 1" in out
+    return made
+
+
+def test_list_shows_corpora_and_what_is_prepared(data: Data) -> None:
+    out = data("list")
+    for name in ("enwik8", "c4", "wikitext-103", "fineweb", "ODC-BY", "corpus-jsonl-bpe-600-"):
+        assert name in out
+
+
+def test_info_says_what_a_set_holds(data: Data) -> None:
+    out = data("info", "corpus-jsonl")
+    assert f"{data.corpus} (fingerprint" in out
+    assert "600 ids" in out
+    assert "38 documents" in out
+
+
+def test_show_decodes_sequences_of_the_corpus(data: Data, some_articles: list[str]) -> None:
+    out = data("show", "corpus-jsonl", "--sequences", "2", "--sequence-length", "32")
+    assert out.count(" of ") >= 2
+    line = out.splitlines()[1].strip()
+    assert any(line.split("<|endoftext|>")[0][1:60] in article for article in some_articles)
+
+
+def test_verify_finds_damage_and_prepare_mends_it(data: Data) -> None:
+    assert "good" in data("verify")
+    shard = next((data.cache / "tokens").rglob("train-*"))
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-1000] + b"\x02\x02" + good[-998:])
+    message = data("verify", code=2)
+    assert f"optstudy data prepare {data.corpus} --tokenizer bpe-600" in message
+    data("prepare", data.corpus, "--tokenizer", "bpe-600", "--jobs", "1")
+    assert shard.read_bytes() == good
+    assert "good" in data("verify", "corpus-jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("prepare", "enwik9"), "did you mean 'enwik8'"),
+        (("prepare", "c4", "--tokens", "lots"), "--tokens must be a whole number such as 3e9, not 'lots'"),
+        (("prepare", "path:/nowhere"), "/nowhere: No such file"),
+        (("info", "enwik8"), "no token set 'enwik8'"),
+        (("prepare", "CORPUS", "--jobs", "0"), "at least 1"),
+    ],
+)
+def test_mistake_is_one_line(data: Data, arguments: tuple[str, ...], words: str) -> None:
+    assert words in data(*(data.corpus if a == "CORPUS" else a for a in arguments), code=2)
