@@ -106,6 +106,12 @@ def test_rise_is_log_linear_between_grid_points() -> None:
         assert rise.value == pytest.approx(0.7 * abs(math.log10(factor)), abs=1e-9)
 
 
+def test_a_summary_tells_what_a_third_and_three_times_the_setting_cost() -> None:
+    found = stats.summarise([shaped(lambda x: 5 + abs(x + 2.5) ** 3 + 0.1 * x)])[0]
+    assert found.lower == stats.rise_at(found.curve, 1 / 3) != stats.rise_at(found.curve, 1 / 2)
+    assert found.higher == stats.rise_at(found.curve, 3)
+
+
 def test_rise_off_the_grid_is_unknown_not_extrapolated() -> None:
     found = shaped(lambda x: 5 + abs(x + 1))
     assert stats.rise_at(found, 3) is None
@@ -139,7 +145,7 @@ def test_an_interval_of_one_setting_is_students() -> None:
 
 
 def test_seed_variance_is_pooled_over_the_window_without_diverged_runs() -> None:
-    found = curve({1e-3: [5.0, 5.2], 1e-2: [5.6, 5.9, 6.0], 3e-2: [7.0, None], 1.0: [5.7, 8.0]})
+    found = curve({1e-3: [5.0, 5.2], 1e-2: [5.6, 5.9, 6.0], 3e-3: [7.0, None], 1.0: [5.7, 8.0]})
     pooled, degrees = stats.pooled_variance(found)
     near = [np.array([5.0, 5.2]), np.array([5.6, 5.9, 6.0])]
     assert degrees == 3
@@ -215,7 +221,8 @@ def test_an_axis_with_a_zero_or_words_is_not_logarithmic_and_uses_the_whole_grid
 
 
 def test_curves_are_listed_best_first_and_those_that_never_trained_last() -> None:
-    dead = curve({1e-3: [None], 1e-2: [None]}, "lion")
+    rows = [sweeps.row("lion", lr, None, initial_val_loss=4.0) for lr in (1e-3, 1e-2)]
+    (dead,) = curves.group(rows, {row.id: "lion" for row in rows}, "optimizer.lr")
     names = [s.label for s in stats.summarise([dead, curve({1e-3: [5.5]}), curve({1e-3: [5.1]}, "sgdw")])]
     assert names == ["sgdw", "adam", "lion"]
 
