@@ -113,6 +113,14 @@ def test_a_run_that_came_to_diverge_is_counted() -> None:
     assert group.loss.value == pytest.approx((sweeps.INITIAL - 5.0) / 2)
 
 
+def test_a_folder_without_finished_runs_is_the_users_mistake(tmp_path: Path) -> None:
+    full = record(tmp_path / "a", [sweeps.row()])
+    (tmp_path / "empty").mkdir()
+    for other in ("empty", "absent"):
+        with pytest.raises(UserError, match=f"{other}: no finished runs"):
+            report.compare(full, tmp_path / other)
+
+
 def test_one_pair_has_no_interval_and_several_have_students() -> None:
     assert paired([0.1]).half_width is None
     assert paired([0.1, 0.3]).half_width == pytest.approx(12.7062 * 0.1, rel=1e-4)
@@ -172,6 +180,11 @@ def test_another_sites_name_does_not_reach_the_loopback_server() -> None:
 def test_the_server_listens_on_loopback_only_unless_asked() -> None:
     with make_server(lambda: [small()]) as server:
         assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_taken_port_is_the_users_mistake() -> None:
+    with make_server(lambda: [small()]) as server, pytest.raises(UserError, match="choose another --port"):
+        report.serve(lambda: [small()], "127.0.0.1", server.server_address[1], lambda address: None)
 
 
 def test_several_studies_are_served_with_an_index() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from optstudy import stats
+from optstudy.errors import UserError
 from optstudy.record import write_atomically
 from optstudy.report import style
 from optstudy.report.page import render
@@ -92,7 +93,11 @@ class Comparison:
 
 
 def compare(before: Path, after: Path) -> Comparison:
-    """Compare the finished runs of two runs folders."""
+    """Compare the finished runs of two runs folders.
+
+    Raises:
+        UserError: a folder is not there or holds no finished run.
+    """
     return compare_rows(_rows(before), _rows(after), str(before), str(after))
 
 
@@ -174,7 +179,10 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def _rows(runs: Path) -> list[Row]:
-    return read_rows(runs, sorted(path.name for path in runs.iterdir() if path.is_dir()))
+    names = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    if not (rows := read_rows(runs, names)):
+        raise UserError(f"{runs}: no finished runs there; name a runs folder, such as the one of --runs")
+    return rows
 
 
 def _keys(rows: Iterable[Row]) -> frozenset[str]:

@@ -126,8 +126,17 @@ def serve(load: Load, host: str, port: int, ready: Callable[[str], None]) -> Non
         load: reads the studies again; called at each request.
         host: address to listen on; other machines reach it only if this is not loopback.
         port: 0 for a free one.
+
+    Raises:
+        UserError: the port is taken or the address is not this machine's.
     """
-    with make_server(load, host, port) as server:
+    try:
+        made = make_server(load, host, port)
+    except OSError as error:
+        raise UserError(
+            f"cannot serve on {host}, port {port}: {error.strerror}; choose another --port"
+        ) from None
+    with made as server:
         address, bound = server.server_address[:2]
         ready(f"http://{address!s}:{bound}/")
         try:
