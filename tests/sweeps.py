@@ -4,7 +4,8 @@ import hashlib
 import math
 from typing import Any
 
-from optstudy.report import Sweep
+from optstudy import curves
+from optstudy.report import Place, Sweep
 from optstudy.table import Row
 
 INITIAL = 8.3
@@ -75,13 +76,16 @@ def sweep(seeds: int = 3, points: int = 7, **changes: Any) -> Sweep:
                 row(name, lr, loss_at(name, lr, seed), seed, state_bytes_per_param=state, step_ms=ms)
                 for seed in range(seeds)
             ]
+    rows, labels = changes.pop("rows", rows), changes.pop("labels", None)
+    x = changes.get("x", "optimizer.lr")
+    found = curves.placed(rows, labels or {r.id: r.optimizer for r in rows}, x)
     values: dict[str, Any] = {
         "name": "paper/fig1",
         "title": "Five optimizers over the learning rate",
         "asks": "How do the optimizers compare at their best, and how much does the learning rate matter?",
         "scale": "pico",
         "rows": rows,
-        "labels": {r.id: r.optimizer for r in rows},
+        "places": [Place(row.id, label, setting) for row, label, setting in found],
         "command": "optstudy run paper/fig1 --scale pico",
     }
     return Sweep(**{**values, **changes})

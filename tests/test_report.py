@@ -246,7 +246,9 @@ def hostile() -> report.Sweep:
     """Five curves in which every text that can come from a file is hostile."""
     rows = []
     for k, lr in enumerate((1e-3, 1e-2, 1e-1)):
-        row = sweeps.row(HOSTILE, lr, 5.0 + k if k < 2 else None, id=f"{HOSTILE}{k}", reason=HOSTILE)
+        row = sweeps.row(
+            HOSTILE, lr, 5.0 + k if k < 2 else None, id=f"{HOSTILE.replace('/', '_')}{k}", reason=HOSTILE
+        )
         for branch in ("data", "model", "training", "schedule"):
             row.config[branch][HOSTILE] = f"{HOSTILE}{k}"
         row.config["data"].update(corpus=HOSTILE, fingerprint=HOSTILE, tokenizer=HOSTILE)
@@ -263,11 +265,8 @@ def hostile() -> report.Sweep:
 def test_a_page_of_hostile_names_has_the_same_elements_and_the_names_as_text(tmp_path: Path) -> None:
     sweep = hostile()
     folder = tmp_path / "runs"
-    for row in sweep.rows:
-        object.__setattr__(row, "id", row.id.replace("/", "_"))
-    labels = {row.id: HOSTILE for row in sweep.rows}
     effective = {"effective_lr": {HOSTILE: {HOSTILE: 1.0}}}
-    sweep = with_runs(dataclasses.replace(sweep, labels=labels), folder, **effective)
+    sweep = with_runs(sweep, folder, **effective)
     (folder / sweep.rows[0].id / "env.json").write_text(json.dumps({HOSTILE: HOSTILE}))
     text = page.page(sweep)
     elements = Elements(text)
@@ -462,6 +461,36 @@ def test_panels_are_compared_within_themselves() -> None:
     assert found.sentence.startswith("150m / Adam")
     assert any(text.startswith("300m / Adam") for text in found.rest)
     assert not any("300m" in text for text in found.rest if text.startswith("Behind"))
+
+
+def test_a_run_lies_on_every_curve_that_shares_it_and_panels_have_their_own_axes(tmp_path: Path) -> None:
+    shared, other = sweeps.row(lr=1e-3, loss=5.0), sweeps.row(lr=1e-2, loss=5.2)
+    places = [
+        report.Place(shared.id, "decay / adam", 0.0),
+        report.Place(other.id, "decay / adam", 0.1),
+        report.Place(shared.id, "warm-up / adam", 0.1),
+        report.Place(other.id, "warm-up / adam", 0.5),
+    ]
+    axes = {"decay": "optimizer.weight_decay", "warm-up": "schedule.warmup"}
+    sweep = report.Sweep("paper/fig7", "Other settings", [shared, other], places, axes=axes)
+    assert [[point.x for point in curve.points] for curve in sweep.curves] == [[0.0, 0.1], [0.1, 0.5]]
+    assert sweep.plots == [("decay", False), ("warm-up", False)]
+    found = answer(sweep)
+    assert "at weight decay 0 has" in found.sentence and "at warm-up, share of the steps 0.1" in found.rest[0]
+    data = Elements(page.page(sweep)).data
+    assert [panel["axis"] for panel in data["panels"]] == ["weight decay", "warm-up, share of the steps"]
+    assert [point[3] for curve in data["curves"] for point in curve["points"]] == [[0], [1], [0], [1]]
+    texts = [
+        n.text for n in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert {"weight decay", "warm-up, share of the steps"} <= set(texts)
+    assert columns(sweep)[2].heading == "Best setting"
+
+
+def test_a_place_of_a_run_that_has_not_ended_is_left_out() -> None:
+    row = sweeps.row(loss=5.0)
+    places = [report.Place(row.id, "adam", 1e-3), report.Place("absent", "lion", 1e-3)]
+    assert [curve.label for curve in report.Sweep("s", "t", [row], places).curves] == ["adam"]
 
 
 def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:

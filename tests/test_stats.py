@@ -18,11 +18,16 @@ from tests import sweeps
 HALF_DECADES = [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1]
 
 
+def of(rows: list[Row], x: str = "optimizer.lr") -> list[Curve]:
+    log = True if x == "optimizer.lr" else None
+    return curves.group(curves.placed(rows, {row.id: row.optimizer for row in rows}, x), log)
+
+
 def curve(points: dict[float, Sequence[float | None]], name: str = "adam") -> Curve:
     rows = [
         sweeps.row(name, lr, loss, seed) for lr, losses in points.items() for seed, loss in enumerate(losses)
     ]
-    return curves.group(rows, {row.id: name for row in rows}, "optimizer.lr")[0]
+    return of(rows)[0]
 
 
 def shaped(loss: Callable[[float], float], lrs: Sequence[float] = HALF_DECADES) -> Curve:
@@ -94,7 +99,7 @@ def test_zero_is_a_natural_end_of_an_axis_and_no_edge() -> None:
     rows = [sweeps.row(lr=1e-3 * (k + 1), loss=5 + 0.1 * k) for k in range(3)]
     for k, row in enumerate(rows):
         row.config["optimizer"]["weight_decay"] = k / 10
-    found = curves.group(rows, {row.id: "adam" for row in rows}, "optimizer.weight_decay")[0]
+    found = of(rows, "optimizer.weight_decay")[0]
     assert (found.log, found.best.x, found.edge) == (False, 0.0, None)
 
 
@@ -212,7 +217,7 @@ def test_an_axis_with_a_zero_or_words_is_not_logarithmic_and_uses_the_whole_grid
     rows = [sweeps.row(lr=k + 1.0, loss=loss) for k, loss in enumerate((5.5, 5.0, 5.3))]
     for row, precision in zip(rows, ("float64", "float32", "bfloat16"), strict=True):
         row.config["training"]["precision"] = precision
-    found = curves.group(rows, {row.id: "adam" for row in rows}, "training.precision")[0]
+    found = of(rows, "training.precision")[0]
     assert [point.x for point in found.points] == ["bfloat16", "float32", "float64"]
     summary = stats.summarise([found])[0]
     assert summary.sensitivity is not None
@@ -222,7 +227,7 @@ def test_an_axis_with_a_zero_or_words_is_not_logarithmic_and_uses_the_whole_grid
 
 def test_curves_are_listed_best_first_and_those_that_never_trained_last() -> None:
     rows = [sweeps.row("lion", lr, None, initial_val_loss=4.0) for lr in (1e-3, 1e-2)]
-    (dead,) = curves.group(rows, {row.id: "lion" for row in rows}, "optimizer.lr")
+    (dead,) = of(rows)
     names = [s.label for s in stats.summarise([dead, curve({1e-3: [5.5]}), curve({1e-3: [5.1]}, "sgdw")])]
     assert names == ["sgdw", "adam", "lion"]
 
@@ -230,13 +235,13 @@ def test_curves_are_listed_best_first_and_those_that_never_trained_last() -> Non
 def test_an_axis_that_a_run_does_not_have_is_the_users_mistake() -> None:
     row: Row = sweeps.row()
     with pytest.raises(UserError, match=r"optimizer\.options\.eps"):
-        curves.group([row], {row.id: "adam"}, "optimizer.options.eps")
+        of([row], "optimizer.options.eps")
 
 
 def test_state_and_step_time_are_medians_over_the_curve() -> None:
     rows = [
         dataclasses.replace(sweeps.row(lr=10.0**-k), step_ms=ms) for k, ms in enumerate((30.0, 31.0, 500.0))
     ]
-    found = stats.summarise(curves.group(rows, {row.id: "adam" for row in rows}, "optimizer.lr"))[0]
+    found = stats.summarise(of(rows))[0]
     assert found.step_ms == 31.0
     assert stats.median([1.0, 2.0, 4.0, 9.0]) == 3.0

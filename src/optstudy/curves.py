@@ -68,38 +68,52 @@ class Curve:
 def is_log(values: Iterable[Any]) -> bool:
     """Whether an axis is logarithmic: positive numbers that span a decade or more."""
     numbers = list(values)
-    if not all(isinstance(x, (int, float)) and not isinstance(x, bool) and x > 0 for x in numbers):
-        return False
-    return bool(numbers) and max(numbers) >= 10 * min(numbers)
+    return positive(numbers) and max(numbers) >= 10 * min(numbers)
 
 
-def group(rows: Iterable[Row], labels: Mapping[str, str], x: str, log: bool | None = None) -> list[Curve]:
-    """Curves of runs: by label, in the order of their first run, and by setting.
+def positive(values: Iterable[Any]) -> bool:
+    """Whether there are values, and all are positive numbers."""
+    found = list(values)
+    return bool(found) and all(isinstance(x, (int, float)) and type(x) is not bool and x > 0 for x in found)
 
-    Args:
-        rows: finished runs.
-        labels: the curve of each run's id.
-        x: dotted config key of the setting.
-        log: logarithmic axis; by default decided by :func:`is_log`, always for a learning rate.
+
+Placed = tuple[Row, str, Any]
+"""A run, the label of its curve, and its setting."""
+
+
+def placed(rows: Iterable[Row], labels: Mapping[str, str], x: str) -> list[Placed]:
+    """Put runs where their configs say: on the curve of their id, at the value of the dotted key ``x``.
 
     Raises:
         UserError: a run's config has no ``x``.
     """
-    groups: dict[str, dict[Any, list[Row]]] = {}
+    result = []
     for row in rows:
         try:
-            setting = row.value(x)
+            result.append((row, labels[row.id], row.value(x)))
         except (KeyError, TypeError, IndexError, ValueError):
             raise UserError(f"run {row.id} has no {x!r} in its config, which the figure's axis is") from None
-        setting = setting if isinstance(setting, (int, float)) else str(setting)
-        groups.setdefault(labels[row.id], {}).setdefault(setting, []).append(row)
-    settings = sorted({s for group in groups.values() for s in group}, key=_order)
+    return result
+
+
+def group(runs: Iterable[Placed], log: bool | None = None) -> list[Curve]:
+    """Curves in the order of their first run.
+
+    Args:
+        runs: finished runs with curve and setting.
+        log: whether the axis is logarithmic; by default what :func:`is_log` says of the settings.
+    """
+    groups: dict[str, dict[Any, list[Row]]] = {}
+    for row, label, x in runs:
+        setting = x if isinstance(x, (int, float)) else str(x)
+        groups.setdefault(label, {}).setdefault(setting, []).append(row)
+    settings = sorted({s for found in groups.values() for s in found}, key=_order)
     if log is None:
-        log = is_log(settings) or (x.endswith("lr") and all(_order(s) > (0, 0.0, "") for s in settings))
+        log = is_log(settings)
     position = {s: math.log10(s) if log else float(rank) for rank, s in enumerate(settings)}
     result = []
-    for label, group in groups.items():
-        ordered = sorted(group.items(), key=lambda item: position[item[0]])
+    for label, found in groups.items():
+        ordered = sorted(found.items(), key=lambda item: position[item[0]])
         points = tuple(Point(s, position[s], tuple(sorted(rs, key=_by_seed))) for s, rs in ordered)
         result.append(Curve(label, points, log))
     return result

@@ -4,13 +4,14 @@ from optstudy.report.comparison import Comparison, compare, show_comparison, wri
 from optstudy.report.files import DEFAULT_FORMATS, FORMATS, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
-from optstudy.report.sweep import Sweep
+from optstudy.report.sweep import Place, Sweep
 from optstudy.report.terminal import lines, plain, show, table
 
 __all__ = [
     "DEFAULT_FORMATS",
     "FORMATS",
     "Comparison",
+    "Place",
     "Sweep",
     "compare",
     "lines",

@@ -33,14 +33,15 @@ def answer(sweep: Sweep) -> Answer:
         return Answer(text, (), (), tuple(warnings(sweep)))
     sentence = f"{claim(sweep, best)}."
     if best.curve.log:
-        sentence += f" A {sweep.axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
+        axis = sweep.axis(best.label)
+        sentence += f" A {axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
     rest = [*compare(first), *(f"{claim(sweep, group[0])}." for group in panels)]
     return Answer(sentence, tuple(_facts(sweep, best)), tuple(rest), tuple(warnings(sweep)))
 
 
 def claim(sweep: Sweep, best: Summary) -> str:
     """Which curve has the lowest loss, where, and how sure that is."""
-    where = f"{style.full_name(best.label)} at {sweep.axis} {style.number(best.setting)}"
+    where = f"{style.full_name(best.label)} at {sweep.axis(best.label)} {style.number(best.setting)}"
     loss = style.nats(best.best.value, best.best.half_width)
     return f"{where} has the lowest validation loss: {loss} nats ({uncertainty(best)})"
 
@@ -91,7 +92,7 @@ def warnings(sweep: Sweep) -> list[str]:
         names = [style.full_name(s.label) for s in sweep.summaries if s.curve.edge == side]
         if names:
             found.append(
-                f"Optimum at the edge of the grid: {side} {sweep.axis} tried for {_and(names)}. "
+                f"Optimum at the edge of the grid: {side} {sweep.axis_of_all} tried for {_and(names)}. "
                 "The true best may lie beyond; widen the grid."
             )
     never = [style.full_name(s.label) for s in sweep.summaries if not s.curve.trained]
@@ -108,7 +109,7 @@ def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
     edge = (
         f"the {best.curve.edge} tried" if best.curve.edge else f"of {len(best.curve.points)} settings tried"
     )
-    yield f"At {sweep.axis}", style.number(best.setting), edge
+    yield f"At {sweep.axis(best.label)}", style.number(best.setting), edge
     if not best.curve.log:
         return
     for heading, estimate in (("If 3× too low", best.lower), ("If 3× too high", best.higher)):

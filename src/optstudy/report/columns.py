@@ -1,5 +1,6 @@
 """The columns of the summary table, once for the terminal, the page, Markdown and LaTeX."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,8 +31,8 @@ class Column:
 def columns(sweep: Sweep) -> list[Column]:
     """The table, in the order of ``sweep.summaries``."""
     reference = sweep.reference
-    window = sweep.summaries[0].window
-    log = sweep.summaries[0].curve.log
+    window = min(summary.window for summary in sweep.summaries)
+    log = math.isfinite(window)
     made: list[Column] = []
 
     def add(
@@ -39,18 +40,19 @@ def columns(sweep: Sweep) -> list[Column]:
         heading: str,
         about: str,
         cell: Callable[[Summary], str],
-        note: Callable[[Summary], str] = lambda s: "",
+        note: Callable[[Summary], str] = _nothing,
         **layout: bool,
     ) -> None:
         cells, notes = tuple(map(cell, sweep.summaries)), tuple(map(note, sweep.summaries))
         made.append(Column(short, heading, about, cells, notes, **layout))
 
-    curve = "optimizer" if sweep.x.startswith("optimizer.") else "curve"
+    curve = "curve" if sweep.kind == "map" else "optimizer"
     add(curve, curve.capitalize(), "", lambda s: style.full_name(s.label), text=True)
     about = f"validation cross-entropy, nats per token, mean over seeds with a {stats.LEVEL:.0%} t interval"
     add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
-    short = "best lr" if sweep.x == "optimizer.lr" else f"best {sweep.x.rpartition('.')[2]}"
-    add(short, f"Best {sweep.axis}", f"of {_grid(sweep)}", _setting, _edge)
+    axis = sweep.axis_of_all
+    short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"
+    add(short, f"Best {axis}", f"of {_grid(sweep)}", _setting, _edge)
     if log:
         about = "nats above the best at a third of the best setting, interpolated"
         add("÷3", "3× too low", about, lambda s: _rise(s.lower), extra=True)
@@ -62,7 +64,7 @@ def columns(sweep: Sweep) -> list[Column]:
     short, heading = (
         (f"sens. ±{window:g}", f"Sensitivity, ±{window:g}\u00a0dec.") if log else ("sens.", "Sensitivity")
     )
-    add(short, heading, about, lambda s: _estimate(s.sensitivity), extra=True)
+    add(short, heading, about, lambda s: _estimate(s.sensitivity), _whole if log else _nothing, extra=True)
     if log:
         about = f"decades within {stats.MARGIN:g} nats of the best; ≥ where the grid ends first"
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
@@ -93,6 +95,14 @@ def _setting(summary: Summary) -> str:
 
 def _edge(summary: Summary) -> str:
     return "edge of the grid" if summary.curve.edge else ""
+
+
+def _whole(summary: Summary) -> str:
+    return "" if summary.curve.log else "whole grid"
+
+
+def _nothing(summary: Summary) -> str:
+    return ""
 
 
 def _seeds(summary: Summary) -> str:

@@ -70,34 +70,44 @@ def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
 
 def _panels(figure: Any, sweep: Sweep) -> None:
     slots = style.slots(curve.label for curve in sweep.curves)
-    log = sweep.curves[0].log
-    figure.set_size_inches(7.2 if log else 4.2, 2.6 * len(sweep.panels) + 0.5)
-    axes = figure.subplots(len(sweep.panels), 2 if log else 1, sharey=True, squeeze=False)
     low, high = loss_range(sweep.curves)
     lost = [curve for curve in sweep.curves if any(_lost(point, high) for point in curve.points)]
     names = list(dict.fromkeys(style.name(curve.label) for curve in lost))
     strip = {name: high + (high - low) * STRIP * (k + 1) for k, name in enumerate(names)}
     ceiling = high + (high - low) * STRIP * (len(names) + 1) if names else high
-    for row, panel in zip(axes, sweep.panels, strict=True):
-        curves = [curve for curve in sweep.curves if style.panel(curve.label) == panel]
-        for axis, aligned in zip(row, (False, True), strict=False):
-            for curve in reversed(curves):
-                above = strip.get(style.name(curve.label), high)
-                _curve(axis, curve, slots[curve.label], high, above, aligned)
-            axis.axhspan(high, ceiling, color="#fdf1e7", lw=0, zorder=0)
-            axis.set_ylim(low, ceiling)
-            axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= high])
-            if log:
-                axis.set_xscale("log")
-            else:
-                _categories(axis, curves)
-            axis.set_xlabel(style.drawn(f"{sweep.axis}, relative to each best" if aligned else sweep.axis))
-        row[0].set_ylabel("validation loss, nats")
-        row[0].set_title(style.drawn(panel), loc="left", fontsize=9)
-        if names:
+    for axis, (panel, aligned) in zip(_grid(figure, sweep.plots), sweep.plots, strict=True):
+        curves = [curve for curve in sweep.curves if sweep.panel(curve.label) == panel]
+        for curve in reversed(curves):
+            above = strip.get(style.name(curve.label), high)
+            _curve(axis, curve, slots[curve.label], high, above, aligned)
+        axis.axhspan(high, ceiling, color="#fdf1e7", lw=0, zorder=0)
+        axis.set_ylim(low, ceiling)
+        axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= high])
+        if curves[0].log:
+            axis.set_xscale("log")
+        else:
+            _categories(axis, curves)
+        name = sweep.axis(curves[0].label)
+        axis.set_xlabel(style.drawn(f"{name}, relative to each best" if aligned else name))
+        if not aligned:
+            axis.set_title(style.drawn(panel), loc="left", fontsize=9)
+        if names and axis.get_subplotspec().is_first_col():
             spot = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 7, "color": "#9a3d00"}
-            row[0].annotate("diverged", (0.01, (high + ceiling) / 2), **spot)
+            axis.annotate("diverged", (0.01, (high + ceiling) / 2), **spot)
     _legend(figure, sweep, slots)
+
+
+def _grid(figure: Any, plots: Sequence[tuple[str, bool]]) -> list[Any]:
+    """Axes for all plots on one loss axis: pairs side by side, else up to three in a row as in the paper."""
+    columns = 2 if any(aligned for _, aligned in plots) else min(3, len(plots))
+    rows = -(-len(plots) // columns)
+    figure.set_size_inches(2.6 * columns + 2.0 if columns < 3 else 8.6, 2.6 * rows + 0.5)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for row in axes:
+        row[0].set_ylabel("validation loss, nats")
+    for unused in axes.flat[len(plots) :]:
+        unused.set_axis_off()
+    return list(axes.flat[: len(plots)])
 
 
 def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:

@@ -51,7 +51,7 @@ def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = No
         title=sweep.title,
         scale=sweep.scale,
         asks=sweep.asks,
-        axis=sweep.axis,
+        axis=sweep.axis_of_all,
         budget=budget(sweep),
         answer=answer(sweep) if sweep.rows else EMPTY,
         columns=made,
@@ -159,7 +159,7 @@ def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 def _chips(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
-    named = {style.name(curve.label): slots[curve.label] for curve in sweep.curves}
+    named = {sweep.name_of(curve.label): slots[curve.label] for curve in sweep.curves}
     return [{"name": name, "slot": slot} for name, slot in named.items()]
 
 

@@ -25,12 +25,10 @@ def payload(sweep: Sweep) -> dict[str, Any]:
     flat = [dict(flatten(row.config)) for row in sweep.rows]
     keys = _varying(flat)
     return {
-        "axis": sweep.axis,
-        "log": any(curve.log for curve in sweep.curves),
-        "panels": sweep.panels,
+        "panels": [_panel(sweep, panel) for panel in sweep.panels],
         "colours": style.COLOURS,
         "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
-        "curves": [_curve(curve, slots[curve.label], sweep.panels, index) for curve in sweep.curves],
+        "curves": [_curve(curve, slots[curve.label], sweep, index) for curve in sweep.curves],
         "keys": keys,
         "runs": [
             [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, [f.get(k) for k in keys]]
@@ -79,11 +77,17 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and _finite(row.get("tokens"))]
 
 
-def _curve(curve: Curve, slot: int, panels: Sequence[str], index: Mapping[str, int]) -> dict[str, Any]:
+def _panel(sweep: Sweep, panel: str) -> dict[str, Any]:
+    curve = next(curve for curve in sweep.curves if sweep.panel(curve.label) == panel)
+    aligned = [both for name, both in sweep.plots if name == panel]
+    return {"name": panel, "axis": sweep.axis(curve.label), "log": curve.log, "plots": aligned}
+
+
+def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
     return {
         "label": curve.label,
-        "name": style.name(curve.label),
-        "panel": panels.index(style.panel(curve.label)),
+        "name": sweep.name_of(curve.label),
+        "panel": sweep.panels.index(sweep.panel(curve.label)),
         "slot": slot,
         "best": curve.points.index(curve.best),
         "points": [

@@ -6,9 +6,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from optstudy import curves, stats
+from optstudy import stats
+from optstudy.curves import Curve, Placed, group, positive
 from optstudy.report import style
 from optstudy.table import Row
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's place on a figure."""
+
+    run: str
+    """Its id."""
+    curve: str
+    """Its curve; ``PANEL / CURVE`` puts it in a panel, ``PANEL / ROW / COLUMN`` in a map."""
+    x: Any
+    """Its setting on the horizontal axis."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +33,17 @@ class Sweep:
     title: str
     rows: Sequence[Row]
     """Finished runs."""
-    labels: Mapping[str, str]
-    """The curve of each run's id; ``PANEL / CURVE`` puts it in a panel, ``PANEL / ROW / COLUMN`` in a map."""
+    places: Sequence[Place]
+    """Where on the figure each run lies; a run may lie on several curves."""
     scale: str = ""
     asks: str = ""
     """The question, a sentence."""
     kind: str = "sweep"
     """``sweep``, ``map``, or ``effective``: effective learning rates over the best run."""
     x: str = "optimizer.lr"
-    """Config key of the axis."""
+    """Config key of the axis, or a name for it."""
+    axes: Mapping[str, str] = field(default_factory=dict)
+    """The same for a panel whose axis is another."""
     missing: int = 0
     """Runs of the study that have no result yet."""
     runs: Path | None = None
@@ -39,32 +54,62 @@ class Sweep:
     """Verdicts: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
 
     @cached_property
-    def curves(self) -> list[curves.Curve]:
-        """One curve per label."""
-        return curves.group(self.rows, self.labels, self.x)
+    def curves(self) -> list[Curve]:
+        """One curve per label, panel by panel."""
+        rows = {row.id: row for row in self.rows}
+        panels: dict[str, list[Placed]] = {}
+        for place in self.places:
+            if place.run in rows:
+                panels.setdefault(self.panel(place.curve), []).append((rows[place.run], place.curve, place.x))
+        return [curve for panel, runs in panels.items() for curve in group(runs, self._log(panel, runs))]
 
     @cached_property
     def summaries(self) -> list[stats.Summary]:
         """One summary per curve, by panel, the best of each first."""
-        order = {panel: k for k, panel in enumerate(self.panels)} if self.kind == "sweep" else {}
-        return sorted(stats.summarise(self.curves), key=lambda s: order.get(style.panel(s.label), 0))
+        order = {panel: k for k, panel in enumerate(self.panels)}
+        return sorted(stats.summarise(self.curves), key=lambda s: order[self.panel(s.label)])
 
     @cached_property
     def groups(self) -> list[list[stats.Summary]]:
         """The summaries that are compared with each other: those of one panel, or all of a map."""
-        if self.kind == "map":
-            return [self.summaries]
-        return [[s for s in self.summaries if style.panel(s.label) == panel] for panel in self.panels]
+        return [[s for s in self.summaries if self.panel(s.label) == panel] for panel in self.panels]
 
     @cached_property
     def panels(self) -> list[str]:
-        """Panels in order; one empty name where there are none."""
-        return list(dict.fromkeys(style.panel(curve.label) for curve in self.curves))
+        """Panels in order; one empty name where there are none, and in a map."""
+        return list(dict.fromkeys(self.panel(curve.label) for curve in self.curves))
+
+    def panel(self, label: str) -> str:
+        """The panel of a curve."""
+        return "" if self.kind == "map" else style.panel(label)
+
+    def name_of(self, label: str) -> str:
+        """The curve's name without its panel, as the paper writes it."""
+        return style.full_name(label) if self.kind == "map" else style.name(label)
+
+    def key(self, label: str) -> str:
+        """The key of the axis that a curve lies along."""
+        return self.axes.get(self.panel(label), self.x)
+
+    def axis(self, label: str) -> str:
+        """What the axis that a curve lies along is called."""
+        return style.axis(self.key(label))
 
     @property
-    def axis(self) -> str:
-        """What the axis is called."""
-        return style.axis(self.x)
+    def plots(self) -> list[tuple[str, bool]]:
+        """Panel of each plot and whether it is aligned at each best: learning rates are drawn both ways."""
+        both = {p: self.axes.get(p, self.x).endswith(".lr") for p in self.panels}
+        return [(panel, aligned) for panel in self.panels for aligned in (False, True)[: 1 + both[panel]]]
+
+    @property
+    def axis_of_all(self) -> str:
+        """What the axis is called; ``setting`` where panels differ."""
+        names = {self.axis(curve.label) for curve in self.curves}
+        return names.pop() if len(names) == 1 else "setting"
+
+    def _log(self, panel: str, runs: Sequence[Placed]) -> bool | None:
+        key = self.axes.get(panel, self.x)
+        return True if key.endswith(".lr") and positive(x for _, _, x in runs) else None
 
     @property
     def reference(self) -> stats.Summary | None:

@@ -8,7 +8,8 @@ const $ = (id) => document.getElementById(id);
 const RUN = { id: 0, seed: 1, loss: 2, state: 3, reason: 4, step: 5, values: 6 };
 const POINT = { x: 0, at: 1, mean: 2, runs: 3 };
 const owner = new Map();
-D.curves.forEach((c, k) => c.points.forEach((p, j) => p[POINT.runs].forEach((r) => owner.set(r, [k, j]))));
+D.curves.forEach((c, k) => c.points.forEach((p, j) => p[POINT.runs].forEach((r) => owner.has(r) || owner.set(r, [k, j]))));
+const axisOf = (curve) => D.panels[curve.panel].axis;
 const colour = (slot) => D.colours[slot % D.colours.length];
 
 function node(tag, attributes, parent, text) {
@@ -122,9 +123,9 @@ function line(tag, text) {
 }
 
 function describe(hit) {
-  const run = D.runs[hit.run], [k, j] = owner.get(hit.run), curve = D.curves[k], point = curve.points[j];
+  const run = D.runs[hit.run], { curve, point } = hit;
   const lines = [
-    line("strong", `${curve.name}, ${D.axis} ${point[POINT.x]}`),
+    line("strong", `${curve.name}, ${axisOf(curve)} ${point[POINT.x]}`),
     line("div", run[RUN.state] === "diverged" ? `diverged at step ${run[RUN.step]}: ${run[RUN.reason] ?? "no reason recorded"}` : `validation loss ${run[RUN.loss].toFixed(4)} nats`),
     line("div", `seed ${run[RUN.seed]}, run ${run[RUN.id]}`),
   ];
@@ -149,7 +150,7 @@ function lossRange() {
 }
 
 function sweepChart(box, panel, aligned) {
-  const curves = D.curves.filter((c) => c.panel === panel);
+  const { name, axis, log } = D.panels[panel], curves = D.curves.filter((c) => c.panel === panel);
   const shift = (c) => (aligned ? c.points[c.best][POINT.at] : 0);
   const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - shift(c)));
   const pad = 0.05 * (Math.max(...places) - Math.min(...places)) || 0.5;
@@ -157,15 +158,15 @@ function sweepChart(box, panel, aligned) {
   const lost = (r) => D.runs[r][RUN.state] === "diverged" || D.runs[r][RUN.loss] > range[1];
   const losers = curves.filter((c) => !hidden.has(c.label) && c.points.some((p) => p[POINT.runs].some(lost)));
   const row = new Map(losers.map((c, k) => [c, k % 10]));
-  const names = new Map(D.curves.flatMap((c) => c.points.map((p) => [p[POINT.at], p[POINT.x]])));
+  const names = new Map(curves.flatMap((c) => c.points.map((p) => [p[POINT.at], p[POINT.x]])));
   const x = [Math.min(...places) - pad, Math.max(...places) + pad];
   const a = axes(box, {
-    title: [D.panels[panel], aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
-    label: `Validation loss against ${D.axis}${aligned ? ", aligned at each best" : ""}`,
+    title: [name, !log ? "" : aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
+    label: `Validation loss against ${axis}${aligned ? ", aligned at each best" : ""}`,
     x, y: range, strip: Math.min(losers.length, 10),
-    xticks: (room) => (D.log ? logTicks(x, room, aligned ? factor : power) : [...names].sort((p, q) => p[0] - q[0])),
+    xticks: (room) => (log ? logTicks(x, room, aligned ? factor : power) : [...names].sort((p, q) => p[0] - q[0])),
     yticks: (room) => linearTicks(range, room),
-    xlabel: aligned ? `${D.axis}, relative to each best` : D.axis, ylabel: "validation loss, nats",
+    xlabel: aligned ? `${axis}, relative to each best` : axis, ylabel: "validation loss, nats",
     bands: aligned ? [[-Math.log10(3), Math.log10(3)]] : [],
   });
   for (const c of [...curves].reverse()) {
@@ -183,7 +184,7 @@ function sweepChart(box, panel, aligned) {
         const y = off ? a.strip(row.get(c)) : a.sy(D.runs[r][RUN.loss]);
         if (off) crosses += D.runs[r][RUN.state] === "diverged" ? `M${px - 2.5} ${y - 2.5}l5 5m0 -5l-5 5` : `M${px - 2.5} ${y + 2}l2.5 -4l2.5 4`;
         else dots += `M${px} ${y}h0`;
-        a.hits.push({ x: px, y, run: r });
+        a.hits.push({ x: px, y, run: r, curve: c, point: p });
       }
     }
     node("path", { d: dots, stroke: ink, class: "dots" }, a.plot);
@@ -211,13 +212,14 @@ function drawTraining() {
     const a = axes(box, { title: "", label: "Loss against tokens", height: 340, x, y, xlabel: "tokens", ylabel: "loss, nats",
       xticks: (room) => linearTicks(x, Math.min(room, 8)).map(([at]) => [at, thousands(at)]), yticks: (room) => linearTicks(y, room) });
     for (const r of runs) {
-      const ink = colour(D.curves[owner.get(r)[0]].slot), dash = clicked.has(r) ? "5 3" : "none";
+      const [k, j] = owner.get(r), curve = D.curves[k], point = curve.points[j];
+      const ink = colour(curve.slot), dash = clicked.has(r) ? "5 3" : "none";
       const place = ([t, l]) => [a.sx(t), a.sy(l)];
       node("path", { d: path((D.series[r].loss ?? []).map(place)), stroke: ink, class: "line faint" }, a.plot);
       const points = (D.series[r].val_loss ?? []).map(place);
       node("path", { d: path(points), stroke: ink, class: "line", "stroke-dasharray": dash }, a.plot);
-      node("path", { d: points.map(([px, py]) => outline(D.curves[owner.get(r)[0]].slot, px, py, 3.5)).join(""), fill: ink }, a.plot);
-      points.forEach(([px, py]) => a.hits.push({ x: px, y: py, run: r }));
+      node("path", { d: points.map(([px, py]) => outline(curve.slot, px, py, 3.5)).join(""), fill: ink }, a.plot);
+      points.forEach(([px, py]) => a.hits.push({ x: px, y: py, run: r, curve, point }));
     }
     hover(a, describe);
   } else box.append(line("p", "No training curve is recorded for this choice."));
@@ -227,7 +229,7 @@ function drawTraining() {
 
 function drawEffective(parent, run) {
   const rows = D.series[run].effective, [k, j] = owner.get(run);
-  parent.append(line("h3", `${D.curves[k].name}, ${D.axis} ${D.curves[k].points[j][POINT.x]}`));
+  parent.append(line("h3", `${D.curves[k].name}, ${axisOf(D.curves[k])} ${D.curves[k].points[j][POINT.x]}`));
   const grid = parent.appendChild(line("div", ""));
   grid.className = "charts";
   const log = (v) => Math.log10(Math.max(v, 1e-300));
@@ -246,7 +248,7 @@ function drawAll() {
   const box = $("figure");
   if (box) {
     box.replaceChildren();
-    const charts = D.panels.flatMap((_, panel) => (D.log ? [false, true] : [false]).map((aligned) => [box.appendChild(line("div", "")), panel, aligned]));
+    const charts = D.panels.flatMap(({ plots }, panel) => plots.map((aligned) => [box.appendChild(line("div", "")), panel, aligned]));
     charts.forEach(([inner, panel, aligned]) => sweepChart(inner, panel, aligned));
   }
   drawTraining();
