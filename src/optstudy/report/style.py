@@ -137,8 +137,8 @@ def _luminance(colour: str) -> float:
 
 
 def axis(key: str) -> str:
-    """What the axis of a config key is called."""
-    return AXES.get(key, key)
+    """What the axis of a config key, or of a study's own ``$name``, is called."""
+    return AXES.get(key, key.rpartition(".")[2].removeprefix("$").replace("_", " "))
 
 
 def number(x: Any) -> str:

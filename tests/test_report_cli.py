@@ -1,0 +1,70 @@
+"""``optstudy report`` and ``compare`` as they are called."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from optstudy import cli, study
+from optstudy.session import Session
+from tests import sweeps
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with a result for all runs of the demo but the last."""
+    folder = tmp_path_factory.mktemp("runs")
+    points = Session(study.load("demo"), "pico", folder).plan.points
+    for point in points[:-1]:
+        loss = sweeps.loss_at(point.curve, float(point.x), 0)
+        row = sweeps.row(loss=loss)
+        result = {name: getattr(row, name) for name in type(row).__dataclass_fields__ if name != "config"}
+        (folder / point.id).mkdir()
+        (folder / point.id / "config.json").write_text(json.dumps(point.config.model_dump(mode="json")))
+        (folder / point.id / "result.json").write_text(json.dumps({**result, "id": point.id, "format": 1}))
+    return folder
+
+
+def test_report_prints_the_table_and_writes_the_formats_asked_for(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = ["--format", "html", "--format", "pdf", "--format", "md"]
+    assert cli.run(["report", "demo", "--runs", str(runs), "--out", str(tmp_path), *formats]) == 0
+    said = capsys.readouterr().out
+    assert "Adam at learning rate" in said and "1 of 25 runs have no result yet" in said
+    written = [Path(line.removeprefix("wrote ")) for line in said.splitlines() if line.startswith("wrote ")]
+    assert [path.name for path in written] == ["index.html", "figure.pdf", "table.md"]
+    assert all(path.is_file() for path in written)
+
+
+def test_report_of_a_folder_of_studies_is_an_index(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["report", "paper", "--runs", str(runs), "--out", str(tmp_path)]) == 0
+    index = tmp_path / "paper" / "pico" / "index.html"
+    assert str(index) in capsys.readouterr().out
+    assert "Adam at learning rate" in index.read_text()
+    assert (index.parent / "paper-fig1" / "index.html").is_file()
+
+
+def test_report_without_runs_or_with_an_unknown_format_or_study_is_the_users_mistake(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        (["demo", "--runs", str(tmp_path / "none")], "no run has ended"),
+        (["demo", "--runs", str(runs), "--out", str(tmp_path), "--format", "pfd"], "did you mean 'pdf'"),
+        (["papr", "--runs", str(runs)], "unknown study 'papr'"),
+    ):
+        assert cli.run(["report", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert message in said and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_of_a_folder_with_itself_finds_no_change(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["compare", str(runs), str(runs), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("24 pairs: the loss changed by +0.0000") and "is equal in 24" in said
+    assert (tmp_path / "index.html").is_file()
