@@ -123,6 +123,16 @@ def test_one_seed_is_said_to_give_no_interval() -> None:
     assert "±" not in found.sentence
 
 
+def test_an_interval_that_rests_on_the_seeds_of_other_settings_says_so() -> None:
+    rows = [sweeps.row(lr=1e-3, loss=5.0)] + [
+        sweeps.row(lr=3e-3, loss=5.2 + s / 10, seed=s) for s in range(3)
+    ]
+    assert (
+        "(95% interval from the seeds of nearby settings, one seed here)"
+        in answer(sweeps.sweep(rows=rows)).sentence
+    )
+
+
 def test_curves_within_the_noise_are_said_to_be_indistinguishable() -> None:
     rows = [
         sweeps.row("adam", lr, 5.0 + noise, seed)

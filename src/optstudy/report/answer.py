@@ -35,7 +35,7 @@ def answer(sweep: Sweep) -> Answer:
     if best.curve.log:
         axis = sweep.axis(best.label)
         sentence += f" A {axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
-    rest = [*compare(first), *(f"{claim(sweep, group[0])}." for group in panels)]
+    rest = [*compare(first), *(f"{claim(sweep, group[0])}." for group in panels if group[0].curve.trained)]
     return Answer(sentence, tuple(_facts(sweep, best)), tuple(rest), tuple(warnings(sweep)))
 
 
@@ -72,7 +72,9 @@ def uncertainty(summary: Summary) -> str:
     """Where the interval of the best loss comes from."""
     if summary.best.half_width is None:
         return "one seed: no interval"
-    return f"{stats.LEVEL:.0%} interval, {summary.seeds} seed{'s' * (summary.seeds != 1)}"
+    if summary.seeds == 1:
+        return f"{stats.LEVEL:.0%} interval from the seeds of nearby settings, one seed here"
+    return f"{stats.LEVEL:.0%} interval, {summary.seeds} seeds"
 
 
 def cost(estimate: Estimate | None) -> str:

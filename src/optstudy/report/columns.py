@@ -48,7 +48,10 @@ def columns(sweep: Sweep) -> list[Column]:
 
     curve = "curve" if sweep.kind == "map" else "optimizer"
     add(curve, curve.capitalize(), "", lambda s: style.full_name(s.label), text=True)
-    about = f"validation cross-entropy, nats per token, mean over seeds with a {stats.LEVEL:.0%} t interval"
+    about = (
+        f"validation cross-entropy, nats per token, mean over seeds; ± {stats.LEVEL:.0%} t interval, "
+        "seed variance pooled over settings near the best; that the best was chosen is not in it"
+    )
     add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
     axis = sweep.axis_of_all
     short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"

@@ -114,7 +114,7 @@ def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
     from matplotlib.lines import Line2D
 
     names = {style.name(curve.label): slots[curve.label] for curve in sweep.curves}
-    handles = [Line2D([], [], **style.look(slot)) for slot in names.values()]
+    handles = [Line2D([], [], **style.look(slot, 3.4)) for slot in names.values()]
     legend = figure.legend(
         handles, [" " * len(n) for n in names], loc="outside lower center", ncols=min(len(names), 5)
     )
@@ -123,7 +123,7 @@ def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
 
 
 def _curve(axis: Any, curve: Curve, slot: int, top: float, strip: float, aligned: bool) -> None:
-    look = style.look(slot, 2.6)
+    look = style.look(slot, 3.0)
     colour = look["color"]
     shift = curve.best.position if aligned else 0.0
     place = [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]

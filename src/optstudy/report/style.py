@@ -107,11 +107,13 @@ def slots(labels: Iterable[str]) -> Mapping[str, int]:
     return {label: taken[n] for label, n in own.items()}
 
 
-def look(slot: int, size: float = 3.0) -> dict[str, Any]:
+def look(slot: int, size: float) -> dict[str, Any]:
     """Colour and marker of a place in the palette, for matplotlib, which scales outlines to equal extent."""
-    outline = [(x, -y) for x, y in MARKERS[slot % len(MARKERS)]]
+    corners = MARKERS[slot % len(MARKERS)]
+    outline = [(x, -y) for x, y in (*corners, corners[0])]
     extent = max(abs(part) for corner in outline for part in corner)
-    return {"color": COLOURS[slot % len(COLOURS)], "marker": outline, "markersize": 2 * size * extent}
+    drawn = {"marker": outline, "markersize": 2 * size * extent, "markeredgewidth": 0}
+    return {"color": COLOURS[slot % len(COLOURS)], **drawn}
 
 
 def drawn(text: str) -> str:
