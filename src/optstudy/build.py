@@ -3,10 +3,10 @@
 What a trainer does with it, whatever its name:
 
 1. At every step it sets ``group["lr"] = group["peak_lr"] * share`` for each group, share in [0, 1].
-2. If the optimizer has a method ``update_hessian``, then after the parameter step of each ``step`` (counted
-   from 0) with ``step % training.hessian_interval == training.hessian_interval - 1`` it draws labels from the
-   model's own output on the batch of that step, takes the gradient of their mean cross-entropy (micro-batches
-   averaged, no z-loss), clips it like any gradient, and calls that method.
+2. If the optimizer has a method ``update_hessian``, then after the parameter step of each ``step`` (from 0)
+   with ``step % training.hessian_interval == training.hessian_interval - 1`` it draws labels from the
+   model's own output on that step's batch, takes the gradient of their mean cross-entropy (micro-batches
+   averaged, no z-loss), clips it like any gradient, and calls the method.
 """
 
 import importlib
@@ -22,6 +22,7 @@ from optstudy.errors import UserError
 from optstudy.optim import Together
 from optstudy.optimizers import ROLES, check_freeze, spec_of
 from optstudy.roles import options_of, param_groups
+from optstudy.signature import signature
 
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
@@ -73,7 +74,8 @@ def _construct(target: str, groups: list[dict[str, Any]], config: RunConfig) -> 
     if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
         raise UserError(f"optimizer {target!r} is no torch.optim.Optimizer")
     decay = config.optimizer.weight_decay / config.optimizer.lr
-    takes = inspect.signature(cls).parameters
+    known = signature(target)
+    takes = known.names if known else inspect.signature(cls).parameters
     if "weight_decay" in takes:
         groups = [{"weight_decay": decay, **group} for group in groups]
     elif decay:

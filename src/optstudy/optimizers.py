@@ -10,9 +10,9 @@ from optstudy.signature import Signature, outside, signature
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES)
 RULES = (*ROLES, "matrix", "rest")
-"""What options can be set for: a role, ``matrix`` (the last four roles), ``rest`` (what no other rule takes)."""
+"""What options can be set for: a role, ``matrix`` (the last four), ``rest`` (what no other rule takes)."""
 
-OF_THE_CONFIG = ("params", "lr", "weight_decay", "maximize")
+OF_THE_CONFIG = ("self", "params", "lr", "weight_decay", "maximize")
 """Arguments of optimizers that are no options: the config says them, or nobody should."""
 
 PAPER = "Zhao et al. 2025 (arXiv 2407.07972)"
@@ -27,7 +27,7 @@ class Spec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """The paper's values, where they are not the class's own defaults."""
     roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Options per role, over ``options``; ``lr``: a peak of its own; ``train: false``: left as initialised."""
+    """Options per role, over ``options``; ``lr``: a peak of its own; ``train: false``: not trained."""
     source: str = PAPER
 
 
@@ -124,7 +124,7 @@ def spec_of(name: str) -> Spec:
     if "." in name:
         return Spec(name, source=name)
     raise UserError(
-        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} (or the import path of a torch.optim.Optimizer)"
+        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} (or give the import path of a class)"
     )
 
 
@@ -186,12 +186,13 @@ def _without(options: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _check_rule(name: str, rule: str, own: Mapping[str, Any], known: Signature | None, spec: Spec) -> None:
-    for key, ok, wanted in (
-        ("lr", lambda v: not outside(v, "(0, inf)"), "a number above 0"),
-        ("train", lambda v: isinstance(v, bool), "true or false"),
-        ("name", lambda v: isinstance(v, str), "the name of an optimizer"),
-    ):
-        if key in own and not ok(own[key]):
+    wrong = {
+        "lr": outside(own.get("lr", 1.0), "(0, inf)"),
+        "train": "" if isinstance(own.get("train", True), bool) else "true or false",
+        "name": "" if isinstance(own.get("name", ""), str) else "the name of an optimizer",
+    }
+    for key, wanted in wrong.items():
+        if wanted:
             raise UserError(f"{key} of role {rule!r} must be {wanted}, not {own[key]!r}")
     if "name" not in own:
         _check(

@@ -1,7 +1,7 @@
 """The role that each parameter plays, told by what modules are, never by what they are called.
 
-Embeddings and norms are known by their class. A linear map says what it is for in an attribute ``role``, as in
-this project's model; for Hugging Face models the class of the module that uses it tells: :data:`USES`.
+Embeddings and norms are known by their class. A linear map says what it is for in an attribute ``role``, as
+in this project's model; for Hugging Face models the class of the module that uses it tells: :data:`USES`.
 """
 
 import re
@@ -82,7 +82,7 @@ def _play(model: nn.Module) -> tuple[list[Played], list[str]]:
 
 
 def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module, nn.Module, str]]:
-    """Yield name, parameter, its module, that module's parent and attribute there; tied ones more than once."""
+    """Yield name, parameter, its module, that module's parent and attribute there; tied ones repeatedly."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in modules.items():
         parent, _, attribute = path.rpartition(".")
@@ -115,8 +115,8 @@ def param_groups(model: nn.Module, rules: Mapping[str, Mapping[str, Any]]) -> li
     neither. ``train: false`` leaves parameters out. Each group carries the ``role`` it was made for.
 
     Raises:
-        UserError: an unknown rule; a rule for ``head`` where the head is tied; a granularity that the layout of
-            a weight makes wrong.
+        UserError: an unknown rule; a rule for ``head`` where the head is tied; a granularity that the layout
+            of a weight makes wrong.
     """
     for rule in rules:
         if rule not in RULES:
@@ -144,7 +144,7 @@ def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str
 
 
 def _fitting(one: Played, kind: str) -> str:
-    """Return the granularity that means for this weight what ``kind`` means; a lone q, k or v is no split-3."""
+    """Return what ``kind`` comes to for this weight: a matrix of q, k or v alone is not split in three."""
     splits = re.fullmatch(r"split-\d+", kind)
     if kind == "split-3" and one.role == "qkv" and not one.fused:
         return "tensor"

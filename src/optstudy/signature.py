@@ -4,7 +4,7 @@ import ast
 import importlib.util
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,16 @@ def signature(target: str) -> Signature | None:
     if found is None:
         return None
     module, definition = found
-    limits: dict[str, str] = {}
+    inherited = _inherited(module, definition) or Signature((), {}, {}, open_ended=False)
+    limits = inherited.limits
     function: ast.FunctionDef | None = None
     for statement in definition.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             function = statement
         if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "limits":
-            limits = ast.literal_eval(statement.value or ast.Dict())
-    inherited = _inherited(module, definition)
+            limits = ast.literal_eval(statement.value) if statement.value else limits
     if function is None:
-        return inherited
+        return replace(inherited, limits=limits)
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
     padding = [None] * (len(positional) - len(arguments.defaults))
@@ -48,13 +48,13 @@ def signature(target: str) -> Signature | None:
         *zip(positional, [*padding, *arguments.defaults], strict=True),
         *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
     ]
+    names = [a.arg for a, _ in pairs][1:]
     defaults = {a.arg: value for a, node in pairs if node and (value := _literal(node)) is not _NOT_LITERAL}
-    return Signature(
-        names=tuple(a.arg for a, _ in pairs)[1:],
-        defaults=defaults,
-        limits=limits or (inherited.limits if inherited else {}),
-        open_ended=arguments.kwarg is not None,
-    )
+    if arguments.kwarg is None:
+        return Signature(tuple(names), defaults, limits, open_ended=False)
+    names += [name for name in inherited.names if name not in names]
+    open_ended = not inherited.names or inherited.open_ended
+    return Signature(tuple(names), {**inherited.defaults, **defaults}, limits, open_ended)
 
 
 _NOT_LITERAL = object()

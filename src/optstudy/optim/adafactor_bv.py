@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from optstudy.optim.compiled import Numbers
 from optstudy.optim.rule import Rule, ema, write
 from optstudy.optim.second_moment import Factored, Weight
 
 
 class AdafactorBigVision(Rule):
-    r"""Shazeer and Stern 2018 (arXiv 1804.04235), as varied by Zhai et al. 2022 (arXiv 2106.04560, section 3.5).
+    r"""Shazeer and Stern 2018 (1804.04235), as varied by Zhai et al. 2022 (2106.04560, section 3.5).
 
     .. math::
         \hat\beta_t &= \min(\beta_2, 1 - t^{-\gamma}) \\
@@ -23,14 +24,15 @@ class AdafactorBigVision(Rule):
         m_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, u_t \\
         p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta\, m_t
 
-    Differs from :class:`optstudy.optim.Adafactor` in order (the *preconditioned* gradient is averaged), in the
-    schedule of beta2, in eps (added to g^2) and in having no bias correction. Tensors whose second-largest
-    dimension is under ``min_dim`` keep one second moment per weight. big_vision stores m in bfloat16; so do we.
+    Differs from :class:`optstudy.optim.Adafactor` in order (the *preconditioned* gradient is averaged), in
+    the schedule of beta2, in eps (added to g^2) and in having no bias correction. Tensors whose
+    second-largest dimension is under ``min_dim`` keep one second moment per weight. m is stored in bfloat16
+    (float64 for float64 parameters), as big_vision stores it; a step uses it unrounded.
     """
 
     limits: ClassVar = {
-        "lr": "[0, inf]", "beta1": "[0, 1)", "beta2_cap": "[0, 1]", "decay_rate": "(0, inf)", "eps": "[0, inf)",
-        "weight_decay": "[0, inf)",
+        "lr": "[0, inf]", "beta1": "[0, 1)", "beta2_cap": "[0, 1]", "decay_rate": "(0, inf)",
+        "eps": "[0, inf)", "weight_decay": "[0, inf)",
     }  # fmt: skip
 
     def __init__(
@@ -45,10 +47,12 @@ class AdafactorBigVision(Rule):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        compile: bool | None = None,
     ) -> None:
         super().__init__(
             params, lr=lr, beta1=beta1, beta2_cap=beta2_cap, decay_rate=decay_rate, eps=eps, min_dim=min_dim,
             weight_decay=weight_decay, maximize=maximize,
+            compile=compile,
         )  # fmt: skip
 
     def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -58,7 +62,7 @@ class AdafactorBigVision(Rule):
         means = moment.means(torch.zeros_like(like))
         return {"m": torch.zeros_like(like, dtype=dtype), **dict(zip(moment.names, means, strict=True))}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", Numbers]:
         """Return the update and its numbers."""
         return Kernel(granularity(shape, group["min_dim"])), {
             "lr": group["lr"],
@@ -70,7 +74,7 @@ class AdafactorBigVision(Rule):
 
 
 def granularity(shape: torch.Size, min_dim: int) -> Weight:
-    """Return rank one over the two largest dimensions, or per weight where the smaller is under ``min_dim``."""
+    """Return rank one over the two largest dimensions, or per weight if the smaller is under ``min_dim``."""
     if len(shape) < 2:
         return Weight()
     row, column = sorted(range(len(shape)), key=lambda dim: shape[dim])[-2:]
@@ -88,9 +92,10 @@ class Kernel:
         **averages: Tensor,
     ) -> None:  # fmt: skip
         """Take one step, in place."""
-        for average, mean in zip(averages.values(), self.moment.means(g.square() + eps), strict=True):
+        kept = [averages[name] for name in self.moment.names]
+        for average, mean in zip(kept, self.moment.means(g.square() + eps), strict=True):
             average.copy_(ema(average, mean, w2))
-        u = g / self.moment.estimate(*averages.values()).sqrt()
+        u = g / self.moment.estimate(*kept).sqrt()
         average = ema(m.to(u.dtype), u, w1)
         m.copy_(average)
         write(p, lr, decay, average)

@@ -1,4 +1,4 @@
-"""Adam, Adafactor, Adalayer, their hybrids with SGD: one algorithm, whose second moment is kept more coarsely."""
+"""Adam, Adafactor, Adalayer, hybrids with SGD: one algorithm, with a coarser and coarser second moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from optstudy.optim.compiled import Numbers
 from optstudy.optim.rule import Rule, ema, write
 from optstudy.optim.second_moment import Absent, Weight, second_moment
 
@@ -21,9 +22,10 @@ class Preconditioned(Rule):
         p_t &= (1 - \eta\lambda)\, p_{t-1}
             - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{V_t} / \sqrt{1 - \beta_2^t} + \epsilon}
 
-    V is v, seen from each weight, or for ``factored`` r c / mean(r), where r and c are such averages of the row
-    and column means of g^2. Algorithm 1 prints the block's sum over the *root* of its size; its prose and the
-    released code take the mean, as here. For ``none`` the denominator is 1, without eps: SGD with EMA momentum.
+    V is v, seen from each weight, or for ``factored`` r c / mean(r), where r and c are such averages of the
+    row and column means of g^2. Algorithm 1 prints the block's sum over the *root* of its size; its prose
+    and the released code take the mean, as here. For ``none`` the denominator is 1, without eps: SGD with
+    EMA momentum and bias correction.
 
     Args:
         params: parameters, or groups of them; every option can be set by group.
@@ -33,15 +35,16 @@ class Preconditioned(Rule):
         weight_decay: lambda; decoupled, times lr.
         second_moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``, ``split-N`` or
             ``none``; see :func:`optstudy.optim.second_moment.second_moment`.
-        estimate_steps: F; for t <= F the averages of g^2 take the weight 1 / (t + 1) for 1 - beta2, which makes
-            them sums over t + 1 (one more than their terms); they are then never bias-corrected.
+        estimate_steps: F; for t <= F the averages of g^2 take the weight 1 / (t + 1) for 1 - beta2, which
+            makes them sums over t + 1 (one more than their terms); they are then never bias-corrected.
         freeze: keep the averages of g^2 as they are after ``estimate_steps``.
         maximize: ascend.
     """
 
     limits: ClassVar = {
         "lr": "[0, inf]", "betas": "[0, 1)", "eps": "[0, inf)", "weight_decay": "[0, inf)",
-        "second_moment": r"weight|factored|factored-textbook|tensor|row|split-[1-9]\d*|none", "estimate_steps": "[0, inf)",
+        "second_moment": r"weight|factored|factored-textbook|tensor|row|split-[1-9]\d*|none",
+        "estimate_steps": "[0, inf)",
     }  # fmt: skip
 
     def __init__(
@@ -56,6 +59,7 @@ class Preconditioned(Rule):
         freeze: bool = False,
         *,
         maximize: bool = False,
+        compile: bool | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -67,6 +71,7 @@ class Preconditioned(Rule):
             estimate_steps=estimate_steps,
             freeze=freeze,
             maximize=maximize,
+            compile=compile,
         )
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -80,7 +85,7 @@ class Preconditioned(Rule):
         means = moment.means(moment.blocks(torch.zeros_like(like)))
         return {"m": torch.zeros_like(like), **dict(zip(moment.names, means, strict=True))}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", Numbers]:
         """Return the update and its numbers: bias corrections and the weights of the averages."""
         beta1, beta2 = group["betas"]
         estimating, never_corrected = k <= group["estimate_steps"], group["estimate_steps"] > 0
@@ -105,19 +110,20 @@ class Kernel:
     frozen: bool
 
     def __call__(
-        self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, root_c2: Any, eps: Any,
-        **averages: Tensor,
+        self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, root_c2: Any,
+        eps: Any, **averages: Tensor,
     ) -> None:  # fmt: skip
-        """Take one step, in place; ``lr`` is divided by m's bias correction, ``root_c2`` is the root of v's."""
+        """Take one step, in place; ``lr`` has m's bias correction in it, ``root_c2`` is the root of v's."""
         p, g, m = (self.moment.blocks(x) for x in (p, g, m))
         m.copy_(ema(m, g, w1))
         if isinstance(self.moment, Absent):
             write(p, lr, decay, m)
             return
+        kept = [averages[name] for name in self.moment.names]
         if not self.frozen:
-            for average, mean in zip(averages.values(), self.moment.means(g.square()), strict=True):
+            for average, mean in zip(kept, self.moment.means(g.square()), strict=True):
                 average.copy_(ema(average, mean, w2))
-        V = self.moment.estimate(*averages.values())
+        V = self.moment.estimate(*kept)
         write(p, lr, decay, m / (V.sqrt() / root_c2 + eps))
 
 
@@ -133,39 +139,15 @@ class Adafactor(Preconditioned):
     """
 
     def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-15,
-        weight_decay: float = 0.0,
-        second_moment: str = "factored",
-        estimate_steps: int = 0,
-        freeze: bool = False,
-        *,
-        maximize: bool = False,
+        self, params: ParamsT, lr: float | Tensor = 1e-3, *, second_moment: str = "factored", **options: Any
     ) -> None:
-        super().__init__(
-            params, lr, betas, eps, weight_decay, second_moment, estimate_steps, freeze, maximize=maximize
-        )
+        super().__init__(params, lr, second_moment=second_moment, **options)
 
 
 class Adalayer(Preconditioned):
     """One second moment per tensor (the paper's Algorithm 1); its star is ``row`` for the head's group."""
 
     def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-15,
-        weight_decay: float = 0.0,
-        second_moment: str = "tensor",
-        estimate_steps: int = 0,
-        freeze: bool = False,
-        *,
-        maximize: bool = False,
+        self, params: ParamsT, lr: float | Tensor = 1e-3, *, second_moment: str = "tensor", **options: Any
     ) -> None:
-        super().__init__(
-            params, lr, betas, eps, weight_decay, second_moment, estimate_steps, freeze, maximize=maximize
-        )
+        super().__init__(params, lr, second_moment=second_moment, **options)

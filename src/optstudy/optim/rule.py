@@ -1,8 +1,8 @@
 """The one optimizer loop: a ``torch.optim.Optimizer`` in front of a rule, which is a function of tensors.
 
-A rule is written once, as ``rule(p, g, **state, **numbers)``: it changes the parameter ``p`` and its state in
-place. Here are the things that no rule should have to say: parameter groups, closures, checks, the dtype of
-state, the count of steps. Rules compute in the dtype of their state (float32 for half-precision parameters).
+A rule is written once, as a kernel that changes one parameter and its state in place. Here is what no rule
+should have to say: parameter groups, closures, checks, the count of steps, the dtype of state (float32 for
+half-precision parameters, which a step reads and writes once), and whether kernels are compiled.
 """
 
 import re
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-Kernel = Callable[..., None]
-"""``kernel(p, g, **state, **numbers)``, in place; ``numbers`` are floats or 0-d tensors."""
+from optstudy.optim.compiled import Kernel, Numbers, Tensors, run
 
 NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
 
 
 def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
     """Return ``average + weight (new - average)``."""
-    return average + weight * (new - average)
+    result: Tensor = average + weight * (new - average)
+    return result
 
 
 def write(p: Tensor, lr: Any, decay: Any, update: Tensor) -> None:
@@ -30,19 +30,23 @@ def write(p: Tensor, lr: Any, decay: Any, update: Tensor) -> None:
 
 
 class Rule(Optimizer):
-    """A ``torch.optim.Optimizer`` whose subclass says :meth:`initial` and :meth:`plan`."""
+    """A ``torch.optim.Optimizer`` whose subclass says :meth:`initial` and :meth:`plan`.
+
+    Its every option can be set by group. ``compile``: run one compiled kernel (True), the plain loop (False),
+    or the first for models of :data:`optstudy.optim.compiled.LARGE` weights or more (None).
+    """
 
     limits: ClassVar[Mapping[str, str]] = {}
     """For each number the interval it must lie in, as ``"[0, 1)"``; for each word a pattern."""
 
     def __init__(self, params: ParamsT, **defaults: Any) -> None:
-        super().__init__(params, {"maximize": False, **defaults})
+        super().__init__(params, defaults)
 
     def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the state of a parameter before its first step; ``like`` has its shape and state's dtype."""
         raise NotImplementedError
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
         """Return the kernel and the numbers of step ``k``, counted from 1, for tensors of ``shape``."""
         raise NotImplementedError
 
@@ -54,18 +58,20 @@ class Rule(Optimizer):
         """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, after checking its options."""
+        """Add a group, after checking its options.
+
+        Raises:
+            ValueError: an unknown option, or a value out of range.
+        """
         unknown = param_group.keys() - self.defaults.keys() - NOT_HYPERPARAMETERS
         if unknown:
-            raise ValueError(
-                f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.defaults)}"
-            )
+            known = ", ".join(self.defaults)
+            raise ValueError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {known}")
         group = {**self.defaults, **param_group}
-        for key, interval in self.limits.items():
+        for key, limit in self.limits.items():
             values = group[key] if isinstance(group[key], (tuple, list)) else (group[key],)
-            for value in values:
-                if not inside(value, interval):
-                    raise ValueError(f"Invalid {key}: {group[key]}, must be in {interval}")
+            if not all(inside(value, limit) for value in values):
+                raise ValueError(f"Invalid {key}: {group[key]}, must be in {limit}")
         self.check(group)
         super().add_param_group(param_group)
 
@@ -76,24 +82,32 @@ class Rule(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        weights = sum(p.numel() for group in self.param_groups for p in group["params"])
+        work: dict[tuple[Any, ...], list[tuple[Tensors, Numbers]]] = {}
         for group in self.param_groups:
+            plans: dict[tuple[int, torch.Size], tuple[Kernel, Numbers]] = {}
             for p in group["params"]:
-                if p.grad is not None and p.numel():
-                    self._step_one(p, group)
+                if p.grad is None or not p.numel():
+                    continue
+                tensors = {"p": p, "g": self._gradient(p, group), **self.state_of(p, group)}
+                step = tensors.pop("step")
+                step += 1
+                k = int(step)
+                if (k, p.shape) not in plans:
+                    plans[k, p.shape] = self.plan(group, k, p.shape)
+                kernel, numbers = plans[k, p.shape]
+                work.setdefault((kernel, group["compile"], p.device, p.dtype), []).append((tensors, numbers))
+        for (kernel, compile_, *_), rows in work.items():
+            run(kernel, rows, compile_, weights)
         return loss
 
-    def _step_one(self, p: Tensor, group: dict[str, Any]) -> None:
+    def _gradient(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
         g = p.grad
         assert g is not None
         if g.is_sparse or g.is_complex():
             kind = "sparse" if g.is_sparse else "complex"
             raise RuntimeError(f"{type(self).__name__} does not support {kind} gradients")
-        state = self.state_of(p, group)
-        state["step"] += 1
-        kernel, numbers = self.plan(group, int(state["step"]), p.shape)
-        tensors = {name: value for name, value in state.items() if name != "step"}
-        wide = g.to(torch.promote_types(p.dtype, torch.float32))
-        kernel(p, -wide if group["maximize"] else wide, **tensors, **numbers)
+        return -g if group["maximize"] else g
 
     def state_of(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return a parameter's state, made if it has none yet."""
@@ -102,6 +116,17 @@ class Rule(Optimizer):
             like = torch.empty_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
             state.update({"step": torch.tensor(0.0), **self.initial(like, group)})
         return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state, each tensor in the dtype it was saved in (torch casts to its parameter's)."""
+        super().load_state_dict(state_dict)
+        saved = state_dict["state"]
+        ours = [p for group in self.param_groups for p in group["params"]]
+        theirs = [index for group in state_dict["param_groups"] for index in group["params"]]
+        for p, index in zip(ours, theirs, strict=True):
+            for name, value in saved.get(index, {}).items():
+                if isinstance(value, Tensor) and self.state[p][name].dtype != value.dtype:
+                    self.state[p][name] = value.to(p.device, copy=True)
 
 
 def inside(value: Any, limit: str) -> bool:

@@ -1,7 +1,7 @@
 """How finely a second moment is kept: one small class per granularity.
 
 A granularity turns g^2 into one or two arrays of means, of which the optimizer keeps running averages, and
-turns those averages back into V, which broadcasts against g. ``blocks`` is the shape in which it sees a tensor.
+turns those averages back into V, which broadcasts against g.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Split(Weight):
         """Return ``x`` with its parts along a dimension of their own."""
         if x.ndim == 0 or x.shape[0] % self.parts:
             raise ValueError(f"split-{self.parts} does not divide the rows of shape {tuple(x.shape)}")
-        return x.unflatten(0, (self.parts, -1))
+        return x.view(self.parts, -1, *x.shape[1:])
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean per part."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.rule import Kernel, Rule, write
+from optstudy.optim.compiled import Kernel, Numbers
+from optstudy.optim.rule import Rule, write
 
 
 class SGDW(Rule):
@@ -36,10 +37,12 @@ class SGDW(Rule):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        compile: bool | None = None,
     ) -> None:
         super().__init__(
             params, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov,
             weight_decay=weight_decay, maximize=maximize,
+            compile=compile,
         )  # fmt: skip
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -51,7 +54,7 @@ class SGDW(Rule):
         """Return b: zeros; nothing without momentum."""
         return {"b": torch.zeros_like(like)} if group["momentum"] else {}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
         """Return the update and its numbers."""
         numbers = {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
         if not group["momentum"]:

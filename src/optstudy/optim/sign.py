@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.rule import Kernel, Rule, ema, write
+from optstudy.optim.compiled import Kernel, Numbers
+from optstudy.optim.rule import Rule, ema, write
 
 
 class Lion(Rule):
@@ -31,14 +32,17 @@ class Lion(Rule):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        compile: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(
+            params, lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize, compile=compile
+        )
 
     def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return m: zeros."""
         return {"m": torch.zeros_like(like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
         """Return the update and its numbers, which are those of every step."""
         beta1, beta2 = group["betas"]
         decay = 1 - group["lr"] * group["weight_decay"]
@@ -70,9 +74,12 @@ class Signum(Lion):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        compile: bool | None = None,
     ) -> None:
-        Rule.__init__(self, params, lr=lr, beta=beta, weight_decay=weight_decay, maximize=maximize)
+        Rule.__init__(
+            self, params, lr=lr, beta=beta, weight_decay=weight_decay, maximize=maximize, compile=compile
+        )
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
         """Return Lion's update with both betas equal."""
         return super().plan({**group, "betas": (group["beta"], group["beta"])}, k, shape)

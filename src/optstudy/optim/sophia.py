@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.rule import Kernel, Rule, ema, write
+from optstudy.optim.compiled import Kernel, Numbers
+from optstudy.optim.rule import Rule, ema, write
 
 
 class Sophia(Rule):
@@ -39,17 +40,19 @@ class Sophia(Rule):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        compile: bool | None = None,
     ) -> None:
         super().__init__(
             params, lr=lr, betas=betas, rho=rho, batch_tokens=batch_tokens, weight_decay=weight_decay,
             maximize=maximize,
+            compile=compile,
         )  # fmt: skip
 
     def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return m and h: zeros."""
         return {"m": torch.zeros_like(like), "h": torch.zeros_like(like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, dict[str, Any]]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
         """Return the update and its numbers."""
         return sophia, {
             "lr": group["lr"],

@@ -24,13 +24,18 @@ class Together(Optimizer):
         self.param_groups = [group for o in self.optimizers for group in o.param_groups]
 
     @property
-    def state(self) -> dict[Any, Any]:  # type: ignore[override]
+    def state(self) -> Any:
         """The state of every part."""
         return {p: s for o in self.optimizers for p, s in o.state.items()}
 
     @state.setter
     def state(self, _: Any) -> None:
         """Ignore the empty state that the base class sets."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "update_hessian" and (parts := [o for o in self.optimizers if hasattr(o, name)]):
+            return lambda: [getattr(part, name)() for part in parts]
+        raise AttributeError(name)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step with every part; the closure is called once."""

@@ -1,0 +1,210 @@
+"""Step times of optimizers in one run, beside those of other libraries.
+
+On the shapes of a real transformer (59 million weights: d = 512, 8 layers, 32,768 pieces, untied), on one set
+of parameters and gradients. Rounds go over all rows, one step each, and the fastest step of a row counts, so
+that a busy machine disturbs all alike. A row's bandwidth is the least it must move over that time: parameters
+and full-size state read and written, gradients read once, or twice where a mean of squares comes first.
+"""
+
+import importlib
+import importlib.util
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from optstudy.build import build_optimizer
+from optstudy.config import RunConfig, resolve
+from optstudy.model import Transformer
+from optstudy.scales import SCALES
+
+OURS = (
+    "adam",
+    "adafactor",
+    "adafactor_bigvision",
+    "adalayer",
+    "adalayer_star",
+    "hybrid_last_norm",
+    "frozen_keep_last_norm",
+    "lion",
+    "signum",
+    "sgdw",
+    "sophia",
+)
+LR = 1e-6
+ROUNDS = 20
+READ_ONLY_STATE = ("h",)
+"""State that a step reads and does not write: Sophia's curvature."""
+
+FUSED_ADAMW = "torch AdamW fused"
+Maker = Callable[[list[nn.Parameter]], Optimizer]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer's speed."""
+
+    name: str
+    peer: bool
+    step_ms: float
+    """The fastest step, milliseconds."""
+    gb_per_s: float
+    """The least it must move over that time, 10^9 bytes per second."""
+    ratio_to_fused_adamw: float
+    """Its bandwidth over that of torch's fused AdamW in the same run."""
+
+
+def _peer(module: str, name: str, **options: Any) -> Maker:
+    """Make an optimizer of another library, when it is wanted; ImportError if it is not installed."""
+
+    def make(params: list[nn.Parameter]) -> Optimizer:
+        if module.startswith("timm."):
+            _skip_package_code("timm", "timm.optim")
+        optimizer: Optimizer = getattr(importlib.import_module(module), name)(params, lr=LR, **options)
+        return optimizer
+
+    return make
+
+
+def _skip_package_code(*packages: str) -> None:
+    """Stand empty modules in for packages, so that submodules load without torchvision."""
+    for package in packages:
+        if package not in sys.modules:
+            spec = importlib.util.find_spec(package)
+            if spec is None:
+                raise ImportError(f"no package {package}")
+            sys.modules[package] = empty = types.ModuleType(package)
+            empty.__path__ = list(spec.submodule_search_locations or ())
+
+
+PEERS: dict[str, tuple[Maker, int]] = {
+    FUSED_ADAMW: (_peer("torch.optim", "AdamW", fused=True), 28),
+    "torch AdamW foreach": (_peer("torch.optim", "AdamW", foreach=True), 28),
+    "torch SGD fused, momentum": (_peer("torch.optim", "SGD", fused=True, momentum=0.9), 20),
+    "torch Adafactor": (_peer("torch.optim", "Adafactor"), 16),
+    "timm Lion": (_peer("timm.optim.lion", "Lion"), 20),
+    "timm AdafactorBigVision": (_peer("timm.optim.adafactor_bv", "AdafactorBigVision"), 20),
+    "timm SGDW": (_peer("timm.optim.sgdw", "SGDW", momentum=0.9), 20),
+    "pytorch-optimizer Lion": (_peer("pytorch_optimizer", "Lion"), 20),
+    "pytorch-optimizer AdaFactor": (_peer("pytorch_optimizer", "AdaFactor"), 24),
+    "pytorch-optimizer SophiaH": (_peer("pytorch_optimizer", "SophiaH"), 24),
+    "lion-pytorch Lion": (_peer("lion_pytorch", "Lion"), 20),
+    "torch-optimi Lion": (_peer("optimi", "Lion"), 20),
+    "torch-optimi AdamW": (_peer("optimi", "AdamW"), 28),
+    "heavyball ForeachAdamW": (_peer("heavyball", "ForeachAdamW"), 28),
+}
+"""Each with the least bytes per float32 weight that it must move."""
+
+
+def bench(peers: bool = True, rounds: int = ROUNDS, say: Callable[[str], None] = lambda _: None) -> list[Row]:
+    """Measure every optimizer, and the peers that are installed (torch's own always are).
+
+    Args:
+        peers: those of other libraries too.
+        rounds: steps of each; the fastest counts.
+        say: told what is being prepared.
+    """
+    torch.set_flush_denormal(True)
+    model, configs = _subjects()
+    params = list(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    for p in params:
+        p.grad = 0.01 * torch.randn(p.shape, generator=generator)
+    weights = sum(p.numel() for p in params)
+    steps: dict[str, tuple[Callable[[], Any], int]] = {}
+    for name, config in configs.items():
+        say(name)
+        optimizer = build_optimizer(model, config)
+        _warm_up(optimizer, config.schedule.freeze_steps + 2)
+        steps[name] = (optimizer.step, least_bytes(optimizer))
+    for name, (make, bytes_per_weight) in PEERS.items():
+        if name != FUSED_ADAMW and not peers:
+            continue
+        say(name)
+        try:
+            optimizer = make(params)
+        except ImportError:
+            say(f"{name}: not installed, left out")
+            continue
+        _warm_up(optimizer, 2)
+        steps[name] = (optimizer.step, bytes_per_weight * weights)
+    return _rows(_fastest({name: step for name, (step, _) in steps.items()}, rounds), steps)
+
+
+def _subjects() -> tuple[Transformer, dict[str, RunConfig]]:
+    base = {
+        "scale": "pico",
+        **SCALES["pico"],
+        "data.fingerprint": "none",
+        "model": {"vocab_size": 32_768, "d_model": 512, "n_layers": 8, "n_heads": 8},
+    }
+    configs = {}
+    for name in OURS:
+        frozen = {"schedule": {"freeze_steps": 2}} if name.startswith("frozen") else {}
+        own = {"optimizer": {"name": name, "lr": LR, "options": {"compile": True}}, **frozen}
+        configs[name] = resolve(base, own)
+    return Transformer(configs[OURS[0]].model, seed=0), configs
+
+
+def _warm_up(optimizer: Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.step()
+
+
+def _fastest(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    best = dict.fromkeys(steps, float("inf"))
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _rows(seconds: dict[str, float], steps: dict[str, tuple[Callable[[], Any], int]]) -> list[Row]:
+    bandwidth = {name: steps[name][1] / seconds[name] for name in seconds}
+    return [
+        Row(
+            name=name,
+            peer=name in PEERS,
+            step_ms=1e3 * seconds[name],
+            gb_per_s=bandwidth[name] / 1e9,
+            ratio_to_fused_adamw=bandwidth[name] / bandwidth[FUSED_ADAMW],
+        )
+        for name in seconds
+    ]
+
+
+def least_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes that a step of one of our optimizers cannot help moving."""
+    total = 0
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            state = {k: v for k, v in optimizer.state[p].items() if isinstance(v, Tensor)}
+            full = {k: v for k, v in state.items() if v.numel() == p.numel()}
+            reads_first = any(k in state and k not in full for k in ("v", "r"))
+            if group.get("freeze"):
+                reads_first = False
+            total += p.nbytes * (2 + 1 + reads_first)
+            total += sum(v.nbytes * (1 if k in READ_ONLY_STATE else 2) for k, v in full.items())
+    return total
+
+
+def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the rows as objects."""
+    return [asdict(row) for row in rows]
+
+
+def as_table(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+    """Return a header and the rows as text, for a terminal."""
+    header = ("optimizer", "step, ms", "GB/s", "to fused AdamW")
+    return [header] + [
+        (row.name, f"{row.step_ms:.1f}", f"{row.gb_per_s:.1f}", f"{row.ratio_to_fused_adamw:.2f}")
+        for row in rows
+    ]

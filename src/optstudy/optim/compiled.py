@@ -1,0 +1,80 @@
+"""Kernels over many parameters: in a plain loop, or as one compiled function.
+
+Numbers that change from step to step go into compiled code as 0-d tensors, so that nothing is compiled twice.
+Both ways round each operation in the same order, so rules without means give the same bits.
+"""
+
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+LARGE = 10_000_000
+"""Weights from which compiling (tens of seconds, once per machine) pays by itself."""
+
+Kernel: TypeAlias = Callable[..., None]
+"""``kernel(p, g, **state, **numbers)``, in place; hashable."""
+Tensors: TypeAlias = dict[str, Tensor]
+Numbers: TypeAlias = dict[str, Any]
+"""Floats, or tensors of one element."""
+
+_functions: dict[tuple[Any, ...], Callable[..., None]] = {}
+_failed = False
+
+
+def run(kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], compile_: bool | None, weights: int) -> None:
+    """Call a kernel for each parameter, with its tensors and numbers."""
+    if compile_ is False or _failed or (compile_ is None and weights < LARGE):
+        each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
+        return
+    key = (kernel, *(tuple((t.shape, t.stride(), t.dtype) for t in tensors.values()) for tensors, _ in rows))
+    function = _functions.get(key)
+    as_tensors = _as_tensors(rows)
+    if function is not None:
+        function(kernel, [tensors for tensors, _ in rows], as_tensors)
+        return
+    _compile(key, kernel, rows, as_tensors)
+
+
+def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers]) -> None:
+    """Call a kernel for each parameter, with gradients in at least float32."""
+    for t, n in zip(tensors, numbers, strict=True):
+        g = t["g"]
+        kernel(**{**t, "g": g.to(torch.promote_types(g.dtype, torch.float32))}, **n)
+
+
+def _compile(
+    key: tuple[Any, ...], kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], numbers: Sequence[Numbers]
+) -> None:
+    """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
+    global _failed
+    own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
+    function = torch.compile(own_code, fullgraph=True, dynamic=False)
+    tensors = [tensors for tensors, _ in rows]
+    try:
+        function(kernel, tensors, numbers)
+    except Exception as error:
+        _failed = True
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(f"optimizer steps are not compiled and will be slower: {reason}", stacklevel=2)
+        each(kernel, tensors, [n for _, n in rows])
+        return
+    _functions[key] = function
+
+
+def _as_tensors(rows: Sequence[tuple[Tensors, Numbers]]) -> list[Numbers]:
+    """Return the numbers as 0-d tensors; parameters that share a dictionary go on sharing it."""
+    made: dict[int, Numbers] = {}
+    for tensors, numbers in rows:
+        if id(numbers) not in made:
+            p = tensors["p"]
+            dtype = torch.promote_types(p.dtype, torch.float32)
+            made[id(numbers)] = {
+                name: x.to(p.device, dtype).reshape(()) if isinstance(x, Tensor)
+                else torch.full((), x, dtype=dtype, device=p.device)
+                for name, x in numbers.items()
+            }  # fmt: skip
+    return [made[id(numbers)] for _, numbers in rows]
