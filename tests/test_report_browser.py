@@ -386,6 +386,7 @@ def test_without_script_the_static_figure_is_shown(browser: Any, path: Path) -> 
 def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidden(
     browser: Any, study: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from selenium.common.exceptions import JavascriptException
     from selenium.webdriver.support.ui import WebDriverWait
 
     from tests.test_report_sets import served
@@ -397,11 +398,11 @@ def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidd
     ) as port:
         browser.get(f"http://127.0.0.1:{port}/")
         browser.find_element("css selector", '.chips button[data-curve="Lion"]').click()
-        assert "1 of 105 runs have no result" in browser.find_element("tag name", "body").text
+        said = "return document.querySelector('.answer').textContent"
+        pressed = "return document.querySelector('.chips [data-curve=Lion]').getAttribute('aria-pressed')"
+        assert "1 of 105 runs have no result" in browser.execute_script(said)
         rows.append(study.rows[-1])
-        WebDriverWait(browser, 30).until(
-            lambda b: "have no result" not in b.find_element("tag name", "body").text
-        )
-        chip = browser.find_element("css selector", '.chips button[data-curve="Lion"]')
-        assert chip.get_attribute("aria-pressed") == "false"
+        wait = WebDriverWait(browser, 60, ignored_exceptions=[JavascriptException])
+        wait.until(lambda b: "have no result" not in b.execute_script(said))
+        wait.until(lambda b: b.execute_script(pressed) == "false")
         assert console_of(browser) == []
