@@ -31,7 +31,7 @@ from optstudy.tokenizing.shards import Damaged, Header
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SHARD_CHARACTERS = 1 << 25
+SHARD_CHARACTERS = 1 << 24
 """A shard ends behind the document that reaches this many characters."""
 
 
