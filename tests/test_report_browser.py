@@ -386,7 +386,7 @@ def test_without_script_the_static_figure_is_shown(browser: Any, path: Path) -> 
 def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidden(
     browser: Any, study: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selenium.common.exceptions import JavascriptException
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.ui import WebDriverWait
 
     from tests.test_report_sets import served
@@ -402,7 +402,7 @@ def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidd
         pressed = "return document.querySelector('.chips [data-curve=Lion]').getAttribute('aria-pressed')"
         assert "1 of 105 runs have no result" in browser.execute_script(said)
         rows.append(study.rows[-1])
-        wait = WebDriverWait(browser, 60, ignored_exceptions=[JavascriptException])
+        wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
         wait.until(lambda b: "have no result" not in b.execute_script(said))
         wait.until(lambda b: b.execute_script(pressed) == "false")
         assert console_of(browser) == []

@@ -190,6 +190,7 @@ def test_a_taken_port_is_the_users_mistake() -> None:
 def test_several_studies_are_served_with_an_index() -> None:
     with served(lambda: [small(), small(name="paper/fig3", rows=[], missing=2)]) as port:
         text = ask(port, "/")[1]
+        assert '<meta http-equiv="refresh"' in text
         links = re.findall(r'<li><a href="([^"]*)"', text)
         assert links == ["paper-fig1/", "paper-fig3/"]
         for link in links:

@@ -32,12 +32,17 @@ def write_index(sweeps: Sequence[Sweep], out: Path, formats: Iterable[str], titl
     return [page, *written]
 
 
-def index(sweeps: Sequence[Sweep], title: str, tail: str = "/index.html") -> str:
-    """The index page; ``tail`` follows each study's folder in its address."""
+def index(sweeps: Sequence[Sweep], title: str, tail: str = "/index.html", refresh: int | None = None) -> str:
+    """The index page.
+
+    Args:
+        tail: what follows a study's folder in its address.
+        refresh: seconds after which a served index loads itself again.
+    """
     cards = [_card(sweep, slug + tail) for sweep, slug in zip(sweeps, slugs(sweeps), strict=True)]
     done = sum(len(sweep.rows) for sweep in sweeps)
     missing = sum(sweep.missing for sweep in sweeps)
-    return render("index.html", None, refresh=None, title=title, cards=cards, done=done, missing=missing)
+    return render("index.html", None, refresh=refresh, title=title, cards=cards, done=done, missing=missing)
 
 
 def slugs(sweeps: Sequence[Sweep]) -> list[str]:

@@ -14,6 +14,8 @@ from optstudy.report.page import page
 from optstudy.report.sweep import Sweep
 
 Load = Callable[[], Sequence[Sweep]]
+INDEX_POLL = 30
+"""Seconds between a served index's looks for new runs."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -45,7 +47,9 @@ class Site:
                 places = {f"/{slug}/": sweep for slug, sweep in zip(slugs(sweeps), sweeps, strict=True)}
                 if path == "/":
                     now = "".join(map(version, sweeps))
-                    return "text/html", self._cached("/", now, lambda: index(sweeps, "Studies", tail="/"))
+                    return "text/html", self._cached(
+                        "/", now, lambda: index(sweeps, "Studies", "/", INDEX_POLL)
+                    )
             folder, _, leaf = path.rpartition("/")
             sweep = places.get(f"{folder}/")
             if sweep is None or leaf not in ("", "version"):

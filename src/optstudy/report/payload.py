@@ -1,6 +1,5 @@
 """What the page's script draws: curves, runs and training curves as small JSON."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,8 +98,8 @@ def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> d
 
 def _varying(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for leaves in flat for key in leaves)
-    distinct = {key: {json.dumps(leaves.get(key)) for leaves in flat} for key in keys}
-    return [key for key in keys if len(distinct[key]) > 1 and key != "seed"]
+    first = flat[0]
+    return [key for key in keys if key != "seed" and any(f.get(key) != first.get(key) for f in flat)]
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
