@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install
+.PHONY: demo test test-long lint install
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
 
 test: .venv/installed  ## the fast tests
 	$(BIN)/pytest -n 2 -q -m "not long"
+
+test-long: .venv/installed  ## the tests that take minutes
+	$(BIN)/pytest -q -m long
 
 lint: .venv/installed  ## formatting, style, types, import layers
 	$(BIN)/ruff format --check src tests

@@ -33,7 +33,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     descriptor, temporary = tempfile.mkstemp(prefix=".step-", dir=directory)
     with os.fdopen(descriptor, "wb") as file:
         writer = _HashingWriter(file)
-        torch.save(state, writer)
+        torch.save(state, writer)  # type: ignore[arg-type]  # it calls write and flush alone
         file.flush()
         os.fsync(file.fileno())
     path = directory / f"step-{step:09d}-{writer.digest()}.pt"

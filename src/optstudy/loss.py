@@ -38,7 +38,7 @@ def language_model_loss(h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0)
     if torch.is_autocast_enabled(h_ND.device.type):
         dtype = torch.get_autocast_dtype(h_ND.device.type)
         h_ND, w_VD = h_ND.to(dtype), w_VD.to(dtype)
-    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z)
+    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z)  # type: ignore[no-untyped-call]
     return loss, cross_entropy
 
 

@@ -12,7 +12,7 @@ ROLES = ("embedding", "head", "norm", *MATRICES)
 RULES = (*ROLES, "matrix", "rest")
 """What options can be set for: a role, ``matrix`` (the last four), ``rest`` (what no other rule takes)."""
 
-OF_THE_CONFIG = ("self", "params", "lr", "weight_decay", "maximize")
+OF_THE_CONFIG = ("self", "params", "lr", "weight_decay", "maximize", "compile")
 """Arguments of optimizers that are no options: the config says them, or nobody should."""
 
 PAPER = "Zhao et al. 2025 (arXiv 2407.07972)"

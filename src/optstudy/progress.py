@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from optstudy.config import RunConfig
+from optstudy.divergence import DivergenceRule
 
 Progress = Callable[[dict[str, Any]], None]
 LOGGED_ROWS = 100
@@ -19,7 +20,7 @@ LOGGED_ROWS = 100
 
 @dataclass
 class Diverged(Exception):
-    """The loss stopped being finite."""
+    """The run has certainly diverged (see :mod:`optstudy.divergence`)."""
 
     step: int
     reason: str
@@ -35,6 +36,9 @@ class TrainingLog:
         self._every = max(1, config.total_steps // LOGGED_ROWS)
         self._tokens_per_step = config.training.batch_size * config.data.sequence_length
         self._total = config.total_steps
+        self._rule = DivergenceRule(
+            config.training.steps, config.schedule.freeze_steps, config.schedule.warmup
+        )
         self._pending: list[tuple[Tensor, Tensor, float]] = []
         self._losses: list[float] = []
         self._seconds_per_step: list[float] = []
@@ -65,6 +69,8 @@ class TrainingLog:
         self._losses = list(state["losses"])
         self._seconds_per_step = list(state["seconds_per_step"])
         self._earlier_seconds = state["seconds"]
+        for loss in self._losses:
+            self._rule.update(loss)
 
     def training(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
         """Note one step; every so many steps, write their mean."""
@@ -77,17 +83,19 @@ class TrainingLog:
         """Write the pending steps as one row.
 
         Raises:
-            Diverged: one of them had a loss or gradient that is not finite.
+            Diverged: one of them was where the run had certainly diverged.
         """
         if not self._pending:
             return
         losses = torch.stack([loss for loss, _, _ in self._pending]).tolist()
         norms = torch.stack([norm for _, norm, _ in self._pending]).tolist()
         first = self.steps - len(losses)
-        for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            for name, value in (("loss", loss), ("gradient norm", norm)):
-                if not math.isfinite(value):
-                    raise Diverged(first + offset, f"{name} was {value} at step {first + offset}")
+        for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
+            reason = self._rule.update(loss)
+            if reason is None and not math.isfinite(norm):
+                reason = f"gradient norm was {norm} at step {step}"
+            if reason is not None:
+                raise Diverged(step, reason)
         now = time.perf_counter()
         self._seconds_per_step.append((now - self._mark) / len(losses))
         self._losses += losses
