@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint install
+.PHONY: demo test test-long lint bench install
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
@@ -19,6 +19,9 @@ lint: .venv/installed  ## formatting, style, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: .venv/bench  ## step times of all optimizers beside other libraries'
+	$(BIN)/optstudy bench optim
+
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -26,4 +29,10 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+.venv/bench: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps timm
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+		pytorch-optimizer lion-pytorch torch-optimi heavyball
 	touch $@
