@@ -367,10 +367,17 @@ def test_markers_have_equal_areas(marker: tuple[tuple[float, float], ...]) -> No
 
 def test_an_optimizer_has_one_colour_and_marker_in_every_study() -> None:
     assert style.slots(["sgdw", "adam"])["adam"] == style.slots(["150m / adam", "x"])["150m / adam"] == 0
-    many = [f"optimizer {k}" for k in range(7)]
-    together = style.slots(["adam", "sgdw", *many])
-    assert len(set(style.slots(["one", "two", "three"]).values())) == 3
-    assert together["adam"] == 0 and len(set(together.values())) == len(together)
+    known = [slot for _, slot in style.KNOWN.values()]
+    assert len({(style.colour(slot), style.marker(slot)) for slot in known}) == len(known)
+    assert len({name for name, _ in style.KNOWN.values()}) == len(known)
+
+
+@pytest.mark.parametrize("count", [3, 9, 40])
+def test_curves_of_one_figure_never_look_alike(count: int) -> None:
+    found = style.slots(["adam", "adam_tied_betas", *(f"optimizer {k}" for k in range(count))]).values()
+    assert len({(style.colour(slot), style.marker(slot)) for slot in found}) == count + 2
+    if count + 1 <= len(style.COLOURS):
+        assert len({style.colour(slot) for slot in found}) == count + 1
 
 
 @pytest.mark.parametrize(

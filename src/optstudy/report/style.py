@@ -34,9 +34,22 @@ KNOWN = {
     "adalayer_star": ("Adalayer*", 6),
     "sophia": ("Sophia", 7),
     "adafactor_bigvision": ("Adafactor (big_vision)", 8),
-    "hybrid_last_norm": ("SGD, adaptive head and norms", 9),
+    "hybrid_last": ("SGD, adaptive last layer", 9),
+    "adam_tied_betas": ("Adam, tied betas", 10),
+    "hybrid_adafactor_last_norm": ("SGD, Adafactor last layer and norms", 11),
+    "frozen_keep_last": ("Frozen but last layer", 12),
+    "frozen_keep_norm": ("Frozen but norms", 13),
+    "frozen_all": ("Frozen Adalayer*", 14),
+    "adalayer_star_first": ("Adalayer*, rows of the embedding", 15),
+    "adalayer_star_norms_off": ("Adalayer*, norms off", 16),
+    "hybrid_last_norm": ("SGD, adaptive last layer and norms", 17),
+    "hybrid_matrix_only": ("SGD, adaptive matrices only", 18),
+    "hybrid_last_norms_off": ("SGD, adaptive last layer, norms off", 19),
+    "frozen_keep_last_norms_off": ("Frozen but last layer, norms off", 22),
+    "frozen_all_norms_off": ("Frozen Adalayer*, norms off", 24),
+    "frozen_keep_last_norm": ("Frozen but last layer and norms", 28),
 }
-"""Names as the paper writes them and the place in :data:`COLOURS` and :data:`MARKERS`."""
+"""Names as the paper writes them and the place in the palette, see :func:`colour` and :func:`marker`."""
 
 AXES = {
     "optimizer.lr": "learning rate",
@@ -102,18 +115,29 @@ def slots(labels: Iterable[str]) -> Mapping[str, int]:
     own = {label: label.rpartition(SEPARATOR)[2] for label in labels}
     taken: dict[str, int] = {n: KNOWN[n][1] for n in own.values() if n in KNOWN}
     for unknown in sorted(set(own.values()) - set(taken)):
-        free = [k for k in range(len(COLOURS)) if k not in taken.values()] or list(range(len(COLOURS)))
+        colours = {slot % len(COLOURS) for slot in taken.values()}
+        free = [k for k in range(len(COLOURS)) if k not in colours] or [max(taken.values()) + 1]
         taken[unknown] = free[zlib.crc32(unknown.encode()) % len(free)]
     return {label: taken[n] for label, n in own.items()}
 
 
+def colour(slot: int) -> str:
+    """Colour of a place in the palette; places ten apart share it, with another marker."""
+    return COLOURS[slot % len(COLOURS)]
+
+
+def marker(slot: int) -> tuple[tuple[float, float], ...]:
+    """Outline of a place in the palette."""
+    return MARKERS[(slot + slot // len(MARKERS)) % len(MARKERS)]
+
+
 def look(slot: int, size: float) -> dict[str, Any]:
     """Colour and marker of a place in the palette, for matplotlib, which scales outlines to equal extent."""
-    corners = MARKERS[slot % len(MARKERS)]
+    corners = marker(slot)
     outline = [(x, -y) for x, y in (*corners, corners[0])]
     extent = max(abs(part) for corner in outline for part in corner)
     drawn = {"marker": outline, "markersize": 2 * size * extent, "markeredgewidth": 0}
-    return {"color": COLOURS[slot % len(COLOURS)], **drawn}
+    return {"color": colour(slot), **drawn}
 
 
 def drawn(text: str) -> str:

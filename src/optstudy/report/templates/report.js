@@ -21,7 +21,7 @@ function node(tag, attributes, parent, text) {
 }
 
 const outline = (slot, x, y, r) =>
-  "M" + D.markers[slot % D.markers.length].map(([a, b]) => `${(x + r * a).toFixed(1)} ${(y + r * b).toFixed(1)}`).join("L") + "Z";
+  "M" + D.markers[(slot + Math.floor(slot / D.markers.length)) % D.markers.length].map(([a, b]) => `${(x + r * a).toFixed(1)} ${(y + r * b).toFixed(1)}`).join("L") + "Z";
 const path = (points) => (points.length ? "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L") : "");
 
 function linearTicks([low, high], room) {
