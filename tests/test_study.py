@@ -89,7 +89,7 @@ def test_the_demo_is_five_rates_for_each_optimizer_out_of_fig1(scale):
         (MINE.replace("seeds: [0, 1]", "seeds: [0, -1]"), "mine.yaml:16: seeds.1: "),
         ("- 1\n- 2\n", "mine.yaml:1: "),
         ("", "mine.yaml:1: "),
-        ("title: [", "mine.yaml: while parsing"),
+        ("title: [", "mine.yaml:1: while parsing"),
         ("title: !!python/object/apply:os.system [ls]\nasks: x\n", "mine.yaml"),
     ],
 )

@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,39 +10,42 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from optstudy.launch.local import Event, last_line
+from optstudy.cost import Speed
+from optstudy.launch import attempts
+from optstudy.launch.events import Event
+from optstudy.launch.local import last_line
+from optstudy.plan import Point
 from optstudy.record import read_metrics
-from optstudy.study import Point
-from optstudy.table import Row, read_row
+from optstudy.session import FINISHED, Session
+from optstudy.table import Row
+
+REDRAW_SECONDS = 0.5
+ORDER = ("done", "diverged", "running", "begun", "waiting", "failed")
 
 
 class Watch:
     """Shows how a study goes on; its method :meth:`on_event` is what a launcher calls.
 
     Args:
-        points: the runs of the study.
-        runs: where their folders are.
-        jobs: runs at a time, for the time left.
+        session: the study.
+        slots: workers, for the time left.
         console: where to show it; standard output by default.
     """
 
-    def __init__(
-        self, points: Sequence[Point], runs: Path, jobs: int, console: Console | None = None
-    ) -> None:
-        self._points = {point.config.id: point for point in points}
-        self._jobs = jobs
+    def __init__(self, session: Session, slots: int, console: Console | None = None) -> None:
+        self._session = session
+        self._slots = slots
         self._console = console or Console(file=sys.stdout)
-        rows = ((run_id, read_row(runs / run_id)) for run_id in self._points)
-        self._rows: dict[str, Row] = {run_id: row for run_id, row in rows if row is not None}
-        self._already = len(self._rows)
-        self._running: dict[str, Path] = {}
-        self._failed: list[str] = []
-        self._started = time.monotonic()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
 
     def __enter__(self) -> "Watch":
-        total = len(self._points)
-        self._say(f"{total} runs: {self._already} done before, {total - self._already} to do")
+        states = self._session.states()
+        done = sum(state in FINISHED for state in states.values())
+        later = f", and {len(self._session.plan.pending)} that depend on them" * bool(
+            self._session.plan.pending
+        )
+        self._say(f"{len(states)} runs: {done} done before, {len(states) - done} to do{later}")
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -52,76 +54,94 @@ class Watch:
         self._live.stop()
 
     def on_event(self, event: Event) -> None:
-        """Take note of what a launcher reports."""
-        if event.folder is not None:
+        """Say what a launcher reports; draw the table anew, but not too often."""
+        if event.folder is not None and event.kind in ("ended", "failed"):
             run_id = event.folder.name
-            if event.kind == "started":
-                self._running[run_id] = event.folder
+            point = self._session.runs_known[run_id]
+            if event.kind == "ended":
+                self._ended(point)
             else:
-                self._running.pop(run_id, None)
-                if event.kind == "ended":
-                    self._ended(run_id, event.folder)
-                else:
-                    self._failed.append(run_id)
-                    self._say(f"failed: {run_id} ({last_line(event.folder)}); see {event.folder}/log.txt")
-        if self._console.is_terminal:
-            self._live.update(self._render(), refresh=True)
+                why = attempts.set_aside(event.folder) or last_line(event.folder)
+                self._say(f"failed: {described(point)} ({why}); see {event.folder}/log.txt")
+        if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self.draw()
 
-    def _ended(self, run_id: str, folder: Path) -> None:
-        row = read_row(folder)
+    def draw(self) -> None:
+        """Draw the live table."""
+        self._live.update(self.render(), refresh=True)
+        self._drawn = time.monotonic()
+
+    def render(self) -> Group:
+        """Counts, a bar for every running run, the best loss of every curve so far."""
+        session = self._session
+        states = session.states()
+        counted = Counter(states.values())
+        said = ", ".join(f"{counted[state]} {state}" for state in ORDER if counted[state])
+        if session.plan.pending:
+            said += f", {len(session.plan.pending)} waiting for another study's best"
+        running = [session.runs_known[run_id] for run_id, state in states.items() if state == "running"]
+        return Group(
+            Text(f"{session.study.name} at {session.scale}: {said}; {self._left(states)}", style="bold"),
+            self._bars(running),
+            self._best(),
+        )
+
+    def _ended(self, point: Point) -> None:
+        row = self._session.row(point.id)
         assert row is not None
-        self._rows[run_id] = row
         outcome = f"val loss {row.val_loss:.3f}" if row.val_loss is not None else f"diverged: {row.reason}"
-        count = f"[{len(self._rows)}/{len(self._points)}]"
-        curve = self._points[run_id].curve
-        self._say(f"{count} {curve} lr {row.lr:g} seed {row.seed}: {outcome}  ({self._left()})")
+        states = self._session.states()
+        done = sum(state in FINISHED for state in states.values())
+        self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
 
-    def _left(self) -> str:
-        done = len(self._rows) - self._already
-        left = len(self._points) - len(self._rows) - len(self._failed)
-        if not left:
+    def _left(self, states: dict[str, str]) -> str:
+        session = self._session
+        todo = [
+            session.runs_known[run_id]
+            for run_id, state in states.items()
+            if state not in (*FINISHED, "failed")
+        ]
+        if not todo:
             return "all done"
-        if not done:
-            return f"{left} runs left"
-        seconds = (time.monotonic() - self._started) / done * left
-        return f"{left} runs, about {duration(seconds)} left"
+        rows = [row for run_id in states if (row := session.row(run_id)) is not None]
+        if not rows:
+            return f"{len(todo)} left"
+        speed = Speed(rows)
+        seconds = sum(speed.seconds(point.config)[0] for point in todo) / self._slots
+        return f"{len(todo)} left, about {duration(seconds)}"
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _render(self) -> Group:
-        diverged = sum(row.state == "diverged" for row in self._rows.values())
-        waiting = len(self._points) - len(self._rows) - len(self._running) - len(self._failed)
-        counts = (
-            f"{len(self._rows)} done ({diverged} diverged), {len(self._running)} running, {waiting} waiting, "
-            f"{len(self._failed)} failed; {self._left()}"
-        )
-        return Group(Text(counts, style="bold"), self._running_table(), self._best_table())
-
-    def _running_table(self) -> Table:
+    def _bars(self, running: list[Point]) -> Table:
         table = Table.grid(padding=(0, 1))
-        for run_id, folder in self._running.items():
-            point = self._points[run_id]
-            rows = [row for row in read_metrics(folder) if "loss" in row]
+        for point in running:
+            rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
             step, total = (rows[-1]["step"] if rows else 0), point.config.total_steps
             said = ""
             if rows and step:
                 left = rows[-1]["seconds"] / step * (total - step)
                 said = f"loss {rows[-1]['loss']:.3f}, {duration(left)} left"
-            label = f"{point.curve} lr {point.config.optimizer.lr:g} seed {point.config.seed}"
-            table.add_row(label, ProgressBar(total=total, completed=step, width=30), said)
+            table.add_row(described(point), ProgressBar(total=total, completed=step, width=30), said)
         return table
 
-    def _best_table(self) -> Table:
-        best: dict[str, Row] = {}
-        for run_id, row in self._rows.items():
-            curve = self._points[run_id].curve
-            if curve not in best or row.loss < best[curve].loss:
-                best[curve] = row
+    def _best(self) -> Table:
+        best: dict[str, tuple[Row, Point]] = {}
+        for point in self._session.plan.points:
+            row = self._session.row(point.id)
+            if row is not None and (point.curve not in best or row.loss < best[point.curve][0].loss):
+                best[point.curve] = row, point
         table = Table.grid(padding=(0, 1))
-        for curve, row in sorted(best.items(), key=lambda item: item[1].loss):
-            table.add_row("best so far", curve, f"{row.loss:.3f}", f"at lr {row.lr:g}")
+        for curve, (row, point) in sorted(best.items(), key=lambda item: item[1][0].loss):
+            table.add_row("best so far", curve, f"{row.loss:.3f}", f"at {_number(point.x)}")
         return table
+
+
+def described(point: Point) -> str:
+    """Name a run for people: its curve, its place on the axis, its seed."""
+    lr = point.config.optimizer.lr
+    place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
+    return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
 
 
 def duration(seconds: float) -> str:
@@ -131,3 +151,7 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

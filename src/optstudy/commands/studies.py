@@ -1,8 +1,8 @@
-"""``optstudy demo``, ``run``, ``status``, ``report``, ``show`` and ``studies``."""
+"""``optstudy demo``, ``run``, ``status``, ``show`` and ``studies``."""
 
 import json
-import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +10,17 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from optstudy import study, tokens
+from optstudy import cost, export, study, tokens
 from optstudy.cli import DONE, FAILED
-from optstudy.errors import UserError
-from optstudy.launch import local
-from optstudy.record import read_metrics, write_json
-from optstudy.study import Point, Study
-from optstudy.table import read_rows
-from optstudy.watch import Watch, duration
+from optstudy.commands.reports import sweep_of, write_report
+from optstudy.errors import UserError, nearest
+from optstudy.launch.slots import slots
+from optstudy.session import FINISHED, Session
+from optstudy.watch import Watch, described, duration
 
 RUNS = Path("runs")
+LAUNCHERS = ("local", "slurm", "ray")
+WATCH_SECONDS = 2.0
 Assignments = Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)]
 
 
@@ -49,12 +50,16 @@ def run(
     jobs: int | None = None,
     seeds: int | None = None,
     device: str = "auto",
+    per_gpu: int = 1,
+    launcher: str = "local",
     out: Path = Path("report"),
+    adaptive: bool = True,
+    retry: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Run a study: what has a result is kept, the rest is run, then the table and a report.
 
-    Ctrl-C and the same command continue.
+    Ctrl-C and the same command continue. Several of these, on several machines, may work on one runs folder.
 
     Examples:
         optstudy run paper/fig1 --scale pico
@@ -68,25 +73,34 @@ def run(
         scale: `pico`, `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`, `150m-long`.
         set_: a config value over the study's, as `key=value`; may be given several times.
         runs: where run folders are.
-        jobs: runs at a time; one per core by default.
+        jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
         device: `auto`, `cpu` or `cuda`.
+        per_gpu: runs at a time on one GPU.
+        launcher: `local`, `slurm` (job arrays) or `ray` (the cluster of RAY_ADDRESS, or this machine).
         out: where the report goes.
+        adaptive: extend axes and add seeds where the study says so.
+        retry: try runs again that were set aside after failing.
         dry_run: only say what would be run.
     """
-    chosen, points = _points(name, scale, set_, seeds)
+    session = _session(name, scale, set_, runs, seeds, adaptive)
     if dry_run:
-        _describe(points, runs, sys.stdout.write)
+        _describe(session, jobs, device, per_gpu)
         return DONE
+    if launcher not in LAUNCHERS:
+        raise UserError(f"--launcher: unknown launcher {launcher!r}{nearest(launcher, LAUNCHERS)}")
     _at_least_one("--jobs", jobs)
-    for data in {(point.config.data.corpus, point.config.data.tokenizer) for point in points}:
+    _at_least_one("--per-gpu", per_gpu)
+    configs = [point.config for point in session.runs_known.values()]
+    for data in {(config.data.corpus, config.data.tokenizer) for config in configs}:
         tokens.prepare(*data)
-    folders = [_folder(point, runs) for point in points]
-    threads = max(point.config.training.threads for point in points)
-    jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
-    with Watch(points, runs, jobs) as watch:
-        failed = local.launch(folders, jobs, threads, device, watch.on_event)
-    _report(chosen, scale, points, runs, out, ("html", "png", "svg"))
+    if retry:
+        session.forgive()
+    places = slots(configs, jobs, device, per_gpu)
+    threads = max(config.training.threads for config in configs)
+    with Watch(session, len(places)) as watch:
+        failed = _launch(launcher, session, places, threads, device, watch)
+    write_report(session, out)
     return FAILED if failed else DONE
 
 
@@ -98,6 +112,7 @@ def status(
     set_: Assignments = (),
     runs: Path = RUNS,
     seeds: int | None = None,
+    watch: bool = False,
 ) -> int:
     """Say how far a study is, and its table so far.
 
@@ -107,43 +122,24 @@ def status(
         set_: config values that it runs with, as `key=value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
+        watch: keep the live table on the screen until all runs have ended.
     """
     from optstudy import report
 
-    chosen, points = _points(name, scale, set_, seeds)
-    counts = Counter(_state(point, runs) for point in points)
-    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    sys.stdout.write(f"{name} at {scale}: {len(points)} runs: {said}\n")
-    sweep = _sweep(chosen, scale, points, runs)
+    session = _session(name, scale, set_, runs, seeds)
+    states = session.states()
+    if watch:
+        with Watch(session, max(1, sum(state == "running" for state in states.values()))) as live:
+            while not all(state in (*FINISHED, "failed") for state in states.values()):
+                live.draw()
+                time.sleep(WATCH_SECONDS)
+                session.replan()
+                states = session.states()
+    said = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states.values()).items()))
+    sys.stdout.write(f"{name} at {scale}: {len(states)} runs: {said}\n")
+    sweep = sweep_of(session)
     if sweep.rows:
         report.show(sweep)
-    return DONE
-
-
-def report(
-    name: Annotated[str, Parameter(name="study")],
-    /,
-    *,
-    scale: str = "pico",
-    set_: Assignments = (),
-    runs: Path = RUNS,
-    seeds: int | None = None,
-    out: Path = Path("report"),
-    format_: Annotated[tuple[str, ...], Parameter(name="--format")] = ("html", "png", "svg"),
-) -> int:
-    """Draw a study's report from the runs that have ended.
-
-    Args:
-        name: one of `optstudy studies`, or a file of your own.
-        scale: the scale it ran at.
-        set_: config values that it ran with, as `key=value`.
-        runs: where run folders are.
-        seeds: seeds of every point, instead of the study's.
-        out: where the report goes.
-        format_: what to write; may be given several times.
-    """
-    chosen, points = _points(name, scale, set_, seeds)
-    _report(chosen, scale, points, runs, out, format_)
     return DONE
 
 
@@ -154,34 +150,33 @@ def show(
     scale: str = "pico",
     set_: Assignments = (),
     runs: Path = RUNS,
+    jobs: int | None = None,
     seeds: int | None = None,
+    device: str = "auto",
+    per_gpu: int = 1,
+    adaptive: bool = True,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """List the runs that a study would make, their number, tokens and estimated time.
+    """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
     Args:
         name: one of `optstudy studies`, or a file of your own.
         scale: the scale to run at.
         set_: a config value over the study's, as `key=value`.
         runs: where run folders are.
+        jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
-        json_: for programs: ids, configs and states.
+        device: `auto`, `cpu` or `cuda`.
+        per_gpu: runs at a time on one GPU.
+        adaptive: extend axes and add seeds where the study says so and results ask for it.
+        json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
-    chosen, points = _points(name, scale, set_, seeds)
+    session = _session(name, scale, set_, runs, seeds, adaptive)
     if json_:
-        listed = [
-            {
-                "id": point.config.id,
-                "config": point.config.model_dump(mode="json"),
-                "state": _state(point, runs),
-                "depends_on": None,
-            }
-            for point in points
-        ]
-        sys.stdout.write(json.dumps({"study": chosen.name, "runs": listed}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"study": session.study.name, "runs": _listed(session)}, indent=1) + "\n")
     else:
-        sys.stdout.write(f"{chosen.file.title}\n{chosen.file.asks}\n")
-        _describe(points, runs, sys.stdout.write)
+        sys.stdout.write(f"{session.study.file.title}\n{session.study.file.asks}\n")
+        _describe(session, jobs, device, per_gpu)
     return DONE
 
 
@@ -201,12 +196,11 @@ def studies(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
     return DONE
 
 
-def _points(
-    name: str, scale: str, assignments: Sequence[str], seeds: int | None
-) -> tuple[Study, list[Point]]:
+def _session(
+    name: str, scale: str, assignments: Sequence[str], runs: Path, seeds: int | None, adaptive: bool = True
+) -> Session:
     _at_least_one("--seeds", seeds)
-    chosen = study.load(name)
-    return chosen, chosen.points(scale, study.overrides(assignments), seeds)
+    return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive)
 
 
 def _at_least_one(option: str, value: int | None) -> None:
@@ -214,68 +208,53 @@ def _at_least_one(option: str, value: int | None) -> None:
         raise UserError(f"{option}: input should be at least 1, not {value}")
 
 
-def _folder(point: Point, runs: Path) -> Path:
-    folder = runs / point.config.id
-    if not (folder / "config.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", point.config.model_dump(mode="json"))
-    return folder
+def _launch(
+    launcher: str, session: Session, places: list[str], threads: int, device: str, watch: Watch
+) -> list[Path]:
+    """Start the launcher asked for; each is imported only when it is used."""
+    if launcher == "slurm":
+        from optstudy.launch import slurm
+
+        return slurm.launch(session.todo, session.study.file.slurm, threads, device, watch.on_event)
+    if launcher == "ray":
+        from optstudy.launch import ray
+
+        return ray.launch(session.todo, threads, device, watch.on_event)
+    from optstudy.launch import local
+
+    return local.launch(session.todo, places, threads, device, watch.on_event)
 
 
-def _state(point: Point, runs: Path) -> str:
-    folder = runs / point.config.id
-    row = read_rows(runs, [point.config.id])
-    if row:
-        return row[0].state
-    return "begun" if read_metrics(folder) else "waiting"
+def _listed(session: Session) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = []
+    for run_id, point in {point.id: point for point in session.plan.points}.items():
+        config = point.config.model_dump(mode="json")
+        listed.append({"id": run_id, "config": config, "state": session.state(run_id), "depends_on": None})
+    for wait in session.plan.pending:
+        listed.append(
+            {"id": None, "config": wait.settings, "state": "waiting", "depends_on": wait.depends_on}
+        )
+    return listed
 
 
-def _describe(points: Sequence[Point], runs: Path, write: Any) -> None:
-    """Say which runs there are and what those left would cost."""
-    todo = []
-    for point in points:
-        state = _state(point, runs)
-        if state in ("waiting", "begun"):
-            todo.append(point.config)
-        config = point.config
-        write(f"{config.id}  {state:8}  {point.curve:10} lr {config.optimizer.lr:<9g} seed {config.seed}\n")
-    done = [row for row in read_rows(runs, [point.config.id for point in points]) if row.tokens]
-    left = sum(config.tokens for config in todo)
-    write(f"{len(points)} runs, {len(todo)} to do: {left:,} tokens")
-    if done and todo:
-        cores = os.cpu_count() or 1
-        seconds = left * sum(row.seconds for row in done) / sum(row.tokens for row in done) / cores
-        write(f", about {duration(seconds)} on {cores} cores at the speed measured here")
-    write("\n")
-
-
-def _sweep(chosen: Study, scale: str, points: Sequence[Point], runs: Path) -> Any:
-    from optstudy import report
-
-    rows = read_rows(runs, [point.config.id for point in points])
-    return report.Sweep(
-        name=chosen.name,
-        title=chosen.file.title,
-        asks=chosen.file.asks,
-        scale=scale,
-        rows=rows,
-        labels={point.config.id: point.curve for point in points},
-        kind=chosen.file.figure.kind,
-        x=chosen.file.figure.x,
-        missing=len(points) - len(rows),
-        runs=runs,
-        command=f"optstudy run {chosen.name} --scale {scale}",
+def _describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> None:
+    """Say which runs there are and what those left cost."""
+    say = sys.stdout.write
+    states = session.states()
+    for run_id, point in session.runs_known.items():
+        say(f"{run_id}  {states[run_id]:8}  {described(point)}\n")
+    for wait in session.plan.pending:
+        say(f"{'-' * 12}  waiting   {wait.curve}: around the best of {wait.depends_on}\n")
+    todo = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
+    say(f"{len(states) + len(session.plan.pending)} runs, {len(todo) + len(session.plan.pending)} to do")
+    if not todo:
+        say("\n")
+        return
+    places = slots(todo, jobs, device, per_gpu)
+    everything = export.every(session.runs) if session.runs.is_dir() else []
+    folders = (session.runs / row.id for row in everything)
+    spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
+    say(
+        f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, about {duration(spent.seconds)} "
+        f"with {len(places)} at a time (from {spent.measured_on}), {spent.disk_bytes / 1e6:,.1f} MB of disk\n"
     )
-
-
-def _report(
-    chosen: Study, scale: str, points: Sequence[Point], runs: Path, out: Path, formats: Sequence[str]
-) -> None:
-    from optstudy import report
-
-    sweep = _sweep(chosen, scale, points, runs)
-    if not sweep.rows:
-        raise UserError(f"{chosen.name}: no run has ended in {runs}; first: {sweep.command}")
-    report.show(sweep)
-    for path in report.write(sweep, out / chosen.name / scale, tuple(formats)):
-        sys.stdout.write(f"wrote {path}\n")

@@ -12,7 +12,8 @@ from optstudy import study
 from optstudy.cli import DIVERGED, DONE, PREEMPTED
 from optstudy.config import merge
 from optstudy.errors import UserError
-from optstudy.record import read_json, write_json
+from optstudy.launch.attempts import Attempt, Held, attempt
+from optstudy.record import read_json, read_result, write_json
 
 
 def train(
@@ -44,18 +45,35 @@ def train(
         folder = _folder_of(config_or_run_folder, runs, study.overrides(set_))
     elif set_:
         raise UserError("--set: a run folder's config is fixed; give a config file instead")
+    result = read_result(folder)
+    if result is None:
+        try:
+            with attempt(folder) as current:
+                result = _carry_out(folder, device, current)
+        except Held as held:
+            sys.stderr.write(f"optstudy: {held}\n")
+            return PREEMPTED
+    if result is None:
+        return PREEMPTED
+    outcome = result["reason"] or f"validation loss {result['val_loss']:.4f}"
+    sys.stdout.write(f"{folder}: {result['state']} at step {result['step']}: {outcome}\n")
+    return DIVERGED if result["state"] == "diverged" else DONE
+
+
+def _carry_out(folder: Path, device: str, current: Attempt) -> dict[str, Any] | None:
+    """Train; None where the run was asked to stop."""
     from optstudy.train import Preempted
     from optstudy.train import train as carry_out
 
     with _Bar(folder) as bar:
         try:
-            result = carry_out(folder, device=device, on_progress=bar.update)
+            result = carry_out(folder, device, bar.update, still_mine=current.lease.check)
         except Preempted as stop:
             sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
-            return PREEMPTED
-    outcome = result["reason"] or f"validation loss {result['val_loss']:.4f}"
-    sys.stdout.write(f"{folder}: {result['state']} at step {result['step']}: {outcome}\n")
-    return DIVERGED if result["state"] == "diverged" else DONE
+            current.code = PREEMPTED
+            return None
+    current.code = DIVERGED if result["state"] == "diverged" else DONE
+    return result
 
 
 def _folder_of(file: Path, runs: Path, overrides: dict[str, Any]) -> Path:

@@ -5,45 +5,40 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import DIVERGED, DONE, PREEMPTED, USERS_MISTAKE
+from optstudy.cli import FAILED, PREEMPTED, USERS_MISTAKE
 from optstudy.cli import run as command_line
 from optstudy.errors import UserError
+from optstudy.launch import attempts
+from optstudy.launch.events import Board, Event, OnEvent, Todo
 
-ATTEMPTS = 2
-"""Times that a run which fails by itself is started before it is set aside."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something happened to a run: ``started``, ``ended`` or ``failed``; or nothing did: ``tick``."""
-
-    kind: str
-    folder: Path | None = None
+LOOK_SECONDS = 1.0
+"""Between looks at what other launchers have done."""
+PATIENCE_SECONDS = 30.0
+"""For a worker to leave a checkpoint before it is killed."""
 
 
 def launch(
-    folders: Sequence[Path],
-    jobs: int,
+    todo: Todo,
+    slots: Sequence[str],
     threads: int,
     device: str = "auto",
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: OnEvent = lambda event: None,
 ) -> list[Path]:
-    """Run every folder to its result, ``jobs`` at a time, and return those that failed.
+    """Run everything to its result and return the runs that were set aside.
 
-    A worker that dies takes no other with it; a run that fails by itself is tried once more. On Ctrl-C the
-    workers leave checkpoints.
+    A worker that dies takes no other with it. Runs that other launchers work on are waited for, and taken
+    over when their workers are gone. On Ctrl-C the workers leave checkpoints.
 
     Args:
-        folders: each holds a ``config.json``; those with a result are passed over.
-        jobs: processes at a time.
-        threads: CPU threads of each.
+        todo: the runs, see :class:`optstudy.launch.events.Board`.
+        slots: one worker at a time for each; what ``CUDA_VISIBLE_DEVICES`` is in it, empty to leave it.
+        threads: CPU threads of each worker.
         device: as for ``optstudy train``.
         on_event: called when a run starts or ends, and a few times a second between.
 
@@ -54,45 +49,52 @@ def launch(
         os.environ[variable] = str(threads)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["optstudy.train"])
-    waiting = [(folder, 1) for folder in folders if not (folder / "result.json").exists()]
-    running: dict[BaseProcess, tuple[Path, int]] = {}
-    failed: list[Path] = []
+    board = Board(todo, on_event)
+    free = list(slots)
+    running: dict[BaseProcess, tuple[Path, str, int]] = {}
+    looked = time.monotonic()
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                folder, attempt = waiting.pop(0)
-                worker: BaseProcess = context.Process(target=_work, args=(str(folder), device), daemon=True)
+        while board.open:
+            while free and (folder := board.startable([f for f, *_ in running.values()])) is not None:
+                slot = free.pop(0)
+                worker: BaseProcess = context.Process(
+                    target=_work, args=(str(folder), device, slot), daemon=True
+                )
                 worker.start()
-                running[worker] = (folder, attempt)
+                running[worker] = (folder, slot, len(attempts.read(folder)))
                 on_event(Event("started", folder))
             wait([worker.sentinel for worker in running], timeout=0.2)
-            for ended in [worker for worker in running if worker.exitcode is not None]:
-                folder, attempt = running.pop(ended)
-                if ended.exitcode == USERS_MISTAKE:
+            ended = [worker for worker in running if worker.exitcode is not None]
+            for worker in ended:
+                folder, slot, lines = running.pop(worker)
+                free.append(slot)
+                if worker.exitcode == USERS_MISTAKE:
                     raise UserError(last_line(folder))
-                if ended.exitcode in (DONE, DIVERGED):
-                    on_event(Event("ended", folder))
-                elif attempt < ATTEMPTS:
-                    waiting.insert(0, (folder, attempt + 1))
-                else:
-                    failed.append(folder)
-                    on_event(Event("failed", folder))
+                if worker.exitcode == FAILED and len(attempts.read(folder)) == lines:
+                    attempts.failed(folder, last_line(folder))
+                on_event(Event("stopped", folder))
+            if ended or time.monotonic() - looked > LOOK_SECONDS:
+                board.look()
+                looked = time.monotonic()
             on_event(Event("tick"))
     finally:
         _stop(list(running))
-    return failed
+    return board.failed
 
 
 def last_line(folder: Path) -> str:
     """Return the last line of a run's log, without the program's name."""
-    lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: failed without a word"
+    try:
+        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
 
 
 def _stop(workers: list[BaseProcess]) -> None:
     for worker in workers:
         worker.terminate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
         if worker.exitcode is None:
@@ -100,9 +102,11 @@ def _stop(workers: list[BaseProcess]) -> None:
             worker.join()
 
 
-def _work(folder: str, device: str) -> None:
+def _work(folder: str, device: str, slot: str) -> None:
     """Do one run in a process of its own: exactly ``optstudy train FOLDER``, its output in ``log.txt``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if slot:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -113,6 +117,8 @@ def _work(folder: str, device: str) -> None:
 
 
 def _end_with(sentinel: Any) -> None:
-    """End this process when its launcher is gone, so that two launchers never work on one run."""
+    """End this process when its launcher is gone, with a checkpoint if there is time for one."""
     wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE_SECONDS)
     os._exit(PREEMPTED)

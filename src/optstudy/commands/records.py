@@ -1,0 +1,60 @@
+"""``optstudy export`` and ``schema``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from optstudy import export as tidy
+from optstudy import study
+from optstudy.cli import DONE
+from optstudy.commands.studies import RUNS, Assignments
+from optstudy.session import Session
+from optstudy.studyfile import StudyFile
+
+
+def export(
+    name: Annotated[str | None, Parameter(name="study")] = None,
+    /,
+    *,
+    scale: str = "pico",
+    set_: Assignments = (),
+    runs: Path = RUNS,
+    seeds: int | None = None,
+    format_: Annotated[str, Parameter(name="--format")] = "csv",
+    out: Path | None = None,
+) -> int:
+    """Write finished runs as one tidy table: a row per run, a column per config key and result.
+
+    Args:
+        name: a study, whose curves are then named; all runs of the folder without.
+        scale: the scale the study ran at.
+        set_: config values that it ran with, as `key=value`.
+        runs: where run folders are.
+        seeds: seeds of every point, instead of the study's.
+        format_: `csv` or `parquet`.
+        out: the file; `runs.csv` or `runs.parquet` by default.
+    """
+    if name is None:
+        records = tidy.table(tidy.every(runs))
+    else:
+        session = Session(study.load(name), scale, runs, study.overrides(set_), seeds)
+        labels: dict[str, list[str]] = {}
+        for point in session.plan.points:
+            labels.setdefault(point.id, []).append(point.curve)
+        records = tidy.table(session.rows(), labels)
+    path = out or Path(f"runs.{format_}")
+    tidy.write(records, path, format_)
+    sys.stdout.write(f"wrote {len(records)} runs to {path}\n")
+    return DONE
+
+
+def schema() -> int:
+    """Print the JSON Schema of study files, for completion and checks in an editor.
+
+    Save it and start a study file with `# yaml-language-server: $schema=study.schema.json`.
+    """
+    sys.stdout.write(json.dumps(StudyFile.model_json_schema(), indent=1) + "\n")
+    return DONE

@@ -1,0 +1,140 @@
+"""What runs cost before they are run: tokens, FLOPs, time from measured speed, disk. Imports no torch."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from optstudy.config import Model, RunConfig
+from optstudy.table import Row
+
+EFFICIENCY = 0.3
+"""Share of a large matrix product's speed that training reaches; used only while no run has been timed."""
+STATE_BYTES = 8
+"""Optimizer state per parameter that is reckoned with: two float32 moments."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a list of runs costs."""
+
+    runs: int
+    tokens: int
+    flops: float
+    """Of matrix products, training and validation."""
+    seconds: float
+    """On this machine, with all its slots busy."""
+    measured_on: str
+    """What the speed was taken from."""
+    disk_bytes: int
+    """Records of all runs, and the checkpoints of those that run at a time."""
+
+
+def parameters(model: Model) -> int:
+    """Parameters of the model, embedding and head included."""
+    per_layer = 12 * model.d_model**2 + (4 if model.qk_norm else 2) * model.d_model
+    return 2 * model.vocab_size * model.d_model + model.n_layers * per_layer + model.d_model
+
+
+def flops(config: RunConfig) -> float:
+    """Floating-point operations of a run's matrix products.
+
+    Per token 6 N for a step and 2 N for validation, N without the embedding, and 12 L D T (4 L D T) for
+    attention scores (Chowdhery et al. 2022, "PaLM", appendix B).
+    """
+    model, length = config.model, config.data.sequence_length
+    weights = parameters(model) - model.vocab_size * model.d_model
+    forward = 2 * weights + 4 * model.n_layers * model.d_model * length
+    validated = config.validation.sequences * length * (config.validation.points + 1)
+    return float(forward) * (3 * config.tokens + validated)
+
+
+class Speed:
+    """Seconds that a run takes in one slot, from finished runs, or from a matrix product timed here.
+
+    Args:
+        rows: finished runs on this machine, of any study.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._exact: dict[str, list[float]] = {}
+        self._shape: dict[str, list[float]] = {}
+        self._flops: list[float] = []
+        for row in rows:
+            if row.state != "done" or row.seconds <= 0:
+                continue
+            shape = _shape(row.config)
+            per_token = row.seconds / row.tokens
+            self._exact.setdefault(f"{shape} {row.optimizer}", []).append(per_token)
+            self._shape.setdefault(shape, []).append(per_token)
+            self._flops.append(flops(RunConfig.model_validate(row.config)) / row.seconds)
+        self._probed: float | None = None
+
+    def seconds(self, config: RunConfig) -> tuple[float, str]:
+        """Seconds of the run in one slot, and what that rests on."""
+        shape = _shape(config.model_dump(mode="json"))
+        for known, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
+            if key in known:
+                return median(known[key]) * config.tokens, "runs of this size on this machine"
+        if self._flops:
+            return flops(config) / median(self._flops), "runs of another size on this machine"
+        if self._probed is None:
+            self._probed = matmul_flops_per_s() * EFFICIENCY / (os.cpu_count() or 1)
+        return flops(config) / self._probed, "a matrix product timed here; rough before a run has been timed"
+
+
+def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
+    """Add up what ``configs`` cost with ``slots`` of them running at a time.
+
+    Args:
+        configs: the runs to do.
+        speed: of this machine.
+        slots: workers.
+        record_bytes: what a finished run's folder takes.
+    """
+    timed = [speed.seconds(config) for config in configs]
+    seconds = [one for one, _ in timed]
+    weights = max((parameters(config.model) for config in configs), default=0)
+    return Cost(
+        runs=len(configs),
+        tokens=sum(config.tokens for config in configs),
+        flops=sum(flops(config) for config in configs),
+        seconds=max(sum(seconds) / slots, max(seconds, default=0.0)),
+        measured_on=timed[0][1] if timed else "nothing to do",
+        disk_bytes=len(configs) * record_bytes + min(slots, len(configs)) * 2 * weights * (4 + STATE_BYTES),
+    )
+
+
+def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
+    """Return the mean size of finished runs' folders, or what one of a hundred rows takes."""
+    sizes = []
+    for folder in folders:
+        if (folder / "result.json").exists():
+            sizes.append(sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
+        if len(sizes) == sample:
+            break
+    return round(sum(sizes) / len(sizes)) if sizes else 20_000
+
+
+def matmul_flops_per_s(size: int = 768) -> float:
+    """Time a float32 matrix product on all cores."""
+    a = np.ones((size, size), np.float32)
+    a @ a
+    rates = []
+    for _ in range(3):
+        start = time.perf_counter()
+        a @ a
+        rates.append(2 * size**3 / (time.perf_counter() - start))
+    return max(rates)
+
+
+def _shape(config: dict[str, dict[str, object]]) -> str:
+    training = config["training"]
+    names = ("batch_size", "micro_batch_size", "precision", "threads")
+    return repr(
+        (sorted(config["model"].items()), config["data"]["sequence_length"], *map(training.get, names))
+    )

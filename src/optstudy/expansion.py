@@ -1,0 +1,300 @@
+"""From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optstudy import plan
+from optstudy.config import RunConfig, merge
+from optstudy.errors import UserError, nearest
+from optstudy.plan import Pending, Plan, Point, Results
+from optstudy.scales import SCALES
+from optstudy.settling import check_scale, settle, substituted, value_at
+from optstudy.studyfile import NAME, BestOf, HalfDecades, Layer, Panel, ScaleLayer, StudyFile
+
+MOST_RUNS = 100_000
+"""Of one study; more is taken for a mistake."""
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Runs that differ in one axis and the seed."""
+
+    curve: str
+    layers: list[Mapping[str, Any]]
+    axis: str | None
+    values: list[Any]
+    best_of: BestOf | None
+    scale: str
+    x: str
+
+
+class Expansion:
+    """The runs of one study file at one scale.
+
+    Args:
+        name: the study's.
+        file: what it says.
+        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        chosen: overrides by dotted key.
+        seeds: number of seeds instead of the file's.
+        results: what is known of finished runs.
+        adaptive: extend axes and add seeds where the file says so.
+        others: reads another study's file by name.
+        parents: studies that this one is expanded for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        file: StudyFile,
+        scale: str,
+        chosen: dict[str, Any],
+        seeds: int | None,
+        results: Results,
+        adaptive: bool,
+        others: Callable[[str], StudyFile],
+        parents: tuple[str, ...] = (),
+    ) -> None:
+        if name in parents:
+            raise UserError(f"{name}: depends on itself by way of {' -> '.join(parents)}")
+        self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
+        self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
+        self.results, self.adaptive, self.others = results, adaptive, others
+        self.parents = (*parents, name)
+        self._others: dict[tuple[str, str], Plan] = {}
+
+    def plan(self) -> Plan:
+        """List the runs, each once per curve."""
+        if self.scale != "paper":
+            check_scale(self.scale, f"{self.name}: ")
+        whole = Plan([], [], [])
+        seen: list[set[str]] = []
+        panels = self._panels()
+        for title, panel, scale in panels:
+            part = Plan([], [], [])
+            for family in self._families(panel, scale):
+                self._expand(family, part)
+            self._include({**self.file.include, **panel.include}, scale, part)
+            signature = {p.id for p in part.points} | {repr(p) for p in part.pending}
+            if signature in seen:
+                continue
+            seen.append(signature)
+            label = f"{title} / " if title else ""
+            whole.points += [Point(p.config, label + p.curve, p.x) for p in part.points]
+            whole.pending += [Pending(p.settings, label + p.curve, p.depends_on) for p in part.pending]
+            whole.first += part.first
+        if len(seen) == 1 and len(panels) > 1:
+            whole.points = [Point(p.config, p.curve.split(" / ", 1)[1], p.x) for p in whole.points]
+        whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
+        whole.first = list({p.id: p for p in whole.first}.values())
+        return whole
+
+    def _panels(self) -> list[tuple[str, Panel, str]]:
+        """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
+        panels = self.file.panels or {"": Panel()}
+        if self.scale == "paper":
+            return [(title, panel, panel.scale or "150m") for title, panel in panels.items()]
+        here = any(panel.scale == self.scale for panel in panels.values())
+        return [
+            (title, panel, self.scale)
+            for title, panel in panels.items()
+            if not here or panel.scale in (None, self.scale)
+        ]
+
+    def _families(self, panel: Panel, scale: str) -> Iterator[_Family]:
+        common: list[ScaleLayer] = [
+            self.file,
+            self.file.scales.get(scale, ScaleLayer()),
+            panel,
+            panel.scales.get(scale, ScaleLayer()),
+        ]
+        named = list(dict.fromkeys(label for layer in common for label in layer.curves))
+        curves: list[str | None] = [*named] or [None]
+        left = MOST_RUNS
+        for curve in curves:
+            variants = [
+                layer.curves[curve] for layer in common if curve is not None and curve in layer.curves
+            ]
+            names = _axes([*common, *variants]).get(NAME, [None])
+            if NAME in self.chosen:
+                names = [self.chosen[NAME]]
+            fixed = merge(*(layer.base for layer in (*common, *variants))).get("optimizer")
+            for name in names:
+                own = name if name is not None else fixed.get("name") if isinstance(fixed, Mapping) else None
+                layers: list[Layer] = [*common]
+                layers += [where.optimizers[own] for where in common if own in where.optimizers]
+                layers += variants
+                for family in self._products(layers, name, curve, scale, panel.x or self.file.figure.x):
+                    left -= len(family.values) * len(self.seeds)
+                    if left < 0:
+                        raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
+                    yield family
+
+    def _products(
+        self, layers: Sequence[Layer], name: Any, curve: str | None, scale: str, x: str
+    ) -> Iterator[_Family]:
+        axes = _axes(layers)
+        axes.pop(NAME, None)
+        for key in self.chosen.keys() & axes.keys():
+            axes[key] = [self.chosen[key]]
+        rules = (self.file.adaptive, self.file.refine)
+        spread = next((rule.axis for rule in rules if rule is not None and rule.axis in axes), None)
+        values = axes.pop(spread) if spread is not None else [None]
+        best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
+        base = [layer.base for layer in layers]
+        named: Mapping[str, Any] = {} if name is None else {NAME: name}
+        if math.prod(len(axis) for axis in axes.values()) > MOST_RUNS:
+            raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
+        label = curve if curve is not None else str(name)
+        for combination in itertools.product(*axes.values()):
+            point = dict(zip(axes, combination, strict=True))
+            yield _Family(label, [named, *base, point], spread, values, best, scale, x)
+
+    def _expand(self, family: _Family, into: Plan) -> None:
+        taken: Mapping[str, Any] = {}
+        if family.best_of is not None:
+            found = self._best(family.best_of, family.curve, family.scale)
+            if isinstance(found, list):
+                self._postpone(family, found, into)
+                return
+            taken = found
+        made: dict[tuple[Any, int], Point] = {}
+
+        def point(value: Any, seed: int) -> Point:
+            if (value, seed) not in made:
+                made[value, seed] = self._point(family, taken, value, seed)
+            return made[value, seed]
+
+        def loss(value: float, seed: int) -> float | None:
+            row = self.results(point(value, seed).id)
+            return None if row is None else row.loss
+
+        values, extra = family.values, list[tuple[float, int]]()
+        measurable = plan.numbers(values) if self.adaptive and family.axis is not None else None
+        if measurable is not None:
+            values = measurable
+            grow, more = self.file.adaptive, self.file.refine
+            if grow is not None and grow.axis == family.axis:
+                values = plan.extended(values, self.seeds, grow, loss)
+            if more is not None and more.axis == family.axis:
+                extra = plan.refined(values, self.seeds, more, loss)
+        if isinstance(values[0], (Mapping, list)):
+            into.points += [self._point(family, taken, v, seed) for v in values for seed in self.seeds]
+        else:
+            into.points += [point(value, seed) for value in values for seed in self.seeds]
+        into.points += [point(value, seed) for value, seed in extra]
+
+    def _point(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+        *base, axes = family.layers
+        if family.axis is not None:
+            axes = {**axes, family.axis: value}
+        variables = {key: one for key, one in axes.items() if key.startswith("$")}
+        layers = [
+            SCALES[family.scale],
+            {"scale": family.scale, "seed": seed},
+            *(substituted(layer, variables, self.name) for layer in base),
+            taken,
+            *(one for one in variables.values() if isinstance(one, Mapping)),
+            {key: one for key, one in axes.items() if not key.startswith("$")},
+            {key: one for key, one in self.chosen.items() if not key.startswith("$")},
+        ]
+        try:
+            config = settle(merge(*layers), self.name)
+        except UserError as error:
+            raise self._located(error) from None
+        curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
+        if family.x.startswith("$"):
+            if family.x not in variables or isinstance(variables[family.x], Mapping):
+                raise UserError(f"{self.name}: figure.x: no axis {family.x!r} with plain values")
+            return Point(config, curve, variables[family.x])
+        return Point(config, curve, value_at(config, family.x))
+
+    def _located(self, error: UserError) -> UserError:
+        """Add the file's line of the key that an error names."""
+        said = str(error).removeprefix(f"{self.name}: ")
+        for key in re.findall(r"'([^']+)'", said)[:1] + re.findall(r"^([\w.$]+):", said):
+            if key not in self.chosen and (line := self.file.at(key)) is not None:
+                return UserError(f"{self.name}:{line}: {said}")
+        return error
+
+    def _best(self, wanted: BestOf, curve: str, scale: str) -> Mapping[str, Any] | list[Point]:
+        """Values at the best point of another study's curve, or that curve's runs while some are missing."""
+        curve = wanted.curve or curve
+        other = self._other(wanted.study, scale)
+        mine = [p for p in other.points if _is(p.curve, curve, wanted.panel)]
+        waits = [p for p in other.pending if _is(p.curve, curve, wanted.panel)]
+        if not mine and not waits:
+            known = other.curves
+            raise UserError(
+                f"{self.name}: best_of: {wanted.study} has no curve {curve!r}{nearest(curve, known)}"
+            )
+        first = mine[0].curve if mine else waits[0].curve
+        mine = [p for p in mine if p.curve == first]
+        rows = [self.results(p.id) for p in mine]
+        if waits or any(row is None for row in rows):
+            return [*other.first, *mine]
+        losses: dict[str, list[float]] = {}
+        for p, row in zip(mine, rows, strict=True):
+            assert row is not None
+            losses.setdefault(_without_seed(p.config), []).append(row.loss)
+        best = min(losses, key=lambda key: math.fsum(losses[key]) / len(losses[key]))
+        config = next(p.config for p in mine if _without_seed(p.config) == best)
+        return {key: value_at(config, key) for key in wanted.keys}
+
+    def _postpone(self, family: _Family, first: list[Point], into: Plan) -> None:
+        """Note the family's runs without the values to come; check them with some value in their place."""
+        assert family.best_of is not None
+        stand_in = {key: value_at(first[-1].config, key) for key in family.best_of.keys} if first else {}
+        for value, seed in itertools.product(family.values, self.seeds):
+            settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
+            for key in family.best_of.keys:
+                if key != family.axis and key not in family.layers[-1]:
+                    settings = merge(settings, {key: None})
+            into.pending.append(Pending(settings, family.curve, family.best_of.study))
+        into.first += first
+
+    def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
+        for name, curves in wanted.items():
+            other = self._other(name, scale)
+            for curve in curves:
+                points = [p for p in other.points if _is(p.curve, curve, None)]
+                pending = [p for p in other.pending if _is(p.curve, curve, None)]
+                if not points and not pending:
+                    known = other.curves
+                    raise UserError(
+                        f"{self.name}: include: {name} has no curve {curve!r}{nearest(curve, known)}"
+                    )
+                into.points += [Point(p.config, curve, p.x) for p in points]
+                into.pending += [Pending(p.settings, curve, p.depends_on) for p in pending]
+                into.first += other.first if pending else []
+
+    def _other(self, name: str, scale: str) -> Plan:
+        if (name, scale) not in self._others:
+            file = self.others(name)
+            self._others[name, scale] = Expansion(
+                name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
+            ).plan()
+        return self._others[name, scale]
+
+
+def _axes(layers: Sequence[Layer]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for layer in layers:
+        for key, axis in layer.axes.items():
+            found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
+    return found
+
+
+def _is(label: str, curve: str, panel: str | None) -> bool:
+    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
+    if panel is not None:
+        return label == f"{panel} / {curve}"
+    return label == curve or label.endswith(f" / {curve}")
+
+
+def _without_seed(config: RunConfig) -> str:
+    return config.model_copy(update={"seed": 0}).id

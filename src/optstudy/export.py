@@ -1,0 +1,97 @@
+"""One tidy table of runs: a row per run, a column per config key and result, for other programs."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from optstudy.errors import UserError
+from optstudy.record import write_atomically
+from optstudy.table import Row, read_rows
+
+FORMATS = ("csv", "parquet")
+
+
+def table(rows: Iterable[Row], labels: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
+    """Return runs as flat records: ``id``, ``curve``, results, then the config by dotted key, lists as JSON.
+
+    Args:
+        rows: finished runs.
+        labels: the curves each run's id lies on; a run on two curves gives two records.
+    """
+    results = [field.name for field in fields(Row) if field.name not in ("id", "config")]
+    records = []
+    for row in rows:
+        config = dict(_flat(row.config, ""))
+        for curve in labels.get(row.id, [""]) if labels is not None else [""]:
+            named = {"id": row.id, "curve": curve} if labels is not None else {"id": row.id}
+            records.append({**named, **{name: getattr(row, name) for name in results}, **config})
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    return [{column: record.get(column) for column in columns} for record in records]
+
+
+def every(runs: Path) -> list[Row]:
+    """Return the rows of all finished runs of a runs folder, by id.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if not runs.is_dir():
+        raise UserError(f"{runs}: no such runs folder")
+    return read_rows(runs, sorted(path.parent.name for path in runs.glob("*/result.json")))
+
+
+def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:
+    """Write a table atomically, as ``csv`` or ``parquet``.
+
+    Raises:
+        UserError: an unknown format, or one whose library is not installed.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"--format: {kind!r} is none of {', '.join(FORMATS)}")
+    write_atomically(path, _csv(records) if kind == "csv" else _parquet(records))
+
+
+def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    columns = list(records[0]) if records else ["id"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("parquet needs pyarrow: pip install 'optstudy[parquet]', or --format csv") from None
+    columns = list(records[0]) if records else ["id"]
+    arrays = {name: _column([record[name] for record in records]) for name in columns}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(arrays), buffer)
+    return buffer.getvalue()
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Give a column one type: integers beside floats become floats, anything else mixed becomes text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) > 1:
+        return [None if value is None else str(value) for value in values]
+    return values
+
+
+def _flat(node: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, dict)):
+            yield f"{prefix}{key}", json.dumps(value)
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,146 @@
+"""What has been tried on a run, in its folder: ``attempts.jsonl``, a line when one starts and when it ends.
+
+An attempt without an end was killed. From this file alone every launcher knows whether a run may be started
+again or is set aside.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optstudy.cli import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE
+from optstudy.errors import UserError
+from optstudy.launch import lease
+from optstudy.launch.lease import Lease
+
+FAILURES = 2
+"""Attempts that failed by themselves after which a run is set aside."""
+KILLS = 10
+"""Attempts in a row that were killed before the run got any further, after which it is set aside."""
+_CHECKPOINT = re.compile(r"step-(\d+)-")
+
+
+class Held(Exception):
+    """Another process works on the run."""
+
+
+@dataclass
+class Attempt:
+    """One process's try at a run."""
+
+    lease: Lease
+    code: int = DONE
+    """Exit code that it ends with; one that raises need not set it."""
+
+
+@contextmanager
+def attempt(folder: Path) -> Iterator[Attempt]:
+    """Hold a run's lease and note the attempt's start and end; an exception is noted and passed on.
+
+    Raises:
+        Held: another process works on it.
+    """
+    held = lease.claim(folder, on_loss=lambda: os._exit(PREEMPTED))
+    if held is None:
+        owner = lease.holder(folder) or {}
+        raise Held(f"{folder}: process {owner.get('pid')} on {owner.get('host')} works on it")
+    with held:
+        current = Attempt(held)
+        _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
+        try:
+            yield current
+        except BaseException as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            _note(folder, {"event": "end", "code": exit_code(error), "error": said})
+            raise
+        _note(folder, {"event": "end", "code": current.code})
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that the command line ends with on an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return PREEMPTED
+    users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
+    return USERS_MISTAKE if users else FAILED
+
+
+def set_aside(folder: Path) -> str | None:
+    """Say why a run is not to be started again, or None."""
+    return verdict(read(folder))
+
+
+def verdict(rows: list[dict[str, Any]]) -> str | None:
+    """Judge the lines of ``attempts.jsonl``: the reason to set the run aside, or None.
+
+    A failure is an end with code 1. A kill is a start that has no end; it counts while the next start finds
+    no newer checkpoint than it had found itself.
+    """
+    failures = kills = 0
+    last_step = -1
+    open_start = False
+    error = ""
+    for row in rows:
+        if row["event"] == "retry":
+            failures, kills, open_start = 0, 0, False
+        elif row["event"] == "start":
+            kills = kills + 1 if open_start else 0
+            if row["step"] > last_step:
+                kills = 0
+            last_step, open_start = row["step"], True
+        else:
+            open_start = False
+            if row["code"] == FAILED:
+                failures += 1
+                error = row.get("error", "")
+    kills += open_start
+    if failures >= FAILURES:
+        return f"failed {failures} times: {error}"
+    if kills >= KILLS:
+        return f"killed {kills} times in a row without getting further"
+    return None
+
+
+def failed(folder: Path, error: str) -> None:
+    """Note a failure that came before the attempt could."""
+    _note(folder, {"event": "end", "code": FAILED, "error": error})
+
+
+def forgive(folder: Path) -> None:
+    """Let a run that was set aside be tried again."""
+    _note(folder, {"event": "retry"})
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's ``attempts.jsonl``; one torn by a kill is left out."""
+    try:
+        lines = (folder / "attempts.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _note(folder: Path, row: dict[str, Any]) -> None:
+    stamped = {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    descriptor = os.open(folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, (json.dumps(stamped) + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
+def _checkpointed(folder: Path) -> int:
+    """Step of the newest checkpoint; 0 without one."""
+    names = (path.name for path in (folder / "checkpoints").glob("step-*"))
+    return max((int(match[1]) for name in names if (match := _CHECKPOINT.match(name))), default=0)

@@ -1,0 +1,79 @@
+"""What launchers have in common: what they are asked, what they report, which runs may be started."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optstudy.launch import attempts, lease
+
+Todo = Callable[[], Sequence[Path]]
+"""The folders of all runs known by now, each with a ``config.json``; called again as results come."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A run ``started``, ``stopped``, ``ended`` (has a result) or ``failed`` (is set aside); or ``tick``."""
+
+    kind: str
+    folder: Path | None = None
+
+
+OnEvent = Callable[[Event], None]
+
+
+class Board:
+    """Which runs are to be started, by their folders alone, and what has been reported of each.
+
+    Args:
+        todo: the runs there are.
+        on_event: told once when a run has ended, whoever did it, or was set aside.
+    """
+
+    def __init__(self, todo: Todo, on_event: OnEvent) -> None:
+        self._todo, self.on_event = todo, on_event
+        self.failed: list[Path] = []
+        self._open: dict[Path, None] = {}
+        self._known: set[Path] = set()
+        self.refresh()
+
+    @property
+    def open(self) -> list[Path]:
+        """Runs that have neither a result nor been set aside."""
+        return list(self._open)
+
+    def refresh(self) -> None:
+        """Look at the folders again; ask for more runs when one has ended."""
+        self._take()
+        while self._settle():
+            self._take()
+
+    def look(self) -> None:
+        """Look at the folders again, and plan anew only if a run has ended."""
+        if self._settle():
+            self.refresh()
+
+    def startable(self, running: Sequence[Path]) -> Path | None:
+        """Return the first run that nobody works on, here or elsewhere."""
+        mine = set(running)
+        return next((f for f in self._open if f not in mine and self.free(f)), None)
+
+    def free(self, folder: Path) -> bool:
+        """Whether no process works on a run."""
+        return lease.holder(folder) is None
+
+    def _take(self) -> None:
+        new = [folder for folder in self._todo() if folder not in self._known]
+        self._known.update(new)
+        self._open.update(dict.fromkeys(f for f in new if not (f / "result.json").exists()))
+
+    def _settle(self) -> bool:
+        """Strike off what has ended or been set aside; say whether any has ended."""
+        ended = [folder for folder in self._open if (folder / "result.json").exists()]
+        for folder in ended:
+            del self._open[folder]
+            self.on_event(Event("ended", folder))
+        for folder in [f for f in self._open if attempts.set_aside(f) and lease.holder(f) is None]:
+            del self._open[folder]
+            self.failed.append(folder)
+            self.on_event(Event("failed", folder))
+        return bool(ended)

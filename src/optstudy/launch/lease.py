@@ -1,0 +1,164 @@
+"""Who works on a run: a lease with a heartbeat, in the run's own folder, for any number of machines.
+
+Leases are numbered files, ``lease-000001.json``, ``lease-000002.json`` ...: the highest number holds. A
+number can be created only once, so of several that find a stale lease exactly one takes over; nothing is ever
+locked or deleted to get in. Works on network file systems (no flock); times are the file system's own.
+"""
+
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from optstudy.record import write_json
+
+STALE_SECONDS = 60.0
+"""Without a heartbeat for so long, a lease of another machine is free."""
+BEAT_SECONDS = 5.0
+
+
+class LeaseLost(Exception):
+    """Another process took the run over, because this one was silent for too long."""
+
+
+class Lease:
+    """The right to work on one run, kept by a thread until :meth:`release`."""
+
+    def __init__(self, path: Path, on_loss: Callable[[], None]) -> None:
+        self.path = path
+        self._on_loss = on_loss
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Return if the lease still holds.
+
+        Raises:
+            LeaseLost: it does not; nothing more may be written to the folder.
+        """
+        if _newest(self.path.parent) != self.path:
+            raise LeaseLost(f"{self.path.parent}: taken over by another process")
+
+    def release(self, done: bool) -> None:
+        """Let others in; once the run has a result, take the files away too."""
+        self._ended.set()
+        self._thread.join()
+        if _newest(self.path.parent) != self.path:
+            return
+        if done:
+            for path in _numbered(self.path.parent):
+                path.unlink(missing_ok=True)
+        else:
+            write_json(self.path, {"released": True})
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            try:
+                self.check()
+                os.utime(self.path)
+            except (LeaseLost, FileNotFoundError):
+                self._on_loss()
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release(done=(self.path.parent / "result.json").exists())
+
+
+def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:
+    """Claim a run, or return None where another process works on it.
+
+    Args:
+        folder: the run's.
+        on_loss: called by the heartbeat when another process has taken over.
+        stale: seconds without a heartbeat after which a lease is free.
+    """
+    newest = _newest(folder)
+    if newest is not None and _held(newest, stale):
+        return None
+    path = folder / f"lease-{_number(newest) + 1:06d}.json"
+    descriptor, temporary = tempfile.mkstemp(prefix=".lease.", dir=folder)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({**identity(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, file)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return None
+    finally:
+        Path(temporary).unlink()
+    if _newest(folder) != path:
+        path.unlink(missing_ok=True)
+        return None
+    for older in _numbered(folder)[:-1]:
+        older.unlink(missing_ok=True)
+    return Lease(path, on_loss)
+
+
+def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
+    """Say which process works on a run: its host, pid and start; None where nobody does."""
+    newest = _newest(folder)
+    return _held(newest, stale) if newest is not None else None
+
+
+def identity() -> dict[str, Any]:
+    """Name this process so that another on the same machine can tell whether it lives."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
+
+
+def _held(path: Path, stale: float) -> dict[str, Any] | None:
+    try:
+        owner: dict[str, Any] = json.loads(path.read_text())
+        beat = path.stat().st_mtime
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if owner.get("released"):
+        return None
+    if owner["machine"] == _machine() and owner["machine"]:
+        return owner if _started(owner["pid"]) == owner["started"] is not None else None
+    return owner if _now(path.parent) - beat < stale else None
+
+
+def _now(folder: Path) -> float:
+    """Time of the file system that holds the folder, which may not be this machine's."""
+    with tempfile.NamedTemporaryFile(prefix=".now.", dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _machine() -> str:
+    """Boot and process namespace: where a process id means the same. Empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a living process, in clock ticks since boot; None for a dead one."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(folder.glob("lease-*.json"))
+
+
+def _newest(folder: Path) -> Path | None:
+    found = _numbered(folder)
+    return found[-1] if found else None
+
+
+def _number(path: Path | None) -> int:
+    return 0 if path is None else int(path.stem.rpartition("-")[2])

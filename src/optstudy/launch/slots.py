@@ -1,0 +1,47 @@
+"""How many workers this machine takes, and which GPU each of them sees."""
+
+import os
+import subprocess
+from collections.abc import Iterable
+from itertools import cycle, islice
+
+from optstudy.config import RunConfig
+from optstudy.cost import parameters
+
+SMALL_MODEL = 1_000_000
+"""Parameters below which ``optstudy train --device auto`` takes the CPU."""
+
+
+def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
+    """Return one entry per worker: what ``CUDA_VISIBLE_DEVICES`` is in it; empty leaves it as it is.
+
+    Args:
+        configs: the runs.
+        jobs: workers; None: ``per_gpu`` for each GPU, or one per core without.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        per_gpu: runs at a time on one GPU.
+    """
+    configs = list(configs)
+    large = any(parameters(config.model) >= SMALL_MODEL for config in configs)
+    found = gpus() if device == "cuda" or (device == "auto" and large) else []
+    if found:
+        return list(islice(cycle(found), jobs or len(found) * per_gpu))
+    threads = max((config.training.threads for config in configs), default=1)
+    return [""] * (jobs or max(1, cores() // threads))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """GPUs that this process may use, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [one for one in visible.split(",") if one.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

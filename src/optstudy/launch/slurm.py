@@ -1,0 +1,121 @@
+"""Slurm: job arrays of ``optstudy train`` through sbatch. Run folders say what is done, not the scheduler.
+
+Preemption and time limits send SIGTERM or SIGUSR1 before the end: the run leaves a checkpoint and asks to be
+queued again. A job that vanished without a result is submitted again by the launcher that waits, or by the
+next one. Needs no accounting (sacct).
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from optstudy.cli import PREEMPTED
+from optstudy.errors import UserError
+from optstudy.launch.events import Board, Event, OnEvent, Todo
+from optstudy.studyfile import Slurm
+
+POLL_SECONDS = 5.0
+
+
+def launch(
+    todo: Todo,
+    options: Slurm,
+    threads: int,
+    device: str = "auto",
+    on_event: OnEvent = lambda event: None,
+    poll: float = POLL_SECONDS,
+) -> list[Path]:
+    """Submit every run, wait for their results, submit what came to be needed or got lost; return the failed.
+
+    Jobs go on without this process: Ctrl-C stops only the waiting, and the same command waits again.
+
+    Raises:
+        UserError: sbatch is not there, or refuses.
+    """
+    board = Board(todo, on_event)
+    jobs: dict[Path, str] = {}
+    while board.open:
+        queued = _queued() if jobs else set()
+        lost = [f for f in board.open if jobs.get(f) not in queued and board.free(f)]
+        for start in range(0, len(lost), options.array_size):
+            part = lost[start : start + options.array_size]
+            array = _submit(script(part, options, threads, device), part[0].parent)
+            jobs.update({folder: f"{array}_{index}" for index, folder in enumerate(part)})
+        time.sleep(poll)
+        board.look()
+        on_event(Event("tick"))
+    return board.failed
+
+
+def script(folders: Sequence[Path], options: Slurm, threads: int, device: str) -> str:
+    """Return the batch script of a job array with one task per run."""
+    runs = folders[0].parent.resolve()
+    throttle = f"%{options.at_once}" if options.at_once else ""
+    header = {
+        "job-name": "optstudy",
+        "array": f"0-{len(folders) - 1}{throttle}",
+        "cpus-per-task": str(threads),
+        "output": "/dev/null",
+        "open-mode": "append",
+        "signal": "B:USR1@120",
+        **{
+            key: value
+            for key in ("partition", "account", "qos", "constraint", "time", "gres", "mem")
+            if (value := getattr(options, key)) is not None
+        },
+        **options.extra,
+    }
+    names = " ".join(shlex.quote(folder.name) for folder in folders)
+    command = f"{shlex.quote(sys.executable)} -m optstudy train"
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(f"#SBATCH --{key}={value}" for key, value in header.items()),
+            "#SBATCH --requeue",
+            *options.setup,
+            f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}",
+            f"folders=({names})",
+            f"folder={shlex.quote(str(runs))}/${{folders[$SLURM_ARRAY_TASK_ID]}}",
+            f'{command} "$folder" --device {device} >>"$folder/log.txt" 2>&1 &',
+            "run=$!",
+            "trap 'kill -TERM $run' TERM USR1",
+            "while kill -0 $run 2>/dev/null; do wait $run; code=$?; done",
+            f"if [ $code -eq {PREEMPTED} ]; then",
+            '  scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
+            "fi",
+            "exit $code",
+            "",
+        ]
+    )
+
+
+def _submit(batch: str, directory: Path) -> str:
+    """Submit a script; return the array's job id."""
+    try:
+        said = subprocess.run(
+            ["sbatch", "--parsable", f"--chdir={directory.resolve()}"],
+            input=batch,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={key: value for key, value in os.environ.items() if not key.startswith("SBATCH_")},
+        )
+    except FileNotFoundError:
+        raise UserError("--launcher slurm: there is no sbatch on this machine") from None
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"sbatch: {' '.join(error.stderr.split())}") from None
+    return said.stdout.strip().partition(";")[0]
+
+
+def _queued() -> set[str]:
+    """Array tasks of this user that wait or run; of a controller that does not answer, ask again."""
+    command = ["squeue", "--me", "--noheader", "--array", "--format=%F_%K"]
+    while True:
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        if said.returncode == 0:
+            return set(said.stdout.split())
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,94 @@
+"""One study at one scale over one runs folder: its plan by the results there are, its folders, its states."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optstudy.launch import attempts, lease
+from optstudy.record import write_json
+from optstudy.study import Plan, Point, Study
+from optstudy.table import Row, read_row
+
+FINISHED = ("done", "diverged")
+
+
+class Session:
+    """Re-reads the runs folder whenever it is asked; finished runs are read once.
+
+    Args:
+        study: what is run.
+        scale: at which size.
+        runs: where run folders are.
+        overrides: config values by dotted key.
+        seeds: number of seeds instead of the file's.
+        adaptive: extend axes and add seeds where the file says so.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        scale: str,
+        runs: Path,
+        overrides: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+        adaptive: bool = True,
+    ) -> None:
+        self.study, self.scale, self.runs = study, scale, runs
+        self._overrides, self._seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
+        self._rows: dict[str, Row] = {}
+        self.plan = self.replan()
+
+    def replan(self) -> Plan:
+        """Plan by the results there are now."""
+        self.plan = self.study.plan(self.scale, self._overrides, self._seeds, self.row, self._adaptive)
+        return self.plan
+
+    def row(self, run_id: str) -> Row | None:
+        """The run's row, or None while it has no result."""
+        if run_id not in self._rows and (row := read_row(self.runs / run_id)) is not None:
+            self._rows[run_id] = row
+        return self._rows.get(run_id)
+
+    @property
+    def runs_known(self) -> dict[str, Point]:
+        """Every run that is known by now, those of other studies that are needed first included."""
+        return {point.id: point for point in (*self.plan.first, *self.plan.points)}
+
+    def todo(self) -> list[Path]:
+        """Plan anew, make the folders of all runs that are known and return them."""
+        self.replan()
+        return [self._folder(run_id, point) for run_id, point in self.runs_known.items()]
+
+    def state(self, run_id: str) -> str:
+        """``done``, ``diverged``, ``running``, ``failed`` (set aside), ``begun`` or ``waiting``."""
+        if (row := self.row(run_id)) is not None:
+            return row.state
+        folder = self.runs / run_id
+        if lease.holder(folder) is not None:
+            return "running"
+        if attempts.set_aside(folder) is not None:
+            return "failed"
+        return "begun" if (folder / "attempts.jsonl").exists() else "waiting"
+
+    def states(self) -> dict[str, str]:
+        """The state of every run that is known."""
+        return {run_id: self.state(run_id) for run_id in self.runs_known}
+
+    def rows(self) -> list[Row]:
+        """Rows of the study's own finished runs, each once."""
+        rows = (self.row(run_id) for run_id in dict.fromkeys(point.id for point in self.plan.points))
+        return [row for row in rows if row is not None]
+
+    def forgive(self) -> int:
+        """Let runs that were set aside be tried again; return how many."""
+        failed = [run_id for run_id, state in self.states().items() if state == "failed"]
+        for run_id in failed:
+            attempts.forgive(self.runs / run_id)
+        return len(failed)
+
+    def _folder(self, run_id: str, point: Point) -> Path:
+        folder = self.runs / run_id
+        if run_id not in self._rows and not (folder / "config.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", point.config.model_dump(mode="json"))
+        return folder

@@ -1,0 +1,232 @@
+"""What a study file may say, as pydantic models. Imports no torch.
+
+A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
+scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the point on the
+axes, ``--set``.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
+
+from optstudy import yamlfile
+from optstudy.config import Count, NonNegative, Positive, Strict
+from optstudy.errors import UserError, nearest
+
+NAME = "optimizer.name"
+MOST_VALUES = 1_000
+"""On one axis."""
+
+
+class HalfDecades(Strict):
+    """Values spaced evenly in the logarithm, rounded to three digits: 1e-3, 3.16e-3, 1e-2 ..."""
+
+    start: Annotated[Positive, Field(alias="from")]
+    stop: Annotated[Positive, Field(alias="to")]
+    per_decade: Count = 2
+
+    @model_validator(mode="after")
+    def _some_values(self) -> Self:
+        if self.stop < self.start:
+            raise ValueError(f"'to' ({self.stop:g}) must not be below 'from' ({self.start:g})")
+        if math.log10(self.stop / self.start) * self.per_decade > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values")
+        return self
+
+    def values(self) -> list[float]:
+        """All values, both ends included."""
+        count = math.floor(math.log10(self.stop / self.start) * self.per_decade + 0.01)
+        return [spaced(self.start, i, self.per_decade) for i in range(count + 1)]
+
+
+def spaced(start: float, steps: int, per_decade: float) -> float:
+    """Return the value ``steps`` steps above ``start``, to three significant digits."""
+    return float(f"{start * 10 ** (steps / per_decade):.3g}")
+
+
+def _kind(value: Any) -> str:
+    return "grid" if isinstance(value, (Mapping, HalfDecades)) else "list"
+
+
+Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES)]
+Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
+
+
+class BestOf(Strict):
+    """Values taken from the best point of another study at the same scale."""
+
+    study: str
+    """Which study."""
+    keys: Annotated[list[str], Field(min_length=1)] = ["optimizer.lr"]
+    """Config keys whose values are taken."""
+    curve: str | None = None
+    """Which of its curves; null: the one of the same name."""
+    panel: str | None = None
+    """Which of its panels; null: the first that has the curve."""
+
+
+class Layer(Strict):
+    """Settings and axes over those of the layers before."""
+
+    base: dict[str, Any] = {}
+    """Config values by dotted key; ``$name`` stands for the value on the axis ``$name``."""
+    axes: dict[str, Axis] = {}
+    """Values to run, by dotted key or ``$name``; the product of all axes is run."""
+    best_of: BestOf | None = None
+
+
+class ScaleLayer(Layer):
+    """A layer with entries for some optimizers and curves."""
+
+    optimizers: dict[str, Layer] = {}
+    """What differs for one optimizer, by its name."""
+    curves: dict[str, Layer] = {}
+    """Named variants: each is run over all axes and is a curve of the figure."""
+
+
+class Panel(ScaleLayer):
+    """One plot of several."""
+
+    scale: str | None = None
+    """Its size, where the figure shows several sizes."""
+    include: dict[str, list[str]] = {}
+    """As the file's, in this panel only."""
+    x: str | None = None
+    """Its horizontal axis, where it is not the figure's."""
+    scales: dict[str, ScaleLayer] = {}
+    """What differs at one scale."""
+
+
+class Figure(Strict):
+    """What the study draws."""
+
+    kind: Literal["sweep", "map"] = "sweep"
+    x: str = "optimizer.lr"
+    """Config key, or axis ``$name``, on the horizontal axis."""
+    curve: str = NAME
+    """Config key whose values are the curves, where none are named."""
+
+
+class Adaptive(Strict):
+    """Extend an axis until the best is inside it and the loss has risen on both sides."""
+
+    axis: str = "optimizer.lr"
+    rise: NonNegative = 0.1
+    """Nats by which some point on either side must lie above the best."""
+    most: Count = 6
+    """Values that may be added at either end."""
+
+
+class Refine(Strict):
+    """Add seeds where a comparison needs them: at the best point and its neighbours."""
+
+    seeds: Annotated[int, Field(ge=2)] = 3
+    """Seeds of these points, 0 and up."""
+    neighbours: Annotated[int, Field(ge=0)] = 1
+    """Points on either side of the best."""
+    axis: str = "optimizer.lr"
+
+
+class Slurm(Strict):
+    """How runs are submitted to Slurm; what is left out is the cluster's default."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: str | None = None
+    """Limit of one run, as Slurm writes it: ``04:00:00``."""
+    gres: str | None = None
+    """Per run, such as ``gpu:1``."""
+    mem: str | None = None
+    at_once: Count | None = None
+    """Most runs at a time."""
+    array_size: Count = 1000
+    """Most runs in one job array; a cluster's MaxArraySize less one."""
+    setup: list[str] = []
+    """Shell lines before the run, such as ``module load``."""
+    extra: dict[str, str] = {}
+    """Further ``#SBATCH --key=value`` lines."""
+
+
+class StudyFile(ScaleLayer):
+    """The whole file."""
+
+    title: str
+    asks: str
+    """The question that it answers."""
+    notes: str = ""
+    panels: Annotated[dict[str, Panel], Field(max_length=100)] = {}
+    """Plots by title, in order."""
+    scales: dict[str, ScaleLayer] = {}
+    """What differs at one scale."""
+    include: dict[str, list[str]] = {}
+    """Curves of other studies that are drawn too, by study."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
+    adaptive: Adaptive | None = None
+    refine: Refine | None = None
+    figure: Figure = Figure()
+    slurm: Slurm = Slurm()
+    _lines: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    def at(self, key: str) -> int | None:
+        """Line (from 1) of a config key in the file, however deep its parents are written; None without."""
+        parts = key.split(".")
+        tails = (".".join(parts[i:]) for i in range(len(parts)))
+        return next((self._lines[tail] for tail in tails if tail in self._lines), None)
+
+
+def parse(content: str, where: str) -> StudyFile:
+    """Check a study file's text; errors name file, line, key and the nearest valid name."""
+    tree = yamlfile.parse(content, where)
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{where}:1: a study file is a mapping with the keys title, asks, axes ...")
+    try:
+        file = StudyFile.model_validate(yamlfile.plain(tree, where))
+    except ValidationError as error:
+        first = error.errors()[0]
+        loc = [part for part in first["loc"] if part not in ("grid", "list")]
+        raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {_explain(first, loc)}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+    file._lines = yamlfile.lines(tree)
+    return file
+
+
+def _explain(error: Any, loc: list[Any]) -> str:
+    key = ".".join(map(str, loc)) or "file"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{nearest(str(loc[-1]), _keys_at(loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: missing, give it a value"
+    message = error["msg"].removeprefix("Value error, ")
+    came = error["input"]
+    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {_short(came)}"
+    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 80 else f"{said[:77]}..."
+
+
+_BELOW: Mapping[str, type[BaseModel]] = {
+    "optimizers": Layer, "curves": Layer, "panels": Panel, "scales": ScaleLayer, "axes": HalfDecades,
+}  # fmt: skip
+_SINGLE: Mapping[str, type[BaseModel]] = {
+    "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
+}  # fmt: skip
+
+
+def _keys_at(loc: list[Any]) -> list[str]:
+    """Keys that a file allows in the mapping at ``loc``."""
+    kind: type[BaseModel] = StudyFile
+    parts = iter(loc)
+    for part in parts:
+        if part in _BELOW and next(parts, None) is not None:
+            kind = _BELOW[part]
+        elif part in _SINGLE:
+            kind = _SINGLE[part]
+    return [field.alias or name for name, field in kind.model_fields.items()]

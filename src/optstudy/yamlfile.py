@@ -1,0 +1,101 @@
+"""YAML 1.2 as plain Python values, with the line of every key. Errors name file and line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from optstudy.errors import UserError
+
+MOST_NODES = 100_000
+"""Values that a file may hold, aliases unfolded."""
+
+
+def read(path: Path) -> str:
+    """Read a UTF-8 text file.
+
+    Raises:
+        UserError: no such file, no right to it, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def parse(content: str, where: str) -> Any:
+    """Parse YAML; the result's mappings and lists know their lines (:func:`line`)."""
+    try:
+        return YAML().load(content)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f"{where}:{mark.line + 1}" if mark else where
+        said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        raise UserError(f"{at}: {said or 'no YAML'}") from None
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+        raise UserError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+
+
+def plain(tree: Any, where: str) -> Any:
+    """Turn ruamel's containers and numbers into Python's own.
+
+    Raises:
+        UserError: the file is nested too deeply, or unfolds to too many values.
+    """
+    left = iter(range(MOST_NODES))
+    try:
+        return _plain(tree, left)
+    except (RecursionError, StopIteration):
+        raise UserError(f"{where}: nested too deeply or too large") from None
+
+
+def scalar(value: str) -> Any:
+    """Read a value as YAML 1.2 does: ``3e-3`` is a number, ``no`` a string, ``[0.9, 0.95]`` a list."""
+    return plain(parse(value, repr(value)), repr(value))
+
+
+def line(tree: Any, loc: Sequence[Any]) -> int:
+    """Line (from 1) of the deepest part of ``loc`` that the file has."""
+    found = 1
+    for part in loc:
+        if isinstance(tree, Mapping) and part in tree and hasattr(tree, "lc"):
+            found = tree.lc.key(part)[0] + 1
+            tree = tree[part]
+        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree) and hasattr(tree, "lc"):
+            found = tree.lc.item(part)[0] + 1
+            tree = tree[part]
+    return found
+
+
+def lines(tree: Any) -> dict[str, int]:
+    """Line of the last occurrence of every key of the file, wherever it stands."""
+    return dict(_lines(tree))
+
+
+def _lines(tree: Any) -> Iterator[tuple[str, int]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if hasattr(tree, "lc"):
+                yield str(key), line(tree, [key])
+            yield from _lines(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _lines(value)
+
+
+def _plain(node: Any, left: Iterator[int]) -> Any:
+    next(left)
+    if isinstance(node, Mapping):
+        return {str(_plain(key, left)): _plain(value, left) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, left) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return None if node is None else str(node)
