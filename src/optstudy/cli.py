@@ -27,16 +27,22 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
+bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")
 app.command(data)
+app.command(bench)
 
 for parent, name, target in (
     (app, "demo", "studies:demo"),
     (app, "run", "studies:run"),
     (app, "status", "studies:status"),
-    (app, "report", "studies:report"),
+    (app, "report", "reports:report"),
+    (app, "compare", "reports:compare"),
     (app, "show", "studies:show"),
     (app, "studies", "studies:studies"),
     (app, "train", "training:train"),
+    (app, "export", "records:export"),
+    (app, "schema", "records:schema"),
+    (bench, "optim", "bench:optim"),
     (data, "prepare", "data:prepare"),
     (data, "list", "data:list_"),
     (data, "verify", "data:verify"),
