@@ -1,13 +1,10 @@
 """Token files: the reference's stream, the same bytes however they came about, and no trust in damage."""
 
 import gzip
-import os
 import random
-import shutil
-import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,82 +105,22 @@ def test_number_of_processes_changes_no_byte(
     assert 3 < len(found[0]) - 2 < 12
 
 
-PREPARE = """
-import sys
-from optstudy import tokens
-if __name__ == "__main__":
-    corpus, vocabulary, jobs = sys.argv[1:]
-    print("begin", flush=True)
-    made = tokens.prepare(corpus, vocabulary, jobs=int(jobs), tokens=110_000, shard_characters=20_000)
-    print(made.folder)
-"""
-KILLS = 20
-
-
-class Preparation:
-    """The preparation of one token set, as a process of its own."""
-
-    def __init__(self, folder: Path, corpus: Path, vocabulary: str) -> None:
-        self.cache = folder / "cache"
-        script = folder / "prepare.py"
-        script.write_text(PREPARE)
-        self.command = [sys.executable, str(script), f"path:{corpus}", vocabulary]
-
-    def start(self, jobs: str) -> subprocess.Popen[str]:
-        """Start it, and wait until its imports are done."""
-        environment = os.environ | {"OPTSTUDY_CACHE": str(self.cache)}
-        process = subprocess.Popen([*self.command, jobs], stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begin\n"
-        return process
-
-    def finish(self, jobs: str = "1") -> tuple[dict[str, bytes], float]:
-        """Let it end; return what it made, and in how many seconds."""
-        began = time.monotonic()
-        process = self.start(jobs)
-        home = Path(process.communicate()[0].strip())
-        assert process.returncode == 0
-        return contents(home), time.monotonic() - began
-
-    def kill(self, jobs: str, seconds: float) -> bool:
-        """Kill it after some seconds; say whether it was still at work."""
-        process = self.start(jobs)
-        time.sleep(seconds)
-        process.kill()
-        process.communicate()
-        return process.returncode == -signal.SIGKILL
-
-
-def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_preparation(
-    c4: Path, vocabulary: str, tmp_path: Path
+def test_killed_at_20_random_moments_the_files_are_those_of_an_undisturbed_preparation(
+    c4: Path, vocabulary: str
 ) -> None:
-    preparation = Preparation(tmp_path, c4, vocabulary)
-    duration = {}
-    for jobs in "12":
-        shutil.rmtree(preparation.cache, ignore_errors=True)
-        undisturbed, duration[jobs] = preparation.finish(jobs)
-    rng = random.Random(0)
-    shutil.rmtree(preparation.cache)
-    kills = 0
-    while kills < KILLS:
-        jobs = rng.choice("1112")
-        if preparation.kill(jobs, rng.random() * duration[jobs]):
-            kills += 1
-            for shard in preparation.cache.rglob("train-*.safetensors"):
-                shards.open_shard(shard).check()
-        else:
-            assert preparation.finish()[0] == undisturbed
-            shutil.rmtree(preparation.cache)
-    assert preparation.finish()[0] == undisturbed
+    command = [sys.executable, str(Path(__file__).with_name("killing.py")), f"path:{c4}", vocabulary, "20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "the same\n", done.stderr
 
 
-def test_two_processes_at_once_make_one_set(c4: Path, vocabulary: str, tmp_path: Path) -> None:
-    preparation = Preparation(tmp_path, c4, vocabulary)
-    both = [preparation.start("1") for _ in range(2)]
-    homes = {process.communicate()[0] for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(homes) == 1
-    assert contents(Path(homes.pop().strip())) == preparation.finish()[0]
+def test_several_at_once_make_one_set(c4: Path, vocabulary: str, own_cache: Path) -> None:
+    def prepare(_: int) -> Tokens:
+        return tokens.prepare(f"path:{c4}", vocabulary, shard_characters=SMALL)
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(prepare, range(4)))
+    assert len({m.folder for m in made}) == 1
+    assert all(m.manifest == made[0].manifest for m in made)
 
 
 def test_more_tokens_extend_what_is_there(c4: Path, vocabulary: str, own_cache: Path) -> None:
