@@ -83,6 +83,17 @@ def test_sensitivity_is_not_given_where_the_grid_does_not_reach() -> None:
     assert stats.sensitivity(found, 0.5) is not None
 
 
+def test_sensitivity_is_not_given_where_the_window_falls_between_the_points() -> None:
+    found = curve({x: [5 + abs(math.log10(x) + 8)] for x in (1e-15, 1e-12, 1e-8, 1e-5)})
+    assert found.best.x == 1e-8
+    assert stats.sensitivity(found, 1.0) is None
+    assert stats.sensitivity(found, 3.0) is None
+    assert (
+        stats.sensitivity(curve({x: [5 + abs(math.log10(x) + 2)] for x in (1e-3, 1e-2, 1e-1)}), 1.0)
+        is not None
+    )
+
+
 def test_common_window_is_the_widest_that_every_inner_optimum_covers() -> None:
     centred, near, edge = (shaped(lambda x, c=c: 5 + (x - c) ** 2) for c in (-2.5, -1.5, 0.0))
     assert stats.common_window([centred]) == 1.0

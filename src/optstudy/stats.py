@@ -151,14 +151,15 @@ def sensitivity(curve: Curve, window: float) -> Estimate | None:
     """Wortsman et al. 2023 (2309.14322, section 2.2): E[min(l, l0) - l*], around the curve's own best.
 
     The expectation is the plain mean over the grid's points at most ``window`` decades from the best;
-    None where the grid does not reach that far to both sides. On an axis that is not logarithmic it is the
-    mean over the whole grid.
+    None where the grid does not reach that far to both sides or has no other point there. On an axis that
+    is not logarithmic it is the mean over the whole grid.
     """
     if curve.log and not covers(curve, window):
         return None
-    inside = [
-        p for p in curve.points if not curve.log or abs(p.position - curve.best.position) <= window + SLACK
-    ]
+    offsets = [(p.position - curve.best.position, p) for p in curve.points]
+    inside = [p for offset, p in offsets if not curve.log or abs(offset) <= window + SLACK]
+    if curve.log and (inside[0] is curve.best or inside[-1] is curve.best):
+        return None
     return contrast([(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)], curve)
 
 

@@ -58,9 +58,9 @@ def columns(sweep: Sweep) -> list[Column]:
     add(short, f"Best {axis}", f"of {_grid(sweep)}", _setting, _edge)
     if log:
         about = "nats above the best at a third of the best setting, interpolated"
-        add("÷3", "3× too low", about, lambda s: _rise(s.lower), extra=True)
+        add("÷3", "3× too low", about, lambda s: _rise(s, s.lower), extra=True)
         about = "nats above the best at three times the best setting, interpolated"
-        add("×3", "3× too high", about, lambda s: _rise(s.higher), extra=True)
+        add("×3", "3× too high", about, lambda s: _rise(s, s.higher), extra=True)
     about = (
         f"mean of min(l, l0) - l* over the settings {style.window(window)}{' of the own best' * log}, nats"
     )
@@ -112,7 +112,9 @@ def _seeds(summary: Summary) -> str:
     return f"{summary.seeds} seed" + "s" * (summary.seeds != 1)
 
 
-def _rise(estimate: Estimate | None) -> str:
+def _rise(summary: Summary, estimate: Estimate | None) -> str:
+    if not summary.curve.log:
+        return MISSING
     return "not tried" if estimate is None else f"+{style.nats(estimate.value, estimate.half_width)}"
 
 

@@ -83,10 +83,7 @@ def _panels(figure: Any, sweep: Sweep) -> None:
         axis.axhspan(high, ceiling, color="#fdf1e7", lw=0, zorder=0)
         axis.set_ylim(low, ceiling)
         axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= high])
-        if curves[0].log:
-            axis.set_xscale("log")
-        else:
-            _categories(axis, curves)
+        _ticks(axis, curves, aligned)
         name = sweep.axis(curves[0].label)
         axis.set_xlabel(style.drawn(f"{name}, relative to each best" if aligned else name))
         if not aligned:
@@ -127,19 +124,17 @@ def _curve(axis: Any, curve: Curve, slot: int, top: float, strip: float, aligned
     colour = look["color"]
     shift = curve.best.position if aligned else 0.0
     place = [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]
-    inside = [(x, p) for x, p in zip(place, curve.points, strict=True) if p.loss <= top]
+    ran = [(x, p) for x, p in zip(place, curve.points, strict=True) if p.diverged < len(p.rows)]
+    inside = [(x, p) for x, p in ran if p.loss <= top]
     axis.plot(place, [min(p.loss, top) for p in curve.points], color=colour)
     axis.plot([x for x, _ in inside], [p.loss for _, p in inside], ls="", **look)
     if any(len(p.rows) > 1 for p in curve.points):
         low = [min(min(r.loss for r in p.rows), top) for p in curve.points]
         high = [min(max(r.loss for r in p.rows), top) for p in curve.points]
         axis.fill_between(place, low, high, color=colour, alpha=0.15, lw=0)
-        seeds = [
-            (x, r.loss) for x, p in zip(place, curve.points, strict=True) for r in p.rows if r.loss <= top
-        ]
-        axis.plot(
-            [x for x, _ in seeds], [y for _, y in seeds], ls="", marker=".", ms=2.5, color=colour, alpha=0.6
-        )
+        seeds = [(x, r.loss) for x, p in ran for r in p.rows if r.state == "done" and r.loss <= top]
+        dots = {"ls": "", "marker": ".", "ms": 2.5, "color": colour, "alpha": 0.6}
+        axis.plot([x for x, _ in seeds], [y for _, y in seeds], **dots)
     gone = [x for x, p in zip(place, curve.points, strict=True) if p.diverged]
     above = [x for x, p in zip(place, curve.points, strict=True) if _lost(p, top) and not p.diverged]
     axis.plot(gone, [strip] * len(gone), ls="", marker="x", ms=4, mew=1.2, color=colour)
@@ -150,8 +145,15 @@ def _lost(point: Any, top: float) -> bool:
     return point.diverged > 0 or any(row.loss > top for row in point.rows)
 
 
-def _categories(axis: Any, curves: Sequence[Curve]) -> None:
-    ticks = {p.position: style.drawn(style.number(p.x)) for c in curves for p in c.points}
-    axis.set_xticks(sorted(ticks), [ticks[k] for k in sorted(ticks)])
-    if sum(map(len, ticks.values())) > 40:
+def _ticks(axis: Any, curves: Sequence[Curve], aligned: bool) -> None:
+    """Powers of ten where they suffice, else the settings themselves."""
+    log = curves[0].log
+    named = {10**p.position if log else p.position: style.number(p.x) for c in curves for p in c.points}
+    if log:
+        axis.set_xscale("log")
+        if aligned or max(named) >= 100 * min(named):
+            return
+    axis.minorticks_off()
+    axis.set_xticks(sorted(named), [style.drawn(named[k]) for k in sorted(named)])
+    if sum(map(len, named.values())) > 40:
         axis.tick_params(axis="x", rotation=30)

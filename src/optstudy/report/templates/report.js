@@ -150,7 +150,7 @@ function lossRange() {
 }
 
 function sweepChart(box, panel, aligned) {
-  const { name, axis, log } = D.panels[panel], curves = D.curves.filter((c) => c.panel === panel);
+  const { name, axis, log, plots } = D.panels[panel], curves = D.curves.filter((c) => c.panel === panel);
   const shift = (c) => (aligned ? c.points[c.best][POINT.at] : 0);
   const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - shift(c)));
   const pad = 0.05 * (Math.max(...places) - Math.min(...places)) || 0.5;
@@ -161,7 +161,7 @@ function sweepChart(box, panel, aligned) {
   const names = new Map(curves.flatMap((c) => c.points.map((p) => [p[POINT.at], p[POINT.x]])));
   const x = [Math.min(...places) - pad, Math.max(...places) + pad];
   const a = axes(box, {
-    title: [name, !log ? "" : aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
+    title: [name, plots.length === 1 ? "" : aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
     label: `Validation loss against ${axis}${aligned ? ", aligned at each best" : ""}`,
     x, y: range, strip: Math.min(losers.length, 10),
     xticks: (room) => (log ? logTicks(x, room, aligned ? factor : power) : [...names].sort((p, q) => p[0] - q[0])),
@@ -188,7 +188,7 @@ function sweepChart(box, panel, aligned) {
       }
     }
     node("path", { d: dots, stroke: ink, class: "dots" }, a.plot);
-    node("path", { d: c.points.filter((p) => p[POINT.mean] <= range[1]).map((p) => outline(c.slot, at(p), a.sy(p[POINT.mean]), p === c.points[c.best] ? 6.5 : 4.5)).join(""), fill: ink, class: "marker" }, a.plot);
+    node("path", { d: c.points.filter((p) => p[POINT.mean] <= range[1] && !p[POINT.runs].every(lost)).map((p) => outline(c.slot, at(p), a.sy(p[POINT.mean]), p === c.points[c.best] ? 6.5 : 4.5)).join(""), fill: ink, class: "marker" }, a.plot);
     node("path", { d: crosses, stroke: ink, class: "cross" }, a.svg);
   }
   hover(a, describe, (hit) => { clicked.has(hit.run) ? clicked.delete(hit.run) : clicked.add(hit.run); drawTraining(); });
