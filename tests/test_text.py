@@ -176,6 +176,8 @@ def test_what_is_no_corpus_is_named(tmp_path: Path) -> None:
     assert "no text in this folder" in _error(tmp_path)
     with pytest.raises(UserError, match="did you mean 'enwik8'"):
         text.fingerprint("enwiki8")
+    with pytest.raises(UserError, match="path: needs a file or folder"):
+        text.fingerprint("path:")
 
 
 def test_hub_corpus_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

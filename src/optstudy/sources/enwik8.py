@@ -34,7 +34,9 @@ def prepare() -> dict[str, Path]:
         return files
     with cache.locked(home / "lock"):
         if not all(path.exists() for path in files.values()):
-            articles = list(wikitext.articles(raw(home).decode()))
+            dump = raw(home).decode()
+            with download.working("cleaning enwik8"):
+                articles = list(wikitext.articles(dump))
             for split, path in files.items():
                 kept = (a for i, a in enumerate(articles) if (i % 20 == 1) == (split == "validation"))
                 lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept)

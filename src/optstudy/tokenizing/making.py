@@ -111,9 +111,9 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
                 pending[pool.submit(write_shard, block)] = number
                 position = block.stop
             number += 1
-            show(headers)
-            if len(pending) > work.jobs:
+            if len(pending) > (work.jobs if work.jobs > 1 else 0):
                 _collect(pending, headers)
+            show(headers)
         while pending:
             _collect(pending, headers)
             show(headers)

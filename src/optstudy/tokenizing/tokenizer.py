@@ -190,7 +190,9 @@ def _trained(corpus: str, size: int) -> Path:
     if not path.exists():
         with cache.locked(path.with_suffix(".lock")):
             if not path.exists():
-                record.write_atomically(path, _train(text.documents(corpus, "train"), size).to_str())
+                documents = text.documents(corpus, "train")
+                with download.working(f"training bpe-{size} on {corpus}"):
+                    record.write_atomically(path, _train(documents, size).to_str())
     return path
 
 
