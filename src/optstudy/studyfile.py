@@ -173,9 +173,8 @@ class StudyFile(ScaleLayer):
 
     def at(self, key: str) -> int | None:
         """Line (from 1) of a config key in the file, however deep its parents are written; None without."""
-        parts = key.split(".")
-        tails = (".".join(parts[i:]) for i in range(len(parts)))
-        return next((self._lines[tail] for tail in tails if tail in self._lines), None)
+        near = [one for one in self._lines if one.endswith(f".{key}") or key.endswith(f".{one}")]
+        return self._lines.get(key) or (self._lines[max(near, key=len)] if near else None)
 
 
 def parse(content: str, where: str) -> StudyFile:

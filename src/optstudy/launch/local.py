@@ -33,7 +33,7 @@ def launch(
     """Run everything to its result and return the runs that were set aside.
 
     A worker that dies takes no other with it. Runs that other launchers work on are waited for, and taken
-    over when their workers are gone. On Ctrl-C the workers leave checkpoints.
+    over when their workers are gone. On Ctrl-C and SIGTERM the workers leave checkpoints.
 
     Args:
         todo: the runs, see :class:`optstudy.launch.events.Board`.
@@ -49,6 +49,7 @@ def launch(
         os.environ[variable] = str(threads)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["optstudy.train"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     board = Board(todo, on_event)
     free = list(slots)
     running: dict[BaseProcess, tuple[Path, str, int]] = {}
