@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 
+from optstudy.errors import UserError
 from optstudy.record import read_metrics
 from optstudy.run import Run
 from optstudy.train import train
@@ -112,3 +113,31 @@ def test_the_validation_loss_leaves_the_z_loss_out(config):
     plain, with_z = (Run(config(**{"training.z_loss": z}), torch.device("cpu")) for z in (0.0, 1.0))
     assert plain.validation_loss() == with_z.validation_loss()
     assert with_z.step(0)[0] > plain.step(0)[0] + 10
+
+
+def test_effective_learning_rates_are_those_of_the_steps_taken(config, tmp_path):
+    """Adam's step divides m by the denominator that its effective learning rate is the inverse of."""
+    settings = {"optimizer.name": "adalayer_star", "training.effective_lr": True}
+    run = Run(config(**settings), torch.device("cpu"))
+    run.step(0)
+    (group,) = (g for g in run.optimizer.param_groups if g["role"] == "head")
+    head = run.model.head.weight
+    before = head.detach().clone()
+    run.step(1)
+    state = run.optimizer.state[head]
+    expected = before - run.optimizer.effective_lr(head, group) * state["m"] / (1 - 0.9**2)
+    torch.testing.assert_close(head.detach(), expected)
+    folder = folder_of(run.config, tmp_path)
+    train(folder)
+    rows = [row["effective_lr"] for row in read_metrics(folder) if "loss" in row]
+    assert rows and rows[0].keys() == {
+        "embedding", "head", "norm", "qkv", "attention_out", "mlp_in", "mlp_out"
+    }  # fmt: skip
+    assert all(q["q05"] <= q["q50"] <= q["q95"] for row in rows for q in row.values())
+
+
+def test_effective_learning_rates_of_a_sign_are_refused(config):
+    run = Run(config(**{"optimizer.name": "signum", "training.effective_lr": True}), torch.device("cpu"))
+    run.step(0)
+    with pytest.raises(UserError, match="Signum divides by no second moment"):
+        run.probe()

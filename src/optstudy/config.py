@@ -123,6 +123,8 @@ class Training(Strict):
     """Global gradient norm that steps are clipped to; null: no clipping."""
     hessian_interval: Count = 10
     """Steps between refreshes of a Hessian estimate, for an optimizer that keeps one (Sophia)."""
+    effective_lr: bool = False
+    """Record quantiles of the effective learning rates through training (Figure 2)."""
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
     threads: Count

@@ -248,7 +248,9 @@ class Expansion:
     def _postpone(self, family: _Family, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
-        stand_in = {key: value_at(first[-1].config, key) for key in family.best_of.keys} if first else {}
+        curve = family.best_of.curve or family.curve
+        like = next((p for p in reversed(first) if _is(p.curve, curve, None)), None)
+        stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
         for value, seed in itertools.product(family.values, self.seeds):
             settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
             for key in family.best_of.keys:

@@ -14,6 +14,8 @@ from optstudy.config import RunConfig
 from optstudy.divergence import DivergenceRule
 
 Progress = Callable[[dict[str, Any]], None]
+Probe = Callable[[], dict[str, Any]]
+"""Measures what is added to a training row."""
 LOGGED_ROWS = 100
 """Training rows that a run writes."""
 
@@ -29,8 +31,9 @@ class Diverged(Exception):
 class TrainingLog:
     """Collects what the steps report and writes it in rows; reads the device only once per row."""
 
-    def __init__(self, config: RunConfig, emit: Progress) -> None:
+    def __init__(self, config: RunConfig, emit: Progress, probe: Probe = dict) -> None:
         self.emit = emit
+        self.probe = probe
         self.steps = 0
         self.initial_val_loss = float("nan")
         self._every = max(1, config.total_steps // LOGGED_ROWS)
@@ -107,6 +110,7 @@ class TrainingLog:
                 "lr": self._pending[-1][2],
                 "grad_norm": statistics.fmean(norms),
                 "seconds": self.seconds,
+                **self.probe(),
             }
         )
         self._pending.clear()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optstudy import schedule, tokens
+from optstudy import probe, schedule, tokens
 from optstudy.batches import Batches, IntArray, Stream
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
@@ -144,6 +144,12 @@ class Run:
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.training.precision == "bfloat16"
         )
+
+    def probe(self) -> dict[str, Any]:
+        """Measure what the config asks to be recorded besides losses."""
+        if not self.config.training.effective_lr:
+            return {}
+        return {"effective_lr": probe.effective_lrs(self.optimizer)}
 
     def weights_sha256(self) -> str:
         """Hash of all parameters, in order: equal hashes mean bitwise equal weights."""

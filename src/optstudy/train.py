@@ -109,7 +109,7 @@ class _Attempt:
         self._on_progress = on_progress
         self._period = 60 * checkpoint_minutes
         self._saved_at = time.monotonic()
-        self.log = TrainingLog(run.config, self._emit)
+        self.log = TrainingLog(run.config, self._emit, run.probe)
         saved = checkpoint.load(folder, run.device)
         if saved is not None:
             run.load_state_dict(saved["run"])

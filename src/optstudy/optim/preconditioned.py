@@ -101,6 +101,16 @@ class Preconditioned(Rule):
             "eps": group["eps"],
         }
 
+    @torch.no_grad()
+    def effective_lr(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """Return the learning rate over the denominator of the last step, one value per block (Figure 2)."""
+        state = self.state[p]
+        kernel, numbers = self.plan(group, int(state["step"]), p.shape)
+        if isinstance(kernel.moment, Absent):
+            return torch.as_tensor(group["lr"])
+        V = kernel.moment.estimate(*(state[name] for name in kernel.moment.names))
+        return group["lr"] / (V.sqrt() / numbers["root_c2"] + numbers["eps"])
+
 
 @dataclass(frozen=True)
 class Kernel:
