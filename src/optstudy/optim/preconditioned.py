@@ -109,7 +109,8 @@ class Preconditioned(Rule):
         if isinstance(kernel.moment, Absent):
             return torch.as_tensor(group["lr"])
         V = kernel.moment.estimate(*(state[name] for name in kernel.moment.names))
-        return group["lr"] / (V.sqrt() / numbers["root_c2"] + numbers["eps"])
+        rate: Tensor = group["lr"] / (V.sqrt() / numbers["root_c2"] + numbers["eps"])
+        return rate
 
 
 @dataclass(frozen=True)
