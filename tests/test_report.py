@@ -504,6 +504,31 @@ def test_a_run_lies_on_every_curve_that_shares_it_and_panels_have_their_own_axes
     assert columns(sweep)[2].heading == "Best setting"
 
 
+def test_windows_that_differ_between_panels_are_told_in_their_cells() -> None:
+    rows = [
+        sweeps.row(lr=lr, loss=5 + abs(k - 2) / 10)
+        for k, lr in enumerate((1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2))
+    ]
+    places = [report.Place(row.id, "lr / adam", row.lr) for row in rows]
+    places += [
+        report.Place(row.id, "eps / adam", eps)
+        for row, eps in zip(rows, (1e-15, 1e-12, 1e-8, 1e-5, 1e-2), strict=True)
+    ]
+    sweep = report.Sweep("s", "t", rows, places, axes={"eps": "optimizer.options.eps"})
+    (cells,) = [column for column in columns(sweep) if column.heading.startswith("Sensitivity, ±1")]
+    assert cells.cells == ("0.120", "0.120") and cells.notes == ("", "over the whole grid")
+    assert sweep.plots == [("lr", False), ("lr", True), ("eps", False)]
+
+
+def test_a_short_axis_is_labelled_with_its_settings() -> None:
+    rows = [sweeps.row(lr=lr, loss=5.0 + lr) for lr in (0.02, 0.05, 0.1, 0.4)]
+    places = [report.Place(row.id, "adam", row.lr) for row in rows]
+    drawn = figures.draw(report.Sweep("s", "t", rows, places, x="schedule.warmup"), "svg")
+    texts = [node.text or "" for node in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"0.02", "0.05", "0.1", "0.4"} <= set(texts)
+    assert drawn.count(b'id="xtick_') == 4
+
+
 def test_a_place_of_a_run_that_has_not_ended_is_left_out() -> None:
     row = sweeps.row(loss=5.0)
     places = [report.Place(row.id, "adam", 1e-3), report.Place("absent", "lion", 1e-3)]
@@ -513,5 +538,5 @@ def test_a_place_of_a_run_that_has_not_ended_is_left_out() -> None:
 def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
     made = {column.heading.replace("\u00a0", " "): column for column in columns(sweeps.sweep())}
     assert all(column.about for heading, column in made.items() if heading != "Optimizer")
-    assert "Sensitivity, ±1 dec." in made and "within ±1 decade " in made["Sensitivity, ±1 dec."].about
+    assert "Sensitivity, ±1 dec." in made and "within ±1 decade," in made["Sensitivity, ±1 dec."].about
     assert all(len(column.cells) == 5 for column in made.values())

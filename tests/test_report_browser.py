@@ -206,6 +206,21 @@ def test_text_has_enough_contrast_in_both_themes(browser: Any, path: Path, schem
     assert min(found)[0] >= 4.5, min(found)
 
 
+def test_every_run_is_drawn_once_and_diverged_ones_on_top_only(
+    browser: Any, path: Path, study: Sweep
+) -> None:
+    visit(browser, path)
+    chart = all_of(browser, "#figure svg")[0]
+
+    def count(kind: str, mark: str) -> int:
+        paths = chart.find_elements("css selector", f"path.{kind}")
+        return sum((element.get_attribute("d") or "").count(mark) for element in paths)
+
+    diverged = sum(row.state == "diverged" for row in study.rows)
+    assert count("cross", "l5 5") == diverged > 0
+    assert count("dots", "h0") + count("cross", "M") == len(study.rows)
+
+
 def test_clicking_an_optimizer_hides_it_everywhere_and_brings_it_back(browser: Any, path: Path) -> None:
     visit(browser, path)
 

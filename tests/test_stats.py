@@ -84,10 +84,12 @@ def test_sensitivity_is_not_given_where_the_grid_does_not_reach() -> None:
 
 
 def test_sensitivity_is_not_given_where_the_window_falls_between_the_points() -> None:
-    found = curve({x: [5 + abs(math.log10(x) + 8)] for x in (1e-15, 1e-12, 1e-8, 1e-5)})
+    found = curve({x: [5 + abs(math.log10(x) + 8) / 10] for x in (1e-15, 1e-12, 1e-8, 1e-5)})
     assert found.best.x == 1e-8
     assert stats.sensitivity(found, 1.0) is None
-    assert stats.sensitivity(found, 3.0) is None
+    assert stats.common_window([found]) == math.inf
+    whole = stats.sensitivity(found, math.inf)
+    assert whole is not None and whole.value == pytest.approx((0.7 + 0.4 + 0 + 0.3) / 4)
     assert (
         stats.sensitivity(curve({x: [5 + abs(math.log10(x) + 2)] for x in (1e-3, 1e-2, 1e-1)}), 1.0)
         is not None

@@ -63,7 +63,7 @@ class Summary:
     sensitivity: Estimate | None
     """E[min(l, l0) - l*] over the window; None where the grid does not cover it."""
     window: float
-    """Half-width of that window, decades; infinite on an axis that is not logarithmic: the whole grid."""
+    """Half-width of that window, decades; infinite: the whole grid."""
     safe: SafeWindow | None
     state_bytes: float
     """Optimizer state, bytes per parameter."""
@@ -134,7 +134,9 @@ def rise_at(curve: Curve, factor: float) -> Estimate | None:
 
 
 def covers(curve: Curve, window: float) -> bool:
-    """Whether the grid reaches ``window`` decades to both sides of the best."""
+    """Whether the grid reaches ``window`` decades to both sides of the best; False without decades."""
+    if not curve.log:
+        return False
     reach = min(
         curve.points[-1].position - curve.best.position, curve.best.position - curve.points[0].position
     )
@@ -142,23 +144,34 @@ def covers(curve: Curve, window: float) -> bool:
 
 
 def common_window(some: Iterable[Curve]) -> float:
-    """The widest of :data:`WINDOWS` that every curve with its best inside the grid covers."""
-    inside = [curve for curve in some if curve.edge is None]
-    return next((w for w in WINDOWS if all(covers(curve, w) for curve in inside)), WINDOWS[-1])
+    """The widest of :data:`WINDOWS` over which every curve with its best inside the grid has a sensitivity.
+
+    Else the widest over which one has; infinite, the whole grid, where none has because the axis is not
+    logarithmic or the grid is coarser than the windows.
+    """
+    curves = list(some)
+    inside = [curve for curve in curves if curve.edge is None]
+    if not all(curve.log for curve in curves):
+        return math.inf
+    for enough in (all, any):
+        for window in WINDOWS:
+            if inside and enough(sensitivity(curve, window) is not None for curve in inside):
+                return window
+    return math.inf if inside else WINDOWS[-1]
 
 
 def sensitivity(curve: Curve, window: float) -> Estimate | None:
     """Wortsman et al. 2023 (2309.14322, section 2.2): E[min(l, l0) - l*], around the curve's own best.
 
-    The expectation is the plain mean over the grid's points at most ``window`` decades from the best;
-    None where the grid does not reach that far to both sides or has no other point there. On an axis that
-    is not logarithmic it is the mean over the whole grid.
+    The expectation is the plain mean over the grid's points at most ``window`` decades from the best, all
+    of them for an infinite window. None where the grid does not reach as far as a finite window to both
+    sides or has no other point there.
     """
-    if curve.log and not covers(curve, window):
-        return None
-    offsets = [(p.position - curve.best.position, p) for p in curve.points]
-    inside = [p for offset, p in offsets if not curve.log or abs(offset) <= window + SLACK]
-    if curve.log and (inside[0] is curve.best or inside[-1] is curve.best):
+    offsets = [(abs(p.position - curve.best.position), p) for p in curve.points]
+    inside = [p for offset, p in offsets if offset <= window + SLACK]
+    if math.isfinite(window) and (
+        not covers(curve, window) or any(p is curve.best for p in (inside[0], inside[-1]))
+    ):
         return None
     return contrast([(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)], curve)
 
@@ -198,7 +211,7 @@ def _summary(curve: Curve, window: float) -> Summary:
         lower=rise_at(curve, 1 / 3),
         higher=rise_at(curve, 3),
         sensitivity=sensitivity(curve, window),
-        window=window if curve.log else math.inf,
+        window=window,
         safe=safe_window(curve),
         state_bytes=median(row.state_bytes_per_param for row in rows),
         step_ms=median(row.step_ms for row in rows),

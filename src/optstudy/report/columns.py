@@ -10,6 +10,7 @@ from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
 
 MISSING = "–"
+SENSITIVITY = ("sens.", "Sensitivity")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def columns(sweep: Sweep) -> list[Column]:
     """The table, in the order of ``sweep.summaries``."""
     reference = sweep.reference
     window = min(summary.window for summary in sweep.summaries)
-    log = math.isfinite(window)
+    log = any(summary.curve.log for summary in sweep.summaries)
     made: list[Column] = []
 
     def add(
@@ -61,13 +62,10 @@ def columns(sweep: Sweep) -> list[Column]:
         add("÷3", "3× too low", about, lambda s: _rise(s, s.lower), extra=True)
         about = "nats above the best at three times the best setting, interpolated"
         add("×3", "3× too high", about, lambda s: _rise(s, s.higher), extra=True)
-    about = (
-        f"mean of min(l, l0) - l* over the settings {style.window(window)}{' of the own best' * log}, nats"
-    )
-    short, heading = (
-        (f"sens. ±{window:g}", f"Sensitivity, ±{window:g}\u00a0dec.") if log else ("sens.", "Sensitivity")
-    )
-    add(short, heading, about, lambda s: _estimate(s.sensitivity), _whole if log else _nothing, extra=True)
+    about = f"mean of min(l, l0) - l* over the settings {style.window(window)}, around the own best, nats"
+    finite = math.isfinite(window)
+    short, heading = (f"sens. ±{window:g}", f"Sensitivity, ±{window:g}\u00a0dec.") if finite else SENSITIVITY
+    add(short, heading, about, lambda s: _estimate(s.sensitivity), lambda s: _window(s, window), extra=True)
     if log:
         about = f"decades within {stats.MARGIN:g} nats of the best; ≥ where the grid ends first"
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
@@ -100,8 +98,8 @@ def _edge(summary: Summary) -> str:
     return "edge of the grid" if summary.curve.edge else ""
 
 
-def _whole(summary: Summary) -> str:
-    return "" if summary.curve.log else "whole grid"
+def _window(summary: Summary, usual: float) -> str:
+    return "" if summary.window == usual else style.window(summary.window)
 
 
 def _nothing(summary: Summary) -> str:

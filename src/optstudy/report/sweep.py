@@ -66,8 +66,8 @@ class Sweep:
     @cached_property
     def summaries(self) -> list[stats.Summary]:
         """One summary per curve, by panel, the best of each first."""
-        order = {panel: k for k, panel in enumerate(self.panels)}
-        return sorted(stats.summarise(self.curves), key=lambda s: order[self.panel(s.label)])
+        by_panel = ([c for c in self.curves if self.panel(c.label) == panel] for panel in self.panels)
+        return [summary for some in by_panel for summary in stats.summarise(some)]
 
     @cached_property
     def groups(self) -> list[list[stats.Summary]]:
