@@ -113,14 +113,13 @@ def bench(peers: bool = True, rounds: int = ROUNDS, say: Callable[[str], None] =
     model, configs = _subjects()
     params = list(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    for p in params:
-        p.grad = 0.01 * torch.randn(p.shape, generator=generator)
+    gradients = [0.01 * torch.randn(p.shape, generator=generator) for p in params]
     weights = sum(p.numel() for p in params)
     steps: dict[str, tuple[Callable[[], Any], int]] = {}
     for name, config in configs.items():
         say(name)
         optimizer = build_optimizer(model, config)
-        _warm_up(optimizer, config.schedule.freeze_steps + 2)
+        _warm_up(optimizer, params, gradients, config.schedule.freeze_steps + 2)
         steps[name] = (optimizer.step, least_bytes(optimizer))
     for name, (make, bytes_per_weight) in PEERS.items():
         if name != FUSED_ADAMW and not peers:
@@ -131,9 +130,13 @@ def bench(peers: bool = True, rounds: int = ROUNDS, say: Callable[[str], None] =
         except (ImportError, AttributeError):
             say(f"{name}: not installed (or another version), left out")
             continue
-        _warm_up(optimizer, 2)
+        _warm_up(optimizer, params, gradients, 2)
         steps[name] = (optimizer.step, bytes_per_weight * weights)
-    return _rows(_fastest({name: step for name, (step, _) in steps.items()}, rounds), steps)
+    seconds = dict.fromkeys(steps, float("inf"))
+    for _ in range(rounds):
+        for name, (step, _) in steps.items():
+            seconds[name] = min(seconds[name], _time(step, params, gradients))
+    return _rows(seconds, steps)
 
 
 def _subjects() -> tuple[Transformer, dict[str, RunConfig]]:
@@ -151,19 +154,20 @@ def _subjects() -> tuple[Transformer, dict[str, RunConfig]]:
     return Transformer(configs[OURS[0]].model, seed=0), configs
 
 
-def _warm_up(optimizer: Optimizer, steps: int) -> None:
+def _warm_up(
+    optimizer: Optimizer, params: Sequence[nn.Parameter], gradients: Sequence[Tensor], steps: int
+) -> None:
     for _ in range(steps):
-        optimizer.step()
+        _time(optimizer.step, params, gradients)
 
 
-def _fastest(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    best = dict.fromkeys(steps, float("inf"))
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+def _time(step: Callable[[], Any], params: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> float:
+    """Return the seconds of one step; gradients are set before it, as some optimizers clear them."""
+    for p, g in zip(params, gradients, strict=True):
+        p.grad = g
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def _rows(seconds: dict[str, float], steps: dict[str, tuple[Callable[[], Any], int]]) -> list[Row]:

@@ -20,8 +20,8 @@ from torch.optim.optimizer import Optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
 from optstudy.optim import Together
-from optstudy.optimizers import ROLES, check_freeze, spec_of
-from optstudy.roles import options_of, param_groups
+from optstudy.optimizers import ROLES, check_freeze, options_of, spec_of
+from optstudy.roles import param_groups
 from optstudy.signature import signature
 
 

@@ -157,6 +157,12 @@ def complete(
     return whole, rules
 
 
+def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the options of a role: its own over ``matrix``'s, or ``rest``'s."""
+    taken = [rules[rule] for rule in (("matrix",) if role in MATRICES else ()) + (role,) if rule in rules]
+    return {k: v for options in taken or [rules.get("rest", {})] for k, v in options.items()}
+
+
 def check_freeze(
     options: Mapping[str, Any], roles: Mapping[str, Mapping[str, Any]], freeze_steps: int
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from optstudy.errors import UserError, nearest
-from optstudy.optimizers import MATRICES, ROLES, RULES
+from optstudy.optimizers import ROLES, RULES, options_of
 
 _SEPARATE = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "o_proj": "attention_out"}
 _GATED = {"gate_proj": "mlp_in", "up_proj": "mlp_in", "down_proj": "mlp_out"}
@@ -135,12 +135,6 @@ def param_groups(model: nn.Module, rules: Mapping[str, Mapping[str, Any]]) -> li
         group = groups.setdefault(key, {"params": [], "role": one.role, **options})
         group["params"].append(one.parameter)
     return list(groups.values())
-
-
-def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the options of a role: its own over ``matrix``'s, or ``rest``'s."""
-    taken = [rules[rule] for rule in (("matrix",) if role in MATRICES else ()) + (role,) if rule in rules]
-    return {k: v for options in taken or [rules.get("rest", {})] for k, v in options.items()}
 
 
 def _fitting(one: Played, kind: str) -> str:
