@@ -133,6 +133,12 @@ def test_an_interval_that_rests_on_the_seeds_of_other_settings_says_so() -> None
     )
 
 
+def test_a_single_setting_claims_nothing_of_others() -> None:
+    found = answer(sweeps.sweep(rows=[sweeps.row(loss=5.0)]))
+    assert [heading for heading, _, _ in found.facts] == ["Use", "At learning rate"]
+    assert found.facts[1][2] == "the only one tried" and "3×" not in found.sentence
+
+
 def test_curves_within_the_noise_are_said_to_be_indistinguishable() -> None:
     rows = [
         sweeps.row("adam", lr, 5.0 + noise, seed)

@@ -96,6 +96,11 @@ def test_sensitivity_is_not_given_where_the_window_falls_between_the_points() ->
     )
 
 
+def test_a_single_setting_says_nothing_of_sensitivity() -> None:
+    found = stats.summarise([curve({1e-3: [5.0]})])[0]
+    assert (found.sensitivity, found.lower, found.higher, found.safe) == (None, None, None, None)
+
+
 def test_common_window_is_the_widest_that_every_inner_optimum_covers() -> None:
     centred, near, edge = (shaped(lambda x, c=c: 5 + (x - c) ** 2) for c in (-2.5, -1.5, 0.0))
     assert stats.common_window([centred]) == 1.0

@@ -164,14 +164,13 @@ def sensitivity(curve: Curve, window: float) -> Estimate | None:
     """Wortsman et al. 2023 (2309.14322, section 2.2): E[min(l, l0) - l*], around the curve's own best.
 
     The expectation is the plain mean over the grid's points at most ``window`` decades from the best, all
-    of them for an infinite window. None where the grid does not reach as far as a finite window to both
-    sides or has no other point there.
+    of them for an infinite window. None for a single point, and where the grid does not reach as far as a
+    finite window to both sides or has no other point there.
     """
     offsets = [(abs(p.position - curve.best.position), p) for p in curve.points]
     inside = [p for offset, p in offsets if offset <= window + SLACK]
-    if math.isfinite(window) and (
-        not covers(curve, window) or any(p is curve.best for p in (inside[0], inside[-1]))
-    ):
+    at_end = inside[0] is curve.best or inside[-1] is curve.best
+    if len(inside) < 2 or (math.isfinite(window) and (at_end or not covers(curve, window))):
         return None
     return contrast([(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)], curve)
 

@@ -96,7 +96,7 @@ def sweep_of(session: Session) -> reports.Sweep:
         scale=session.scale,
         rows=rows,
         places=[reports.Place(point.id, point.curve, point.x) for point in points],
-        kind=chosen.file.figure.kind,
+        kind="effective" if all(p.config.training.effective_lr for p in points) else chosen.file.figure.kind,
         x=chosen.file.figure.x,
         axes={title: panel.x for title, panel in chosen.file.panels.items() if panel.x},
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),

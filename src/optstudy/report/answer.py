@@ -32,7 +32,7 @@ def answer(sweep: Sweep) -> Answer:
         text = "No run got below the loss before training, so there is nothing to recommend."
         return Answer(text, (), (), tuple(warnings(sweep)))
     sentence = f"{claim(sweep, best)}."
-    if best.curve.log:
+    if best.curve.log and len(best.curve.points) > 1:
         axis = sweep.axis(best.label)
         sentence += f" A {axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
     rest = [*compare(first), *(f"{claim(sweep, group[0])}." for group in panels if group[0].curve.trained)]
@@ -108,11 +108,9 @@ def warnings(sweep: Sweep) -> list[str]:
 def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
     loss = style.nats(best.best.value, best.best.half_width)
     yield "Use", style.full_name(best.label), f"{loss} nats, {uncertainty(best)}"
-    edge = (
-        f"the {best.curve.edge} tried" if best.curve.edge else f"of {len(best.curve.points)} settings tried"
-    )
+    edge = f"the {best.curve.edge} tried" if best.curve.edge else _settings(len(best.curve.points))
     yield f"At {sweep.axis(best.label)}", style.number(best.setting), edge
-    if not best.curve.log:
+    if not best.curve.log or len(best.curve.points) == 1:
         return
     for heading, estimate in (("If 3× too low", best.lower), ("If 3× too high", best.higher)):
         if estimate is None:
@@ -120,6 +118,10 @@ def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
         else:
             doubt = "" if estimate.half_width is None else f"± {estimate.half_width:.3f} "
             yield heading, f"+{estimate.value:.3f}", f"{doubt}nats above its best"
+
+
+def _settings(number: int) -> str:
+    return "the only one tried" if number == 1 else f"of {number} settings tried"
 
 
 def _and(items: Sequence[str]) -> str:

@@ -28,8 +28,15 @@ def draw_effective(figure: Any, sweep: Sweep) -> None:
     """Draw one panel per role on a matplotlib figure: a line per quantile, the median darkest."""
     rows = recorded(sweep)
     roles = list(dict.fromkeys(role for _, found in rows for role in found))
-    figure.set_size_inches(max(3.0, 2.4 * len(roles)), 2.4)
-    axes = figure.subplots(1, max(1, len(roles)), sharey=True, squeeze=False)[0]
+    columns = max(1, min(4, len(roles)))
+    lines = max(1, -(-len(roles) // columns))
+    figure.set_size_inches(max(3.0, 2.2 * columns), 2.2 * lines)
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for unused in axes[len(roles) :]:
+        unused.set_axis_off()
+    for row in grid:
+        row[0].set_ylabel("effective learning rate")
     for axis, role in zip(axes, roles, strict=False):
         of = [(tokens, found[role]) for tokens, found in rows if role in found]
         names = sorted({name for _, quantiles in of for name in quantiles})
@@ -41,4 +48,3 @@ def draw_effective(figure: Any, sweep: Sweep) -> None:
         axis.set_yscale("log")
         axis.set_title(style.drawn(role), loc="left", fontsize=9)
         axis.set_xlabel("tokens")
-    axes[0].set_ylabel("effective learning rate")
