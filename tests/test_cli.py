@@ -57,12 +57,27 @@ def test_help_and_lists_import_no_torch():
         "import sys; from optstudy.cli import run; code = run(sys.argv[1:]); "
         "assert 'torch' not in sys.modules, 'torch was imported'; sys.exit(code)"
     )
-    for arguments in (["--help"], ["run", "--help"], ["studies"], ["show", "demo"], ["status", "demo"]):
+    for arguments in (
+        ["--help"],
+        ["run", "--help"],
+        ["studies"],
+        ["optimizers"],
+        ["show", "demo"],
+        ["status", "demo"],
+    ):
         ended = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, ended.stderr
     assert "demo" in optstudy("studies").stdout
+
+
+def test_optimizers_are_listed_with_their_second_moments_and_state():
+    listed = {one["name"]: one for one in json.loads(optstudy("optimizers", "--json").stdout)}
+    assert {"adam", "adafactor", "adalayer_star", "hybrid_last_norm", "lion", "sophia"} <= listed.keys()
+    assert listed["adam"]["state_bytes_per_param"] == pytest.approx(8, abs=1e-3)
+    assert listed["hybrid_last_norm"]["second_moment"]["head"] == "row"
+    assert "hybrid_last_norm" in optstudy("optimizers").stdout
 
 
 def test_a_study_runs_to_a_report_and_is_never_run_twice(corpus_slice, study_file, tmp_path):

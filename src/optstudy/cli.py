@@ -42,6 +42,7 @@ for parent, name, target in (
     (app, "train", "training:train"),
     (app, "export", "records:export"),
     (app, "schema", "records:schema"),
+    (app, "optimizers", "optimizers:optimizers"),
     (bench, "optim", "bench:optim"),
     (data, "prepare", "data:prepare"),
     (data, "list", "data:list_"),
