@@ -14,6 +14,9 @@ from rich.table import Table
 from optstudy.cli import DONE
 from optstudy.listing import listing
 
+WIDTH = 160
+"""Least width of the table, in characters: sources are long."""
+
 
 def optimizers(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
     """List every optimizer and recipe: its second moment by role, its state at 150m, its source.
@@ -25,11 +28,12 @@ def optimizers(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> i
     if json_:
         sys.stdout.write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
         return DONE
-    table = Table("optimizer", "second moment", "state B/param at 150m", "source", box=None, pad_edge=False)
+    table = Table("optimizer", "second moment", "B/param", "source", box=None, pad_edge=False)
     for one in found:
         table.add_row(one.name, _moments(one.second_moment), f"{one.state_bytes_per_param:.2f}", one.source)
     console = Console(file=sys.stdout)
-    console.print(table, width=max(console.width, 120), highlight=False)
+    console.width = max(console.width, WIDTH)
+    console.print(table, highlight=False)
     return DONE
 
 
