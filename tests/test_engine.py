@@ -318,3 +318,10 @@ def test_states_are_told_by_the_folders_alone(tmp_path):
     assert states[:6] == ["done", "diverged", "failed", "begun", "running", "waiting"]
     assert session.forgive() == 1 and session.state(failed.name) == "begun"
     held.release(done=False)
+
+
+def test_merge_keys_are_read_and_do_not_lose_the_line_of_a_mistake():
+    merged = "axes: &a {optimizer.name: [adam], optimizer.lr: [1e-3]}\noptimizers: {adam: {axes: {<<: *a}}}\n"
+    assert len(a_study("title: M\nasks: M?\n" + merged).points("pico")) == 1
+    with pytest.raises(UserError, match=r"mine.yaml:\d+: .*seeds"):
+        a_study("title: M\nasks: M?\n" + merged + "seeds: [-1]\n")

@@ -1,14 +1,17 @@
 """YAML 1.2 as plain Python values, with the line of every key. Errors name file and line."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 
 from optstudy.errors import UserError
 
+BROKEN = (YAMLError, YAMLWarning, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What ruamel.yaml raises on damaged files."""
 MOST_NODES = 100_000
 """Values that a file may hold, aliases unfolded."""
 
@@ -30,13 +33,23 @@ def read(path: Path) -> str:
 def parse(content: str, where: str) -> Any:
     """Parse YAML; the result's mappings and lists know their lines (:func:`line`)."""
     try:
-        return YAML().load(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", YAMLWarning)
+            return YAML().load(content)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{where}:{mark.line + 1}" if mark else where
         said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
         raise UserError(f"{at}: {said or 'no YAML'}") from None
-    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+    except (
+        YAMLError,
+        YAMLWarning,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        AssertionError,
+    ) as error:
         raise UserError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
@@ -65,12 +78,20 @@ def line(tree: Any, loc: Sequence[Any]) -> int:
     found = 1
     for part in loc:
         if isinstance(tree, Mapping) and part in tree and hasattr(tree, "lc"):
-            found = tree.lc.key(part)[0] + 1
+            found = _key_line(tree, part, found)
             tree = tree[part]
         elif isinstance(tree, list) and isinstance(part, int) and part < len(tree) and hasattr(tree, "lc"):
             found = tree.lc.item(part)[0] + 1
             tree = tree[part]
     return found
+
+
+def _key_line(tree: Any, key: Any, otherwise: int) -> int:
+    """Line of a key; keys merged in by ``<<`` have none of their own."""
+    try:
+        return int(tree.lc.key(key)[0]) + 1
+    except KeyError:
+        return otherwise
 
 
 def lines(tree: Any) -> dict[str, int]:

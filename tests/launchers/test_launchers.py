@@ -1,0 +1,97 @@
+"""Real Slurm and real Ray give the table that local workers give, bit for bit. See ``make test-launchers``."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+OPTSTUDY = Path(sys.executable).with_name("optstudy")
+HERE = Path(__file__).parent
+STUDY = """\
+title: Small
+asks: Is it the same everywhere?
+base:
+  training: {steps: STEPS, batch_size: 4}
+  data: {sequence_length: 16}
+  model: {d_model: 8, n_layers: 1}
+  validation: {sequences: 8, points: 2}
+axes:
+  optimizer.name: [adam, sgdw]
+  optimizer.lr: [1e-3, 1e-2, 1e-1]
+"""
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+def run(tmp_path, corpus, launcher, steps=60, **environment):
+    file = tmp_path / "small.yaml"
+    file.write_text(STUDY.replace("STEPS", str(steps)))
+    command = [OPTSTUDY, "run", file, "--runs", tmp_path / launcher, "--out", tmp_path / "out"]
+    command += ["--launcher", launcher, f"--set=data.corpus={corpus}"]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def ended(launched):
+    said, _ = launched.communicate(timeout=500)
+    assert launched.returncode == 0, said
+    return said
+
+
+def results(folder):
+    keys = ("id", "state", "val_loss", "weights_sha256", "step")
+    found = (json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json")))
+    return [{key: result[key] for key in keys} for result in found]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    if shutil.which("sbatch") is None or shutil.which("munged") is None or os.geteuid() != 0:
+        pytest.skip("needs slurm-wlm and munge, as root: make test-launchers installs them")
+    folder = tmp_path_factory.mktemp("slurm")
+    subprocess.run(["bash", HERE / "slurm.sh", "start", folder], check=True)
+    yield {"SLURM_CONF": str(folder / "slurm.conf")}
+    subprocess.run(["bash", HERE / "slurm.sh", "stop", folder], check=True)
+
+
+def test_slurm_gives_the_table_of_local_workers(slurm, corpus_slice, tmp_path):
+    ended(run(tmp_path, corpus_slice, "local"))
+    ended(run(tmp_path, corpus_slice, "slurm", **slurm))
+    assert results(tmp_path / "slurm") == results(tmp_path / "local")
+    assert len(results(tmp_path / "slurm")) == 6
+
+
+def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(slurm, corpus_slice, tmp_path):
+    steps = 4000
+    ended(run(tmp_path, corpus_slice, "local", steps))
+    launched = run(tmp_path, corpus_slice, "slurm", steps, **slurm)
+    while not list((tmp_path / "slurm").glob("*/metrics.jsonl")):
+        assert launched.poll() is None
+        time.sleep(0.2)
+    urgent = ["sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"]
+    subprocess.run(urgent, check=True, env={**os.environ, **slurm}, capture_output=True)
+    ended(launched)
+    assert results(tmp_path / "slurm") == results(tmp_path / "local")
+    attempts = [path.read_text() for path in (tmp_path / "slurm").glob("*/attempts.jsonl")]
+    assert any('"code": 75' in one and one.count('"start"') > 1 for one in attempts), "nothing was preempted"
+    resumed = [json.loads(line) for one in attempts for line in one.splitlines()]
+    assert any(row["event"] == "start" and row["step"] > 0 for row in resumed)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: make test-launchers")
+def test_ray_gives_the_table_of_local_workers(corpus_slice, tmp_path):
+    ended(run(tmp_path, corpus_slice, "local"))
+    ended(run(tmp_path, corpus_slice, "ray", RAY_AUTH_MODE="disabled"))
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert len(results(tmp_path / "ray")) == 6
