@@ -90,7 +90,7 @@ def _key_line(tree: Any, key: Any, otherwise: int) -> int:
     """Line of a key; keys merged in by ``<<`` have none of their own."""
     try:
         return int(tree.lc.key(key)[0]) + 1
-    except KeyError:
+    except (KeyError, TypeError):
         return otherwise
 
 

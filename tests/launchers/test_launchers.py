@@ -1,4 +1,4 @@
-"""Real Slurm and real Ray give the table that local workers give, bit for bit. See ``make test-launchers``."""
+"""Real Slurm and real Ray give the table that local workers give, bit for bit (``make test-launchers``)."""
 
 import importlib.util
 import json
