@@ -68,6 +68,8 @@ class Rule(Optimizer):
             known = ", ".join(self.defaults)
             raise ValueError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {known}")
         group = {**self.defaults, **param_group}
+        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
         for key, limit in self.limits.items():
             values = group[key] if isinstance(group[key], (tuple, list)) else (group[key],)
             if not all(inside(value, limit) for value in values):
@@ -86,6 +88,8 @@ class Rule(Optimizer):
         work: dict[tuple[Any, ...], list[tuple[Tensors, Numbers]]] = {}
         for group in self.param_groups:
             plans: dict[tuple[int, torch.Size], tuple[Kernel, Numbers]] = {}
+            lr = group["lr"]
+            options = {**group, "lr": lr.reshape(())} if isinstance(lr, Tensor) else group
             for p in group["params"]:
                 if p.grad is None or not p.numel():
                     continue
@@ -94,7 +98,7 @@ class Rule(Optimizer):
                 step += 1
                 k = int(step)
                 if (k, p.shape) not in plans:
-                    plans[k, p.shape] = self.plan(group, k, p.shape)
+                    plans[k, p.shape] = self.plan(options, k, p.shape)
                 kernel, numbers = plans[k, p.shape]
                 work.setdefault((kernel, group["compile"], p.device, p.dtype), []).append((tensors, numbers))
         for (kernel, compile_, *_), rows in work.items():

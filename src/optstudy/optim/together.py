@@ -23,6 +23,13 @@ class Together(Optimizer):
         """Make the groups the very objects of the parts, so that what is set here is set there."""
         self.param_groups = [group for o in self.optimizers for group in o.param_groups]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"optimizers": self.optimizers, "defaults": self.defaults}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
     @property
     def state(self) -> Any:
         """The state of every part."""

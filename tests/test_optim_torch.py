@@ -1,0 +1,454 @@
+"""What users of torch expect of an optimizer, for every one of ours. Torch's own checks are among them."""
+
+import copy
+import io
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optstudy import optim
+
+Maker = Callable[..., torch.optim.Optimizer]
+
+
+def _together(params: Any, **options: Any) -> optim.Together:
+    params = list(params)
+    return optim.Together([optim.Lion(params[:1], **options), optim.Adam(params[1:], **options)])
+
+
+RULES: dict[str, tuple[Maker, dict[str, Any]]] = {
+    "Adam": (optim.Adam, {}),
+    "Adafactor": (optim.Adafactor, {}),
+    "Adafactor, textbook": (optim.Adafactor, {"second_moment": "factored-textbook"}),
+    "Adalayer": (optim.Adalayer, {}),
+    "rows": (optim.Adalayer, {"second_moment": "row"}),
+    "parts": (optim.Adalayer, {"second_moment": "split-2"}),
+    "SGD trunk": (optim.Preconditioned, {"second_moment": "none"}),
+    "estimated": (optim.Adalayer, {"estimate_steps": 3}),
+    "frozen": (optim.Adalayer, {"estimate_steps": 3, "freeze": True}),
+    "Lion": (optim.Lion, {}),
+    "Signum": (optim.Signum, {}),
+    "SGDW": (optim.SGDW, {}),
+    "SGDW, nesterov": (optim.SGDW, {"nesterov": True}),
+    "SGDW, no momentum": (optim.SGDW, {"momentum": 0.0}),
+    "SGDW, damped": (optim.SGDW, {"dampening": 0.5}),
+    "Sophia": (optim.Sophia, {}),
+    "AdafactorBigVision": (optim.AdafactorBigVision, {"min_dim": 2}),
+}
+SHAPES = [(6, 4), (6,), (4, 3, 2)]
+every_rule = pytest.mark.parametrize("name", RULES)
+
+
+def parameters(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(s, generator=generator).to(dtype).requires_grad_() for s in SHAPES]
+
+
+def make(name: str, params: Any, **options: Any) -> torch.optim.Optimizer:
+    maker, own = RULES[name]
+    return maker(params, **{"lr": 1e-2, **own, **options})
+
+
+def run(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: range) -> None:
+    """Take steps with gradients that depend on the step alone."""
+    for step in steps:
+        generator = torch.Generator().manual_seed(1000 + step)
+        for p in params:
+            p.grad = 0.1 * torch.randn(p.shape, generator=generator).to(p.dtype)
+        optimizer.step()
+        if step % 3 == 2 and hasattr(optimizer, "update_hessian"):
+            optimizer.update_hessian()
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [value for state in optimizer.state.values() for value in state.values()]
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_saved_and_loaded_it_continues_bit_by_bit(name: str, dtype: torch.dtype, at: int) -> None:
+    params = parameters(dtype)
+    optimizer = make(name, params, weight_decay=0.1)
+    run(optimizer, params, range(at))
+    file = io.BytesIO()
+    torch.save([optimizer.state_dict(), params], file)
+    file.seek(0)
+    saved, copies = torch.load(file, weights_only=True)
+    copies = [p.detach().requires_grad_() for p in copies]
+    other = make(name, copies, lr=1.0)
+    other.load_state_dict(saved)
+    for a, b in zip(state_tensors(optimizer), state_tensors(other), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    run(optimizer, params, range(at, 7))
+    run(other, copies, range(at, 7))
+    assert equal(params, copies)
+
+
+@every_rule
+def test_copied_and_pickled_it_continues_bit_by_bit(name: str) -> None:
+    for duplicate in (copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))):
+        params = parameters()
+        optimizer = make(name, params)
+        run(optimizer, params, range(3))
+        other, copies = duplicate((optimizer, params))
+        run(optimizer, params, range(3, 6))
+        run(other, copies, range(3, 6))
+        assert equal(params, copies)
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_a_float32_step_rounded_once(name: str, dtype: torch.dtype) -> None:
+    params = parameters(dtype)
+    wide = [p.detach().float().requires_grad_() for p in params]
+    half, full = make(name, params, weight_decay=0.1), make(name, wide, weight_decay=0.1)
+    for step in range(3):
+        run(half, params, range(step, step + 1))
+        for p, q in zip(params, wide, strict=True):
+            q.grad = p.grad.float()
+        full.step()
+        for p, q in zip(params, wide, strict=True):
+            assert torch.equal(p, q.to(dtype))
+            q.data.copy_(p.data)
+        if hasattr(half, "update_hessian") and step == 2:
+            full.update_hessian()
+    for tensor in state_tensors(half):
+        assert tensor.dtype in (
+            (torch.float32,) if name != "AdafactorBigVision" else (torch.float32, torch.bfloat16)
+        )
+
+
+@every_rule
+def test_float64_has_float64_state(name: str) -> None:
+    params = parameters(torch.float64)
+    optimizer = make(name, params)
+    run(optimizer, params, range(1))
+    for state in optimizer.state.values():
+        assert all(value.dtype == torch.float64 for key, value in state.items() if key != "step")
+
+
+@every_rule
+def test_tensor_lr_is_float_lr_and_schedulers_set_both(name: str) -> None:
+    outcomes = []
+    for lr in (1e-2, torch.tensor(1e-2, dtype=torch.float64), torch.tensor([1e-2], dtype=torch.float64)):
+        params = parameters(torch.float64)
+        optimizer = make(name, params, lr=lr, weight_decay=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        for step in range(4):
+            run(optimizer, params, range(step, step + 1))
+            schedule.step()
+        outcomes.append(params)
+    for other in outcomes[1:]:
+        for a, b in zip(outcomes[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-15)
+
+
+@every_rule
+def test_maximizing_is_minimizing_the_negative(name: str) -> None:
+    up, down = parameters(), parameters()
+    ascending, descending = make(name, up, maximize=True), make(name, down)
+    for step in range(4):
+        run(ascending, up, range(step, step + 1))
+        for p, q in zip(up, down, strict=True):
+            q.grad = -p.grad
+        descending.step()
+        if step % 3 == 2 and hasattr(descending, "update_hessian"):
+            descending.update_hessian()
+    assert equal(up, down)
+
+
+@every_rule
+def test_parameters_without_gradient_or_entries_are_left_alone(name: str) -> None:
+    frozen, empty, moved = torch.ones(4, 2), torch.empty(0, 4), torch.ones(4, 2)
+    for p in (frozen, empty, moved):
+        p.requires_grad_()
+    optimizer = make(name, [frozen, empty, moved], weight_decay=0.5)
+    empty.grad, moved.grad = torch.empty(0, 4), torch.ones(4, 2)
+    optimizer.step()
+    assert torch.equal(frozen, torch.ones(4, 2))
+    assert not torch.equal(moved, torch.ones(4, 2))
+    assert not optimizer.state[frozen]
+
+
+@every_rule
+def test_zero_gradients_without_decay_move_nothing(name: str) -> None:
+    params = parameters()
+    before = [p.detach().clone() for p in params]
+    optimizer = make(name, params)
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+    assert equal([p.detach() for p in params], before)
+
+
+@every_rule
+def test_decay_alone_multiplies_by_one_minus_lr_decay(name: str) -> None:
+    params = parameters(torch.float64)
+    before = [p.detach().clone() for p in params]
+    optimizer = make(name, params, weight_decay=0.5)
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for p, b in zip(params, before, strict=True):
+        torch.testing.assert_close(p.detach(), b * (1 - 1e-2 * 0.5), rtol=1e-15, atol=0)
+
+
+@every_rule
+def test_a_step_does_not_touch_gradients(name: str) -> None:
+    params = parameters()
+    optimizer = make(name, params, maximize=True)
+    for p in params:
+        p.grad = torch.randn(p.shape)
+    kept = [p.grad.clone() for p in params]
+    optimizer.step()
+    assert equal([p.grad for p in params], kept)
+
+
+@every_rule
+def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(name: str) -> None:
+    params, calls = parameters(), []
+    optimizer = make(name, params)
+
+    def closure() -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        optimizer.zero_grad()
+        loss = sum((p**2).sum() for p in params)
+        loss.backward()
+        return loss
+
+    before = sum(float((p.detach() ** 2).sum()) for p in params)
+    assert optimizer.step(closure).item() == pytest.approx(before)
+    assert calls == [True]
+
+
+@every_rule
+def test_step_hooks_are_called(name: str) -> None:
+    params, calls = parameters(), []
+    optimizer = make(name, params)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    run(optimizer, params, range(1))
+    assert calls == ["before", "after"]
+
+
+@every_rule
+def test_each_option_can_be_set_by_group(name: str) -> None:
+    params, alone = parameters(), parameters()
+    options = {"lr": 5e-2, "weight_decay": 0.3}
+    optimizer = make(name, [{"params": params[:1], **options}, {"params": params[1:]}])
+    run(optimizer, params, range(3))
+    run(make(name, alone[:1], **options), alone, range(3))
+    assert torch.equal(params[0], alone[0])
+
+
+@every_rule
+def test_a_group_can_be_added_and_named_parameters_given(name: str) -> None:
+    params, alone = parameters(), parameters()
+    optimizer = make(name, [("first", params[0])])
+    optimizer.add_param_group({"params": [("second", params[1]), ("third", params[2])]})
+    assert optimizer.param_groups[1]["param_names"] == ["second", "third"]
+    run(optimizer, params, range(3))
+    run(make(name, alone), alone, range(3))
+    assert equal(params, alone)
+
+
+@every_rule
+def test_sparse_and_complex_gradients_are_refused(name: str) -> None:
+    sparse = torch.ones(4, 2, requires_grad=True)
+    sparse.grad = torch.ones(4, 2).to_sparse()
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        make(name, [sparse]).step()
+    complex_ = torch.ones(4, 2, dtype=torch.complex64, requires_grad=True)
+    complex_.grad = torch.ones(4, 2, dtype=torch.complex64)
+    with pytest.raises(RuntimeError, match="does not support complex gradients"):
+        make(name, [complex_]).step()
+
+
+@every_rule
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": -1.0}, {"lr": float("nan")}, {"weight_decay": -0.1}, {"betas": (1.0, 0.9)},
+        {"betas": (0.9, -0.1)}, {"eps": -1e-8}, {"momentum": 1.0}, {"dampening": 2.0}, {"beta": 1.5},
+        {"rho": -1.0}, {"batch_tokens": 0},
+        {"second_moment": "rows"}, {"estimate_steps": -1}, {"beta1": 1.0}, {"nope": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_options_are_refused_with_their_value(name: str, options: dict[str, Any]) -> None:
+    (key, value), params = *options.items(), parameters()
+    known = make(name, params).defaults
+    if key in known:
+        with pytest.raises(ValueError, match=rf"Invalid .*{key}: {re.escape(str(value))}"):
+            make(name, params, **options)
+    with pytest.raises(ValueError, match=key):
+        make(name, [{"params": params, **options}])
+
+
+def test_a_freeze_needs_an_estimate_and_nesterov_a_plain_momentum() -> None:
+    with pytest.raises(ValueError, match="freeze"):
+        optim.Adalayer(parameters(), freeze=True)
+    with pytest.raises(ValueError, match="Nesterov"):
+        optim.SGDW(parameters(), nesterov=True, dampening=0.5)
+    with pytest.raises(ValueError, match="split-4"):
+        params = parameters()
+        run(optim.Adalayer(params, second_moment="split-4"), params, range(1))
+
+
+@every_rule
+def test_scalars_and_strided_parameters_step_like_others(name: str) -> None:
+    if name == "parts":
+        return
+    scalar, strided = torch.tensor(0.5, requires_grad=True), torch.randn(4, 6).T.requires_grad_()
+    plain = strided.detach().contiguous().requires_grad_()
+    run(make(name, [strided]), [strided], range(3))
+    run(make(name, [plain]), [plain], range(3))
+    torch.testing.assert_close(strided, plain)
+    run(make(name, [scalar]), [scalar], range(3))
+    assert scalar.shape == ()
+    assert scalar.item() != 0.5
+
+
+@every_rule
+def test_it_prints_its_options(name: str) -> None:
+    assert "lr: 0.01" in repr(make(name, parameters()))
+
+
+@every_rule
+def test_torchs_own_checks_of_wrong_inputs(name: str) -> None:
+    pytest.importorskip("expecttest")
+    from torch.testing._internal.common_optimizers import get_error_inputs_for_all_optims
+
+    for error in get_error_inputs_for_all_optims("cpu", torch.float32):
+        params = error.optimizer_error_input.params
+        params = parameters() if params is None else params
+        if error.error_type is UserWarning:
+            with pytest.warns(UserWarning, match=error.error_regex):
+                make(name, params, **error.optimizer_error_input.kwargs)
+        else:
+            with pytest.raises(error.error_type, match=error.error_regex):
+                make(name, params, **error.optimizer_error_input.kwargs)
+
+
+def test_together_is_its_parts_in_turn() -> None:
+    params, alone = parameters(), parameters()
+    both = _together(params, lr=1e-2)
+    parts = [optim.Lion(alone[:1], lr=1e-2), optim.Adam(alone[1:], lr=1e-2)]
+    for group in both.param_groups:
+        group["lr"] = 3e-2
+    for part in parts:
+        part.param_groups[0]["lr"] = 3e-2
+    run(both, params, range(2))
+    saved = both.state_dict()
+    both = pickle.loads(pickle.dumps((both, params)))
+    both, params = both
+    other_params = [p.detach().clone().requires_grad_() for p in params]
+    other = _together(other_params, lr=1.0)
+    other.load_state_dict(saved)
+    run(both, params, range(2, 5))
+    run(other, other_params, range(2, 5))
+    for step in range(5):
+        for part, own in zip(parts, (alone[:1], alone[1:]), strict=True):
+            generator = torch.Generator().manual_seed(1000 + step)
+            for p in alone:
+                p.grad = 0.1 * torch.randn(p.shape, generator=generator)
+            part.step()
+            assert own
+    assert equal(params, alone)
+    assert equal(other_params, alone)
+    assert not hasattr(both, "update_hessian")
+    assert hasattr(optim.Together([optim.Sophia(parameters())]), "update_hessian")
+
+
+COMPILED = {
+    "Lion": 0.0, "Sophia": 2.0, "SGDW": 2.0, "Adam": 2.0, "Adalayer": None, "Adafactor": None,
+}  # fmt: skip
+"""Allowed distance of compiled from plain steps, in units of the last place; None: 1e-6 of the update."""
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_steps_are_plain_steps(name: str, inductor_cache: None) -> None:
+    plain, compiled = parameters()[:2], parameters()[:2]
+    one, other = make(name, plain, compile=False), make(name, compiled, compile=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for step in range(4):
+            before = [p.detach().clone() for p in plain]
+            run(one, plain, range(step, step + 1))
+            run(other, compiled, range(step, step + 1))
+            for p, q, b in zip(plain, compiled, before, strict=True):
+                if (allowed := COMPILED[name]) is None:
+                    bound = 1e-6 * (p - b).abs().max() + 2 * torch.finfo(p.dtype).eps * p.abs().max()
+                else:
+                    scale = torch.maximum(p.abs(), (p - b).abs())
+                    bound = allowed * torch.finfo(p.dtype).eps * scale
+                assert ((p - q).abs() <= bound).all()
+                q.data.copy_(p.data)
+
+
+@pytest.fixture
+def inductor_cache() -> None:
+    """Compiling needs a C++ compiler, and leaves this test out where there is none."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception:
+        pytest.skip("no C++ compiler")
+
+
+def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optstudy.optim import compiled
+
+    def broken(*_: Any, **__: Any) -> Any:
+        def call(*_: Any) -> None:
+            raise RuntimeError("no C++ compiler found")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(compiled, "_failed", False)
+    plain, other = parameters(), parameters()
+    optimizer = make("Lion", other, compile=True, betas=(0.7, 0.8))
+    with pytest.warns(UserWarning, match="not compiled and will be slower: no C"):
+        run(optimizer, other, range(1))
+    run(optimizer, other, range(1, 3))  # a warning would be an error
+    run(make("Lion", plain, compile=False, betas=(0.7, 0.8)), plain, range(3))
+    assert equal(plain, other)
+
+
+def test_small_models_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    params = parameters()
+    run(make("Lion", params), params, range(1))
+
+
+def test_an_optimizer_trains_a_module() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(8, 1), torch.randn(64, 8), torch.randn(64, 1)
+    for name in RULES:
+        if name in ("parts", "Sophia"):
+            continue
+        twin = copy.deepcopy(model)
+        optimizer = make(name, twin.parameters())
+        first = last = None
+        for _ in range(60):
+            loss = nn.functional.mse_loss(twin(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            first, last = first or loss.item(), loss.item()
+        assert last < first, name
