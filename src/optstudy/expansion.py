@@ -66,6 +66,7 @@ class Expansion:
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], Plan] = {}
+        self._shared: tuple[_Family, dict[str, Any]] | None = None
 
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
@@ -84,11 +85,11 @@ class Expansion:
                 continue
             seen.append(signature)
             label = f"{title} / " if title else ""
-            whole.points += [Point(p.config, label + p.curve, p.x) for p in part.points]
+            whole.points += [p.labelled(label + p.curve) for p in part.points]
             whole.pending += [Pending(p.settings, label + p.curve, p.depends_on) for p in part.pending]
             whole.first += part.first
         if len(seen) == 1 and len(panels) > 1:
-            whole.points = [Point(p.config, p.curve.split(" / ", 1)[1], p.x) for p in whole.points]
+            whole.points = [p.labelled(p.curve.split(" / ", 1)[1]) for p in whole.points]
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
         return whole
@@ -193,11 +194,15 @@ class Expansion:
         if family.axis is not None:
             axes = {**axes, family.axis: value}
         variables = {key: one for key, one in axes.items() if key.startswith("$")}
+        if not variables and self._shared is not None and self._shared[0] is family:
+            shared = self._shared[1]
+        else:
+            bases = (substituted(layer, variables, self.name) for layer in base)
+            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
+            self._shared = None if variables else (family, shared)
         layers = [
-            SCALES[family.scale],
-            {"scale": family.scale, "seed": seed},
-            *(substituted(layer, variables, self.name) for layer in base),
-            taken,
+            shared,
+            {"seed": seed},
             *(one for one in variables.values() if isinstance(one, Mapping)),
             {key: one for key, one in axes.items() if not key.startswith("$")},
             {key: one for key, one in self.chosen.items() if not key.startswith("$")},

@@ -31,6 +31,14 @@ class Point:
         """The run's id."""
         return self.config.id
 
+    def labelled(self, curve: str) -> "Point":
+        """Return the same run on the curve of another name."""
+        if curve == self.curve:
+            return self
+        point = Point(self.config, curve, self.x)
+        point.__dict__["id"] = self.id
+        return point
+
 
 @dataclass(frozen=True)
 class Pending:

@@ -36,12 +36,23 @@ class Session:
         self.study, self.scale, self.runs = study, scale, runs
         self._overrides, self._seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._rows: dict[str, Row] = {}
+        self._planned = False
         self.plan = self.replan()
 
     def replan(self) -> Plan:
-        """Plan by the results there are now."""
-        self.plan = self.study.plan(self.scale, self._overrides, self._seeds, self.row, self._adaptive)
+        """Plan by the results there are now; the same plan while none has come that it had asked for."""
+        if self._planned and all(self.row(run_id) is None for run_id in self._missed):
+            return self.plan
+        self._missed: set[str] = set()
+        self.plan = self.study.plan(self.scale, self._overrides, self._seeds, self._asked, self._adaptive)
+        self._planned = True
         return self.plan
+
+    def _asked(self, run_id: str) -> Row | None:
+        row = self.row(run_id)
+        if row is None:
+            self._missed.add(run_id)
+        return row
 
     def row(self, run_id: str) -> Row | None:
         """The run's row, or None while it has no result."""

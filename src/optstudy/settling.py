@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optstudy import text
-from optstudy.config import RunConfig, merge, resolve
+from optstudy.config import RunConfig, validate
 from optstudy.errors import UserError, nearest
 from optstudy.scales import SCALES
 
@@ -25,9 +25,9 @@ def settle(tree: dict[str, Any], where: str) -> RunConfig:
     data = tree.get("data")
     corpus = data.get("corpus") if isinstance(data, Mapping) else None
     if isinstance(corpus, str):
-        tree = merge(tree, {"data.fingerprint": text.fingerprint(corpus)})
+        tree = {**tree, "data": {**tree["data"], "fingerprint": text.fingerprint(corpus)}}
     try:
-        return resolve(tree)
+        return validate(RunConfig, tree)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
