@@ -265,7 +265,7 @@ START, FAIL, STOP = (
         ([START, FAIL, START, FAIL, {"event": "retry"}], False),
         ([START, STOP] * 50, False),
         ([START] * (attempts.KILLS - 1), False),
-        ([START] * (attempts.KILLS + 1), True),
+        ([START] * attempts.KILLS, True),
         ([{"event": "start", "step": step} for step in range(50)], False),
     ],
 )

@@ -12,6 +12,7 @@ from optstudy import study
 from optstudy.cli import DIVERGED, DONE, PREEMPTED
 from optstudy.config import merge
 from optstudy.errors import UserError
+from optstudy.launch import attempts
 from optstudy.launch.attempts import Attempt, Held, attempt
 from optstudy.record import read_json, read_result, write_json
 
@@ -61,13 +62,15 @@ def train(
 
 
 def _carry_out(folder: Path, device: str, current: Attempt) -> dict[str, Any] | None:
-    """Train; None where the run was asked to stop."""
-    from optstudy.train import Preempted
+    """Train; None where the run was asked to stop. The more often it was killed, the sooner it saves."""
+    from optstudy.train import CHECKPOINT_MINUTES, Preempted
     from optstudy.train import train as carry_out
+
+    minutes = CHECKPOINT_MINUTES / 2 ** (attempts.kills(folder) - 1)
 
     with _Bar(folder) as bar:
         try:
-            result = carry_out(folder, device, bar.update, still_mine=current.lease.check)
+            result = carry_out(folder, device, bar.update, minutes, current.lease.check)
         except Preempted as stop:
             sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
             current.code = PREEMPTED

@@ -21,7 +21,7 @@ from optstudy.launch.lease import Lease
 
 FAILURES = 2
 """Attempts that failed by themselves after which a run is set aside."""
-KILLS = 10
+KILLS = 25
 """Attempts in a row that were killed before the run got any further, after which it is set aside."""
 _CHECKPOINT = re.compile(r"step-(\d+)-")
 
@@ -81,6 +81,21 @@ def verdict(rows: list[dict[str, Any]]) -> str | None:
     A failure is an end with code 1. A kill is a start that has no end; it counts while the next start finds
     no newer checkpoint than it had found itself.
     """
+    failures, kills, error = _counted(rows)
+    if failures >= FAILURES:
+        return f"failed {failures} times: {error}"
+    if kills >= KILLS:
+        return f"killed {kills} times in a row without getting further"
+    return None
+
+
+def kills(folder: Path) -> int:
+    """Attempts that were killed since the run last got further; of those that have begun, the last too."""
+    return _counted(read(folder))[1]
+
+
+def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
+    """Failures, kills without progress, and the last error."""
     failures = kills = 0
     last_step = -1
     open_start = False
@@ -89,21 +104,14 @@ def verdict(rows: list[dict[str, Any]]) -> str | None:
         if row["event"] == "retry":
             failures, kills, open_start = 0, 0, False
         elif row["event"] == "start":
-            kills = kills + 1 if open_start else 0
-            if row["step"] > last_step:
-                kills = 0
+            kills = kills + 1 if open_start and row["step"] <= last_step else 0
             last_step, open_start = row["step"], True
         else:
             open_start = False
             if row["code"] == FAILED:
                 failures += 1
                 error = row.get("error", "")
-    kills += open_start
-    if failures >= FAILURES:
-        return f"failed {failures} times: {error}"
-    if kills >= KILLS:
-        return f"killed {kills} times in a row without getting further"
-    return None
+    return failures, kills + open_start, error
 
 
 def failed(folder: Path, error: str) -> None:
