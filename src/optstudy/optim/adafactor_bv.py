@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -90,12 +91,14 @@ class Kernel:
     def __call__(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, eps: Any,
         **averages: Tensor,
-    ) -> None:  # fmt: skip
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         """Take one step, in place."""
         kept = [averages[name] for name in self.moment.names]
         for average, mean in zip(kept, self.moment.means(g.square() + eps), strict=True):
             average.copy_(ema(average, mean, w2))
-        u = g / self.moment.estimate(*kept).sqrt()
+        factors = self.moment.roots(*kept)
+        u = g / prod(factors)
         average = ema(m.to(u.dtype), u, w1)
         m.copy_(average)
         write(p, lr, decay, average)
+        return () if len(factors) == 1 else factors

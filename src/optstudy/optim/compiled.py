@@ -15,13 +15,16 @@ from torch import Tensor
 LARGE = 10_000_000
 """Weights from which compiling (tens of seconds, once per machine) pays by itself."""
 
-Kernel: TypeAlias = Callable[..., None]
-"""``kernel(p, g, **state, **numbers)``, in place; hashable."""
+Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
+"""``kernel(p, g, **state, **numbers)``, in place; hashable.
+
+What it returns, compiled code computes once and stores, where it would else compute it anew for each weight.
+"""
 Tensors: TypeAlias = dict[str, Tensor]
 Numbers: TypeAlias = dict[str, Any]
 """Floats, or tensors of one element."""
 
-_functions: dict[tuple[Any, ...], Callable[..., None]] = {}
+_functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _failed = False
 
 
@@ -39,11 +42,13 @@ def run(kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], compile_: bool 
     _compile(key, kernel, rows, as_tensors)
 
 
-def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers]) -> None:
+def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers]) -> list[Any]:
     """Call a kernel for each parameter, with gradients in at least float32."""
+    returned = []
     for t, n in zip(tensors, numbers, strict=True):
         g = t["g"]
-        kernel(**{**t, "g": g.to(torch.promote_types(g.dtype, torch.float32))}, **n)
+        returned.append(kernel(**{**t, "g": g.to(torch.promote_types(g.dtype, torch.float32))}, **n))
+    return returned
 
 
 def _compile(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -97,7 +98,7 @@ class Preconditioned(Rule):
             "decay": 1 - group["lr"] * group["weight_decay"],
             "w1": 1 - beta1,
             "w2": 1 / (k + 1) if estimating else 1 - beta2,
-            "root_c2": 1.0 if never_corrected else (1 - beta2**k) ** 0.5,
+            "correction": 1.0 if never_corrected else (1 - beta2**k) ** -0.5,
             "eps": group["eps"],
         }
 
@@ -108,8 +109,8 @@ class Preconditioned(Rule):
         kernel, numbers = self.plan(group, int(state["step"]), p.shape)
         if isinstance(kernel.moment, Absent):
             return torch.as_tensor(group["lr"])
-        V = kernel.moment.estimate(*(state[name] for name in kernel.moment.names))
-        rate: Tensor = group["lr"] / (V.sqrt() / numbers["root_c2"] + numbers["eps"])
+        factors = kernel.moment.roots(*(state[name] for name in kernel.moment.names))
+        rate: Tensor = group["lr"] / (prod(factors) * numbers["correction"] + numbers["eps"])
         return rate
 
 
@@ -121,21 +122,23 @@ class Kernel:
     frozen: bool
 
     def __call__(
-        self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, root_c2: Any,
+        self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, correction: Any,
         eps: Any, **averages: Tensor,
-    ) -> None:  # fmt: skip
-        """Take one step, in place; ``lr`` has m's bias correction in it, ``root_c2`` is the root of v's."""
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Take one step, in place; ``lr`` has the bias correction of m in it, ``correction`` corrects v."""
         p, g, m = (self.moment.blocks(x) for x in (p, g, m))
         m.copy_(ema(m, g, w1))
         if isinstance(self.moment, Absent):
             write(p, lr, decay, m)
-            return
+            return ()
         kept = [averages[name] for name in self.moment.names]
         if not self.frozen:
             for average, mean in zip(kept, self.moment.means(g.square()), strict=True):
                 average.copy_(ema(average, mean, w2))
-        V = self.moment.estimate(*kept)
-        write(p, lr, decay, m / (V.sqrt() / root_c2 + eps))
+        first, *others = self.moment.roots(*kept)
+        factors = (first * correction, *others)
+        write(p, lr, decay, m / (prod(factors) + eps))
+        return () if first.shape == p.shape else factors
 
 
 class Adam(Preconditioned):

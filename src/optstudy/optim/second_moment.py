@@ -1,7 +1,7 @@
 """How finely a second moment is kept: one small class per granularity.
 
 A granularity turns g^2 into one or two arrays of means, of which the optimizer keeps running averages, and
-turns those averages back into V, which broadcasts against g.
+turns those averages back into the root of V, as factors that broadcast against g.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,26 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+BLOCK = 64
+"""Entries that are added up first where a mean goes along any but the last dimension."""
+
+
+def mean(s: Tensor, dim: int) -> Tensor:
+    """Return the mean over one dimension, kept; in two stages where that is faster (and more exact)."""
+    dim %= s.ndim
+    if dim == s.ndim - 1 or s.shape[dim] % BLOCK:
+        return s.mean(dim, keepdim=True)
+    shape = (*s.shape[:dim], -1, BLOCK, *s.shape[dim + 1 :])
+    return s.view(shape).mean(dim + 1).mean(dim, keepdim=True)
+
+
+def mean_of_rest(s: Tensor, kept: int) -> Tensor:
+    """Return the mean over all but the first ``kept`` dimensions: of rows first, then of their means."""
+    rest = tuple(range(kept, s.ndim))
+    if len(rest) > 1:
+        s = s.mean(-1, keepdim=True)
+    return s.mean(rest, keepdim=True) if rest else s
 
 
 @dataclass(frozen=True)
@@ -25,9 +45,9 @@ class Weight:
         """Return the means of ``s``, in the order of ``names``."""
         return (s,)
 
-    def estimate(self, *averages: Tensor) -> Tensor:
-        """Return V."""
-        return averages[0]
+    def roots(self, *averages: Tensor) -> tuple[Tensor, ...]:
+        """Return factors whose product, broadcast, is the root of V."""
+        return (averages[0].sqrt(),)
 
 
 @dataclass(frozen=True)
@@ -36,7 +56,7 @@ class Whole(Weight):
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean."""
-        return (s.mean(tuple(range(s.ndim)), keepdim=True),)
+        return (mean_of_rest(s, 0),)
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Rows(Weight):
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean per row; each entry of a 1-D tensor is a row."""
-        return (s.mean(tuple(range(1, s.ndim)), keepdim=True) if s.ndim > 1 else s,)
+        return (mean_of_rest(s, 1),)
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Split(Weight):
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean per part."""
-        return (s.mean(tuple(range(1, s.ndim)), keepdim=True),)
+        return (mean_of_rest(s, 1),)
 
 
 @dataclass(frozen=True)
@@ -75,12 +95,12 @@ class Factored(Weight):
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means over columns and over rows."""
-        return s.mean(self.column, keepdim=True), s.mean(self.row, keepdim=True)
+        return mean(s, self.column), mean(s, self.row)
 
-    def estimate(self, *averages: Tensor) -> Tensor:
-        """Return r c / mean(r), 0 where r is."""
+    def roots(self, *averages: Tensor) -> tuple[Tensor, ...]:
+        """Return the roots of r / mean(r), 0 where r is, and of c."""
         r, c = averages
-        return r / r.mean(self.row, keepdim=True).clamp_min(torch.finfo(r.dtype).tiny) * c
+        return (r / r.mean(self.row, keepdim=True).clamp_min(torch.finfo(r.dtype).tiny)).sqrt(), c.sqrt()
 
 
 @dataclass(frozen=True)

@@ -77,4 +77,4 @@ def sophia(
 ) -> None:
     """Take one step of one parameter, in place."""
     m.copy_(ema(m, g, w1))
-    write(p, lr, decay, m.sign() * (m.abs() / (rho_batch * h + 1e-15)).clamp(max=1))
+    write(p, lr, decay, (m / (rho_batch * h + 1e-15)).clamp(-1, 1))
