@@ -9,7 +9,14 @@ import time
 
 import pytest
 
-from optstudy.record import MetricsWriter, read_json, read_metrics, write_atomically, write_json
+from optstudy.record import (
+    MetricsWriter,
+    read_json,
+    read_metrics,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 
 KILLED_WRITER = """
 import itertools, sys
@@ -46,6 +53,24 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
         write_atomically(path, "new")
     assert error.value.filename == str(path)
     assert read_json(path) == {"old": True} and list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    kept = [tmp_path / "a.json", tmp_path / "lock", tmp_path / ".nfs01"]
+    for path in kept:
+        path.touch()
+    kill = "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+    for name in ("a.json", "b.json"):
+        code = (
+            f"{kill}from optstudy import record\nrecord.write_atomically(Path({str(tmp_path / name)!r}), '')"
+        )
+        command = [sys.executable, "-c", f"from pathlib import Path; {code}"]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_leftovers(tmp_path, "a.json")
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_nan_is_refused(tmp_path):

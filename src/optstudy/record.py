@@ -12,12 +12,14 @@ from typing import Any
 
 FORMAT = 1
 """Raised when the meaning of a file in a run's folder changes."""
+TEMPORARY = ".tmp"
+"""Ends the names of files that are being written; those begin with a dot."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write to a temporary name beside ``path``, sync, rename: a reader never sees half a file."""
     data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -32,6 +34,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of ``folder``'s files left there; only for who alone may write these."""
+    for leftover in folder.glob(f".{name}.*{TEMPORARY}"):
+        leftover.unlink()
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -101,6 +101,7 @@ def prepare(
     manifest = read_manifest(home)
     if manifest is None or check or not all(manifest.splits[s].holds(n) for s, n in wanted.items()):
         with cache.locked(home / "lock"):
+            record.remove_leftovers(home)
             old = read_manifest(home)
             splits = {
                 name: _make(making.Work(corpus, name, recipe, path, home, jobs, progress), count, old)

@@ -68,6 +68,7 @@ def obtain(path: Path, sha256: str, sources: Sequence[HubFile | IndexFile]) -> P
     if not path.exists():
         with cache.locked(path.with_name(path.name + ".lock")):
             if not path.exists():
+                record.remove_leftovers(path.parent, path.name)
                 record.write_atomically(path, _first(path, sha256, sources))
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise UserError(f"{path}: damaged (its SHA-256 must be {sha256}); delete it and run again")

@@ -34,6 +34,7 @@ def prepare() -> dict[str, Path]:
         return files
     with cache.locked(home / "lock"):
         if not all(path.exists() for path in files.values()):
+            record.remove_leftovers(home)
             dump = raw(home).decode()
             with download.working("cleaning enwik8"):
                 articles = list(wikitext.articles(dump))

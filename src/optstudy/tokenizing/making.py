@@ -1,7 +1,9 @@
-"""Making the shards of one split: one process reads the text, several encode it and write.
+"""Making the shards of one split: one process reads the text and writes the shards, several encode.
 
 A shard is the shortest run of documents of a given size, so what it holds follows from the text alone. A
-shard that is there and whole is kept; reading then goes on behind it.
+shard that is there and whole is kept; reading then goes on behind it. The encoding processes touch no file of
+the token set: one that outlives its killed parent for a moment can change nothing that the next preparation
+makes.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from optstudy import text
+from optstudy import record, text
 from optstudy.errors import UserError
 from optstudy.text import START, Position
 from optstudy.tokenizing import shards, tokenizer
@@ -70,13 +72,16 @@ class _Block:
     """The documents of one shard."""
 
     work: Work
-    path: Path
     number: int
     start: Position
     stop: Position
     empty: int
     characters: int
     documents: list[str]
+
+
+Pending = dict[Future[tuple[Header, bytes]], int]
+"""Shards that are being encoded, with their numbers."""
 
 
 def name(split: str, number: int) -> str:
@@ -93,11 +98,9 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
         at_least: shards to have in any case.
         complete: whether these are known to be all.
     """
-    for leftover in work.home.glob(f".{work.split}-*"):
-        leftover.unlink()
     headers: dict[int, Header] = {}
     with _pool(work.jobs) as pool, _progress(work) as show:
-        pending: dict[Future[Header], int] = {}
+        pending: Pending = {}
         reader = _Reader(work)
         number, position = 0, START
         while not (number >= at_least and (complete or _enough(headers, wanted))):
@@ -108,14 +111,14 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
                 block = reader.take(number, position)
                 if block is None:
                     break
-                pending[pool.submit(write_shard, block)] = number
+                pending[pool.submit(encode, block)] = number
                 position = block.stop
             number += 1
             if len(pending) > (work.jobs if work.jobs > 1 else 0):
-                _collect(pending, headers)
+                _collect(work, pending, headers)
             show(headers)
         while pending:
-            _collect(pending, headers)
+            _collect(work, pending, headers)
             show(headers)
     count = max(at_least, _shortest(headers, wanted))
     listed = {name(work.split, i) for i in range(count)}
@@ -125,10 +128,12 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
     return [headers[i] for i in range(count)]
 
 
-def _collect(pending: dict[Future[Header], int], headers: dict[int, Header]) -> None:
-    """Wait for a shard."""
+def _collect(work: Work, pending: Pending, headers: dict[int, Header]) -> None:
+    """Wait for a shard, and write it."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        headers[pending.pop(future)] = future.result()
+        number = pending.pop(future)
+        headers[number], data = future.result()
+        record.write_atomically(work.home / name(work.split, number), data)
 
 
 def _shortest(headers: dict[int, Header], wanted: int | None) -> int:
@@ -184,16 +189,14 @@ class _Reader:
                 empty += 1
         if self.position == start:
             return None
-        path = work.home / name(work.split, number)
-        return _Block(work, path, number, start, self.position, empty, characters, documents)
+        return _Block(work, number, start, self.position, empty, characters, documents)
 
 
-def write_shard(block: _Block) -> Header:
-    """Encode a block and write its shard; runs in a worker process."""
+def encode(block: _Block) -> tuple[Header, bytes]:
+    """Return a block's shard; runs in a worker process."""
     encoder = _encoder(block.work.tokenizer_file)
     tokens, ends = encoder.encode(block.documents)
-    return shards.write(
-        block.path,
+    return shards.pack(
         tokens,
         ends,
         recipe=block.work.recipe.digest,

@@ -2,7 +2,7 @@
 
 A shard is a JSON header and two arrays: ``tokens`` (uint16 or uint32) and ``ends`` (uint32: where each
 document ends, in tokens from the shard's start). Its header says what made it, what it holds and the SHA-256
-of the arrays. It is written whole or not at all, and is a function of the documents and the tokenizer alone.
+of the arrays. It is a function of the documents and the tokenizer alone.
 """
 
 import hashlib
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from optstudy import record
 from optstudy.errors import UserError
 
 FORMAT = 1
@@ -58,8 +57,8 @@ class Damaged(Exception):
     """A shard that cannot be trusted; the text says why in one line."""
 
 
-def write(path: Path, tokens: TokenArray, ends: npt.NDArray[np.uint32], **header: Any) -> Header:
-    """Write a shard atomically, and return its header."""
+def pack(tokens: TokenArray, ends: npt.NDArray[np.uint32], **header: Any) -> tuple[Header, bytes]:
+    """Return the header of a shard, and what its file holds."""
     body = tokens.tobytes() + ends.tobytes()
     described = Header(
         **header,
@@ -76,8 +75,7 @@ def write(path: Path, tokens: TokenArray, ends: npt.NDArray[np.uint32], **header
     }
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
-    record.write_atomically(path, len(text).to_bytes(8, "little") + text + body)
-    return described
+    return described, len(text).to_bytes(8, "little") + text + body
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ def _trained(corpus: str, size: int) -> Path:
     if not path.exists():
         with cache.locked(path.with_suffix(".lock")):
             if not path.exists():
+                record.remove_leftovers(path.parent, path.name)
                 documents = text.documents(corpus, "train")
                 with download.working(f"training bpe-{size} on {corpus}"):
                     record.write_atomically(path, _train(documents, size).to_str())
