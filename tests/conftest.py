@@ -1,4 +1,4 @@
-"""What every test shares: one thread, and a slice of the real corpus."""
+"""What every test shares: one thread, no deadline, and a slice of the real corpus."""
 
 import itertools
 import json
@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from optstudy import text
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SLICE_BYTES = {"train": 400_000, "validation": 60_000}
 

@@ -1,12 +1,14 @@
 """The order of the data: each sequence once per epoch, from (seed, step) alone, whoever asks."""
 
+import queue
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optstudy import tokens
-from optstudy.batches import Batches, Permutation
+from optstudy.batches import Batches, Permutation, ReadAhead
 from optstudy.errors import UserError
 
 SIZES = st.integers(1, 5000)
@@ -80,7 +82,8 @@ def test_ranks_partition_the_batch(sequences: int, ranks: int, seed: int, step: 
 @given(st.integers(1, 300), st.integers(1, 20), SEEDS, st.integers(0, 100))
 def test_resumed_anywhere_the_sequence_is_the_same(sequences: int, size: int, seed: int, start: int) -> None:
     undisturbed = [batches(sequences, 3, size, seed)[step] for step in range(start + 5)]
-    resumed = list(batches(sequences, 3, size, seed).ahead(range(start, start + 5)))
+    ahead = ReadAhead(batches(sequences, 3, size, seed))
+    resumed = [ahead[step] for step in range(start, start + 5)]
     assert np.array_equal(np.stack(undisturbed[start:]), np.stack(resumed))
 
 
@@ -92,27 +95,34 @@ def test_positions_beyond_two_to_the_31_are_exact() -> None:
     assert data.order(step).tolist() == expected
 
 
-def test_reading_ahead_stops_with_its_reader() -> None:
-    asked = []
+class Watched(Batches):
+    """Says what it has read; step 4 cannot be."""
 
-    class Watched(Batches):
-        def __getitem__(self, step: int) -> np.ndarray:
-            asked.append(step)
-            return super().__getitem__(step)
+    def __init__(self) -> None:
+        super().__init__(np.arange(100), 5, 2, 0)
+        self.read: queue.Queue[int] = queue.Queue()
 
-    ahead = Watched(np.arange(100), 5, 2, 0).ahead(range(1000), depth=3)
-    next(ahead)
-    ahead.close()
-    assert 3 <= len(asked) <= 4
-
-
-def test_error_of_the_reader_reaches_the_trainer() -> None:
-    class Broken(Batches):
-        def __getitem__(self, step: int) -> np.ndarray:
+    def __getitem__(self, step: int) -> np.ndarray:
+        self.read.put(step)
+        if step == 4:
             raise UserError("shard gone")
+        return super().__getitem__(step)
 
+
+def test_next_steps_are_read_while_one_is_used() -> None:
+    watched = Watched()
+    ahead = ReadAhead(watched, depth=2)
+    for step, read in ((0, (0, 1, 2)), (1, (3,)), (7, (7, 8, 9)), (8, (10,))):
+        assert np.array_equal(ahead[step], Batches(np.arange(100), 5, 2, 0)[step])
+        assert [watched.read.get(timeout=10) for _ in read] == list(read)
+    assert watched.read.empty()
+
+
+def test_error_of_the_reader_reaches_the_trainer_at_its_step() -> None:
+    ahead = ReadAhead(Watched(), depth=2)
+    assert [len(ahead[step]) for step in (2, 3)] == [2, 2]
     with pytest.raises(UserError, match="shard gone"):
-        next(Broken(np.arange(100), 5, 2, 0).ahead(range(3)))
+        ahead[4]
 
 
 def test_what_cannot_be_cut_is_refused() -> None:

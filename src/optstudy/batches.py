@@ -6,8 +6,6 @@ lands inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite d
 """
 
 import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -102,13 +100,20 @@ class Batches:
             order[here] = Permutation(self.sequences, self.seed, e)(position[here] % self.sequences)
         return order
 
-    def ahead(self, steps: Iterable[int], depth: int = 2) -> Iterator[IntArray]:
-        """Yield the batches of ``steps``; a thread reads the next ``depth`` while one is used."""
-        with ThreadPoolExecutor(1) as reader:
-            pending: deque[Future[IntArray]] = deque()
-            for step in steps:
-                pending.append(reader.submit(self.__getitem__, step))
-                if len(pending) > depth:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+
+class ReadAhead:
+    """Batches for who takes step after step: a thread reads the next ones while one is used."""
+
+    def __init__(self, batches: Batches, depth: int = 2) -> None:
+        self.batches = batches
+        self.depth = depth
+        self._reader = ThreadPoolExecutor(1, "batches")
+        self._pending: dict[int, Future[IntArray]] = {}
+
+    def __getitem__(self, step: int) -> IntArray:
+        wanted = range(step, step + self.depth + 1)
+        self._pending = {s: self._pending.get(s) or self._read(s) for s in wanted}
+        return self._pending.pop(step).result()
+
+    def _read(self, step: int) -> Future[IntArray]:
+        return self._reader.submit(self.batches.__getitem__, step)

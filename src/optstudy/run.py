@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from optstudy import probe, schedule, tokens
-from optstudy.batches import Batches, IntArray, Stream
+from optstudy.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
@@ -55,6 +55,7 @@ class Run:
         self.optimizer = build_optimizer(self.model, config)
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
+        self.upcoming = ReadAhead(self.batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on; batches are a function of the step alone."""
@@ -80,7 +81,7 @@ class Run:
         share = schedule.factor(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
-        batch = self.batches[step]
+        batch = self.upcoming[step]
         z = self.config.training.z_loss
         loss, norm = self._gradient(batch, lambda rows: self._loss(batch[rows], z)[0])
         self.optimizer.step()
