@@ -1,5 +1,6 @@
 """``optstudy data`` through the real command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,24 @@ def test_info_says_what_a_set_holds(data: Data) -> None:
     assert f"{data.corpus} (fingerprint" in out
     assert "600 ids" in out
     assert "38 documents" in out
+
+
+def test_programs_read_what_a_set_is(data: Data) -> None:
+    facts = json.loads(data("info", "corpus-jsonl", "--json"))
+    assert (facts["corpus"], facts["tokenizer"], facts["vocab_size"]) == (data.corpus, "bpe-600", 600)
+    train, validation = (facts["splits"][name] for name in ("train", "validation"))
+    assert (train["documents"], train["empty"], train["complete"]) == (38, 0, True)
+    assert validation["documents"] == 2
+    folder = Path(facts["folder"])
+    assert facts["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    assert json.loads((folder / "tokens.json").read_text())["splits"]["train"]["shards"].keys() == set(
+        train["shards"]
+    )
+    listed = json.loads(data("list", "--json"))
+    assert listed["sets"] == [facts]
+    assert {"enwik8", "c4"} < {corpus["corpus"] for corpus in listed["corpora"]}
+    assert json.loads(data("prepare", data.corpus, "--tokenizer", "bpe-600", "--json")) == facts
+    assert json.loads(data("verify", "--json")) == [{"set": facts["set"], "faults": []}]
 
 
 def test_show_decodes_sequences_of_the_corpus(data: Data, some_articles: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from optstudy import text
 from optstudy.errors import UserError
 from optstudy.sources import enwik8, files, wikitext
+from optstudy.sources.hub import HubFiles
 from tests.conftest import write_lines
 
 CLEANED = {
@@ -230,3 +231,21 @@ def test_hub_files_give_the_documents_of_local_shards(
     (tmp_path / "rows").unlink()
     remote = list(itertools.islice(text.documents("c4", "train"), len(some_articles)))
     assert remote == [d for path in files.listing(tmp_path) for d in files.documents(path)]
+
+
+def test_library_streams_what_local_files_give(
+    tmp_path: Path, some_articles: list[str], own_cache: Path
+) -> None:
+    """With the real ``datasets``: gzipped JSON lines and parquet, from a folder in the hub's place."""
+    pytest.importorskip("datasets")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"text": some_articles})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    packed = gzip.compress(write_lines(tmp_path / "rows", some_articles).read_bytes())
+    (tmp_path / "a.json.gz").write_bytes(packed)
+    (tmp_path / "b.json.gz").write_bytes(packed[:-9])
+    assert list(HubFiles(str(tmp_path), "json", {}).texts("a.json.gz")) == some_articles
+    assert list(HubFiles(str(tmp_path), "parquet", {}).texts("a.parquet")) == some_articles
+    for name in ("b.json.gz", "c.json.gz"):
+        with pytest.raises(UserError, match=f"{name} cannot be read .*path:FOLDER"):
+            list(HubFiles(str(tmp_path), "json", {}).texts(name))

@@ -1,8 +1,12 @@
 """``optstudy data``: prepare, list, verify, info, show."""
 
+import json
 import os
+import sys
 from pathlib import Path
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,9 +19,16 @@ from optstudy.tokenizing.shards import Damaged, Stream
 from optstudy.tokens import MANIFEST, Manifest, Split, read_manifest
 from optstudy.tokens import prepare as make
 
+Json = Annotated[bool, Parameter(name="--json")]
+
 
 def prepare(
-    corpus: str, *, tokenizer: str = "t5", tokens: str | None = None, jobs: int | None = None
+    corpus: str,
+    *,
+    tokenizer: str = "t5",
+    tokens: str | None = None,
+    jobs: int | None = None,
+    json_: Json = False,
 ) -> None:
     """Turn a corpus to token files. What is there is checked and kept, so that it can be stopped at any time.
 
@@ -31,24 +42,43 @@ def prepare(
         How many tokens to have for training, such as 3e9; all, if not given.
     jobs
         Processes that encode; one per core, if not given.
+    json_
+        For programs.
     """
     count = None if tokens is None else _count(tokens)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     made = make(corpus, tokenizer, tokens=count, jobs=_positive(cores if jobs is None else jobs), check=True)
+    if json_:
+        _write_json(_facts(made.folder, made.manifest))
+        return
     out = Console(highlight=False)
     for name, split in made.manifest.splits.items():
         out.print(f"{name}: {_summary(split)}", soft_wrap=True)
     out.print(str(made.folder), soft_wrap=True)
 
 
-def list_() -> None:
-    """Show the corpora that can be prepared, and the token sets that are."""
+def list_(*, json_: Json = False) -> None:
+    """Show the corpora that can be prepared, and the token sets that are.
+
+    Parameters
+    ----------
+    json_
+        For programs.
+    """
+    sets = _sets()
+    if json_:
+        keys = ("size", "licence", "source")
+        corpora = [
+            {"corpus": name} | {key: getattr(corpus, key) for key in keys}
+            for name, corpus in text.CORPORA.items()
+        ]
+        _write_json({"corpora": corpora, "sets": [_facts(*item) for item in sets.items()]})
+        return
     out = Console(highlight=False)
     table = Table("corpus", "size", "licence", Column("source", overflow="fold"), box=None)
     for name, corpus in text.CORPORA.items():
         table.add_row(name, corpus.size, corpus.licence, corpus.source)
     out.print(table)
-    sets = _sets()
     out.print(f"\n{len(sets)} token sets in {cache.folder('tokens')}", soft_wrap=True)
     if sets:
         table = Table(
@@ -56,20 +86,24 @@ def list_() -> None:
         )
         for home, manifest in sets.items():
             counts = (f"{manifest.splits[split].tokens:,}" for split in text.SPLITS)
-            size = sum(path.stat().st_size for path in home.iterdir()) / 1e6
-            table.add_row(home.name, manifest.tokenizer, *counts, f"{size:,.1f}")
+            table.add_row(home.name, manifest.tokenizer, *counts, f"{_bytes(home) / 1e6:,.1f}")
         out.print(table)
 
 
-def info(name: str) -> None:
+def info(name: str, *, json_: Json = False) -> None:
     """Show what a token set was made from and holds.
 
     Parameters
     ----------
     name
         A set that `optstudy data list` shows, or the beginning of its name.
+    json_
+        For programs.
     """
     home, manifest = _set(name)
+    if json_:
+        _write_json(_facts(home, manifest))
+        return
     out = Console(highlight=False)
     facts = {
         "folder": str(home),
@@ -81,21 +115,29 @@ def info(name: str) -> None:
         out.print(Text(f"{key:<15} {value}"), soft_wrap=True)
 
 
-def verify(name: str | None = None) -> None:
-    """Read token sets whole and compare them with their checksums.
+def verify(name: str | None = None, *, json_: Json = False) -> None:
+    """Read token sets whole and compare them with their checksums. Damage is exit code 2.
 
     Parameters
     ----------
     name
         A set that `optstudy data list` shows, or the beginning of its name; all, if not given.
+    json_
+        For programs.
     """
-    out = Console(highlight=False)
-    broken = []
-    for home, manifest in [_set(name)] if name else _sets().items():
-        faults = _faults(home, manifest)
-        out.print("\n".join(faults) or f"{home.name}: good", soft_wrap=True)
-        if faults:
-            broken.append(f"optstudy data prepare {manifest.corpus} --tokenizer {manifest.tokenizer}")
+    sets = dict([_set(name)]) if name else _sets()
+    faults = {home: _faults(home, manifest) for home, manifest in sets.items()}
+    if json_:
+        _write_json([{"set": home.name, "faults": found} for home, found in faults.items()])
+    else:
+        out = Console(highlight=False)
+        for home, found in faults.items():
+            out.print("\n".join(found) or f"{home.name}: good", soft_wrap=True)
+    broken = [
+        f"optstudy data prepare {sets[home].corpus} --tokenizer {sets[home].tokenizer}"
+        for home, found in faults.items()
+        if found
+    ]
     if broken:
         raise UserError(f"damaged; this makes them again: {'; '.join(broken)}")
 
@@ -129,6 +171,39 @@ def show(
     for number, ids in zip(batches.order(0), batches[0], strict=True):
         out.rule(f"sequence {number:,} of {len(batches):,}")
         out.print(Text(model.decode(ids.tolist(), skip_special_tokens=False)))
+
+
+def _write_json(tree: Any) -> None:
+    sys.stdout.write(json.dumps(tree, indent=1) + "\n")
+
+
+def _bytes(home: Path) -> int:
+    return sum(path.stat().st_size for path in home.iterdir())
+
+
+def _facts(home: Path, manifest: Manifest) -> dict[str, Any]:
+    """What a set is, for programs."""
+    splits = {
+        name: {
+            "tokens": split.tokens,
+            "documents": _total(split, "documents"),
+            "empty": _total(split, "empty"),
+            "characters": _total(split, "characters"),
+            "complete": split.complete,
+            "shards": list(split.shards),
+        }
+        for name, split in manifest.splits.items()
+    }
+    return {
+        "set": home.name,
+        "folder": str(home),
+        "corpus": manifest.corpus,
+        "tokenizer": manifest.tokenizer,
+        "vocab_size": _vocabulary(manifest),
+        "bytes": _bytes(home),
+        "recipe": manifest.recipe.model_dump(),
+        "splits": splits,
+    }
 
 
 def _sets() -> dict[Path, Manifest]:
@@ -168,12 +243,16 @@ def _fault(path: Path, listed: shards.Header) -> str:
 
 
 def _summary(split: Split) -> str:
-    headers = split.shards.values()
-    documents, empty = (sum(getattr(header, key) for header in headers) for key in ("documents", "empty"))
     return (
-        f"{split.tokens:,} tokens of {documents:,} documents ({empty:,} empty ones left out), "
-        f"{'the whole split' if split.complete else 'the beginning of the split'}, shards: {len(headers):,}"
+        f"{split.tokens:,} tokens of {_total(split, 'documents'):,} documents "
+        f"({_total(split, 'empty'):,} empty ones left out), "
+        f"{'the whole split' if split.complete else 'the beginning of the split'}, "
+        f"shards: {len(split.shards):,}"
     )
+
+
+def _total(split: Split, key: str) -> int:
+    return sum(getattr(header, key) for header in split.shards.values())
 
 
 def _vocabulary(manifest: Manifest) -> int:

@@ -227,7 +227,8 @@ def _pool(jobs: int) -> Iterator[Executor]:
         yield pool
     except BrokenProcessPool:
         raise UserError(
-            "an encoding process was killed, perhaps for want of memory: try fewer jobs"
+            "an encoding process died, perhaps for want of memory: try fewer jobs "
+            "(a script may only ask for several below: if __name__ == '__main__')"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
