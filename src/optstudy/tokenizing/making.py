@@ -22,7 +22,15 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from optstudy import record, text
 from optstudy.errors import UserError
@@ -99,7 +107,7 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
         complete: whether these are known to be all.
     """
     headers: dict[int, Header] = {}
-    with _pool(work.jobs) as pool, _progress(work) as show:
+    with _pool(work.jobs) as pool, _progress(work, wanted) as show:
         pending: Pending = {}
         reader = _Reader(work)
         number, position = 0, START
@@ -258,16 +266,20 @@ class _Here(Executor):
 
 
 @contextmanager
-def _progress(work: Work) -> Iterator[Callable[[dict[int, Header]], None]]:
+def _progress(work: Work, wanted: int | None) -> Iterator[Callable[[dict[int, Header]], None]]:
+    """Show tokens made and, if it is known how many are wanted, the time left."""
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    if wanted is not None:
+        columns += [BarColumn(), TimeRemainingColumn()]
     hidden = not (work.progress and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("")
+        task = bar.add_task("", total=wanted)
 
         def show(headers: dict[int, Header]) -> None:
             tokens = sum(header.tokens for header in headers.values())
-            bar.update(task, description=f"{work.corpus}, {work.split}: {tokens / 1e6:,.1f} M tokens")
+            description = f"{work.corpus}, {work.split}: {tokens / 1e6:,.1f} M tokens"
+            bar.update(task, description=description, completed=tokens)
 
         show({})
         yield show
