@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium, driven by selenium; skipped where either is missing."""
+"""The page in a real browser: Debian's chromium, driven by selenium; skipped where any of them is missing."""
 
 import dataclasses
 import json
@@ -15,11 +15,11 @@ from tests import sweeps
 from tests.test_report import HOSTILE, adaptivity_map, hostile
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+MISSING = " and ".join(name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if not found)
 pytestmark = [
-    pytest.mark.skipif(
-        not CHROMIUM or not DRIVER, reason="no chromium: apt-get install chromium chromium-driver"
-    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"no {MISSING} here; as root: make install-browser"),
     pytest.mark.xdist_group("browser"),
 ]
 FLAGS = [
