@@ -443,6 +443,57 @@ def test_effective_learning_rates_are_drawn_with_a_panel_for_each_role(tmp_path:
     assert figures.draw(dataclasses.replace(sweep, runs=None), "png").startswith(b"\x89PNG")
 
 
+def test_the_answer_on_effective_learning_rates_is_how_far_apart_they_are(tmp_path: Path) -> None:
+    recorded = {"head": {"q05": 1e-5, "q50": 1e-3, "q95": 1e-1}, "norm": {"q05": 1e-3, "q95": 2e-3}}
+    row = sweeps.row("adalayer_star", loss=5.0)
+    sweep = with_runs(
+        sweeps.sweep(rows=[row], labels={row.id: "adalayer_star"}, kind="effective"),
+        tmp_path,
+        effective_lr=recorded,
+    )
+    found = answer(sweep)
+    assert "over 4.0 decades in head, over 0.3 in norm" in found.sentence
+    assert found.facts[0] == ("head", "4.0 decades", "from the 5 % to the 95 % quantile")
+    text = page.page(sweep)
+    assert "5 %, median, 95 %" in text
+    assert text.index('id="effective"') < text.index("Side by side")
+    assert 'id="figure"' not in text and "one higher" not in text
+
+
+def subplots(sweep: report.Sweep) -> list[Any]:
+    """Axes that the sweep's figure draws on."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figures._panels(figure, sweep)
+    return [axis for axis in figure.axes if axis.axison]
+
+
+def test_several_panels_stand_side_by_side_aligned_on_top_and_dash_what_other_studies_ran() -> None:
+    rows = sweeps.sweep(seeds=1).rows
+    places = [
+        report.Place(row.id, f"{size} / {row.optimizer}", row.lr) for size in ("150m", "300m") for row in rows
+    ]
+    sweep = report.Sweep("paper/fig4", "t", rows, places, baselines=frozenset({"150m / sgdw", "300m / sgdw"}))
+    axes = subplots(sweep)
+    assert [axis.get_title(loc="left") for axis in axes] == ["150m", "300m"] * 2
+    assert [axis.get_xlabel().endswith("relative to each best") for axis in axes] == [True] * 2 + [False] * 2
+    for axis in axes:
+        assert sum(line.get_linestyle() == "--" for line in axis.lines) == 1
+        assert axis.get_ylim() == axes[0].get_ylim()
+    drawn = Elements(page.page(sweep)).data["curves"]
+    assert {curve["label"] for curve in drawn if curve["dashed"]} == sweep.baselines
+
+
+def test_panels_over_different_settings_have_loss_axes_of_their_own() -> None:
+    rows = [sweeps.row(lr=lr, loss=5 + lr) for lr in (1e-3, 1e-2)] + [sweeps.row(lr=0.5, loss=7.0)]
+    places = [report.Place(row.id, "decay / adam", row.lr) for row in rows]
+    places += [report.Place(row.id, "warm-up / adam", row.lr) for row in rows[:2]]
+    axes = {"decay": "optimizer.weight_decay", "warm-up": "schedule.warmup"}
+    decay, warm_up = subplots(report.Sweep("s", "t", rows, places, axes=axes))
+    assert decay.get_ylim()[1] > 6.5 and warm_up.get_ylim()[1] < 5.1
+
+
 def test_the_script_is_short_and_our_own() -> None:
     script = (page.TEMPLATES / "report.js").read_text()
     assert len(script.splitlines()) < 300
@@ -481,8 +532,11 @@ def test_panels_are_compared_within_themselves() -> None:
     ]
     labels = {row.id: f"{'150m' if row.lr < 0.05 else '300m'} / {row.optimizer}" for row in rows}
     found = answer(sweeps.sweep(rows=rows, labels=labels))
-    assert found.sentence.startswith("150m / Adam")
-    assert any(text.startswith("300m / Adam") for text in found.rest)
+    assert found.sentence.startswith("In “150m”, Adam")
+    assert any(text.startswith("In “300m”, Adam") for text in found.rest)
+    text = page.page(sweeps.sweep(rows=rows, labels=labels))
+    headings = [tag for tag in Elements(text).tags if tag[1].get("scope") == "rowgroup"]
+    assert len(headings) == 2 and "150m / Adam" not in re.sub("<script.*</script>", "", text, flags=re.S)
     assert not any("300m" in text for text in found.rest if text.startswith("Behind"))
 
 
@@ -499,7 +553,7 @@ def test_a_run_lies_on_every_curve_that_shares_it_and_panels_have_their_own_axes
     assert [[point.x for point in curve.points] for curve in sweep.curves] == [[0.0, 0.1], [0.1, 0.5]]
     assert sweep.plots == [("decay", False), ("warm-up", False)]
     found = answer(sweep)
-    assert "at weight decay 0 has" in found.sentence and "at warm-up, share of the steps 0.1" in found.rest[0]
+    assert "at weight decay 0 has" in found.sentence and "at warm-up 0.1" in found.rest[0]
     data = Elements(page.page(sweep)).data
     assert [panel["axis"] for panel in data["panels"]] == ["weight decay", "warm-up, share of the steps"]
     assert [point[3] for curve in data["curves"] for point in curve["points"]] == [[0], [1], [0], [1]]

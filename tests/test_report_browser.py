@@ -17,7 +17,9 @@ from tests.test_report import HOSTILE, adaptivity_map, hostile
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-MISSING = " and ".join(name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if not found)
+MISSING = " and ".join(
+    name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if not found
+)
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"no {MISSING} here; as root: make install-browser"),
     pytest.mark.xdist_group("browser"),

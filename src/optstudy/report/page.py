@@ -16,6 +16,7 @@ from optstudy import record
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import flatten, payload
 from optstudy.report.sweep import Sweep
@@ -58,8 +59,13 @@ def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = No
         rows=_table_rows(sweep, slots),
         chips=_chips(sweep, slots),
         heat=heats(sweep) if sweep.rows and sweep.kind == "map" else None,
+        swept=sweep.swept,
+        seeded=any(len(point.rows) > 1 for curve in sweep.curves for point in curve.points),
+        baselines=any(label in sweep.baselines for label in sweep.labels),
         has_series=bool(series),
         has_effective=any("effective" in curve for curve in series.values()),
+        quantiles=_quantiles(series),
+        effective_first=sweep.kind == "effective",
         static_figure=_inline_svg(figure or figures.draw(sweep, "svg")) if sweep.rows else "",
         claims=[_claim(claim) for claim in sweep.claims],
         command=sweep.command,
@@ -104,8 +110,8 @@ def budget(sweep: Sweep) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     tokens = sorted({row.tokens for row in sweep.rows if row.state == "done"})
     each = f", {style.count(tokens[-1])} tokens each" if len(tokens) == 1 else ""
-    plural = "" if counts[-1] == 1 else "s"
-    return f"{len(sweep.rows)} runs{each}, {seeds} seed{plural} per setting"
+    runs, seed = (noun + "s" * (n != 1) for noun, n in (("run", len(sweep.rows)), ("seed", counts[-1])))
+    return f"{len(sweep.rows)} {runs}{each}, {seeds} {seed} per setting"
 
 
 def provenance(sweep: Sweep) -> list[tuple[str, str]]:
@@ -152,6 +158,8 @@ def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
         {
             "label": summary.label,
             "slot": slots[summary.label],
+            "panel": sweep.panel(summary.label),
+            "name": sweep.name_of(summary.label),
             "cells": [{"value": c.cells[k], "note": c.notes[k], "text": c.text} for c in made],
         }
         for k, summary in enumerate(sweep.summaries)
@@ -161,6 +169,13 @@ def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
 def _chips(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
     named = {sweep.name_of(curve.label): slots[curve.label] for curve in sweep.curves}
     return [{"name": name, "slot": slot} for name, slot in named.items()]
+
+
+def _quantiles(series: Mapping[str, Any]) -> str:
+    for curve in series.values():
+        for _, roles in curve.get("effective", ()):
+            return ", ".join(map(quantile, dict.fromkeys(q for role in roles.values() for q in sorted(role))))
+    return ""
 
 
 def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
