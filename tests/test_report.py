@@ -600,3 +600,28 @@ def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
     assert all(column.about for heading, column in made.items() if heading != "Optimizer")
     assert "Sensitivity, ±1 dec." in made and "within ±1 decade," in made["Sensitivity, ±1 dec."].about
     assert all(len(column.cells) == 5 for column in made.values())
+
+
+def test_a_best_at_the_edge_of_an_unfinished_curve_is_no_advice_to_widen_the_grid() -> None:
+    rows = [sweeps.row(lr=lr, loss=loss) for lr, loss in ((1e-3, 5.2), (1e-2, 5.0), (1e-1, 5.1))]
+    places = [report.Place(row.id, "adam", row.lr) for row in rows]
+    whole, part = (report.Sweep("s", "t", some, places) for some in (rows, rows[:2]))
+    assert whole.unfinished == frozenset() and part.unfinished == {"adam"}
+    assert not any("edge" in text for text in answer(part).warnings)
+    assert answer(part).facts[1][2] == "the highest tried so far"
+    assert columns(part)[2].notes == ("edge so far",)
+    told = answer(report.Sweep("s", "t", rows[:2], places[:2])).warnings
+    assert any("widen the grid" in text for text in told)
+
+
+def test_claims_are_shown_with_their_verdicts_where_there_are_any() -> None:
+    claim = {"name": "sgd-worse", "statement": "SGD is worse.", "figure": "paper/fig1", "scale": "pico"}
+    judged = [
+        {**claim, "verdict": "holds", "estimate": 1.16, "interval": [1.15, 1.17], "seeds": 3},
+        {**claim, "verdict": "holds", "estimate": 0.2, "interval": [0.1, 0.3], "seeds": 3},
+        {**claim, "verdict": "not decided", "estimate": None, "interval": None, "seeds": 1},
+    ]
+    text = page.page(sweeps.sweep(claims=judged))
+    assert "3 claims: 2 hold, 1 not decided" in text and text.count('class="verdict holds"') == 2
+    assert "1.150 to 1.170" in text and "sgd-worse" in text
+    assert "Claims</h2>" not in page.page(sweeps.sweep())

@@ -1,5 +1,6 @@
 """``optstudy report`` and ``compare``."""
 
+import itertools
 import json
 import shlex
 import sys
@@ -65,7 +66,12 @@ def report(
         write_report(sessions[0], out, format_)
     else:
         sweeps = [sweep_of(session) for session in sessions]
-        written = reports.write_index(sweeps, out / name / scale, format_, f"{name} at {scale}")
+        progress = itertools.count(1)
+
+        def told(sweep: reports.Sweep) -> None:
+            sys.stderr.write(f"[{next(progress)}/{len(sweeps)}] {sweep.name}: {len(sweep.rows)} runs\n")
+
+        written = reports.write_index(sweeps, out / name / scale, format_, f"{name} at {scale}", told)
         sys.stdout.write(f"wrote {written[0]} and {len(written) - 1} files beside it\n")
     return DONE
 

@@ -101,7 +101,8 @@ def warnings(sweep: Sweep) -> list[str]:
         total = sweep.missing + len(sweep.rows)
         found.append(f"{sweep.missing} of {total} runs have no result yet; this is a preview.")
     for side in ("lowest", "highest"):
-        names = [_located(sweep, s) for s in sweep.summaries if s.curve.edge == side]
+        at_edge = (s for s in sweep.summaries if s.curve.edge == side and s.label not in sweep.unfinished)
+        names = [_located(sweep, s) for s in at_edge]
         if names:
             found.append(
                 f"Optimum at the edge of the grid: {side} {sweep.axis_of_all} tried for {_and(names)}. "
@@ -120,7 +121,8 @@ def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
     panel = sweep.panel(best.label)
     heading = f"Use, in “{panel}”" if panel else "Use"
     yield heading, sweep.name_of(best.label), f"{loss} nats, {uncertainty(best)}"
-    edge = f"the {best.curve.edge} tried" if best.curve.edge else _settings(len(best.curve.points))
+    so_far = " so far" if best.label in sweep.unfinished else ""
+    edge = f"the {best.curve.edge} tried{so_far}" if best.curve.edge else _settings(len(best.curve.points))
     yield f"At {sweep.axis(best.label)}", style.number(best.setting), edge
     if not best.curve.log or len(best.curve.points) == 1:
         return

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,9 @@ POLL = 5
 """Seconds between a served page's looks for new runs."""
 OF_A_PROCESS = ("", "pid", "argv")
 """Keys of a run's environment that say nothing of how to make it again."""
+HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
+READ = 300
+"""Runs whose environments are read, evenly spaced."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
@@ -68,6 +72,7 @@ def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = No
         effective_first=sweep.kind == "effective",
         static_figure=_inline_svg(figure or figures.draw(sweep, "svg")) if sweep.rows else "",
         claims=[_claim(claim) for claim in sweep.claims],
+        verdicts=verdicts(sweep),
         command=sweep.command,
         facts=provenance(sweep),
         data=script_json(data),
@@ -121,7 +126,7 @@ def provenance(sweep: Sweep) -> list[tuple[str, str]]:
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
     for key, heading in (
         ("data.corpus", "Corpus"),
-        ("data.fingerprint", "Corpus fingerprint"),
+        ("data.fingerprint", "Corpus checksum"),
         ("data.tokenizer", "Tokenizer"),
         ("training.precision", "Precision"),
     ):
@@ -133,18 +138,19 @@ def provenance(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def environments(sweep: Sweep) -> list[tuple[str, str]]:
-    """Machine and versions that the first readable run recorded."""
+    """Machines and versions that the runs recorded; several values where the runs differ."""
     if sweep.runs is None:
         return []
-    for row in sweep.rows:
+    found: dict[str, dict[str, None]] = {}
+    for row in sweep.rows[:: 1 + len(sweep.rows) // READ]:
         try:
             tree = record.read_json(sweep.runs / row.id / "env.json")
         except (OSError, ValueError):
             continue
-        if isinstance(tree, dict):
-            leaves = [(key, value) for key, value in flatten(tree) if key not in OF_A_PROCESS and value]
-            return [(key, _plain(value)) for key, value in leaves[:24]]
-    return []
+        for key, value in flatten(tree) if isinstance(tree, dict) else ():
+            if key not in OF_A_PROCESS and value:
+                found.setdefault(key, {})[_plain(value)] = None
+    return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]
 
 
 def _inline_svg(drawn: bytes) -> Markup:
@@ -178,11 +184,25 @@ def _quantiles(series: Mapping[str, Any]) -> str:
     return ""
 
 
+PLURAL = {"holds": "hold", "does not hold": "do not hold"}
+
+
+def verdicts(sweep: Sweep) -> str:
+    """How many of a study's claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
+    counts = Counter(str(claim.get("verdict", "")) for claim in sweep.claims)
+    total = counts.total()
+    each = ", ".join(
+        f"{n} {verdict if n == 1 else PLURAL.get(verdict, verdict)}" for verdict, n in counts.items()
+    )
+    return f"{total} claim{'s' * (total != 1)}: {each}" if total else ""
+
+
 def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
     interval = claim.get("interval")
     verdict = str(claim.get("verdict", ""))
     return {
         "statement": claim.get("statement", claim.get("name", "")),
+        "name": claim.get("name", ""),
         "verdict": verdict,
         "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
         "estimate": _plain(claim.get("estimate")),

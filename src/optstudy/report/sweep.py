@@ -102,6 +102,12 @@ class Sweep:
         """What the axis that a curve lies along is called."""
         return style.axis(self.key(label))
 
+    @cached_property
+    def unfinished(self) -> frozenset[str]:
+        """Labels of the curves some of whose runs have not ended: their best may move."""
+        ended = {row.id for row in self.rows}
+        return frozenset(place.curve for place in self.places if place.run not in ended)
+
     @property
     def swept(self) -> bool:
         """Whether any curve has more than one setting."""

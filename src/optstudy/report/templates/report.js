@@ -209,7 +209,7 @@ function drawTraining() {
   const runs = chosenRuns();
   const all = runs.flatMap((r) => [...(D.series[r].loss ?? []), ...(D.series[r].val_loss ?? [])]);
   if (all.length) {
-    const x = [0, Math.max(...all.map((p) => p[0]))], losses = all.map((p) => p[1]);
+    const x = [0, 1.01 * Math.max(...all.map((p) => p[0]))], losses = all.map((p) => p[1]);
     const y = [Math.min(...losses) - 0.1, Math.max(...losses) + 0.1];
     const a = axes(box, { title: "", label: "Loss against tokens", height: 340, x, y, xlabel: "tokens", ylabel: "loss, nats",
       xticks: (room) => linearTicks(x, Math.min(room, 8)).map(([at]) => [at, thousands(at)]), yticks: (room) => linearTicks(y, room) });
