@@ -625,3 +625,13 @@ def test_claims_are_shown_with_their_verdicts_where_there_are_any() -> None:
     assert "3 claims: 2 hold, 1 not decided" in text and text.count('class="verdict holds"') == 2
     assert "1.150 to 1.170" in text and "sgd-worse" in text
     assert "Claims</h2>" not in page.page(sweeps.sweep())
+
+
+def test_the_answer_of_a_map_is_what_matters_most_and_least() -> None:
+    found = answer(adaptivity_map())
+    assert found.sentence.startswith(
+        "In “Adam down”, the choice for head moves the loss most: row is 0.500 nats"
+    )
+    assert ("norm", "0.500 nats", "from row to none") in found.facts
+    assert found.rest[0].startswith("In “SGD up”, the choice for head") and "norm" not in found.rest[0]
+    assert "has the lowest validation loss" in found.rest[-1]

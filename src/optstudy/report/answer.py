@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from optstudy import stats
 from optstudy.report import style
 from optstudy.report.effective import Spread, spreads
+from optstudy.report.maps import Move, heats, moves
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
 
@@ -29,6 +30,10 @@ def answer(sweep: Sweep) -> Answer:
     """Say which curve is best, in the first panel at length. There must be a finished run."""
     if sweep.kind == "effective" and (found := spreads(sweep)):
         return _of_spreads(sweep, found)
+    if sweep.kind == "map" and (
+        moved := [(heat.title, some) for heat in heats(sweep) if (some := moves(heat))]
+    ):
+        return _of_map(sweep, moved)
     first, *panels = sweep.groups
     best = first[0]
     if not best.curve.trained:
@@ -132,6 +137,21 @@ def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
         else:
             doubt = "" if estimate.half_width is None else f"± {estimate.half_width:.3f} "
             yield heading, f"+{estimate.value:.3f}", f"{doubt}nats above its best"
+
+
+def _of_map(sweep: Sweep, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answer:
+    """Which row of a map matters most and which least, panel by panel; the first panel's rows at length."""
+    said = []
+    for title, rows in moved:
+        most, least = rows[0], rows[-1]
+        text = f"the choice for {most.row} moves the loss most: "
+        text += f"{most.best} is {most.nats:.3f} nats below {most.worst}"
+        if least is not most:
+            text += f"; for {least.row} least, by {least.nats:.3f}"
+        said.append(f"In “{title}”, {text}." if title else f"{text[:1].upper()}{text[1:]}.")
+    facts = [(m.row, f"{m.nats:.3f} nats", f"from {m.best} to {m.worst}") for m in moved[0][1]]
+    best = f"{claim(sweep, sweep.summaries[0])}."
+    return Answer(said[0], tuple(facts), (*said[1:], best), tuple(warnings(sweep)))
 
 
 def _of_spreads(sweep: Sweep, found: Mapping[str, Spread]) -> Answer:
