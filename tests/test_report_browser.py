@@ -390,7 +390,7 @@ def test_a_page_prints_without_its_buttons(browser: Any, path: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
     script = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     assert browser.execute_script(script) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
-    assert not any(button.is_displayed() for button in all_of(browser, "button"))
+    assert not any(one.is_displayed() for one in all_of(browser, "button, .screen"))
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
