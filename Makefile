@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint bench install
+.PHONY: demo test test-long lint bench install install-browser
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
 
 test: .venv/installed  ## the fast tests
-	$(BIN)/pytest -n 2 -q -m "not long"
+	$(BIN)/pytest -n 2 -q -rs -m "not long"
 
 test-long: .venv/installed  ## the tests that take minutes
 	$(BIN)/pytest -q -m long
@@ -23,6 +23,10 @@ bench: .venv/bench  ## step times of all optimizers beside other libraries'
 	$(BIN)/optstudy bench optim
 
 install: .venv/installed
+
+install-browser:  ## Chromium, which the tests of the reports' pages drive and are skipped without (Debian; as root)
+	command -v chromium && command -v chromedriver || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q chromium chromium-driver; }
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'

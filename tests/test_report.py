@@ -443,6 +443,57 @@ def test_effective_learning_rates_are_drawn_with_a_panel_for_each_role(tmp_path:
     assert figures.draw(dataclasses.replace(sweep, runs=None), "png").startswith(b"\x89PNG")
 
 
+def test_the_answer_on_effective_learning_rates_is_how_far_apart_they_are(tmp_path: Path) -> None:
+    recorded = {"head": {"q05": 1e-5, "q50": 1e-3, "q95": 1e-1}, "norm": {"q05": 1e-3, "q95": 2e-3}}
+    row = sweeps.row("adalayer_star", loss=5.0)
+    sweep = with_runs(
+        sweeps.sweep(rows=[row], labels={row.id: "adalayer_star"}, kind="effective"),
+        tmp_path,
+        effective_lr=recorded,
+    )
+    found = answer(sweep)
+    assert "over 4.0 decades in head, over 0.3 in norm" in found.sentence
+    assert found.facts[0] == ("head", "4.0 decades", "from the 5 % to the 95 % quantile")
+    text = page.page(sweep)
+    assert "5 %, median, 95 %" in text
+    assert text.index('id="effective"') < text.index("Side by side")
+    assert 'id="figure"' not in text and "one higher" not in text
+
+
+def subplots(sweep: report.Sweep) -> list[Any]:
+    """Axes that the sweep's figure draws on."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figures._panels(figure, sweep)
+    return [axis for axis in figure.axes if axis.axison]
+
+
+def test_several_panels_stand_side_by_side_aligned_on_top_and_dash_what_other_studies_ran() -> None:
+    rows = sweeps.sweep(seeds=1).rows
+    places = [
+        report.Place(row.id, f"{size} / {row.optimizer}", row.lr) for size in ("150m", "300m") for row in rows
+    ]
+    sweep = report.Sweep("paper/fig4", "t", rows, places, baselines=frozenset({"150m / sgdw", "300m / sgdw"}))
+    axes = subplots(sweep)
+    assert [axis.get_title(loc="left") for axis in axes] == ["150m", "300m"] * 2
+    assert [axis.get_xlabel().endswith("relative to each best") for axis in axes] == [True] * 2 + [False] * 2
+    for axis in axes:
+        assert sum(line.get_linestyle() == "--" for line in axis.lines) == 1
+        assert axis.get_ylim() == axes[0].get_ylim()
+    drawn = Elements(page.page(sweep)).data["curves"]
+    assert {curve["label"] for curve in drawn if curve["dashed"]} == sweep.baselines
+
+
+def test_panels_over_different_settings_have_loss_axes_of_their_own() -> None:
+    rows = [sweeps.row(lr=lr, loss=5 + lr) for lr in (1e-3, 1e-2)] + [sweeps.row(lr=0.5, loss=7.0)]
+    places = [report.Place(row.id, "decay / adam", row.lr) for row in rows]
+    places += [report.Place(row.id, "warm-up / adam", row.lr) for row in rows[:2]]
+    axes = {"decay": "optimizer.weight_decay", "warm-up": "schedule.warmup"}
+    decay, warm_up = subplots(report.Sweep("s", "t", rows, places, axes=axes))
+    assert decay.get_ylim()[1] > 6.5 and warm_up.get_ylim()[1] < 5.1
+
+
 def test_the_script_is_short_and_our_own() -> None:
     script = (page.TEMPLATES / "report.js").read_text()
     assert len(script.splitlines()) < 300
@@ -481,8 +532,11 @@ def test_panels_are_compared_within_themselves() -> None:
     ]
     labels = {row.id: f"{'150m' if row.lr < 0.05 else '300m'} / {row.optimizer}" for row in rows}
     found = answer(sweeps.sweep(rows=rows, labels=labels))
-    assert found.sentence.startswith("150m / Adam")
-    assert any(text.startswith("300m / Adam") for text in found.rest)
+    assert found.sentence.startswith("In “150m”, Adam")
+    assert any(text.startswith("In “300m”, Adam") for text in found.rest)
+    text = page.page(sweeps.sweep(rows=rows, labels=labels))
+    headings = [tag for tag in Elements(text).tags if tag[1].get("scope") == "rowgroup"]
+    assert len(headings) == 2 and "150m / Adam" not in re.sub("<script.*</script>", "", text, flags=re.S)
     assert not any("300m" in text for text in found.rest if text.startswith("Behind"))
 
 
@@ -499,7 +553,7 @@ def test_a_run_lies_on_every_curve_that_shares_it_and_panels_have_their_own_axes
     assert [[point.x for point in curve.points] for curve in sweep.curves] == [[0.0, 0.1], [0.1, 0.5]]
     assert sweep.plots == [("decay", False), ("warm-up", False)]
     found = answer(sweep)
-    assert "at weight decay 0 has" in found.sentence and "at warm-up, share of the steps 0.1" in found.rest[0]
+    assert "at weight decay 0 has" in found.sentence and "at warm-up 0.1" in found.rest[0]
     data = Elements(page.page(sweep)).data
     assert [panel["axis"] for panel in data["panels"]] == ["weight decay", "warm-up, share of the steps"]
     assert [point[3] for curve in data["curves"] for point in curve["points"]] == [[0], [1], [0], [1]]
@@ -546,3 +600,38 @@ def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
     assert all(column.about for heading, column in made.items() if heading != "Optimizer")
     assert "Sensitivity, ±1 dec." in made and "within ±1 decade," in made["Sensitivity, ±1 dec."].about
     assert all(len(column.cells) == 5 for column in made.values())
+
+
+def test_a_best_at_the_edge_of_an_unfinished_curve_is_no_advice_to_widen_the_grid() -> None:
+    rows = [sweeps.row(lr=lr, loss=loss) for lr, loss in ((1e-3, 5.2), (1e-2, 5.0), (1e-1, 5.1))]
+    places = [report.Place(row.id, "adam", row.lr) for row in rows]
+    whole, part = (report.Sweep("s", "t", some, places) for some in (rows, rows[:2]))
+    assert whole.unfinished == frozenset() and part.unfinished == {"adam"}
+    assert not any("edge" in text for text in answer(part).warnings)
+    assert answer(part).facts[1][2] == "the highest tried so far"
+    assert columns(part)[2].notes == ("edge so far",)
+    told = answer(report.Sweep("s", "t", rows[:2], places[:2])).warnings
+    assert any("widen the grid" in text for text in told)
+
+
+def test_claims_are_shown_with_their_verdicts_where_there_are_any() -> None:
+    claim = {"name": "sgd-worse", "statement": "SGD is worse.", "figure": "paper/fig1", "scale": "pico"}
+    judged = [
+        {**claim, "verdict": "holds", "estimate": 1.16, "interval": [1.15, 1.17], "seeds": 3},
+        {**claim, "verdict": "holds", "estimate": 0.2, "interval": [0.1, 0.3], "seeds": 3},
+        {**claim, "verdict": "not decided", "estimate": None, "interval": None, "seeds": 1},
+    ]
+    text = page.page(sweeps.sweep(claims=judged))
+    assert "3 claims: 2 hold, 1 not decided" in text and text.count('class="verdict holds"') == 2
+    assert "1.150 to 1.170" in text and "sgd-worse" in text
+    assert "Claims</h2>" not in page.page(sweeps.sweep())
+
+
+def test_the_answer_of_a_map_is_what_matters_most_and_least() -> None:
+    found = answer(adaptivity_map())
+    assert found.sentence.startswith(
+        "In “Adam down”, the choice for head moves the loss most: row is 0.500 nats"
+    )
+    assert ("norm", "0.500 nats", "from row to none") in found.facts
+    assert found.rest[0].startswith("In “SGD up”, the choice for head") and "norm" not in found.rest[0]
+    assert "has the lowest validation loss" in found.rest[-1]

@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium, driven by selenium; skipped where either is missing."""
+"""The page in a real browser: Debian's chromium, driven by selenium; skipped where any of them is missing."""
 
 import dataclasses
 import json
@@ -12,14 +12,16 @@ import pytest
 
 from optstudy.report import Sweep, figures, page, style, write, write_index
 from tests import sweeps
-from tests.test_report import HOSTILE, adaptivity_map, hostile
+from tests.test_report import HOSTILE, adaptivity_map, hostile, with_runs
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+MISSING = " and ".join(
+    name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if not found
+)
 pytestmark = [
-    pytest.mark.skipif(
-        not CHROMIUM or not DRIVER, reason="no chromium: apt-get install chromium chromium-driver"
-    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"no {MISSING} here; as root: make install-browser"),
     pytest.mark.xdist_group("browser"),
 ]
 FLAGS = [
@@ -347,15 +349,19 @@ def test_a_map_an_index_and_panels_fit_the_screen(browser: Any, tmp_path: Path, 
         row.config["training"]["batch_size"] = 128 << k
     labels = {row.id: f"{'150m, no QK norm or z-loss' if k else '150m'} / adam" for k, row in enumerate(rows)}
     panels = sweeps.sweep(rows=rows, labels=labels, x="training.batch_size")
-    pages = write_index([adaptivity_map(), panels], tmp_path, ["html"], "The paper")
-    assert len(pages) == 3
+    recorded = {"effective_lr": {role: {"q05": 1e-4, "q50": 1e-3, "q95": 1e-2} for role in style.ROLES}}
+    one = [sweeps.row("adalayer_star", loss=5.0)]
+    alone = sweeps.sweep(rows=one, labels={one[0].id: "adalayer_star"}, kind="effective")
+    effective = with_runs(alone, tmp_path / "runs", **recorded)
+    pages = write_index([adaptivity_map(), panels, effective], tmp_path, ["html"], "The paper")
+    assert len(pages) == 4
     for written in pages:
         visit(browser, written, size)
         assert console_of(browser) == []
         assert browser.execute_script(SIDEWAYS) == 0
         for details in all_of(browser, "details.sweeps > summary"):
             details.click()
-        assert browser.execute_script(OVERLAPS, "svg text, h1, h2, h3, .card p") == []
+        assert browser.execute_script(OVERLAPS, "svg text, h1, h2, h3, .cards p, dt, dd") == []
 
 
 def test_a_page_of_two_thousand_runs_draws_them_all(browser: Any, tmp_path: Path) -> None:
@@ -384,7 +390,7 @@ def test_a_page_prints_without_its_buttons(browser: Any, path: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
     script = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     assert browser.execute_script(script) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
-    assert not any(button.is_displayed() for button in all_of(browser, "button"))
+    assert not any(one.is_displayed() for one in all_of(browser, "button, .screen"))
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 

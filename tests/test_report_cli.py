@@ -1,11 +1,15 @@
 """``optstudy report`` and ``compare`` as they are called."""
 
 import json
+import math
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from optstudy import cli, study
+from optstudy.commands.reports import sweep_of
 from optstudy.session import Session
 from tests import sweeps
 
@@ -23,6 +27,44 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / point.id / "config.json").write_text(json.dumps(point.config.model_dump(mode="json")))
         (folder / point.id / "result.json").write_text(json.dumps({**result, "id": point.id, "format": 1}))
     return folder
+
+
+def finish(folder: Path, session: Session) -> None:
+    """Give every run of a plan a made-up result."""
+    for point in {**session.runs_known}.values():
+        run = folder / point.id
+        if not run.exists():
+            run.mkdir()
+            row = sweeps.row(loss=5.0 + abs(math.log10(point.config.optimizer.lr) + 2))
+            result = {name: getattr(row, name) for name in type(row).__dataclass_fields__ if name != "config"}
+            (run / "config.json").write_text(json.dumps(point.config.model_dump(mode="json")))
+            (run / "result.json").write_text(json.dumps({**result, "id": point.id, "format": 1}))
+
+
+def test_panels_are_named_by_what_ran_and_runs_that_panels_share_are_drawn_once(tmp_path: Path) -> None:
+    sessions = {name: Session(study.load(f"paper/{name}"), "pico", tmp_path) for name in ("fig3", "fig13")}
+    for session in sessions.values():
+        finish(tmp_path, session)
+    fig3, fig13 = (sweep_of(session) for session in sessions.values())
+    assert fig3.panels == ["last layer", "last layer and norms"]
+    assert fig3.baselines >= {f"{p} / {c}" for p in fig3.panels for c in ("adalayer_star", "sgdw")}
+    assert not any("hybrid" in label for label in fig3.baselines)
+    assert fig13.panels == [""]
+    assert {"adafactor", "sgdw"} <= fig13.baselines and not any("/" in label for label in fig13.labels)
+    assert all(len(point.rows) == 1 for curve in fig13.curves for point in curve.points)
+
+
+def test_the_command_on_the_page_is_the_one_that_ran(tmp_path: Path) -> None:
+    file = tmp_path / "my study.yaml"
+    file.write_text("title: t\nasks: q\nbase: {optimizer.name: adam}\naxes: {optimizer.lr: [1e-3, 1e-2]}\n")
+    chosen = study.overrides(
+        ["training.steps=50", "optimizer.options.betas=[0.9, 0.95]", "data.corpus=enwik8"]
+    )
+    command = sweep_of(Session(study.load(str(file)), "nano", tmp_path, chosen, seeds=2)).command
+    _, _, *words = shlex.split(command)
+    assert command.startswith("optstudy run ") and words[:3] == [str(file), "--scale", "nano"]
+    assert study.overrides([b for a, b in pairwise(words) if a == "--set"]) == chosen
+    assert words[-2:] == ["--seeds", "2"]
 
 
 def test_report_prints_the_table_and_writes_the_formats_asked_for(

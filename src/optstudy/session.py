@@ -34,7 +34,7 @@ class Session:
         adaptive: bool = True,
     ) -> None:
         self.study, self.scale, self.runs = study, scale, runs
-        self._overrides, self._seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
+        self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._rows: dict[str, Row] = {}
         self._planned = False
         self.plan = self.replan()
@@ -44,7 +44,7 @@ class Session:
         if self._planned and all(self.row(run_id) is None for run_id in self._missed):
             return self.plan
         self._missed: set[str] = set()
-        self.plan = self.study.plan(self.scale, self._overrides, self._seeds, self._asked, self._adaptive)
+        self.plan = self.study.plan(self.scale, self.overrides, self.seeds, self._asked, self._adaptive)
         self._planned = True
         return self.plan
 

@@ -41,6 +41,8 @@ class Study:
 
     name: str
     file: StudyFile
+    path: str = ""
+    """Where it was read from, as given; empty for one that comes with the package."""
 
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
@@ -88,7 +90,7 @@ def load(name: str) -> Study:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(path), name))
+        return Study(path.stem, parse(yamlfile.read(path), name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
         raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")

@@ -1,5 +1,8 @@
 """``optstudy report`` and ``compare``."""
 
+import itertools
+import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +15,7 @@ from optstudy import study
 from optstudy.cli import DONE
 from optstudy.errors import UserError
 from optstudy.report.live import LOOPBACK
+from optstudy.report.style import SEPARATOR
 from optstudy.session import Session
 
 RUNS = Path("runs")
@@ -62,7 +66,12 @@ def report(
         write_report(sessions[0], out, format_)
     else:
         sweeps = [sweep_of(session) for session in sessions]
-        written = reports.write_index(sweeps, out / name / scale, format_, f"{name} at {scale}")
+        progress = itertools.count(1)
+
+        def told(sweep: reports.Sweep) -> None:
+            sys.stderr.write(f"[{next(progress)}/{len(sweeps)}] {sweep.name}: {len(sweep.rows)} runs\n")
+
+        written = reports.write_index(sweeps, out / name / scale, format_, f"{name} at {scale}", told)
         sys.stdout.write(f"wrote {written[0]} and {len(written) - 1} files beside it\n")
     return DONE
 
@@ -87,22 +96,67 @@ def compare(before: Path, after: Path, /, *, out: Path = Path("report/compare"))
 def sweep_of(session: Session) -> reports.Sweep:
     """What a report of a session's study is made from, read again."""
     session.replan()
-    chosen, points = session.study, session.plan.points
+    file, points = session.study.file, session.plan.points
     rows = session.rows()
+    titles = _titles(session)
+
+    def label(curve: str) -> str:
+        title, separator, own = curve.rpartition(SEPARATOR)
+        return SEPARATOR.join(filter(None, (titles.get(title, title), own))) if separator else curve
+
+    places = {(point.id, label(point.curve)): point.x for point in points}
     return reports.Sweep(
-        name=chosen.name,
-        title=chosen.file.title,
-        asks=chosen.file.asks,
+        name=session.study.name,
+        title=file.title,
+        asks=file.asks,
         scale=session.scale,
         rows=rows,
-        places=[reports.Place(point.id, point.curve, point.x) for point in points],
-        kind="effective" if all(p.config.training.effective_lr for p in points) else chosen.file.figure.kind,
-        x=chosen.file.figure.x,
-        axes={title: panel.x for title, panel in chosen.file.panels.items() if panel.x},
+        places=[reports.Place(run_id, curve, x) for (run_id, curve), x in places.items()],
+        kind="effective" if all(p.config.training.effective_lr for p in points) else file.figure.kind,
+        x=file.figure.x,
+        axes={titles[title]: panel.x for title, panel in file.panels.items() if panel.x},
+        baselines=frozenset(map(label, _included(session.study))),
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
-        command=f"optstudy run {chosen.name} --scale {session.scale}",
+        command=_command(session),
     )
+
+
+def _titles(session: Session) -> dict[str, str]:
+    """Titles of the panels without the paper's scale, which did not run; plain "150m" is "pico" at pico."""
+    panels = session.study.file.panels
+    if session.scale == "paper":
+        return {title: title for title in panels}
+    titles = {}
+    for title, panel in panels.items():
+        titles[title] = session.scale if title == panel.scale else title.removeprefix(f"{panel.scale}, ")
+    drawn = {titles.get(p.curve.rpartition(SEPARATOR)[0], "") for p in session.plan.points}
+    return dict.fromkeys(panels, "") if drawn <= {session.scale, ""} else titles
+
+
+def _included(chosen: study.Study) -> list[str]:
+    """Labels that the curves of other studies may have on this one's figure."""
+    file = chosen.file
+    found = [curve for curves in file.include.values() for curve in curves]
+    for title, panel in file.panels.items():
+        some = [
+            curve
+            for include in (file.include, panel.include)
+            for curves in include.values()
+            for curve in curves
+        ]
+        found += [*some, *(f"{title}{SEPARATOR}{curve}" for curve in some)]
+    return found
+
+
+def _command(session: Session) -> str:
+    """What runs the study as it was run."""
+    words = ["optstudy", "run", session.study.path or session.study.name, "--scale", session.scale]
+    for key, value in session.overrides.items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    if session.seeds is not None:
+        words += ["--seeds", str(session.seeds)]
+    return shlex.join(words)
 
 
 def write_report(session: Session, out: Path, formats: Sequence[str] = reports.DEFAULT_FORMATS) -> None:

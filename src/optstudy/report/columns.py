@@ -10,6 +10,7 @@ from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
 
 MISSING = "–"
+EDGE = "edge of the grid"
 SENSITIVITY = ("sens.", "Sensitivity")
 
 
@@ -56,7 +57,7 @@ def columns(sweep: Sweep) -> list[Column]:
     add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
     axis = sweep.axis_of_all
     short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"
-    add(short, f"Best {axis}", f"of {_grid(sweep)}", _setting, _edge)
+    add(short, f"Best {axis}", f"of {_grid(sweep)}", _setting, lambda s: _edge(sweep, s))
     if log:
         about = "nats above the best at a third of the best setting, interpolated"
         add("÷3", "3× too low", about, lambda s: _rise(s, s.lower), extra=True)
@@ -94,8 +95,10 @@ def _setting(summary: Summary) -> str:
     return {"lowest": "↓ ", "highest": "↑ ", None: ""}[summary.curve.edge] + style.number(summary.setting)
 
 
-def _edge(summary: Summary) -> str:
-    return "edge of the grid" if summary.curve.edge else ""
+def _edge(sweep: Sweep, summary: Summary) -> str:
+    if not summary.curve.edge:
+        return ""
+    return "edge so far" if summary.label in sweep.unfinished else EDGE
 
 
 def _window(summary: Summary, usual: float) -> str:

@@ -1,8 +1,11 @@
 """Quantiles of the effective learning rates lr / (sqrt(v) + eps) over a run, by role (Figure 2)."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from optstudy import stats
 from optstudy.report import style
 from optstudy.report.payload import read_metrics
 from optstudy.report.sweep import Sweep
@@ -24,10 +27,45 @@ def recorded(sweep: Sweep) -> Recorded:
     return []
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How far apart the effective learning rates of a role are."""
+
+    decades: float
+    """log10 of the ratio of the outer quantiles, median over the run; the schedule cancels in it."""
+    low: str
+    high: str
+    """Names of the outer quantiles, such as 5 % and 95 %."""
+
+
+def spreads(sweep: Sweep) -> dict[str, Spread]:
+    """The spread of every role that the drawn run recorded, the widest first."""
+    ratios: dict[str, list[float]] = {}
+    outer: dict[str, tuple[str, str]] = {}
+    for _, roles in recorded(sweep):
+        for role, quantiles in roles.items():
+            if len(quantiles) < 2 or min(quantiles.values()) <= 0:
+                continue
+            low, *_, high = sorted(quantiles, key=lambda name: quantiles[name])
+            ratios.setdefault(role, []).append(math.log10(quantiles[high] / quantiles[low]))
+            outer[role] = quantile(low), quantile(high)
+    found = {role: Spread(stats.median(some), *outer[role]) for role, some in ratios.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1].decades))
+
+
+def quantile(name: str) -> str:
+    """A recorded quantile as people write it: ``q05`` is 5 %, ``q50`` the median."""
+    percent = name.removeprefix("q")
+    if name == "q50":
+        return "median"
+    return f"{int(percent)} %" if name.startswith("q") and percent.isdecimal() else name
+
+
 def draw_effective(figure: Any, sweep: Sweep) -> None:
     """Draw one panel per role on a matplotlib figure: a line per quantile, the median darkest."""
     rows = recorded(sweep)
-    roles = list(dict.fromkeys(role for _, found in rows for role in found))
+    roles = sorted({role for _, found in rows for role in found}, key=style.role)
+    colour = style.colour(style.slots(sweep.labels)[sweep.summaries[0].label])
     columns = max(1, min(4, len(roles)))
     lines = max(1, -(-len(roles) // columns))
     figure.set_size_inches(max(3.0, 2.2 * columns), 2.2 * lines)
@@ -43,8 +81,13 @@ def draw_effective(figure: Any, sweep: Sweep) -> None:
         for k, name in enumerate(names):
             centred = abs(2 * k - (len(names) - 1)) / max(1, len(names) - 1)
             points = [(tokens, quantiles[name]) for tokens, quantiles in of if quantiles.get(name)]
-            colour = {"color": style.COLOURS[0], "alpha": 1 - 0.65 * centred, "label": style.drawn(name)}
-            axis.plot([x for x, _ in points], [y for _, y in points], **colour)
+            look = {"color": colour, "alpha": 1 - 0.65 * centred, "label": style.drawn(quantile(name))}
+            axis.plot([x for x, _ in points], [y for _, y in points], **look)
         axis.set_yscale("log")
+        axis.locator_params(axis="x", nbins=3)
+        axis.xaxis.set_major_formatter(lambda tokens, _: style.count(tokens))
         axis.set_title(style.drawn(role), loc="left", fontsize=9)
         axis.set_xlabel("tokens")
+    if roles:
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=5, title="quantile", title_fontsize=8)

@@ -4,8 +4,11 @@ Files are byte-stable: no dates, a fixed hash salt, text kept as text in SVG and
 """
 
 import io
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from optstudy.curves import Curve
@@ -68,43 +71,76 @@ def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """The loss axis that panels over the same setting share."""
+
+    low: float
+    high: float
+    rows: Mapping[str, float]
+    """Where above the plot a curve's lost runs are drawn, by its name."""
+
+    @property
+    def ceiling(self) -> float:
+        return self.high + (self.high - self.low) * STRIP * (len(self.rows) + 1 if self.rows else 0)
+
+
+def _frame(curves: Sequence[Curve]) -> _Frame:
+    low, high = loss_range(curves)
+    lost = [curve for curve in curves if any(_lost(point, high) for point in curve.points)]
+    names = dict.fromkeys(style.name(curve.label) for curve in lost)
+    return _Frame(low, high, {name: high + (high - low) * STRIP * (k + 1) for k, name in enumerate(names)})
+
+
 def _panels(figure: Any, sweep: Sweep) -> None:
-    slots = style.slots(curve.label for curve in sweep.curves)
-    low, high = loss_range(sweep.curves)
-    lost = [curve for curve in sweep.curves if any(_lost(point, high) for point in curve.points)]
-    names = list(dict.fromkeys(style.name(curve.label) for curve in lost))
-    strip = {name: high + (high - low) * STRIP * (k + 1) for k, name in enumerate(names)}
-    ceiling = high + (high - low) * STRIP * (len(names) + 1) if names else high
-    for axis, (panel, aligned) in zip(_grid(figure, sweep.plots), sweep.plots, strict=True):
+    slots = style.slots(sweep.labels)
+    keys = {sweep.key(label) for label in sweep.labels}
+    frames = {key: _frame([c for c in sweep.curves if sweep.key(c.label) == key]) for key in keys}
+    for axis, (panel, aligned) in _places(figure, sweep.plots, shared=len(keys) == 1):
         curves = [curve for curve in sweep.curves if sweep.panel(curve.label) == panel]
+        frame = frames[sweep.key(curves[0].label)]
         for curve in reversed(curves):
-            above = strip.get(style.name(curve.label), high)
-            _curve(axis, curve, slots[curve.label], high, above, aligned)
-        axis.axhspan(high, ceiling, color="#fdf1e7", lw=0, zorder=0)
-        axis.set_ylim(low, ceiling)
-        axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= high])
+            dashed = curve.label in sweep.baselines
+            _curve(axis, curve, slots[curve.label], frame, aligned, dashed)
+        axis.axhspan(frame.high, frame.ceiling, color="#fdf1e7", lw=0, zorder=0)
+        axis.set_ylim(frame.low, frame.ceiling)
+        axis.set_yticks([tick for tick in axis.get_yticks() if frame.low <= tick <= frame.high])
         _ticks(axis, curves, aligned)
         name = sweep.axis(curves[0].label)
         axis.set_xlabel(style.drawn(f"{name}, relative to each best" if aligned else name))
-        if not aligned:
-            axis.set_title(style.drawn(panel), loc="left", fontsize=9)
-        if names and axis.get_subplotspec().is_first_col():
-            spot = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 7, "color": "#9a3d00"}
-            axis.annotate("diverged", (0.01, (high + ceiling) / 2), **spot)
+        axis.set_title(style.drawn(panel), loc="left", fontsize=9)
+        if frame.rows and axis.get_subplotspec().is_first_col():
+            spot = {"xycoords": ("axes fraction", "data"), "va": "center", "ha": "right"}
+            words = {"fontsize": 7, "color": "#9a3d00"}
+            axis.annotate("diverged", (-0.015, (frame.high + frame.ceiling) / 2), **spot, **words)
     _legend(figure, sweep, slots)
 
 
-def _grid(figure: Any, plots: Sequence[tuple[str, bool]]) -> list[Any]:
-    """Axes for all plots on one loss axis: pairs side by side, else up to three in a row as in the paper."""
-    columns = 2 if any(aligned for _, aligned in plots) else min(3, len(plots))
-    rows = -(-len(plots) // columns)
-    figure.set_size_inches(2.6 * columns + 2.0 if columns < 3 else 8.6, 2.6 * rows + 0.5)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+def _places(
+    figure: Any, plots: Sequence[tuple[str, bool]], shared: bool
+) -> list[tuple[Any, tuple[str, bool]]]:
+    """Axes of all plots: one panel as swept and aligned side by side, several in columns, aligned on top.
+
+    As in the paper, whose figures are aligned and have a column for each size; at most four columns, three
+    where nothing is aligned.
+    """
+    aligned, swept = ([plot for plot in plots if plot[1] is kind] for kind in (True, False))
+    if len(aligned) < 2:
+        columns = 2 if aligned else min(3, len(plots))
+        wanted = dict(enumerate(plots))
+    else:
+        columns = min(4, len(aligned))
+        below = columns * -(-len(aligned) // columns)
+        wanted = {**dict(enumerate(aligned)), **dict(enumerate(swept, below))}
+    rows = -(-(max(wanted) + 1) // columns)
+    figure.set_size_inches({1: 4.6, 2: 7.2, 3: 8.6}.get(columns, 10.5), 2.6 * rows + 0.5)
+    axes = figure.subplots(rows, columns, sharey=shared, squeeze=False)
     for row in axes:
         row[0].set_ylabel("validation loss, nats")
-    for unused in axes.flat[len(plots) :]:
-        unused.set_axis_off()
-    return list(axes.flat[: len(plots)])
+    for cell, axis in enumerate(axes.flat):
+        if cell not in wanted:
+            axis.set_axis_off()
+    return [(axes.flat[cell], plot) for cell, plot in wanted.items()]
 
 
 def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
@@ -119,19 +155,24 @@ def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
         text.set_text(style.drawn(name))
 
 
-def _curve(axis: Any, curve: Curve, slot: int, top: float, strip: float, aligned: bool) -> None:
+def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, dashed: bool) -> None:
+    from matplotlib.patches import Rectangle
+
     look = style.look(slot, 3.0)
-    colour = look["color"]
+    colour, top = look["color"], frame.high
+    strip = frame.rows.get(style.name(curve.label), top)
+    size = (1.0, top - frame.low)
+    inner = Rectangle((0.0, frame.low), *size, transform=axis.get_yaxis_transform())
     shift = curve.best.position if aligned else 0.0
     place = [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]
     ran = [(x, p) for x, p in zip(place, curve.points, strict=True) if p.diverged < len(p.rows)]
     inside = [(x, p) for x, p in ran if p.loss <= top]
-    axis.plot(place, [min(p.loss, top) for p in curve.points], color=colour)
+    (line,) = axis.plot(place, [p.loss for p in curve.points], color=colour, ls="--" if dashed else "-")
+    line.set_clip_path(inner)
     axis.plot([x for x, _ in inside], [p.loss for _, p in inside], ls="", **look)
     if any(len(p.rows) > 1 for p in curve.points):
-        low = [min(min(r.loss for r in p.rows), top) for p in curve.points]
-        high = [min(max(r.loss for r in p.rows), top) for p in curve.points]
-        axis.fill_between(place, low, high, color=colour, alpha=0.15, lw=0)
+        low, high = ([end(r.loss for r in p.rows) for p in curve.points] for end in (min, max))
+        axis.fill_between(place, low, high, color=colour, alpha=0.15, lw=0).set_clip_path(inner)
         seeds = [(x, r.loss) for x, p in ran for r in p.rows if r.state == "done" and r.loss <= top]
         dots = {"ls": "", "marker": ".", "ms": 2.5, "color": colour, "alpha": 0.6}
         axis.plot([x for x, _ in seeds], [y for _, y in seeds], **dots)
@@ -155,5 +196,14 @@ def _ticks(axis: Any, curves: Sequence[Curve], aligned: bool) -> None:
             return
     axis.minorticks_off()
     axis.set_xticks(sorted(named), [style.drawn(named[k]) for k in sorted(named)])
-    if sum(map(len, named.values())) > 40:
-        axis.tick_params(axis="x", rotation=30)
+    if _crowded(sorted(named), log, named):
+        axis.tick_params(axis="x", rotation=40)
+
+
+def _crowded(at: Sequence[float], log: bool, named: Mapping[float, str]) -> bool:
+    """Whether labels would touch: a character takes a thirtieth of a plot's width."""
+    position = [math.log10(x) if log else x for x in at]
+    width = (position[-1] - position[0]) or 1.0
+    gaps = [(right - left) / width for left, right in pairwise(position)]
+    need = [(len(named[p]) + len(named[q]) + 1) / 60 for p, q in pairwise(at)]
+    return any(gap < least for gap, least in zip(gaps, need, strict=True))

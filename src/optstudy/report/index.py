@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,24 @@ from optstudy.record import write_atomically
 from optstudy.report import figures
 from optstudy.report.answer import answer
 from optstudy.report.files import write
-from optstudy.report.page import budget, render
+from optstudy.report.page import budget, render, verdicts
 from optstudy.report.sweep import Sweep
 
 DPI = 90
 """Of the figures on the index."""
 
 
-def write_index(sweeps: Sequence[Sweep], out: Path, formats: Iterable[str], title: str) -> list[Path]:
+def write_index(
+    sweeps: Sequence[Sweep],
+    out: Path,
+    formats: Iterable[str],
+    title: str,
+    told: Callable[[Sweep], None] = lambda sweep: None,
+) -> list[Path]:
     """Write ``out/index.html`` and one folder per study beside it.
+
+    Args:
+        told: is given every study when its page is written.
 
     Raises:
         UserError: an unknown format.
@@ -27,6 +36,7 @@ def write_index(sweeps: Sequence[Sweep], out: Path, formats: Iterable[str], titl
     written: list[Path] = []
     for sweep, slug in zip(sweeps, slugs(sweeps), strict=True):
         written += write(sweep, out / slug, wanted, home="../index.html")
+        told(sweep)
     page = out / "index.html"
     write_atomically(page, index(sweeps, title))
     return [page, *written]
@@ -58,7 +68,7 @@ def slugs(sweeps: Sequence[Sweep]) -> list[str]:
 def _card(sweep: Sweep, address: str) -> dict[str, Any]:
     card = {"address": address, "name": sweep.name, "title": sweep.title, "scale": sweep.scale, "image": ""}
     if not sweep.rows:
-        return {**card, "sentence": "No run has finished yet.", "budget": "", "warnings": 0}
+        return {**card, "sentence": "No run has finished yet.", "budget": "", "warnings": 0, "verdicts": ""}
     found = answer(sweep)
     image = base64.b64encode(figures.draw(sweep, "png", DPI)).decode()
     return {
@@ -66,5 +76,6 @@ def _card(sweep: Sweep, address: str) -> dict[str, Any]:
         "sentence": found.sentence,
         "budget": budget(sweep),
         "warnings": len(found.warnings),
+        "verdicts": verdicts(sweep),
         "image": f"data:image/png;base64,{image}",
     }

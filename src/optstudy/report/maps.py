@@ -35,6 +35,29 @@ class Heat:
     """By row and column; a combination that was not run is absent."""
 
 
+@dataclass(frozen=True)
+class Move:
+    """How far one row's choice of column moves the loss."""
+
+    row: str
+    nats: float
+    best: str
+    worst: str
+
+
+def moves(heat: Heat) -> list[Move]:
+    """The rows of a panel that have a choice, the one that matters most first."""
+    found = []
+    for row in heat.rows:
+        cells = {
+            column: heat.cells[row, column].excess for column in heat.columns if (row, column) in heat.cells
+        }
+        if len(cells) > 1:
+            best, worst = min(cells, key=lambda c: cells[c]), max(cells, key=lambda c: cells[c])
+            found.append(Move(row, cells[worst] - cells[best], best, worst))
+    return sorted(found, key=lambda move: -move.nats)
+
+
 def heats(sweep: Sweep) -> list[Heat]:
     """The panels of a map study, whose curves are labelled ``PANEL / ROW / COLUMN``."""
     summaries = {summary.label: summary for summary in sweep.summaries}

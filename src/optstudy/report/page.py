@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from optstudy import record
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import flatten, payload
 from optstudy.report.sweep import Sweep
@@ -26,6 +28,9 @@ POLL = 5
 """Seconds between a served page's looks for new runs."""
 OF_A_PROCESS = ("", "pid", "argv")
 """Keys of a run's environment that say nothing of how to make it again."""
+HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
+READ = 300
+"""Runs whose environments are read, evenly spaced."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
@@ -58,10 +63,16 @@ def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = No
         rows=_table_rows(sweep, slots),
         chips=_chips(sweep, slots),
         heat=heats(sweep) if sweep.rows and sweep.kind == "map" else None,
+        swept=sweep.swept,
+        seeded=any(len(point.rows) > 1 for curve in sweep.curves for point in curve.points),
+        baselines=any(label in sweep.baselines for label in sweep.labels),
         has_series=bool(series),
         has_effective=any("effective" in curve for curve in series.values()),
+        quantiles=_quantiles(series),
+        effective_first=sweep.kind == "effective",
         static_figure=_inline_svg(figure or figures.draw(sweep, "svg")) if sweep.rows else "",
         claims=[_claim(claim) for claim in sweep.claims],
+        verdicts=verdicts(sweep),
         command=sweep.command,
         facts=provenance(sweep),
         data=script_json(data),
@@ -104,8 +115,8 @@ def budget(sweep: Sweep) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     tokens = sorted({row.tokens for row in sweep.rows if row.state == "done"})
     each = f", {style.count(tokens[-1])} tokens each" if len(tokens) == 1 else ""
-    plural = "" if counts[-1] == 1 else "s"
-    return f"{len(sweep.rows)} runs{each}, {seeds} seed{plural} per setting"
+    runs, seed = (noun + "s" * (n != 1) for noun, n in (("run", len(sweep.rows)), ("seed", counts[-1])))
+    return f"{len(sweep.rows)} {runs}{each}, {seeds} {seed} per setting"
 
 
 def provenance(sweep: Sweep) -> list[tuple[str, str]]:
@@ -115,7 +126,7 @@ def provenance(sweep: Sweep) -> list[tuple[str, str]]:
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
     for key, heading in (
         ("data.corpus", "Corpus"),
-        ("data.fingerprint", "Corpus fingerprint"),
+        ("data.fingerprint", "Corpus checksum"),
         ("data.tokenizer", "Tokenizer"),
         ("training.precision", "Precision"),
     ):
@@ -127,18 +138,19 @@ def provenance(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def environments(sweep: Sweep) -> list[tuple[str, str]]:
-    """Machine and versions that the first readable run recorded."""
+    """Machines and versions that the runs recorded; several values where the runs differ."""
     if sweep.runs is None:
         return []
-    for row in sweep.rows:
+    found: dict[str, dict[str, None]] = {}
+    for row in sweep.rows[:: 1 + len(sweep.rows) // READ]:
         try:
             tree = record.read_json(sweep.runs / row.id / "env.json")
         except (OSError, ValueError):
             continue
-        if isinstance(tree, dict):
-            leaves = [(key, value) for key, value in flatten(tree) if key not in OF_A_PROCESS and value]
-            return [(key, _plain(value)) for key, value in leaves[:24]]
-    return []
+        for key, value in flatten(tree) if isinstance(tree, dict) else ():
+            if key not in OF_A_PROCESS and value:
+                found.setdefault(key, {})[_plain(value)] = None
+    return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]
 
 
 def _inline_svg(drawn: bytes) -> Markup:
@@ -152,6 +164,8 @@ def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
         {
             "label": summary.label,
             "slot": slots[summary.label],
+            "panel": sweep.panel(summary.label),
+            "name": sweep.name_of(summary.label),
             "cells": [{"value": c.cells[k], "note": c.notes[k], "text": c.text} for c in made],
         }
         for k, summary in enumerate(sweep.summaries)
@@ -163,11 +177,32 @@ def _chips(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"name": name, "slot": slot} for name, slot in named.items()]
 
 
+def _quantiles(series: Mapping[str, Any]) -> str:
+    for curve in series.values():
+        for _, roles in curve.get("effective", ()):
+            return ", ".join(map(quantile, dict.fromkeys(q for role in roles.values() for q in sorted(role))))
+    return ""
+
+
+PLURAL = {"holds": "hold", "does not hold": "do not hold"}
+
+
+def verdicts(sweep: Sweep) -> str:
+    """How many of a study's claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
+    counts = Counter(str(claim.get("verdict", "")) for claim in sweep.claims)
+    total = counts.total()
+    each = ", ".join(
+        f"{n} {verdict if n == 1 else PLURAL.get(verdict, verdict)}" for verdict, n in counts.items()
+    )
+    return f"{total} claim{'s' * (total != 1)}: {each}" if total else ""
+
+
 def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
     interval = claim.get("interval")
     verdict = str(claim.get("verdict", ""))
     return {
         "statement": claim.get("statement", claim.get("name", "")),
+        "name": claim.get("name", ""),
         "verdict": verdict,
         "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
         "estimate": _plain(claim.get("estimate")),

@@ -88,6 +88,7 @@ def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> d
         "name": sweep.name_of(curve.label),
         "panel": sweep.panels.index(sweep.panel(curve.label)),
         "slot": slot,
+        "dashed": curve.label in sweep.baselines,
         "best": curve.points.index(curve.best),
         "points": [
             [style.number(p.x), round(p.position, 5), _round(p.loss), [index[row.id] for row in p.rows]]
@@ -110,7 +111,10 @@ def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
             result[key] = _thin(points, limit)
     found = [row for row in metrics if isinstance(row.get("effective_lr"), dict)]
     if found:
-        result["effective"] = [[row["tokens"], row["effective_lr"]] for row in _thin(found, 40)]
+        result["effective"] = [
+            [row["tokens"], dict(sorted(row["effective_lr"].items(), key=lambda item: style.role(item[0])))]
+            for row in _thin(found, 40)
+        ]
     return result
 
 

@@ -62,6 +62,9 @@ AXES = {
 }
 """What a config key is called on an axis."""
 
+ROLES = ("head", "qkv", "attention_out", "mlp_in", "mlp_out", "norm", "embedding")
+"""In the order of Figure 2: last layer, matrices, norms; then what it leaves out."""
+
 SEPARATOR = " / "
 """Between a panel and a curve in a curve's label."""
 
@@ -160,6 +163,11 @@ def _luminance(colour: str) -> float:
     parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def role(name: str) -> tuple[int, str]:
+    """Sort key of a role's name; unknown ones follow."""
+    return (ROLES.index(name) if name in ROLES else len(ROLES)), name
 
 
 def axis(key: str) -> str:

@@ -44,6 +44,8 @@ class Sweep:
     """Config key of the axis, or a name for it."""
     axes: Mapping[str, str] = field(default_factory=dict)
     """The same for a panel whose axis is another."""
+    baselines: frozenset[str] = frozenset()
+    """Labels of the curves that other studies ran and this one is compared with; drawn dashed."""
     missing: int = 0
     """Runs of the study that have no result yet."""
     runs: Path | None = None
@@ -51,7 +53,7 @@ class Sweep:
     command: str = ""
     """What makes the runs again."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
-    """Verdicts: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
+    """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -62,6 +64,11 @@ class Sweep:
             if place.run in rows:
                 panels.setdefault(self.panel(place.curve), []).append((rows[place.run], place.curve, place.x))
         return [curve for panel, runs in panels.items() for curve in group(runs, self._log(panel, runs))]
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of all curves."""
+        return [curve.label for curve in self.curves]
 
     @cached_property
     def summaries(self) -> list[stats.Summary]:
@@ -94,6 +101,17 @@ class Sweep:
     def axis(self, label: str) -> str:
         """What the axis that a curve lies along is called."""
         return style.axis(self.key(label))
+
+    @cached_property
+    def unfinished(self) -> frozenset[str]:
+        """Labels of the curves some of whose runs have not ended: their best may move."""
+        ended = {row.id for row in self.rows}
+        return frozenset(place.curve for place in self.places if place.run not in ended)
+
+    @property
+    def swept(self) -> bool:
+        """Whether any curve has more than one setting."""
+        return any(len(curve.points) > 1 for curve in self.curves)
 
     @property
     def plots(self) -> list[tuple[str, bool]]:

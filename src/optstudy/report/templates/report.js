@@ -126,6 +126,7 @@ function describe(hit) {
   const run = D.runs[hit.run], { curve, point } = hit;
   const lines = [
     line("strong", `${curve.name}, ${axisOf(curve)} ${point[POINT.x]}`),
+    ...(D.panels[curve.panel].name ? [line("div", D.panels[curve.panel].name)] : []),
     line("div", run[RUN.state] === "diverged" ? `diverged at step ${run[RUN.step]}: ${run[RUN.reason] ?? "no reason recorded"}` : `validation loss ${run[RUN.loss].toFixed(4)} nats`),
     line("div", `seed ${run[RUN.seed]}, run ${run[RUN.id]}`),
   ];
@@ -138,9 +139,10 @@ function describe(hit) {
   return [...lines, list];
 }
 
-// The rule of figures.loss_range, over the curves that are shown.
-function lossRange() {
-  const shown = D.curves.filter((c) => !hidden.has(c.label)), curves = shown.length ? shown : D.curves;
+// The rule of figures.loss_range, over the curves that are shown of the panels with the same axis.
+function lossRange(axis = D.panels[0].axis) {
+  const all = D.curves.filter((c) => axisOf(c) === axis);
+  const shown = all.filter((c) => !hidden.has(c.label)), curves = shown.length ? shown : all;
   const bests = curves.map((c) => c.points[c.best][POINT.mean]);
   const trained = curves.flatMap((c) => c.points.filter((p) => p[POINT.runs].every((r) => D.runs[r][RUN.state] !== "diverged")).map((p) => p[POINT.mean]));
   const means = trained.length ? trained : bests, low = Math.min(...means);
@@ -154,7 +156,7 @@ function sweepChart(box, panel, aligned) {
   const shift = (c) => (aligned ? c.points[c.best][POINT.at] : 0);
   const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - shift(c)));
   const pad = 0.05 * (Math.max(...places) - Math.min(...places)) || 0.5;
-  const range = lossRange();
+  const range = lossRange(axis);
   const lost = (r) => D.runs[r][RUN.state] === "diverged" || D.runs[r][RUN.loss] > range[1];
   const losers = curves.filter((c) => !hidden.has(c.label) && c.points.some((p) => p[POINT.runs].some(lost)));
   const row = new Map(losers.map((c, k) => [c, k % 10]));
@@ -175,7 +177,7 @@ function sweepChart(box, panel, aligned) {
     const seeds = c.points.map((p) => p[POINT.runs].map((r) => D.runs[r][RUN.loss]));
     if (seeds.some((s) => s.length > 1))
       node("path", { d: path([...c.points.map((p, j) => [at(p), a.sy(Math.max(...seeds[j]))]), ...c.points.map((p, j) => [at(p), a.sy(Math.min(...seeds[j]))]).reverse()]) + "Z", fill: ink, opacity: 0.16 }, a.plot);
-    node("path", { d: path(c.points.map((p) => [at(p), a.sy(p[POINT.mean])])), stroke: ink, class: "line" }, a.plot);
+    node("path", { d: path(c.points.map((p) => [at(p), a.sy(p[POINT.mean])])), stroke: ink, class: "line", "stroke-dasharray": c.dashed ? "6 4" : "none" }, a.plot);
     let dots = "", crosses = "";
     for (const p of c.points) {
       const gone = p[POINT.runs].filter(lost);
@@ -207,7 +209,7 @@ function drawTraining() {
   const runs = chosenRuns();
   const all = runs.flatMap((r) => [...(D.series[r].loss ?? []), ...(D.series[r].val_loss ?? [])]);
   if (all.length) {
-    const x = [0, Math.max(...all.map((p) => p[0]))], losses = all.map((p) => p[1]);
+    const x = [0, 1.01 * Math.max(...all.map((p) => p[0]))], losses = all.map((p) => p[1]);
     const y = [Math.min(...losses) - 0.1, Math.max(...losses) + 0.1];
     const a = axes(box, { title: "", label: "Loss against tokens", height: 340, x, y, xlabel: "tokens", ylabel: "loss, nats",
       xticks: (room) => linearTicks(x, Math.min(room, 8)).map(([at]) => [at, thousands(at)]), yticks: (room) => linearTicks(y, room) });
