@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.configs import folder_of, tiny_on
+
 OPTSTUDY = Path(sys.executable).with_name("optstudy")
 TINY = {
     "training.steps": 30,
@@ -209,3 +211,19 @@ def test_a_diverged_run_ends_with_code_3(corpus_slice, tmp_path):
     config.write_text(f"scale: pico\noptimizer: {{name: sgdw, lr: 1e+30}}\n{tiny}")
     ended = optstudy("train", config, "--runs", tmp_path / "runs")
     assert ended.returncode == 3 and "diverged at step" in ended.stdout, ended.stderr
+
+
+def test_a_worker_finds_everything_imported_that_a_run_needs(corpus_slice, tmp_path):
+    """Imports in every worker would cost more than a small run itself."""
+    folder = folder_of(tiny_on(corpus_slice), tmp_path)
+    code = (
+        "import importlib, sys; from optstudy.cli import run; from optstudy.launch.local import PRELOADED\n"
+        "for name in PRELOADED: importlib.import_module(name)\n"
+        "before = set(sys.modules); code = run(['train', sys.argv[1], '--device', 'cpu'])\n"
+        "late = {name for name in sys.modules.keys() - before if name.startswith(('torch', 'optstudy'))}\n"
+        "assert len(late) < 10, sorted(late)[:20]; sys.exit(code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
