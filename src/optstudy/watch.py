@@ -13,7 +13,6 @@ from rich.text import Text
 from optstudy.cost import Speed
 from optstudy.launch import attempts
 from optstudy.launch.events import Event
-from optstudy.launch.local import last_line
 from optstudy.plan import Point
 from optstudy.record import read_metrics
 from optstudy.session import FINISHED, Session
@@ -61,7 +60,7 @@ class Watch:
             if event.kind == "ended":
                 self._ended(point)
             else:
-                why = attempts.set_aside(event.folder) or last_line(event.folder)
+                why = attempts.set_aside(event.folder) or attempts.last_line(event.folder)
                 self._say(f"failed: {described(point)} ({why}); see {event.folder}/log.txt")
         if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self.draw()

@@ -58,8 +58,8 @@ class Board:
         return next((f for f in self._open if f not in mine and self.free(f)), None)
 
     def free(self, folder: Path) -> bool:
-        """Whether no process works on a run."""
-        return lease.holder(folder) is None
+        """Whether a run has no result and no process works on it."""
+        return lease.holder(folder) is None and not (folder / "result.json").exists()
 
     def _take(self) -> None:
         new = [folder for folder in self._todo() if folder not in self._known]

@@ -22,7 +22,7 @@ LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
 """For a worker to leave a checkpoint before it is killed."""
 PRELOADED = ("optstudy.commands.training", "optstudy.train", "torch._dynamo")
-"""What the server has imported before it forks workers; torch.optim imports torch._dynamo on first use (1.2 s)."""
+"""What the server imports before it forks workers; torch.optim takes 1.2 s for torch._dynamo on first use."""
 
 
 def launch(
@@ -72,9 +72,9 @@ def launch(
                 folder, slot, lines = running.pop(worker)
                 free.append(slot)
                 if worker.exitcode == USERS_MISTAKE:
-                    raise UserError(last_line(folder))
+                    raise UserError(attempts.last_line(folder))
                 if worker.exitcode == FAILED and len(attempts.read(folder)) == lines:
-                    attempts.failed(folder, last_line(folder))
+                    attempts.failed(folder, attempts.last_line(folder))
                 on_event(Event("stopped", folder))
             if ended or time.monotonic() - looked > LOOK_SECONDS:
                 board.look()
@@ -83,15 +83,6 @@ def launch(
     finally:
         _stop(list(running))
     return board.failed
-
-
-def last_line(folder: Path) -> str:
-    """Return the last line of a run's log, without the program's name."""
-    try:
-        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        lines = []
-    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
 
 
 def _stop(workers: list[BaseProcess]) -> None:
