@@ -159,6 +159,8 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(corpus_slice, study_file, tm
         (["run", "nowhere.yaml"], "nowhere.yaml"),
         (["run", "demo", "--jobs", "0"], "--jobs: input should be at least 1, not 0"),
         (["run", "demo", "--job", "1"], "--job"),
+        (["run", "demo", "--slurm", "partitio=gpu"], "'partitio'; did you mean 'partition'?"),
+        (["run", "demo", "--launcher", "slrm", "--dry-run"], "did you mean 'slurm'?"),
         (["runn", "demo"], "run"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["report", "demo", "--runs", "empty"], "no run has ended in empty"),

@@ -84,7 +84,7 @@ def _train(folder: str, device: str, threads: int) -> int:
 
 
 def _ended_by_itself(ray: Any, reference: Any) -> bool:
-    """Whether a task's run ended with an exit code of its own, not by a signal, a lease or its worker's death."""
+    """Whether a task's run ended with a code of its own, not by a signal, a lease or its worker's death."""
     try:
         code = int(ray.get(reference))
         return code >= 0 and code != PREEMPTED
