@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from optstudy.launch import attempts
 from tests.configs import folder_of, tiny_on
 
 OPTSTUDY = Path(sys.executable).with_name("optstudy")
@@ -229,3 +230,18 @@ def test_a_worker_finds_everything_imported_that_a_run_needs(corpus_slice, tmp_p
         [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=240, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_status_names_the_runs_that_failed_and_why(study_file, tmp_path):
+    runs = tmp_path / "runs"
+    listed = json.loads(optstudy("show", study_file, "--json").stdout)["runs"]
+    folder = runs / listed[0]["id"]
+    folder.mkdir(parents=True)
+    for _ in range(2):
+        attempts.failed(folder, "RuntimeError: bug")
+    said = optstudy("status", study_file, "--runs", runs).stdout
+    assert "6 runs: 1 failed, 5 waiting" in said
+    assert f"failed: adam lr 0.001 seed 0 (failed 2 times: RuntimeError: bug); see {folder}/log.txt" in said
+    read = json.loads(optstudy("status", study_file, "--runs", runs, "--json").stdout)
+    assert read["runs"] == {"failed": 1, "waiting": 5}
+    assert read["failed"] == [{"id": folder.name, "why": "failed 2 times: RuntimeError: bug"}]

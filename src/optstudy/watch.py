@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -60,8 +61,7 @@ class Watch:
             if event.kind == "ended":
                 self._ended(point)
             else:
-                why = attempts.set_aside(event.folder) or attempts.last_line(event.folder)
-                self._say(f"failed: {described(point)} ({why}); see {event.folder}/log.txt")
+                self._say(failure(point, event.folder))
         if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self.draw()
 
@@ -141,6 +141,12 @@ def described(point: Point) -> str:
     lr = point.config.optimizer.lr
     place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
     return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
+
+
+def failure(point: Point, folder: Path) -> str:
+    """Say which run was set aside, why, and where its log is."""
+    why = attempts.set_aside(folder) or attempts.last_line(folder)
+    return f"failed: {described(point)} ({why}); see {folder}/log.txt"
 
 
 def duration(seconds: float) -> str:

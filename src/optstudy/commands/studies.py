@@ -14,9 +14,10 @@ from optstudy import cost, export, study, tokens
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.reports import sweep_of, write_report
+from optstudy.launch import attempts
 from optstudy.launch.slots import slots
 from optstudy.session import FINISHED, Session
-from optstudy.watch import Watch, described, duration
+from optstudy.watch import Watch, described, duration, failure
 
 RUNS = Path("runs")
 WATCH_SECONDS = 2.0
@@ -112,8 +113,12 @@ def status(
     runs: Path = RUNS,
     seeds: int | None = None,
     watch: bool = False,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """Say how far a study is, and its table so far.
+    """Say how far a study is, which of its runs failed and why, and its table so far.
+
+    Examples:
+        optstudy status paper/fig1 --watch
 
     Args:
         name: one of `optstudy studies`, or a file of your own.
@@ -122,6 +127,7 @@ def status(
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         watch: keep the live table on the screen until all runs have ended.
+        json_: for programs: the number of runs in each state, and those that failed.
     """
     from optstudy import report
 
@@ -134,8 +140,20 @@ def status(
                 time.sleep(WATCH_SECONDS)
                 session.replan()
                 states = session.states()
-    said = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states.values()).items()))
+    counted = dict(sorted(Counter(states.values()).items()))
+    failed = [run_id for run_id, state in states.items() if state == "failed"]
+    if json_:
+        listed = [{"id": one, "why": attempts.set_aside(runs / one)} for one in failed]
+        sys.stdout.write(
+            json.dumps({"study": name, "scale": scale, "runs": counted, "failed": listed}) + "\n"
+        )
+        return DONE
+    said = ", ".join(f"{count} {state}" for state, count in counted.items())
     sys.stdout.write(f"{name} at {scale}: {len(states)} runs: {said}\n")
+    for run_id in failed:
+        sys.stdout.write(f"{failure(session.runs_known[run_id], runs / run_id)}\n")
+    if failed:
+        sys.stdout.write("optstudy run with --retry tries them again\n")
     sweep = sweep_of(session)
     if sweep.rows:
         report.show(sweep)

@@ -34,7 +34,7 @@ def launch(
         gpus: share of a GPU that each run gets where the cluster has any.
 
     Raises:
-        UserError: Ray is not installed, or a run found a mistake that the others would find too.
+        UserError: Ray is not installed or does not start; or a run found a mistake that the others would too.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -46,7 +46,10 @@ def launch(
         if os.environ.get("RAY_ADDRESS")
         else {"num_cpus": jobs and jobs * threads, "include_dashboard": False}
     )
-    ray.init(log_to_driver=False, logging_level="error", **local)
+    try:
+        ray.init(log_to_driver=False, logging_level="error", **local)
+    except Exception as error:  # Ray raises bare ones
+        raise UserError(f"--launcher ray: {' '.join(str(error).split())[:300]}") from None
     gpus = gpus if ray.cluster_resources().get("GPU", 0) else 0.0
     task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_train)
     board = Board(todo, on_event)
