@@ -78,7 +78,8 @@ class Watch:
         said = ", ".join(f"{counted[state]} {state}" for state in ORDER if counted[state])
         if session.plan.pending:
             said += f", {len(session.plan.pending)} waiting for another study's best"
-        running = [session.runs_known[run_id] for run_id, state in states.items() if state == "running"]
+        known = session.runs_known
+        running = [known[run_id] for run_id, state in states.items() if state == "running"]
         return Group(
             Text(f"{session.study.name} at {session.scale}: {said}; {self._left(states)}", style="bold"),
             self._bars(running),
@@ -94,15 +95,12 @@ class Watch:
         self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
 
     def _left(self, states: dict[str, str]) -> str:
-        session = self._session
-        todo = [
-            session.runs_known[run_id]
-            for run_id, state in states.items()
-            if state not in (*FINISHED, "failed")
-        ]
+        session, known = self._session, self._session.runs_known
+        todo = [known[run_id] for run_id, state in states.items() if state not in (*FINISHED, "failed")]
         if not todo:
             return "all done"
-        rows = [row for run_id in states if (row := session.row(run_id)) is not None]
+        finished = (run_id for run_id, state in states.items() if state in FINISHED)
+        rows = [row for run_id in finished if (row := session.row(run_id)) is not None]
         if not rows:
             return f"{len(todo)} left"
         speed = Speed(rows)

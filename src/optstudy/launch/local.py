@@ -55,6 +55,7 @@ def launch(
     board = Board(todo, on_event)
     free = list(slots)
     running: dict[BaseProcess, tuple[Path, str, int]] = {}
+    ended: list[BaseProcess] = []
     looked = time.monotonic()
     try:
         while board.open:
@@ -66,6 +67,9 @@ def launch(
                 worker.start()
                 running[worker] = (folder, slot, len(attempts.read(folder)))
                 on_event(Event("started", folder))
+            if ended or time.monotonic() - looked > LOOK_SECONDS:
+                board.look()  # after the start of workers, which do not wait for it
+                looked = time.monotonic()
             wait([worker.sentinel for worker in running], timeout=0.2)
             ended = [worker for worker in running if worker.exitcode is not None]
             for worker in ended:
@@ -76,9 +80,6 @@ def launch(
                 if worker.exitcode == FAILED and len(attempts.read(folder)) == lines:
                     attempts.failed(folder, attempts.last_line(folder))
                 on_event(Event("stopped", folder))
-            if ended or time.monotonic() - looked > LOOK_SECONDS:
-                board.look()
-                looked = time.monotonic()
             on_event(Event("tick"))
     finally:
         _stop(list(running))
