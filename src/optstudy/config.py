@@ -173,11 +173,11 @@ class RunConfig(Strict):
 
 def run_id(config: Mapping[str, Any]) -> str:
     """Hash a dumped config, leaving out :data:`NOT_IN_ID`."""
-    tree = json.loads(json.dumps(config, allow_nan=False))
+    tree = dict(config)
     for *parents, leaf in NOT_IN_ID:
         node = tree
         for key in parents:
-            node = node[key]
+            node[key] = node = dict(node[key])
         node.pop(leaf, None)
     canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -127,6 +127,29 @@ def refined(
     return [(value, seed) for value in sorted(wanted) for seed in extra]
 
 
+def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
+    """Return the config, of those that differ in more than the seed, with the lowest mean loss.
+
+    Args:
+        points: runs.
+        losses: what counts of each.
+    """
+    by_config: dict[str, list[float]] = {}
+    configs: dict[str, RunConfig] = {}
+    for point, loss in zip(points, losses, strict=True):
+        key = point.config.model_copy(update={"seed": 0}).id
+        configs.setdefault(key, point.config)
+        by_config.setdefault(key, []).append(loss)
+    return configs[min(by_config, key=lambda key: math.fsum(by_config[key]) / len(by_config[key]))]
+
+
+def is_curve(label: str, curve: str, panel: str | None) -> bool:
+    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
+    if panel is not None:
+        return label == f"{panel} / {curve}"
+    return label == curve or label.endswith(f" / {curve}")
+
+
 def numbers(axis: HalfDecades | list[object]) -> list[float] | None:
     """Return an axis's values where all are positive numbers, else None."""
     values = axis.values() if isinstance(axis, HalfDecades) else axis

@@ -114,9 +114,35 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
     return failures, kills + open_start, error
 
 
+def account(folder: Path, lines: int) -> None:
+    """See to it that a worker which ended on its own has left word, so that none is started without end.
+
+    Args:
+        folder: the run's.
+        lines: of ``attempts.jsonl`` when the worker was started; as many now say that it never got to work.
+
+    Raises:
+        UserError: the run found a mistake that the others would find too, such as a full disk.
+    """
+    rows = read(folder)
+    if len(rows) == lines and not (folder / "result.json").exists():
+        failed(folder, last_line(folder))
+    elif len(rows) > lines and rows[-1].get("code") == USERS_MISTAKE:
+        raise UserError(last_line(folder))
+
+
 def failed(folder: Path, error: str) -> None:
     """Note a failure that came before the attempt could."""
     _note(folder, {"event": "end", "code": FAILED, "error": error})
+
+
+def last_line(folder: Path) -> str:
+    """Return the last line of a run's log, without the program's name."""
+    try:
+        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
 
 
 def forgive(folder: Path) -> None:
