@@ -113,7 +113,7 @@ def effective_lrs(optimizer: Optimizer) -> dict[str, dict[str, float]]:
         found = [(p, group) for p in group["params"] if p in optimizer.state]
         of_role.setdefault(group["role"], []).extend(found)
     return {
-        role: _quantiles([measure(p, group).flatten() for p, group in found])
+        role: _quantiles([measure(p, group) for p, group in found])
         for role, found in of_role.items()
         if found
     }
@@ -122,6 +122,6 @@ def effective_lrs(optimizer: Optimizer) -> dict[str, dict[str, float]]:
 def _quantiles(tensors: list[Tensor]) -> dict[str, float]:
     stride = -(-sum(t.numel() for t in tensors) // MOST_VALUES)
     stride += stride % 2 == 0 and stride > 0  # odd, so that all columns of a matrix get their turn
-    values = torch.cat([t[::stride] for t in tensors]).float().cpu().numpy()
+    values = torch.cat([t.flatten()[::stride] for t in tensors]).float().cpu().numpy()
     at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
     return dict(zip(QUANTILES, at.tolist(), strict=True))

@@ -104,7 +104,7 @@ class Run:
         self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
     ) -> tuple[Tensor, Tensor]:
         """Set the clipped gradient of ``loss_of(rows)``, micro-batches averaged; return loss and norm."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)  # of parameters that no optimizer trains, too
         total = torch.zeros((), device=self.device)
         for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
             between()

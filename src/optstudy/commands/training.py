@@ -28,7 +28,7 @@ def train(
     """Carry out one run, or continue it from its newest checkpoint.
 
     A finished run is only reported. Ends with 0 when done, 3 when it diverged, 75 when it was asked to stop
-    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as out of memory. The reason
+    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as no memory. The reason
     stands in the folder's `result.json` or `attempts.jsonl`.
 
     Examples:
