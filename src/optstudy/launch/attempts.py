@@ -9,12 +9,13 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optstudy.cli import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE
+from optstudy.ending import Preempted
 from optstudy.errors import UserError
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
@@ -37,6 +38,8 @@ class Attempt:
     lease: Lease
     code: int = DONE
     """Exit code that it ends with; one that raises need not set it."""
+    reason: str | None = None
+    """Why, where it is not done."""
 
 
 @contextmanager
@@ -57,14 +60,16 @@ def attempt(folder: Path) -> Iterator[Attempt]:
             yield current
         except BaseException as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            _note(folder, {"event": "end", "code": exit_code(error), "error": said})
+            with suppress(OSError):  # the disk may be full
+                _note(folder, {"event": "end", "code": exit_code(error), "error": said})
             raise
-        _note(folder, {"event": "end", "code": current.code})
+        reason = {} if current.reason is None else {"reason": current.reason}
+        _note(folder, {"event": "end", "code": current.code, **reason})
 
 
 def exit_code(error: BaseException) -> int:
     """The code that the command line ends with on an error."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, (KeyboardInterrupt, Preempted)):
         return PREEMPTED
     users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
     return USERS_MISTAKE if users else FAILED
