@@ -65,3 +65,16 @@ def test_under_autocast_logits_are_bfloat16_and_the_loss_float32():
     expected, _ = plain(h.bfloat16().float(), w.bfloat16().float(), y, 1e-4)
     assert total.dtype == h.grad.dtype == w.grad.dtype == torch.float32
     torch.testing.assert_close(total, expected, rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_rows_are_the_plain_ones(dtype):
+    h, w, y = example(dtype)
+    found = []
+    for rows in (None, torch.compile(loss_module.loss_rows, dynamic=False)):
+        leaves = [x.detach().requires_grad_() for x in (h, w)]
+        total, cross_entropy = language_model_loss(*leaves, y, 1e-4, rows)
+        found.append([total, cross_entropy, *torch.autograd.grad(total, leaves)])
+    for plainly, compiled in zip(*found, strict=True):
+        tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+        torch.testing.assert_close(compiled, plainly, rtol=tolerance, atol=tolerance / 100)

@@ -4,10 +4,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from optstudy import scales
 from optstudy.config import Model
-from optstudy.model import LayerNorm, Transformer, flops_per_token, parameter_count, rotary_table, rotate
+from optstudy.model import (
+    LayerNorm,
+    Transformer,
+    attend,
+    flops_per_token,
+    parameter_count,
+    rotary_table,
+    rotate,
+)
 
 SMALL = Model(vocab_size=50, d_model=24, n_layers=3, n_heads=3)
 
@@ -148,3 +157,22 @@ def test_counted_parameters_are_the_models():
 def test_flops_are_six_per_matrix_weight_and_token_plus_attention():
     matrices = 50 * 24 + 3 * (3 + 1 + 8) * 24 * 24
     assert flops_per_token(SMALL, 1) == 6 * matrices + 6 * 3 * 24
+
+
+@pytest.mark.parametrize("length", [1, 64, 128, 129, 300])
+def test_attention_in_bfloat16_is_softmax_of_the_past_to_rounding(length):
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (
+        torch.randn(2, 3, length, 8, generator=generator).bfloat16().requires_grad_() for _ in range(3)
+    )
+    wide = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    ours = attend(q, k, v, 0.3)
+    theirs = F.scaled_dot_product_attention(*wide, is_causal=True, scale=0.3)
+    torch.testing.assert_close(ours.double(), theirs, rtol=0.02, atol=0.02)
+    weights = torch.randn(ours.shape, generator=generator)
+    for a, b in zip(
+        torch.autograd.grad((ours * weights).sum(), (q, k, v)),
+        torch.autograd.grad((theirs * weights).sum(), wide),
+        strict=True,
+    ):
+        torch.testing.assert_close(a.double(), b, rtol=0.05, atol=0.05)

@@ -45,6 +45,7 @@ for parent, name, target in (
     (app, "schema", "records:schema"),
     (app, "optimizers", "optimizers:optimizers"),
     (bench, "optim", "bench:optim"),
+    (bench, "train", "bench:train"),
     (data, "prepare", "data:prepare"),
     (data, "list", "data:list_"),
     (data, "verify", "data:verify"),

@@ -11,18 +11,26 @@ with respect to its logits is (softmax(logits_n) (1 + 2 z lse_n) - onehot(y_n)) 
 come from one pass over chunks of rows small enough to stay in cache, and the N x V logits are never stored.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 CHUNK_BYTES = 1 << 21
 """Logits held at a time on a CPU: about one core's second-level cache."""
+CHUNK_BYTES_COMPILED = 1 << 23
+"""The same where a chunk's passes are fused into one."""
 CHUNK_BYTES_CUDA = 1 << 28
 """The same on a GPU, where large matrix products matter more than cache."""
 
+Rows: TypeAlias = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+"""Of the type of :func:`loss_rows`."""
 
-def language_model_loss(h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
+
+def language_model_loss(
+    h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0, rows: Rows | None = None
+) -> tuple[Tensor, Tensor]:
     """Loss of predicting ``y_N`` from ``h_ND @ w_VD.T``.
 
     Args:
@@ -30,6 +38,7 @@ def language_model_loss(h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0)
         w_VD: the head's weight.
         y_N: targets, int64 in [0, V).
         z: z-loss coefficient.
+        rows: a compiled :func:`loss_rows`.
 
     Returns:
         Two scalars, at least float32: the training loss (with z-loss, differentiable in h and w) and the
@@ -38,13 +47,44 @@ def language_model_loss(h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0)
     if torch.is_autocast_enabled(h_ND.device.type):
         dtype = torch.get_autocast_dtype(h_ND.device.type)
         h_ND, w_VD = h_ND.to(dtype), w_VD.to(dtype)
-    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z)  # type: ignore[no-untyped-call]
+    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z, rows)  # type: ignore[no-untyped-call]
     return loss, cross_entropy
+
+
+def loss_rows(
+    logits_CV: Tensor, y_C1: Tensor, z: float, n: int, gradient: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sum cross-entropy and lse^2 over some rows; may overwrite the logits.
+
+    Args:
+        logits_CV: of C rows.
+        y_C1: their targets.
+        z: z-loss coefficient.
+        n: rows that the loss is the mean of.
+        gradient: whether to return the loss's gradient with respect to the logits, too.
+    """
+    wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    target_C1 = wide_CV.gather(1, y_C1)
+    max_C1 = wide_CV.amax(1, keepdim=True)
+    exp_CV = wide_CV.sub_(max_C1).exp_()
+    sum_C1 = exp_CV.sum(1, keepdim=True)
+    lse_C1 = max_C1 + sum_C1.log()
+    cross_entropy, squares = (lse_C1 - target_C1).sum(), lse_C1.square().sum()
+    if not gradient:
+        return cross_entropy, squares, None
+    grad_CV = exp_CV.mul_((1 + 2 * z * lse_C1) / (sum_C1 * n))
+    if torch.compiler.is_compiling():  # scattering would break the one loop that the rest is fused into
+        grad_CV = grad_CV - torch.where(torch.arange(len(grad_CV.T), device=y_C1.device) == y_C1, 1 / n, 0.0)
+    else:
+        grad_CV.scatter_add_(1, y_C1, torch.full_like(lse_C1, -1 / n))
+    return cross_entropy, squares, grad_CV.to(logits_CV.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float, rows: Rows | None
+    ) -> tuple[Tensor, Tensor]:
         n = len(h_ND)
         wide = torch.promote_types(h_ND.dtype, torch.float32)
         need_h, need_w = ctx.needs_input_grad[:2]
@@ -52,23 +92,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_w = torch.zeros(w_VD.shape, dtype=wide, device=w_VD.device) if need_w else None
         cross_entropy = h_ND.new_zeros((), dtype=wide)
         z_loss = h_ND.new_zeros((), dtype=wide)
-        for rows in _chunks(n, w_VD):
-            h_CD, y_C = h_ND[rows], y_N[rows, None]
-            logits_CV = (h_CD @ w_VD.T).to(wide)
-            target_C = logits_CV.gather(1, y_C)
-            max_C = logits_CV.amax(1, keepdim=True)
-            exp_CV = logits_CV.sub_(max_C).exp_()
-            sum_C = exp_CV.sum(1, keepdim=True)
-            lse_C = max_C + sum_C.log()
-            cross_entropy += (lse_C - target_C).sum()
-            z_loss += lse_C.square().sum()
-            if grad_h is None and grad_w is None:
+        for chunk in _chunks(n, w_VD, rows is not None):
+            h_CD = h_ND[chunk]
+            logits_CV = h_CD @ w_VD.T
+            ce, squares, grad_CV = (rows or loss_rows)(logits_CV, y_N[chunk, None], z, n, need_h or need_w)
+            cross_entropy += ce
+            z_loss += squares
+            if grad_CV is None:
                 continue
-            grad_CV = exp_CV.mul_((1 + 2 * z * lse_C) / (sum_C * n))
-            grad_CV.scatter_add_(1, y_C, torch.full_like(lse_C, -1 / n))
-            grad_CV = grad_CV.to(h_ND.dtype)
             if grad_h is not None:
-                torch.mm(grad_CV, w_VD, out=grad_h[rows])
+                torch.mm(grad_CV, w_VD, out=grad_h[chunk])
             if grad_w is not None and grad_w.dtype == grad_CV.dtype:
                 grad_w.addmm_(grad_CV.T, h_CD)
             elif grad_w is not None:
@@ -79,7 +112,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (cross_entropy + z * z_loss) / n, cross_entropy / n
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_h, grad_w = ctx.saved_tensors
         scale = grads[0]
         return (
@@ -87,11 +120,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad_w is None else (grad_w * scale).to(ctx.weight_dtype),
             None,
             None,
+            None,
         )
 
 
-def _chunks(n: int, w_VD: Tensor) -> list[slice]:
-    limit = CHUNK_BYTES_CUDA if w_VD.is_cuda else CHUNK_BYTES
+def _chunks(n: int, w_VD: Tensor, compiled: bool) -> list[slice]:
+    limit = CHUNK_BYTES_CUDA if w_VD.is_cuda else CHUNK_BYTES_COMPILED if compiled else CHUNK_BYTES
     wide = torch.promote_types(w_VD.dtype, torch.float32)
     rows = max(64, limit // (len(w_VD) * wide.itemsize))
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]

@@ -17,6 +17,10 @@ from optstudy import config
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
 MLP_RATIO = 4
+ATTENTION_ROWS = 128
+"""Queries that a CPU takes at a time in bfloat16; they meet only the keys up to the last of them."""
+ATTENTION_WEIGHTS = 1 << 26
+"""Attention weights of one layer up to which a CPU keeps them for the backward pass (128 MB)."""
 
 
 class Linear(nn.Linear):
@@ -64,9 +68,7 @@ class Attention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             q_BTD, k_BTD = self.query_norm(q_BTD), self.key_norm(k_BTD)
         q_BHTK, k_BHTK, v_BHTK = (self._split_heads(x) for x in (q_BTD, k_BTD, v_BTD))
-        y_BHTK = F.scaled_dot_product_attention(
-            rotate(q_BHTK, *rope), rotate(k_BHTK, *rope), v_BHTK, is_causal=True, scale=self.scale
-        )
+        y_BHTK = attend(rotate(q_BHTK, *rope), rotate(k_BHTK, *rope), v_BHTK, self.scale)
         out: Tensor = self.out(y_BHTK.transpose(1, 2).reshape(x_BTD.shape))
         return out
 
@@ -150,21 +152,41 @@ def truncated_normal(weight: Tensor, std: float, generator: torch.Generator) -> 
     nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
 
 
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float) -> Tensor:
+    """Causal attention: softmax(scale q k^T) v, the softmax in at least float32.
+
+    torch's kernel, but for short sequences in bfloat16 on a CPU: there plain products (whose logits are
+    rounded to bfloat16 once) are 2 to 3 times faster.
+    """
+    B, H, T, _ = q_BHTK.shape
+    if q_BHTK.device.type != "cpu" or q_BHTK.dtype != torch.bfloat16 or B * H * T * T > ATTENTION_WEIGHTS:
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True, scale=scale)
+    parts = []
+    for start in range(0, T, ATTENTION_ROWS):
+        stop = min(start + ATTENTION_ROWS, T)
+        logits = scale * (q_BHTK[:, :, start:stop] @ k_BHTK[:, :, :stop].mT).float()
+        position = torch.arange(stop, dtype=torch.float32)
+        logits = torch.where(position <= position[start:, None], logits, -torch.inf)
+        parts.append(logits.softmax(-1).to(v_BHTK.dtype) @ v_BHTK[:, :, :stop])
+    return torch.cat(parts, dim=2)
+
+
 def rotary_table(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of RoPE (Su et al. 2021), each of shape (T, K), in float32."""
+    """Cosines and sines of RoPE (Su et al. 2021), each of shape (T, K), in float32; see :func:`rotate`."""
     inverse_frequency = ROPE_BASE ** -(
         torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
     )
     angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_frequency)
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
     """Turn each pair (k, k + K/2) by its position's angle, in at least float32; returns the input's dtype."""
     wide = x_BHTK.to(torch.promote_types(x_BHTK.dtype, torch.float32))
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos_TK + torch.cat((-second, first), dim=-1) * sin_TK).to(x_BHTK.dtype)
+    swapped = wide.view(*wide.shape[:-1], 2, -1).flip(-2).flatten(-2)
+    turned: Tensor = wide * cos_TK + swapped * sin_TK
+    return turned.to(x_BHTK.dtype)
 
 
 def parameter_count(model: config.Model) -> int:

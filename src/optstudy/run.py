@@ -4,19 +4,19 @@ import hashlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optstudy import schedule, tokens
+from optstudy import compiling, schedule, tokens
 from optstudy.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
-from optstudy.loss import language_model_loss
+from optstudy.loss import language_model_loss, loss_rows
 from optstudy.model import Transformer, parameter_count
 from optstudy.probe import Probe
 
@@ -57,11 +57,19 @@ class Run:
         self.held_out = _sequences(text.validation, data.sequence_length, config.validation.sequences)
         dtype = torch.float64 if training.precision == "float64" else torch.float32
         self.model = Transformer(config.model, config.seed).to(device, dtype)
+        self.compiled = compiling.pays(config, device)
+        self.loss_rows = compiling.compiled(loss_rows) if self.compiled else None
+        if self.compiled:
+            compiling.compile_blocks(self.model)
         self.optimizer = build_optimizer(self.model, config)
+        for group in self.optimizer.param_groups:
+            if self.compiled and group.get("compile", False) is None:
+                group["compile"] = True
         self.probe = Probe(config, self.optimizer)
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
         self.upcoming = ReadAhead(self.batches)
+        self._fresh = self.compiled
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on; batches are a function of the step alone."""
@@ -92,8 +100,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
         batch = self.upcoming[step]
-        z = self.config.training.z_loss
-        loss, norm = self._gradient(batch, lambda rows: self._loss(batch[rows], z)[0], between)
+        with compiling.one_at_a_time(self.config, self.device) if self._fresh else nullcontext():
+            loss, norm = self._gradient(batch, lambda rows: self._training_loss(batch[rows]), between)
+        self._fresh = False
         self.optimizer.step()
         interval = self.config.training.hessian_interval
         if hasattr(self.optimizer, "update_hessian") and step % interval == interval - 1:
@@ -128,7 +137,7 @@ class Run:
                 cdf_NV = self.model.head(h_ND).float().softmax(-1).cumsum(-1)
                 at_N1 = uniform_BT[rows].flatten()[:, None] * cdf_NV[:, -1:]
                 y_N = torch.searchsorted(cdf_NV, at_N1).flatten().clamp_max(cdf_NV.shape[1] - 1)
-            return language_model_loss(h_ND, self.model.head.weight, y_N)[0]
+            return language_model_loss(h_ND, self.model.head.weight, y_N, rows=self.loss_rows)[0]
 
         self._gradient(batch, sampled_loss)
         self.optimizer.update_hessian()  # type: ignore[attr-defined]
@@ -138,10 +147,14 @@ class Run:
         h_ND: Tensor = self.model(x_BT)[:, :-1].flatten(0, 1)
         return h_ND
 
-    def _loss(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
+    def _training_loss(self, batch: IntArray) -> Tensor:
+        return self._losses(batch, self.config.training.z_loss)[0]
+
+    def _losses(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
         """Training loss and cross-entropy of sequences BT; each has T - 1 targets."""
         x_BT = torch.from_numpy(batch).to(self.device, non_blocking=True)
-        return language_model_loss(self._hidden(x_BT), self.model.head.weight, x_BT[:, 1:].flatten(), z)
+        y_N = x_BT[:, 1:].flatten()
+        return language_model_loss(self._hidden(x_BT), self.model.head.weight, y_N, z, self.loss_rows)
 
     @torch.no_grad()
     def validation_loss(self, between: Callable[[], None] = _nothing) -> float:
@@ -155,7 +168,7 @@ class Run:
             for start in range(0, len(self.held_out), size):
                 between()
                 part = self.held_out[start : start + size]
-                total += self._loss(part, 0.0)[1].double() * len(part)
+                total += self._losses(part, 0.0)[1].double() * len(part)
         return float(total) / len(self.held_out)
 
     def _autocast(self) -> AbstractContextManager[Any]:

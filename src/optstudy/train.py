@@ -57,7 +57,7 @@ def train(
     with Interruption() as interruption:
         try:
             run = Run(config, choose_device(config, device))
-            write_json(folder / "env.json", environment(run.device))
+            write_json(folder / "env.json", environment(run))
             attempt = _Attempt(run, folder, on_progress, checkpoint_minutes, interruption, still_mine)
             outcome = attempt.carry_out()
         except (MemoryError, RuntimeError) as error:
@@ -165,7 +165,7 @@ class _Attempt:
         self._saved_at = time.monotonic()
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(run: Run) -> dict[str, Any]:
     """Versions and machine: what may explain a difference, and is no part of a run's id."""
     return {
         "optstudy": optstudy.__version__,
@@ -174,7 +174,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
+        "compiled": run.compiled,
         "argv": sys.argv,
         "pid": os.getpid(),
     }

@@ -1,14 +1,15 @@
-"""``optstudy bench optim``."""
+"""``optstudy bench optim`` and ``optstudy bench train``."""
 
 import json
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from optstudy import bench_optim
+from optstudy import bench_optim, bench_train
 from optstudy.cli import DONE
 
 
@@ -28,15 +29,40 @@ def optim(
         json_: for programs: a list of objects.
     """
     rows = bench_optim.bench(peers, rounds, say=lambda line: _say(f"preparing {line}"))
+    _show(bench_optim.as_json(rows), bench_optim.as_table(rows), json_)
+    return DONE
+
+
+def train(
+    *,
+    rounds: int = bench_train.ROUNDS,
+    peers: bool = True,
+    threads: int = 0,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Time training steps, beside a plain compiled loop and Hugging Face's nearest model, in one run.
+
+    Three shapes on a CPU; on a GPU the paper's 150m with its global batch.
+
+    Args:
+        rounds: steps of each; the fastest counts.
+        peers: time the others too.
+        threads: CPU threads of each; 0: all.
+        json_: for programs: a list of objects.
+    """
+    rows = bench_train.bench(peers, rounds, threads=threads, say=lambda line: _say(f"preparing {line}"))
+    _show(bench_train.as_json(rows), bench_train.as_table(rows), json_)
+    return DONE
+
+
+def _show(objects: list[dict[str, Any]], lines: Sequence[Sequence[str]], json_: bool) -> None:
     if json_:
-        sys.stdout.write(json.dumps(bench_optim.as_json(rows), indent=1) + "\n")
-        return DONE
-    header, *lines = bench_optim.as_table(rows)
-    table = Table(*header, box=None)
-    for line in lines:
+        sys.stdout.write(json.dumps(objects, indent=1) + "\n")
+        return
+    table = Table(*lines[0], box=None)
+    for line in lines[1:]:
         table.add_row(*line)
     Console(file=sys.stdout).print(table)
-    return DONE
 
 
 def _say(line: str) -> None:

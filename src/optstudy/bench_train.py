@@ -1,0 +1,340 @@
+"""Training speed in one run, beside a plain loop and Hugging Face's nearest model, on the same shapes.
+
+All train on the same number of tokens a step, in bfloat16, with Adam's rule, clipping and z-loss. Each is a
+process of its own; rounds go over all of them, one step each, and the fastest step of a row counts, so that a
+busy machine disturbs all alike. FLOPs are those that the model needs (6 per matrix weight and token, plus
+causal attention), whatever a program computes besides; the share is of the fastest bfloat16 product of two
+square matrices that is measured between the rounds.
+"""
+
+import importlib
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optstudy import text
+from optstudy.config import RunConfig, resolve
+from optstudy.model import flops_per_token, rotary_table, rotate
+from optstudy.run import Run, choose_device
+from optstudy.scales import SCALES
+
+Shape = tuple[int, int, int, int, int]
+"""Vocabulary, width, depth, tokens per sequence, sequences per step."""
+CPU_SHAPES: tuple[Shape, ...] = (
+    (4096, 128, 4, 128, 32),
+    (8192, 256, 6, 256, 16),
+    (8192, 512, 8, 512, 8),
+)
+GPU_SHAPES: tuple[Shape, ...] = ((32_128, 1024, 12, 512, 256),)
+"""The paper's 150m with its global batch."""
+GPU_MICRO_BATCH = 64
+ROUNDS = 8
+MATRIX = {"cpu": 2048, "cuda": 8192}
+"""Side of the matrices whose product gives the machine's peak."""
+Z_LOSS = 1e-4
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One program's speed at one shape."""
+
+    name: str
+    peer: bool
+    shape: str
+    """Vocabulary/width/depth/sequence length/sequences per step."""
+    tokens_per_s: float
+    flops_per_s: float
+    peak_share: float
+    """Of the machine's measured bfloat16 matrix product."""
+    peak_memory_mb: float
+
+
+def bench(
+    peers: bool = True,
+    rounds: int = ROUNDS,
+    shapes: Sequence[Shape] = (),
+    threads: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Measure this project's training step, and those of the peers that are installed.
+
+    Args:
+        peers: a plain loop and transformers' model too.
+        rounds: steps of each; the fastest counts.
+        shapes: those to measure; none: three for a CPU, or the paper's 150m for a GPU.
+        threads: CPU threads of each; 0: as many as torch takes.
+        say: told what is being prepared.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = []
+    for shape in shapes or (GPU_SHAPES if device == "cuda" else CPU_SHAPES):
+        config = _config(shape, device, threads or torch.get_num_threads())
+        rows += _measure(config, device, ["optstudy", *(PEERS if peers else ())], rounds, say)
+    return rows
+
+
+def _config(shape: Shape, device: str, threads: int) -> RunConfig:
+    vocab_size, width, depth, length, batch = shape
+    micro = {"micro_batch_size": GPU_MICRO_BATCH} if device == "cuda" else {}
+    return resolve(
+        {"scale": "bench", **SCALES["pico"]},
+        {
+            "data": {
+                "fingerprint": text.fingerprint("enwik8"),
+                "tokenizer": f"bpe-{min(vocab_size, 8192)}",
+                "sequence_length": length,
+            },
+            "model": {"vocab_size": vocab_size, "d_model": width, "n_layers": depth, "n_heads": width // 64},
+            "optimizer": {"name": "adam", "lr": 1e-3},
+            "training": {"batch_size": batch, "precision": "bfloat16", "threads": threads, **micro},
+            "validation": {"sequences": batch},
+        },
+    )
+
+
+def _measure(
+    config: RunConfig, device: str, names: Sequence[str], rounds: int, say: Callable[[str], None]
+) -> list[Row]:
+    """Time the programs at one shape, a step of each in turn."""
+    shape = "/".join(map(str, _shape(config)))
+    context = multiprocessing.get_context("spawn")
+    workers: dict[str, tuple[Any, Connection]] = {}
+    try:
+        for name in names:
+            say(f"{shape}: {name}")
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(name, config, device, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            if (problem := ours.recv()) is None:
+                workers[name] = process, ours
+            else:
+                say(f"{name}: {problem}, left out")
+        seconds = dict.fromkeys(workers, float("inf"))
+        memory = dict.fromkeys(workers, 0.0)
+        peak = 0.0
+        for _ in range(rounds):
+            peak = max(peak, _matmul_flops(device))
+            for name, (_, pipe) in workers.items():
+                pipe.send("step")
+                taken, memory[name] = pipe.recv()
+                seconds[name] = min(seconds[name], taken)
+    finally:
+        for process, pipe in workers.values():
+            pipe.close()
+            process.join()
+    return [_row(config, name, shape, seconds[name], peak, memory[name]) for name in workers]
+
+
+def _row(config: RunConfig, name: str, shape: str, seconds: float, peak: float, memory_mb: float) -> Row:
+    per_s = config.training.batch_size * config.data.sequence_length / seconds
+    flops = per_s * flops_per_token(config.model, config.data.sequence_length)
+    return Row(name, name in PEERS, shape, per_s, flops, flops / peak, memory_mb)
+
+
+def _shape(config: RunConfig) -> Shape:
+    model = config.model
+    return (
+        model.vocab_size,
+        model.d_model,
+        model.n_layers,
+        config.data.sequence_length,
+        config.training.batch_size,
+    )
+
+
+def _matmul_flops(device: str) -> float:
+    """Return floating-point operations a second of a large bfloat16 product."""
+    side = MATRIX[device]
+    a = torch.ones(side, side, dtype=torch.bfloat16, device=device)
+    seconds = min(_time(lambda: a @ a, device) for _ in range(3))
+    return 2.0 * side**3 / seconds
+
+
+def _time(step: Step, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _work(name: str, config: RunConfig, device: str, pipe: Connection) -> None:
+    """Build one program's step and take it whenever asked; runs in a process of its own."""
+    torch.set_num_threads(config.training.threads)
+    torch.set_flush_denormal(True)
+    try:
+        step = (PEERS.get(name) or _ours)(config, torch.device(device))
+    except ImportError as error:
+        pipe.send(str(error))
+        return
+    for _ in range(3):
+        step()
+    pipe.send(None)
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        pipe.send((_time(step, device), _peak_memory_mb(device)))
+
+
+def _peak_memory_mb(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _ours(config: RunConfig, device: torch.device) -> Step:
+    """Return the step of a run as ``optstudy train`` takes it."""
+    run = Run(config, choose_device(config, device.type))
+    steps = iter(range(config.training.steps))
+    return lambda: run.step(next(steps))
+
+
+class PlainBlock(nn.Module):
+    """A decoder block as one writes it without thinking of this machine."""
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width, bias=False) for _ in range(4))
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+        )
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Attend, then the MLP."""
+        q, k, v = self.qkv(self.norms[0](x_BTD)).chunk(3, -1)
+        q, k = self.norms[1](q), self.norms[2](k)
+        q, k, v = (y.view(*y.shape[:2], self.n_heads, -1).transpose(1, 2) for y in (q, k, v))
+        q, k = (rotate(y, *rope).to(v.dtype) for y in (q, k))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x_BTD = x_BTD + self.out(y.transpose(1, 2).flatten(2))
+        out: Tensor = x_BTD + self.mlp(self.norms[3](x_BTD))
+        return out
+
+
+class PlainModel(nn.Module):
+    """Tokens to logits."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        model = config.model
+        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
+        self.blocks = nn.ModuleList(PlainBlock(model.d_model, model.n_heads) for _ in range(model.n_layers))
+        self.norm = nn.LayerNorm(model.d_model, bias=False)
+        self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
+        self.head_width = model.d_model // model.n_heads
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        """Return logits BTV."""
+        rope = rotary_table(x_BT.shape[1], self.head_width, x_BT.device)
+        y_BTD = self.embedding(x_BT)
+        for block in self.blocks:
+            y_BTD = block(y_BTD, rope)
+        logits: Tensor = self.head(self.norm(y_BTD))
+        return logits
+
+
+def _plain(config: RunConfig, device: torch.device) -> Step:
+    """Return the step of a plain compiled loop."""
+    return _loop(PlainModel(config), config, device)
+
+
+def _transformers(config: RunConfig, device: torch.device) -> Step:
+    """Return the same loop around transformers' GPT-NeoX: 4x exact GELU, rotary positions, untied."""
+    transformers: Any = importlib.import_module("transformers")
+    vocab_size, width, depth, length, _ = _shape(config)
+    theirs = transformers.GPTNeoXForCausalLM(
+        transformers.GPTNeoXConfig(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=config.model.n_heads,
+            intermediate_size=4 * width,
+            max_position_embeddings=length,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
+            use_parallel_residual=False,
+            attention_bias=False,
+            use_cache=False,
+        )
+    )
+    return _loop(_Logits(theirs), config, device)
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=x_BT).logits
+        return logits
+
+
+def _loop(model: nn.Module, config: RunConfig, device: torch.device) -> Step:
+    model.to(device)
+    size, micro = config.training.batch_size, config.training.micro_batch_size or config.training.batch_size
+    x_BT = torch.randint(config.model.vocab_size, (size, config.data.sequence_length), device=device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+
+    def loss_of(x_BT: Tensor) -> Tensor:
+        logits_NV = model(x_BT)[:, :-1].flatten(0, 1).float()
+        z_loss = Z_LOSS * logits_NV.logsumexp(-1).square().mean()
+        cross_entropy = F.cross_entropy(logits_NV, x_BT[:, 1:].flatten())
+        total: Tensor = cross_entropy + z_loss
+        return total
+
+    compiled = torch.compile(loss_of)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        for part in x_BT.split(micro):  # type: ignore[no-untyped-call]
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = compiled(part) * (len(part) / size)
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+PEERS: dict[str, Callable[[RunConfig, torch.device], Step]] = {
+    "plain loop": _plain,
+    "transformers GPT-NeoX": _transformers,
+}
+
+
+def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the rows as objects."""
+    return [asdict(row) for row in rows]
+
+
+def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return a header and the rows as text, for a terminal."""
+    lines: list[tuple[str, ...]] = [("shape", "program", "tokens/s", "GFLOP/s", "of matmul", "peak MB")]
+    return lines + [
+        (
+            row.shape,
+            row.name,
+            f"{row.tokens_per_s:,.0f}",
+            f"{row.flops_per_s / 1e9:,.0f}",
+            f"{row.peak_share:.0%}",
+            f"{row.peak_memory_mb:,.0f}",
+        )
+        for row in rows
+    ]
