@@ -230,8 +230,11 @@ class Expansion:
         """Values at the best point of another study's curve, or that curve's runs while some are missing."""
         curve = wanted.curve or curve
         other = self._other(wanted.study, scale)
-        mine = [p for p in other.points if _is(p.curve, curve, wanted.panel)]
-        waits = [p for p in other.pending if _is(p.curve, curve, wanted.panel)]
+        panel = (
+            wanted.panel if any(label.startswith(f"{wanted.panel} / ") for label in other.curves) else None
+        )
+        mine = [p for p in other.points if _is(p.curve, curve, panel)]
+        waits = [p for p in other.pending if _is(p.curve, curve, panel)]
         if not mine and not waits:
             known = other.curves
             raise UserError(

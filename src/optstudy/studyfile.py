@@ -64,7 +64,7 @@ class BestOf(Strict):
     curve: str | None = None
     """Which of its curves; null: the one of the same name."""
     panel: str | None = None
-    """Which of its panels; null: the first that has the curve."""
+    """Which of its panels; null, or one not run at this scale: the first that has the curve."""
 
 
 class Layer(Strict):
