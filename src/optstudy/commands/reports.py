@@ -10,8 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from optstudy import archive, study
 from optstudy import report as reports
-from optstudy import study
 from optstudy.cli import DONE
 from optstudy.errors import UserError
 from optstudy.report.live import LOOPBACK
@@ -20,6 +20,8 @@ from optstudy.session import Session
 
 RUNS = Path("runs")
 PORT = 8321
+RECORDED = ("paper/", "beyond/")
+"""Studies that the package's record holds; any other runs everything itself."""
 Formats = Annotated[tuple[str, ...], Parameter(name="--format")]
 
 
@@ -59,7 +61,8 @@ def report(
         port: port to serve on; 0 takes a free one.
     """
     names = [name] if name.endswith((".yaml", ".yml")) else _names(name)
-    sessions = [Session(study.load(n), scale, runs, study.overrides(set_), seeds) for n in names]
+    chosen = study.overrides(set_)
+    sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
     if serve:
         reports.serve(lambda: [sweep_of(session) for session in sessions], host, port, _serving)
     elif len(sessions) == 1 and names == [name]:
@@ -118,6 +121,7 @@ def sweep_of(session: Session) -> reports.Sweep:
         baselines=frozenset(map(label, _included(session.study))),
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
+recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
         command=_command(session),
     )
 
@@ -171,6 +175,11 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
     reports.show(sweep)
     for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
         sys.stdout.write(f"wrote {path}\n")
+
+
+def recorded(name: str, scale: str) -> archive.Archive:
+    """Return the runs of the package's record that count as done in a study: one that the record is of."""
+    return archive.load(scale) if name.startswith(RECORDED) else {}
 
 
 def _names(name: str) -> list[str]:

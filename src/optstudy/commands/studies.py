@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from optstudy import cost, export, study, tokens
 from optstudy.cli import DONE, FAILED
-from optstudy.commands.reports import sweep_of, write_report
+from optstudy.commands.reports import recorded, sweep_of, write_report
 from optstudy.errors import UserError, nearest
 from optstudy.launch.slots import slots
 from optstudy.session import FINISHED, Session
@@ -55,11 +55,13 @@ def run(
     out: Path = Path("report"),
     adaptive: bool = True,
     retry: bool = False,
+    fresh: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Run a study: what has a result is kept, the rest is run, then the table and a report.
 
     Ctrl-C and the same command continue. Several of these, on several machines, may work on one runs folder.
+    Runs of the paper's studies that the package's own record has count as done, unless `--fresh`.
 
     Examples:
         optstudy run paper/fig1 --scale pico
@@ -81,9 +83,10 @@ def run(
         out: where the report goes.
         adaptive: extend axes and add seeds where the study says so.
         retry: try runs again that were set aside after failing.
+        fresh: run again what the package's record has, too.
         dry_run: only say what would be run.
     """
-    session = _session(name, scale, set_, runs, seeds, adaptive)
+    session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     if dry_run:
         _describe(session, jobs, device, per_gpu)
         return DONE
@@ -155,6 +158,7 @@ def show(
     device: str = "auto",
     per_gpu: int = 1,
     adaptive: bool = True,
+    fresh: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
@@ -169,9 +173,10 @@ def show(
         device: `auto`, `cpu` or `cuda`.
         per_gpu: runs at a time on one GPU.
         adaptive: extend axes and add seeds where the study says so and results ask for it.
+        fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
-    session = _session(name, scale, set_, runs, seeds, adaptive)
+    session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     if json_:
         sys.stdout.write(json.dumps({"study": session.study.name, "runs": _listed(session)}, indent=1) + "\n")
     else:
@@ -197,10 +202,17 @@ def studies(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
 
 
 def _session(
-    name: str, scale: str, assignments: Sequence[str], runs: Path, seeds: int | None, adaptive: bool = True
+    name: str,
+    scale: str,
+    assignments: Sequence[str],
+    runs: Path,
+    seeds: int | None,
+    adaptive: bool = True,
+    fresh: bool = False,
 ) -> Session:
     _at_least_one("--seeds", seeds)
-    return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive)
+    kept = {} if fresh else recorded(name, scale)
+    return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)
 
 
 def _at_least_one(option: str, value: int | None) -> None:
