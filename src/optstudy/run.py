@@ -4,7 +4,7 @@ import hashlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -135,11 +135,24 @@ class Run:
         """Mean cross-entropy over the held-out sequences, nats per token, without z-loss."""
         size = self.config.training.micro_batch_size or self.config.training.batch_size
         total = torch.zeros((), device=self.device, dtype=torch.float64)
-        with self._autocast():
+        with self._evaluated(), self._autocast():
             for start in range(0, len(self.held_out), size):
                 part = self.held_out[start : start + size]
                 total += self._loss(part, 0.0)[1].double() * len(part)
         return float(total) / len(self.held_out)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated."""
+        parts = getattr(self.optimizer, "optimizers", [self.optimizer])
+        switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
+        for part in switching:
+            part.eval()
+        try:
+            yield
+        finally:
+            for part in switching:
+                part.train()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
