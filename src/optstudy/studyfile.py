@@ -75,6 +75,8 @@ class Layer(Strict):
     axes: dict[str, Axis] = {}
     """Values to run, by dotted key or ``$name``; the product of all axes is run."""
     best_of: BestOf | None = None
+    fidelity: Literal["released", "printed"] | None = None
+    """What the released code computed, or what the paper's text says where that differs."""
 
 
 class ScaleLayer(Layer):

@@ -121,7 +121,7 @@ def sweep_of(session: Session) -> reports.Sweep:
         baselines=frozenset(map(label, _included(session.study))),
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
-recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
+        recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
         command=_command(session),
     )
 
