@@ -35,8 +35,7 @@ reproduce-beyond: .venv/rivals  ## the map of adaptivity, later optimizers, prin
 
 # What they cost is said first, then they are run; the record is left out, so all of it is done anew.
 define again
-	for study in $(1); do echo "== $$study"; \
-		$(BIN)/optstudy show $$study --scale $(SCALE) --runs $(2) --jobs $(JOBS) --fresh | tail -n 1; done
+	$(BIN)/optstudy show $(firstword $(subst /, ,$(1))) --scale $(SCALE) --runs $(2) --jobs $(JOBS) --fresh
 	set -e; for study in $(1); do \
 		$(BIN)/optstudy run $$study --scale $(SCALE) --runs $(2) --jobs $(JOBS) --fresh; done
 	$(BIN)/optstudy claims --scale $(SCALE) --runs $(2) --fresh

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from optstudy import fidelity, plan
-from optstudy.config import RunConfig, merge
+from optstudy.config import merge
 from optstudy.errors import UserError, nearest
-from optstudy.plan import Pending, Plan, Point, Results
+from optstudy.plan import Pending, Plan, Point, Results, lies_on, without_seed
 from optstudy.scales import SCALES
 from optstudy.settling import check_scale, settle, substituted, value_at
-from optstudy.studyfile import NAME, BestOf, HalfDecades, Layer, Panel, ScaleLayer, StudyFile
+from optstudy.studyfile import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
 
 FIDELITY = "fidelity"
 """The override that chooses between the released code and the paper's text."""
@@ -125,7 +125,7 @@ class Expansion:
             variants = [
                 layer.curves[curve] for layer in common if curve is not None and curve in layer.curves
             ]
-            names = _axes([*common, *variants]).get(NAME, [None])
+            names = axes_of([*common, *variants]).get(NAME, [None])
             if NAME in self.chosen:
                 names = [self.chosen[NAME]]
             fixed = merge(*(layer.base for layer in (*common, *variants))).get("optimizer")
@@ -143,7 +143,7 @@ class Expansion:
     def _products(
         self, layers: Sequence[Layer], name: Any, curve: str | None, scale: str, x: str
     ) -> Iterator[_Family]:
-        axes = _axes(layers)
+        axes = axes_of(layers)
         axes.pop(NAME, None)
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]
@@ -241,8 +241,8 @@ class Expansion:
         panel = (
             wanted.panel if any(label.startswith(f"{wanted.panel} / ") for label in other.curves) else None
         )
-        mine = [p for p in other.points if _is(p.curve, curve, panel)]
-        waits = [p for p in other.pending if _is(p.curve, curve, panel)]
+        mine = [p for p in other.points if lies_on(p.curve, curve, panel)]
+        waits = [p for p in other.pending if lies_on(p.curve, curve, panel)]
         if not mine and not waits:
             known = other.curves
             raise UserError(
@@ -256,16 +256,16 @@ class Expansion:
         losses: dict[str, list[float]] = {}
         for p, row in zip(mine, rows, strict=True):
             assert row is not None
-            losses.setdefault(_without_seed(p.config), []).append(row.loss)
+            losses.setdefault(without_seed(p.config), []).append(row.loss)
         best = min(losses, key=lambda key: math.fsum(losses[key]) / len(losses[key]))
-        config = next(p.config for p in mine if _without_seed(p.config) == best)
+        config = next(p.config for p in mine if without_seed(p.config) == best)
         return {key: value_at(config, key) for key in wanted.keys}
 
     def _postpone(self, family: _Family, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
         curve = family.best_of.curve or family.curve
-        like = next((p for p in reversed(first) if _is(p.curve, curve, None)), None)
+        like = next((p for p in reversed(first) if lies_on(p.curve, curve, None)), None)
         stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
         for value, seed in itertools.product(family.values, self.seeds):
             settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
@@ -279,8 +279,8 @@ class Expansion:
         for name, curves in wanted.items():
             other = self._other(name, scale)
             for curve in curves:
-                points = [p for p in other.points if _is(p.curve, curve, None)]
-                pending = [p for p in other.pending if _is(p.curve, curve, None)]
+                points = [p for p in other.points if lies_on(p.curve, curve, None)]
+                pending = [p for p in other.pending if lies_on(p.curve, curve, None)]
                 if not points and not pending:
                     known = other.curves
                     raise UserError(
@@ -297,22 +297,3 @@ class Expansion:
                 name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
             ).plan()
         return self._others[name, scale]
-
-
-def _axes(layers: Sequence[Layer]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for layer in layers:
-        for key, axis in layer.axes.items():
-            found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
-    return found
-
-
-def _is(label: str, curve: str, panel: str | None) -> bool:
-    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
-    if panel is not None:
-        return label == f"{panel} / {curve}"
-    return label == curve or label.endswith(f" / {curve}")
-
-
-def _without_seed(config: RunConfig) -> str:
-    return config.model_copy(update={"seed": 0}).id

@@ -67,6 +67,18 @@ class Plan:
         return list(dict.fromkeys(labels))
 
 
+def lies_on(label: str, curve: str, panel: str | None) -> bool:
+    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
+    if panel is not None:
+        return label == f"{panel} / {curve}"
+    return label == curve or label.endswith(f" / {curve}")
+
+
+def without_seed(config: RunConfig) -> str:
+    """Return what runs that differ in the seed alone have in common."""
+    return config.model_copy(update={"seed": 0}).id
+
+
 def grown(initial: Sequence[float], losses: Mapping[float, float], rule: Adaptive) -> list[float]:
     """Return the values that the axis lacks: a step beyond each end towards which the loss has not risen.
 

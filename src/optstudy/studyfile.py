@@ -6,7 +6,7 @@ axes, ``--set``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
@@ -177,6 +177,15 @@ class StudyFile(ScaleLayer):
         """Line (from 1) of a config key in the file, however deep its parents are written; None without."""
         near = [one for one in self._lines if one.endswith(f".{key}") or key.endswith(f".{one}")]
         return self._lines.get(key) or (self._lines[max(near, key=len)] if near else None)
+
+
+def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
+    """Return the values of every axis, later layers winning."""
+    found: dict[str, list[Any]] = {}
+    for layer in layers:
+        for key, axis in layer.axes.items():
+            found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
+    return found
 
 
 def parse(content: str, where: str) -> StudyFile:

@@ -4,8 +4,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -16,7 +17,10 @@ from optstudy import study
 from optstudy.archive import Archive
 from optstudy.cli import DONE
 from optstudy.commands.reports import RUNS, recorded, sweep_of
+from optstudy.curves import Placed, group
+from optstudy.report import Sweep
 from optstudy.report.effective import recorded as effective_of
+from optstudy.report.style import SEPARATOR
 from optstudy.session import Session
 from optstudy.settling import check_scale
 
@@ -72,14 +76,35 @@ class Loader:
         return figure_of(Session(study.load(name), self._scale, self._runs, kept=kept))
 
 
+def judged(sweep: Sweep, session: Session) -> Sweep:
+    """Add the verdicts on the paper's statements of a study's figure to what its report is made from."""
+    mine = [claim for claim in paper.CLAIMS if claim.figure == session.study.name]
+    if not mine or session.overrides:
+        return sweep
+    evidence = paper.Evidence(Loader(session.scale, session.runs, not session.kept))
+    return replace(sweep, claims=[claim.judge(evidence, session.scale).tree() for claim in mine])
+
+
 def figure_of(session: Session) -> paper.Figure:
-    """Return the finished part of a study, and which curves lack runs."""
-    sweep = sweep_of(session)
-    plan = session.plan
-    lacking = {point.curve for point in plan.points if session.row(point.id) is None}
-    lacking |= {wait.curve for wait in plan.pending}
-    rates = [{"step": at, "effective_lr": by_role} for at, by_role in effective_of(sweep)]
-    return paper.Figure({curve.label: curve for curve in sweep.curves}, frozenset(lacking), rates)
+    """Return the finished part of a study under its file's own labels, and which curves lack runs."""
+    file, points = session.study.file, session.plan.points
+    panels: dict[str, dict[tuple[str, str], Placed]] = {}
+    for point in points:
+        if (row := session.row(point.id)) is not None:
+            title = point.curve.rpartition(SEPARATOR)[0]
+            panels.setdefault(title, {})[point.id, point.curve] = (row, point.curve, point.x)
+    curves = []
+    for title, runs in panels.items():
+        key = (file.panels[title].x if title in file.panels else None) or file.figure.x
+        log = True if key.endswith(".lr") else None
+        curves += group(runs.values(), log)
+    lacking = {point.curve for point in points if session.row(point.id) is None}
+    lacking |= {wait.curve for wait in session.plan.pending}
+    rates: list[dict[str, Any]] = []
+    if points and all(point.config.training.effective_lr for point in points):
+        found = effective_of(sweep_of(session))
+        rates = [{"step": at, "effective_lr": by_role} for at, by_role in found]
+    return paper.Figure({curve.label: curve for curve in curves}, frozenset(lacking), rates)
 
 
 def _table(verdicts: Iterable[paper.Verdict]) -> Table:

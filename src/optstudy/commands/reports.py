@@ -60,7 +60,7 @@ def report(
         host: address to serve on; other machines reach it only if this is not loopback.
         port: port to serve on; 0 takes a free one.
     """
-    names = [name] if name.endswith((".yaml", ".yml")) else _names(name)
+    names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     chosen = study.overrides(set_)
     sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
     if serve:
@@ -172,8 +172,10 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
     sweep = sweep_of(session)
     if not sweep.rows:
         raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
+    from optstudy.commands.claims import judged
+
     reports.show(sweep)
-    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
+    for path in reports.write(judged(sweep, session), out / sweep.name / sweep.scale, formats):
         sys.stdout.write(f"wrote {path}\n")
 
 
@@ -182,7 +184,8 @@ def recorded(name: str, scale: str) -> archive.Archive:
     return archive.load(scale) if name.startswith(RECORDED) else {}
 
 
-def _names(name: str) -> list[str]:
+def names_in(name: str) -> list[str]:
+    """Return the studies of a folder of them, or the one of that name."""
     inside = [known for known in study.names() if known.startswith(f"{name.rstrip('/')}/")]
     return inside or [name]
 

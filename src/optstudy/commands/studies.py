@@ -6,17 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy import cost, export, study, tokens
+from optstudy import study, tokens
 from optstudy.cli import DONE, FAILED
-from optstudy.commands.reports import recorded, sweep_of, write_report
+from optstudy.commands.describe import describe, describe_all, listed
+from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
 from optstudy.errors import UserError, nearest
 from optstudy.launch.slots import slots
 from optstudy.session import FINISHED, Session
-from optstudy.watch import Watch, described, duration
+from optstudy.watch import Watch
 
 RUNS = Path("runs")
 LAUNCHERS = ("local", "slurm", "ray")
@@ -88,7 +89,7 @@ def run(
     """
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     if dry_run:
-        _describe(session, jobs, device, per_gpu)
+        describe(session, jobs, device, per_gpu)
         return DONE
     if launcher not in LAUNCHERS:
         raise UserError(f"--launcher: unknown launcher {launcher!r}{nearest(launcher, LAUNCHERS)}")
@@ -163,8 +164,10 @@ def show(
 ) -> int:
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
+    Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost.
+
     Args:
-        name: one of `optstudy studies`, or a file of your own.
+        name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale to run at.
         set_: a config value over the study's, as `key=value`.
         runs: where run folders are.
@@ -176,12 +179,15 @@ def show(
         fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
+    if (inside := names_in(name)) != [name] and not json_:
+        describe_all([_session(one, scale, set_, runs, seeds, adaptive, fresh) for one in inside], jobs)
+        return DONE
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     if json_:
-        sys.stdout.write(json.dumps({"study": session.study.name, "runs": _listed(session)}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"study": session.study.name, "runs": listed(session)}, indent=1) + "\n")
     else:
         sys.stdout.write(f"{session.study.file.title}\n{session.study.file.asks}\n")
-        _describe(session, jobs, device, per_gpu)
+        describe(session, jobs, device, per_gpu)
     return DONE
 
 
@@ -193,11 +199,11 @@ def studies(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
     """
     loaded = [study.load(name) for name in study.names()]
     if json_:
-        listed = [{"name": one.name, "title": one.file.title, "asks": one.file.asks} for one in loaded]
-        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+        told = [{"name": one.name, "title": one.file.title, "asks": one.file.asks} for one in loaded]
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
     else:
         for one in loaded:
-            sys.stdout.write(f"{one.name:20} {one.file.title}\n")
+            sys.stdout.write(f"{one.name:24} {one.file.title}\n")
     return DONE
 
 
@@ -235,38 +241,3 @@ def _launch(
     from optstudy.launch import local
 
     return local.launch(session.todo, places, threads, device, watch.on_event)
-
-
-def _listed(session: Session) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = []
-    for run_id, point in {point.id: point for point in session.plan.points}.items():
-        config = point.config.model_dump(mode="json")
-        listed.append({"id": run_id, "config": config, "state": session.state(run_id), "depends_on": None})
-    for wait in session.plan.pending:
-        listed.append(
-            {"id": None, "config": wait.settings, "state": "waiting", "depends_on": wait.depends_on}
-        )
-    return listed
-
-
-def _describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> None:
-    """Say which runs there are and what those left cost."""
-    say = sys.stdout.write
-    states = session.states()
-    for run_id, point in session.runs_known.items():
-        say(f"{run_id}  {states[run_id]:8}  {described(point)}\n")
-    for wait in session.plan.pending:
-        say(f"{'-' * 12}  waiting   {wait.curve}: around the best of {wait.depends_on}\n")
-    todo = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
-    say(f"{len(states) + len(session.plan.pending)} runs, {len(todo) + len(session.plan.pending)} to do")
-    if not todo:
-        say("\n")
-        return
-    places = slots(todo, jobs, device, per_gpu)
-    everything = export.every(session.runs) if session.runs.is_dir() else []
-    folders = (session.runs / row.id for row in everything)
-    spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
-    say(
-        f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, about {duration(spent.seconds)} "
-        f"with {len(places)} at a time (from {spent.measured_on}), {spent.disk_bytes / 1e6:,.1f} MB of disk\n"
-    )
