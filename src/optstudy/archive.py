@@ -138,7 +138,7 @@ def _entry(record: Mapping[str, str]) -> Entry:
     values = {key: _value(cell) for key, cell in record.items() if cell}
     config = {key.removeprefix("config."): v for key, v in values.items() if key.startswith("config.")}
     results = {name: values[name] for name in RESULTS}
-    row = Row(config=merge(config), **{**results, "id": str(record["id"])})
+    row = Row(config=merge(config), **results)
     return Entry(row, {key: values.get(key, "") for key in MACHINE}, _unpacked(values.get("metrics", [])))
 
 
