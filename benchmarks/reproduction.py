@@ -43,7 +43,7 @@ def main() -> None:
     remarks = dict(REMARKS.findall(page.read_text())) if page.exists() else {}
     verdicts = claims.judge(Loader(chosen.scale, chosen.runs), chosen.scale)
     sections = []
-    for name in study.names():
+    for name in sorted(study.names(), key=lambda name: not name.startswith("paper/")):
         if name.startswith(("paper/", "beyond/")):
             kept = recorded(name, chosen.scale)
             sweep = sweep_of(Session(study.load(name), chosen.scale, chosen.runs, kept=kept))
@@ -87,7 +87,7 @@ def section(name: str, sweep: reports.Sweep, verdicts: list[claims.Verdict], doc
             "|---|---|---|---|---|---|",
         ]
         lines += [verdict_row(verdict) for verdict in verdicts] + [""]
-    lines += [tables.markdown(sweep, caption(sweep)).strip(), ""]
+    lines += [tables.markdown(sweep, caption(sweep)).partition("\n")[2].strip(), ""]
     return "\n".join([*lines, held(name, remark)])
 
 

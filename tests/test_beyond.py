@@ -1,6 +1,9 @@
 """Studies beyond the paper, and the switch between its text and its code."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +114,17 @@ def test_released_is_the_default_and_what_is_set_by_hand_stays():
     assert {p.config.training.clip_norm for p in points("beyond/fidelity")} == {None}
     with pytest.raises(UserError, match="fidelity: unknown value 'print'; did you mean 'printed'"):
         points("paper/fig9", fidelity="print")
+
+
+def test_the_page_of_what_was_reproduced_keeps_its_remarks(tmp_path):
+    script = Path(__file__).parent.parent / "benchmarks" / "reproduction.py"
+    (tmp_path / "fidelity.md").write_text("")
+    command = [sys.executable, script, "--scale", "micro", "--runs", tmp_path / "none", "--docs", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    page = tmp_path / "reproduction.md"
+    place = "<!-- remarks: paper/fig3 -->\n"
+    assert place in page.read_text() and "Not run at micro yet" in page.read_text()
+    page.write_text(page.read_text().replace(place, f"{place}Smaller models differ.\n"))
+    before = page.read_text()
+    subprocess.run(command, check=True, capture_output=True)
+    assert page.read_text() == before
