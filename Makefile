@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint bench install install-browser record reproduce reproduce-beyond
+.PHONY: demo test test-long test-launchers lint bench install install-browser record reproduce reproduce-beyond
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
@@ -12,6 +12,11 @@ test: .venv/installed  ## the fast tests
 
 test-long: .venv/installed  ## the tests that take minutes
 	$(BIN)/pytest -q -m long
+
+test-launchers: .venv/ray  ## real Slurm and real Ray beside local workers (Slurm: Debian, as root)
+	{ command -v sbatch && command -v munged; } >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurm-wlm munge >/dev/null; }
+	OPTSTUDY_LAUNCHERS=required RAY_USAGE_STATS_ENABLED=0 $(BIN)/pytest -q -m long tests/launchers
 
 lint: .venv/installed  ## formatting, style, types, import layers
 	$(BIN)/ruff format --check src tests
@@ -58,6 +63,10 @@ install-browser:  ## Chromium, which the tests of the reports' pages drive and a
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+.venv/ray: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[ray]"
 	touch $@
 
 .venv/bench: .venv/installed

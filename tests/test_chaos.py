@@ -66,7 +66,9 @@ def test_every_run_ends_exactly_once_whoever_is_killed(corpus_slice, tmp_path):
     file = tmp_path / "forty.yaml"
     file.write_text(STUDY)
     quiet = tmp_path / "quiet"
-    assert start(file, quiet, corpus_slice, 2).wait() == 0
+    undisturbed = start(file, quiet, corpus_slice, 2)
+    _, said = undisturbed.communicate()
+    assert undisturbed.returncode == 0, said
     runs, rng, killed, launchers_killed = tmp_path / "chaos", random.Random(0), 0, 0
     launchers = [start(file, runs, corpus_slice, 2) for _ in range(3)]
     written = {}

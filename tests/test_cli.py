@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from optstudy.launch import attempts
+from tests.configs import folder_of, tiny_on
+
 OPTSTUDY = Path(sys.executable).with_name("optstudy")
 TINY = {
     "training.steps": 30,
@@ -157,6 +160,8 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(corpus_slice, study_file, tm
         (["run", "nowhere.yaml"], "nowhere.yaml"),
         (["run", "demo", "--jobs", "0"], "--jobs: input should be at least 1, not 0"),
         (["run", "demo", "--job", "1"], "--job"),
+        (["run", "demo", "--slurm", "partitio=gpu"], "'partitio'; did you mean 'partition'?"),
+        (["run", "demo", "--launcher", "slrm", "--dry-run"], "did you mean 'slurm'?"),
         (["runn", "demo"], "run"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["report", "demo", "--runs", "empty"], "no run has ended in empty"),
@@ -209,3 +214,34 @@ def test_a_diverged_run_ends_with_code_3(corpus_slice, tmp_path):
     config.write_text(f"scale: pico\noptimizer: {{name: sgdw, lr: 1e+30}}\n{tiny}")
     ended = optstudy("train", config, "--runs", tmp_path / "runs")
     assert ended.returncode == 3 and "diverged at step" in ended.stdout, ended.stderr
+
+
+def test_a_worker_finds_everything_imported_that_a_run_needs(corpus_slice, tmp_path):
+    """Imports in every worker would cost more than a small run itself."""
+    folder = folder_of(tiny_on(corpus_slice), tmp_path)
+    code = (
+        "import importlib, sys; from optstudy.cli import run; from optstudy.launch.local import PRELOADED\n"
+        "for name in PRELOADED: importlib.import_module(name)\n"
+        "before = set(sys.modules); code = run(['train', sys.argv[1], '--device', 'cpu'])\n"
+        "late = {name for name in sys.modules.keys() - before if name.startswith(('torch', 'optstudy'))}\n"
+        "assert len(late) < 10, sorted(late)[:20]; sys.exit(code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_status_names_the_runs_that_failed_and_why(study_file, tmp_path):
+    runs = tmp_path / "runs"
+    listed = json.loads(optstudy("show", study_file, "--json").stdout)["runs"]
+    folder = runs / listed[0]["id"]
+    folder.mkdir(parents=True)
+    for _ in range(2):
+        attempts.failed(folder, "RuntimeError: bug")
+    said = optstudy("status", study_file, "--runs", runs).stdout
+    assert "6 runs: 1 failed, 5 waiting" in said
+    assert f"failed: adam lr 0.001 seed 0 (failed 2 times: RuntimeError: bug); see {folder}/log.txt" in said
+    read = json.loads(optstudy("status", study_file, "--runs", runs, "--json").stdout)
+    assert read["runs"] == {"failed": 1, "waiting": 5}
+    assert read["failed"] == [{"id": folder.name, "why": "failed 2 times: RuntimeError: bug"}]

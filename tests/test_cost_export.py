@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from optstudy import cost, export, study
+from optstudy.commands.launching import Launching
 from optstudy.errors import UserError
 from optstudy.launch import slurm
 from optstudy.launch.slots import slots
 from optstudy.model import Transformer
+from optstudy.session import Session
 from optstudy.studyfile import Slurm
 from optstudy.table import read_rows
 from tests.configs import tiny
@@ -74,6 +76,19 @@ def test_a_batch_script_says_what_the_study_file_says_and_is_valid_shell(tmp_pat
         assert f"#SBATCH --{line}\n" in text
     assert "module load cuda\n" in text and "folders=('a b' c)" in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_the_command_line_has_the_last_word_on_how_runs_are_submitted(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "title: M\nasks: M?\naxes: {optimizer.name: [adam], optimizer.lr: [1e-3]}\n"
+        "slurm: {partition: a, mem: 4G}\n"
+    )
+    session = Session(study.load(str(file)), "pico", tmp_path / "runs")
+    text = Launching(session, "slurm", "cpu", 3, 1, ["partition=b", "extra.mail=me"]).script()
+    for line in ("partition=b", "mem=4G", "array=0-0%3", "mail=me"):
+        assert f"#SBATCH --{line}\n" in text
+    assert Launching(session, "local", "cpu", None, 1).script() == ""
 
 
 def test_without_slurm_its_launcher_says_so(tmp_path, monkeypatch):

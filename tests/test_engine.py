@@ -288,6 +288,29 @@ def test_an_attempt_notes_how_it_ended(tmp_path):
     assert lease.holder(tmp_path) is None
 
 
+def test_a_worker_that_leaves_no_word_is_a_failure_and_a_users_mistake_ends_the_study(tmp_path):
+    (tmp_path / "log.txt").write_text("optstudy: no module\n")
+    for _ in range(2):
+        attempts.account(tmp_path, len(attempts.read(tmp_path)))
+    assert attempts.set_aside(tmp_path) == "failed 2 times: no module"
+    attempts._note(tmp_path, {"event": "end", "code": 75})
+    attempts.account(tmp_path, 2)
+    attempts._note(tmp_path, {"event": "end", "code": 2})
+    with pytest.raises(UserError, match="no module"):
+        attempts.account(tmp_path, 3)
+
+
+def test_a_run_that_has_ended_or_is_worked_on_is_not_free(tmp_path):
+    points = study.load("demo").points("pico")[:2]
+    ended, held = (folder_of(point.config, tmp_path) for point in points)
+    board = Board(lambda: [ended, held], lambda event: None)
+    assert board.free(ended) and board.free(held)
+    finish(tmp_path, points[0])
+    mine = claim(held)
+    assert not board.free(ended) and not board.free(held)
+    mine.release(done=False)
+
+
 def test_the_board_asks_for_more_as_results_come_and_sets_failures_aside(tmp_path):
     points = study.load("demo").points("pico")[:3]
     known = [folder_of(point.config, tmp_path) for point in points]

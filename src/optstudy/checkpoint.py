@@ -5,12 +5,13 @@ and containers, with the first sixteen hexadecimal digits of its SHA-256 in the 
 """
 
 import hashlib
+import io
 import os
 import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -31,11 +32,16 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     for leftover in directory.glob(".step-*"):
         leftover.unlink()
     descriptor, temporary = tempfile.mkstemp(prefix=".step-", dir=directory)
-    with os.fdopen(descriptor, "wb") as file:
-        writer = _HashingWriter(file)
-        torch.save(state, writer)  # type: ignore[arg-type]  # it calls write and flush alone
-        file.flush()
-        os.fsync(file.fileno())
+    writer = _HashingWriter(os.fdopen(descriptor, "wb", buffering=0))
+    try:
+        with writer:
+            torch.save(state, writer)  # type: ignore[arg-type]  # it calls write and flush alone
+    except BaseException as error:
+        Path(temporary).unlink()
+        if writer.error is None:
+            raise
+        writer.error.filename = str(directory)
+        raise writer.error from error  # a full disk, which torch reports as another thing
     path = directory / f"step-{step:09d}-{writer.digest()}.pt"
     Path(temporary).replace(path)
     for old in _newest_first(folder)[KEPT:]:
@@ -76,20 +82,35 @@ def _digest(path: Path) -> str:
 
 
 class _HashingWriter:
-    """Passes bytes on to a file and hashes them on the way."""
+    """Passes bytes on to a file, hashes them on the way and remembers what the system refused."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: io.FileIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """Write and hash."""
-        self._hash.update(data)
-        return int(self._file.write(data))
+        """Write and hash all of it."""
+        left = memoryview(data)
+        self._hash.update(left)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return len(data)
 
     def flush(self) -> None:
-        """Flush the file."""
-        self._file.flush()
+        """Do nothing: nothing is held back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                os.fsync(self._file.fileno())
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits of what was written."""

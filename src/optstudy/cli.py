@@ -6,6 +6,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from optstudy import __version__
+from optstudy.ending import OutOfMemory
 from optstudy.errors import UserError
 
 DONE, FAILED, USERS_MISTAKE, DIVERGED, PREEMPTED = 0, 1, 2, 3, 75
@@ -67,6 +68,9 @@ def run(arguments: list[str]) -> int:
         return USERS_MISTAKE
     except UserError as error:
         return _mistake(str(error))
+    except OutOfMemory as error:
+        sys.stderr.write(f"optstudy: {error}\n")
+        return FAILED
     except OSError as error:
         if error.errno not in USERS_ERRNOS:
             raise

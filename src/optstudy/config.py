@@ -17,8 +17,8 @@ from optstudy.errors import UserError, nearest
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
 
-NOT_IN_ID = (("scale",), ("data", "corpus"))
-"""Names and places; ``data.fingerprint`` says what the text is, wherever it lies."""
+NOT_IN_ID = (("scale",), ("data", "corpus"), ("watch",))
+"""Names, places and onlookers; ``data.fingerprint`` says what the text is, wherever it lies."""
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -140,6 +140,17 @@ class Validation(Strict):
     """Evenly spaced evaluations over the run, besides the one before the first step."""
 
 
+class Watch(Strict):
+    """What is recorded of a run beside its losses, and where else it is shown; changes no result."""
+
+    norms: bool = False
+    """Record norms of gradient, update and weights by role, once per row of ``metrics.jsonl``."""
+    tensorboard: bool = False
+    """Write TensorBoard event files to the run's folder; needs ``optstudy[tensorboard]``."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to; needs ``optstudy[wandb]``."""
+
+
 class RunConfig(Strict):
     """One training run."""
 
@@ -153,6 +164,7 @@ class RunConfig(Strict):
     schedule: Schedule = Schedule()
     training: Training
     validation: Validation
+    watch: Watch = Watch()
     numerics: Literal[1] = NUMERICS
 
     @property
@@ -173,11 +185,11 @@ class RunConfig(Strict):
 
 def run_id(config: Mapping[str, Any]) -> str:
     """Hash a dumped config, leaving out :data:`NOT_IN_ID`."""
-    tree = json.loads(json.dumps(config, allow_nan=False))
+    tree = dict(config)
     for *parents, leaf in NOT_IN_ID:
         node = tree
         for key in parents:
-            node = node[key]
+            node[key] = node = dict(node[key])
         node.pop(leaf, None)
     canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

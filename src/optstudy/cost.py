@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -67,7 +67,8 @@ class Speed:
         for row in rows:
             if row.state != "done" or row.seconds <= 0:
                 continue
-            shape = _shape(row.config)
+            config = row.config
+            shape = _shape(config["model"], config["data"]["sequence_length"], config["training"])
             per_token = row.seconds / row.tokens
             self._exact.setdefault(f"{shape} {row.optimizer}", []).append(per_token)
             self._shape.setdefault(shape, []).append(per_token)
@@ -76,7 +77,7 @@ class Speed:
 
     def seconds(self, config: RunConfig) -> tuple[float, str]:
         """Seconds of the run in one slot, and what that rests on."""
-        shape = _shape(config.model_dump(mode="json"))
+        shape = _shape(dict(config.model), config.data.sequence_length, dict(config.training))
         for known, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
             if key in known:
                 return median(known[key]) * config.tokens, "runs of this size on this machine"
@@ -132,9 +133,6 @@ def matmul_flops_per_s(size: int = 768) -> float:
     return max(rates)
 
 
-def _shape(config: dict[str, dict[str, object]]) -> str:
-    training = config["training"]
+def _shape(model: Mapping[str, object], length: int, training: Mapping[str, object]) -> str:
     names = ("batch_size", "micro_batch_size", "precision", "threads")
-    return repr(
-        (sorted(config["model"].items()), config["data"]["sequence_length"], *map(training.get, names))
-    )
+    return repr((sorted(model.items()), length, *map(training.get, names)))

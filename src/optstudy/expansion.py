@@ -10,7 +10,7 @@ from typing import Any
 from optstudy import fidelity, plan
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
-from optstudy.plan import Pending, Plan, Point, Results, lies_on, without_seed
+from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
 from optstudy.settling import check_scale, settle, substituted, value_at
 from optstudy.studyfile import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
@@ -72,6 +72,7 @@ class Expansion:
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], Plan] = {}
         self._shared: tuple[_Family, dict[str, Any]] | None = None
+        self._alike: tuple[_Family, Any, Point] | None = None
 
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
@@ -197,6 +198,17 @@ class Expansion:
         into.points += [point(value, seed) for value, seed in extra]
 
     def _point(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+        """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
+        if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
+            first = self._alike[2]
+            return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x)
+        point = self._made(family, taken, value, seed)
+        axes = (family.axis, *family.layers[-1])
+        if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
+            self._alike = family, value, point
+        return point
+
+    def _made(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         *base, axes = family.layers
         if family.axis is not None:
             axes = {**axes, family.axis: value}
@@ -241,8 +253,8 @@ class Expansion:
         panel = (
             wanted.panel if any(label.startswith(f"{wanted.panel} / ") for label in other.curves) else None
         )
-        mine = [p for p in other.points if lies_on(p.curve, curve, panel)]
-        waits = [p for p in other.pending if lies_on(p.curve, curve, panel)]
+        mine = [p for p in other.points if plan.is_curve(p.curve, curve, panel)]
+        waits = [p for p in other.pending if plan.is_curve(p.curve, curve, panel)]
         if not mine and not waits:
             known = other.curves
             raise UserError(
@@ -253,19 +265,14 @@ class Expansion:
         rows = [self.results(p.id) for p in mine]
         if waits or any(row is None for row in rows):
             return [*other.first, *mine]
-        losses: dict[str, list[float]] = {}
-        for p, row in zip(mine, rows, strict=True):
-            assert row is not None
-            losses.setdefault(without_seed(p.config), []).append(row.loss)
-        best = min(losses, key=lambda key: math.fsum(losses[key]) / len(losses[key]))
-        config = next(p.config for p in mine if without_seed(p.config) == best)
-        return {key: value_at(config, key) for key in wanted.keys}
+        best = plan.best(mine, [row.loss for row in rows if row is not None])
+        return {key: value_at(best, key) for key in wanted.keys}
 
     def _postpone(self, family: _Family, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
         curve = family.best_of.curve or family.curve
-        like = next((p for p in reversed(first) if lies_on(p.curve, curve, None)), None)
+        like = next((p for p in reversed(first) if plan.is_curve(p.curve, curve, None)), None)
         stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
         for value, seed in itertools.product(family.values, self.seeds):
             settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
@@ -279,8 +286,8 @@ class Expansion:
         for name, curves in wanted.items():
             other = self._other(name, scale)
             for curve in curves:
-                points = [p for p in other.points if lies_on(p.curve, curve, None)]
-                pending = [p for p in other.pending if lies_on(p.curve, curve, None)]
+                points = [p for p in other.points if plan.is_curve(p.curve, curve, None)]
+                pending = [p for p in other.pending if plan.is_curve(p.curve, curve, None)]
                 if not points and not pending:
                     known = other.curves
                     raise UserError(

@@ -67,18 +67,6 @@ class Plan:
         return list(dict.fromkeys(labels))
 
 
-def lies_on(label: str, curve: str, panel: str | None) -> bool:
-    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
-    if panel is not None:
-        return label == f"{panel} / {curve}"
-    return label == curve or label.endswith(f" / {curve}")
-
-
-def without_seed(config: RunConfig) -> str:
-    """Return what runs that differ in the seed alone have in common."""
-    return config.model_copy(update={"seed": 0}).id
-
-
 def grown(initial: Sequence[float], losses: Mapping[float, float], rule: Adaptive) -> list[float]:
     """Return the values that the axis lacks: a step beyond each end towards which the loss has not risen.
 
@@ -137,6 +125,29 @@ def refined(
         more = _means(list(wanted), [*seeds, *extra], loss)
         means = None if more is None else {**means, **more}
     return [(value, seed) for value in sorted(wanted) for seed in extra]
+
+
+def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
+    """Return the config, of those that differ in more than the seed, with the lowest mean loss.
+
+    Args:
+        points: runs.
+        losses: what counts of each.
+    """
+    by_config: dict[str, list[float]] = {}
+    configs: dict[str, RunConfig] = {}
+    for point, loss in zip(points, losses, strict=True):
+        key = point.config.model_copy(update={"seed": 0}).id
+        configs.setdefault(key, point.config)
+        by_config.setdefault(key, []).append(loss)
+    return configs[min(by_config, key=lambda key: math.fsum(by_config[key]) / len(by_config[key]))]
+
+
+def is_curve(label: str, curve: str, panel: str | None) -> bool:
+    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
+    if panel is not None:
+        return label == f"{panel} / {curve}"
+    return label == curve or label.endswith(f" / {curve}")
 
 
 def numbers(axis: HalfDecades | list[object]) -> list[float] | None:

@@ -1,13 +1,100 @@
 """What is measured inside a run besides its losses."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from optstudy.config import RunConfig
 from optstudy.errors import UserError
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
-MOST_VALUES = 1_000_000
-"""Of one tensor; of larger ones every n-th value is taken."""
+MOST_VALUES = 1 << 18
+"""Of one role; of more, every n-th of each tensor is taken."""
+
+
+class Probe:
+    """Adds to a run's rows what its config asks for.
+
+    Norms belong to one step, so :meth:`expect` says before it that a row will end with it.
+    """
+
+    def __init__(self, config: RunConfig, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._effective_lr = config.training.effective_lr
+        self._norms = Norms(optimizer) if config.watch.norms else None
+
+    def expect(self, due: bool) -> None:
+        """Say whether the coming step is to be measured."""
+        if self._norms is not None:
+            self._norms.due = due
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what was measured."""
+        found: dict[str, Any] = {}
+        if self._effective_lr:
+            found["effective_lr"] = effective_lrs(self._optimizer)
+        if self._norms is not None and (norms := self._norms.take()):
+            found["norms"] = norms
+        return found
+
+
+class Norms:
+    """Euclidean norms over all parameters of a role, of the steps that are due.
+
+    ``gradient`` is what the optimizer is given, clipped; ``update`` is the change of the parameters in the
+    step, weight decay included; ``weight`` is their norm after it. Measured by hooks around the optimizer's
+    step, which keep a copy of the parameters for its duration; nothing is read from the device before
+    :meth:`take`.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.due = False
+        self._by_role: dict[str, list[Tensor]] = {}
+        for group in optimizer.param_groups:
+            self._by_role.setdefault(group["role"], []).extend(group["params"])
+        self._before: dict[str, list[Tensor]] = {}
+        self._found: dict[str, dict[str, Tensor]] = {}
+        optimizer.register_step_pre_hook(self._measure_before)
+        optimizer.register_step_post_hook(self._measure_after)
+
+    def take(self) -> dict[str, dict[str, float]]:
+        """Return the norms of the step last measured, once; empty where there was none."""
+        kinds = [(role, kind) for role, found in self._found.items() for kind in found]
+        if not kinds:
+            return {}
+        values = torch.stack([self._found[role][kind] for role, kind in kinds]).tolist()
+        self._found = {}
+        result: dict[str, dict[str, float]] = {}
+        for (role, kind), value in zip(kinds, values, strict=True):
+            result.setdefault(role, {})[kind] = value
+        return result
+
+    @torch.no_grad()
+    def _measure_before(self, *_: Any) -> None:
+        if not self.due:
+            return
+        for role, params in self._by_role.items():
+            gradients = [p.grad for p in params if p.grad is not None]
+            self._before[role] = [p.detach().clone() for p in params]
+            self._found[role] = {"gradient": _norm(gradients)}
+
+    @torch.no_grad()
+    def _measure_after(self, *_: Any) -> None:
+        for role, before in self._before.items():
+            params = self._by_role[role]
+            torch._foreach_sub_(before, params)
+            self._found[role] |= {"update": _norm(before), "weight": _norm([p.detach() for p in params])}
+        self._before = {}
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Norm of all together, of the whole tensors where they are sharded."""
+    norm = torch.nn.utils.get_total_norm(tensors)
+    whole = getattr(norm, "full_tensor", None)
+    return norm if whole is None else whole()
 
 
 def effective_lrs(optimizer: Optimizer) -> dict[str, dict[str, float]]:
@@ -21,12 +108,20 @@ def effective_lrs(optimizer: Optimizer) -> dict[str, dict[str, float]]:
         raise UserError(
             f"training.effective_lr: {type(optimizer).__name__} divides by no second moment; set it to false"
         )
-    by_role: dict[str, list[torch.Tensor]] = {}
+    of_role: dict[str, list[tuple[Tensor, Any]]] = {}
     for group in optimizer.param_groups:
-        for p in group["params"]:
-            if p in optimizer.state:
-                values = measure(p, group).float().flatten()
-                by_role.setdefault(group["role"], []).append(values[:: 1 + len(values) // MOST_VALUES].cpu())
-    at = torch.tensor(list(QUANTILES.values()))
-    quantiles = {role: torch.cat(found).quantile(at).tolist() for role, found in by_role.items()}
-    return {role: dict(zip(QUANTILES, values, strict=True)) for role, values in quantiles.items()}
+        found = [(p, group) for p in group["params"] if p in optimizer.state]
+        of_role.setdefault(group["role"], []).extend(found)
+    return {
+        role: _quantiles([measure(p, group) for p, group in found])
+        for role, found in of_role.items()
+        if found
+    }
+
+
+def _quantiles(tensors: list[Tensor]) -> dict[str, float]:
+    stride = -(-sum(t.numel() for t in tensors) // MOST_VALUES)
+    stride += stride % 2 == 0 and stride > 0  # odd, so that all columns of a matrix get their turn
+    values = torch.cat([t.flatten()[::stride] for t in tensors]).float().cpu().numpy()
+    at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
+    return dict(zip(QUANTILES, at.tolist(), strict=True))

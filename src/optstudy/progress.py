@@ -35,6 +35,8 @@ class TrainingLog:
         self.emit = emit
         self.probe = probe
         self.steps = 0
+        self.validated = -1
+        """Step before which the validation loss was last taken."""
         self.initial_val_loss = float("nan")
         self._every = max(1, config.total_steps // LOGGED_ROWS)
         self._tokens_per_step = config.training.batch_size * config.data.sequence_length
@@ -57,6 +59,7 @@ class TrainingLog:
         """Return what a resumed run needs to go on as if it had never stopped."""
         return {
             "steps": self.steps,
+            "validated": self.validated,
             "initial_val_loss": self.initial_val_loss,
             "pending": list(self._pending),
             "losses": list(self._losses),
@@ -67,6 +70,7 @@ class TrainingLog:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.steps = state["steps"]
+        self.validated = state["validated"]
         self.initial_val_loss = state["initial_val_loss"]
         self._pending = list(state["pending"])
         self._losses = list(state["losses"])
@@ -74,6 +78,11 @@ class TrainingLog:
         self._earlier_seconds = state["seconds"]
         for loss in self._losses:
             self._rule.update(loss)
+
+    @property
+    def row_due(self) -> bool:
+        """Whether the next step ends a row."""
+        return len(self._pending) + 1 == self._every
 
     def training(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
         """Note one step; every so many steps, write their mean."""
@@ -123,6 +132,7 @@ class TrainingLog:
             Diverged: it is not finite.
         """
         self.flush()
+        self.validated = step
         if not math.isfinite(loss):
             raise Diverged(step, f"validation loss was {loss} at step {step}")
         if step == 0:

@@ -50,7 +50,7 @@ def write_json(path: Path, tree: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read one JSON document, or None where there is no such file."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optstudy import probe, schedule, tokens
+from optstudy import schedule, tokens
 from optstudy.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
 from optstudy.loss import language_model_loss
 from optstudy.model import Transformer, parameter_count
+from optstudy.probe import Probe
 
 
 def choose_device(config: RunConfig, device: str) -> torch.device:
@@ -30,6 +31,10 @@ def choose_device(config: RunConfig, device: str) -> torch.device:
     elif device not in ("cpu", "cuda"):
         raise UserError(f"device: input should be 'auto', 'cpu' or 'cuda', not {device!r}")
     return torch.device(device)
+
+
+def _nothing() -> None:
+    """Do nothing between batches."""
 
 
 class Run:
@@ -53,6 +58,7 @@ class Run:
         dtype = torch.float64 if training.precision == "float64" else torch.float32
         self.model = Transformer(config.model, config.seed).to(device, dtype)
         self.optimizer = build_optimizer(self.model, config)
+        self.probe = Probe(config, self.optimizer)
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
         self.upcoming = ReadAhead(self.batches)
@@ -76,25 +82,32 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
-    def step(self, step: int) -> tuple[Tensor, Tensor, float]:
-        """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate."""
+    def step(self, step: int, between: Callable[[], None] = _nothing) -> tuple[Tensor, Tensor, float]:
+        """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate.
+
+        ``between`` is called before each micro-batch, with model and optimizer as they were before the step;
+        what it raises ends the step.
+        """
         share = schedule.factor(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
         batch = self.upcoming[step]
         z = self.config.training.z_loss
-        loss, norm = self._gradient(batch, lambda rows: self._loss(batch[rows], z)[0])
+        loss, norm = self._gradient(batch, lambda rows: self._loss(batch[rows], z)[0], between)
         self.optimizer.step()
         interval = self.config.training.hessian_interval
         if hasattr(self.optimizer, "update_hessian") and step % interval == interval - 1:
             self._refresh_hessian(batch, step)
         return loss, norm, self.config.optimizer.lr * share
 
-    def _gradient(self, batch: IntArray, loss_of: Callable[[slice], Tensor]) -> tuple[Tensor, Tensor]:
+    def _gradient(
+        self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
+    ) -> tuple[Tensor, Tensor]:
         """Set the clipped gradient of ``loss_of(rows)``, micro-batches averaged; return loss and norm."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)  # of parameters that no optimizer trains, too
         total = torch.zeros((), device=self.device)
         for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
+            between()
             with self._autocast():
                 loss = loss_of(rows)
             weight = len(batch[rows]) / len(batch)
@@ -131,12 +144,16 @@ class Run:
         return language_model_loss(self._hidden(x_BT), self.model.head.weight, x_BT[:, 1:].flatten(), z)
 
     @torch.no_grad()
-    def validation_loss(self) -> float:
-        """Mean cross-entropy over the held-out sequences, nats per token, without z-loss."""
+    def validation_loss(self, between: Callable[[], None] = _nothing) -> float:
+        """Mean cross-entropy over the held-out sequences, nats per token, without z-loss.
+
+        ``between`` is called before each batch; what it raises ends the evaluation.
+        """
         size = self.config.training.micro_batch_size or self.config.training.batch_size
         total = torch.zeros((), device=self.device, dtype=torch.float64)
         with self._evaluated(), self._autocast():
             for start in range(0, len(self.held_out), size):
+                between()
                 part = self.held_out[start : start + size]
                 total += self._loss(part, 0.0)[1].double() * len(part)
         return float(total) / len(self.held_out)
@@ -158,12 +175,6 @@ class Run:
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.training.precision == "bfloat16"
         )
-
-    def probe(self) -> dict[str, Any]:
-        """Measure what the config asks to be recorded besides losses."""
-        if not self.config.training.effective_lr:
-            return {}
-        return {"effective_lr": probe.effective_lrs(self.optimizer)}
 
     def weights_sha256(self) -> str:
         """Hash of all parameters, in order: equal hashes mean bitwise equal weights."""

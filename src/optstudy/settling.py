@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from optstudy import text
 from optstudy.config import RunConfig, validate
 from optstudy.errors import UserError, nearest
@@ -38,13 +40,14 @@ def value_at(config: RunConfig, key: str) -> Any:
     Raises:
         UserError: there is no such key.
     """
-    node: Any = config.model_dump(mode="json")
+    node: Any = config
     for part in key.split("."):
+        node = dict(node) if isinstance(node, BaseModel) else node
         if not isinstance(node, Mapping) or part not in node:
             hint = nearest(part, node) if isinstance(node, Mapping) else ""
             raise UserError(f"the config has no key {key!r}{hint}")
         node = node[part]
-    return node
+    return node.model_dump(mode="json") if isinstance(node, BaseModel) else node
 
 
 def substituted(node: Any, variables: Mapping[str, Any], where: str) -> Any:

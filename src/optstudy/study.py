@@ -6,7 +6,7 @@ overrides and the results so far, so that any number of launchers come to the sa
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -113,8 +113,15 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def single(file: Path, chosen: Mapping[str, Any]) -> RunConfig:
+def single(
+    file: Path, chosen: Mapping[str, Any], automatic: Callable[[RunConfig], str] | None = None
+) -> RunConfig:
     """Read one run's config from a YAML or JSON file: ``scale`` and what differs from it.
+
+    Args:
+        file: the config.
+        chosen: config values by dotted key that win over the file's.
+        automatic: what ``training.precision: auto`` is for a config; refused without.
 
     Raises:
         UserError: no such file, or a mistake in it.
@@ -124,7 +131,11 @@ def single(file: Path, chosen: Mapping[str, Any]) -> RunConfig:
         raise UserError(f"{file}: a config is a mapping of keys to values, such as scale: pico")
     tree = merge(tree, chosen)
     scale = check_scale(tree.setdefault("scale", "pico"), f"{file}: ")
-    return settle(merge(SCALES[scale], tree), str(file))
+    tree = merge(SCALES[scale], tree)
+    if automatic is not None and tree["training"]["precision"] == "auto":
+        precision = automatic(settle(merge(tree, {"training.precision": "float32"}), str(file)))
+        tree = merge(tree, {"training.precision": precision})
+    return settle(tree, str(file))
 
 
 def _files(folder: Any, prefix: str) -> Iterator[str]:

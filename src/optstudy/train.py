@@ -2,13 +2,11 @@
 
 import os
 import platform
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +14,14 @@ import torch
 import optstudy
 from optstudy import checkpoint
 from optstudy.config import RunConfig, validate
+from optstudy.ending import Interruption, Preempted, out_of_memory
 from optstudy.errors import UserError
 from optstudy.progress import Diverged, Progress, TrainingLog
 from optstudy.record import FORMAT, MetricsWriter, read_json, read_result, write_json
 from optstudy.run import Run, choose_device
+from optstudy.trackers import Trackers
 
 CHECKPOINT_MINUTES = 10.0
-FINISHED_EARLY = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that ask for a checkpoint and an end: preemption by Slurm, a time limit, a user's kill."""
-
-
-class Preempted(Exception):
-    """The run was asked to stop; it left a checkpoint and can be resumed."""
 
 
 def train(
@@ -51,7 +45,8 @@ def train(
 
     Raises:
         UserError: no readable config, or a corpus that cannot be had.
-        Preempted: SIGTERM or SIGUSR1 came; a checkpoint was written.
+        Preempted: SIGTERM, SIGUSR1 or SIGINT came; a checkpoint was written, if there was a step to save.
+        OutOfMemory: an allocation failed, on CPU or GPU.
     """
     if (result := read_result(folder)) is not None:
         return result
@@ -59,37 +54,21 @@ def train(
     if tree is None:
         raise UserError(f"{folder}: no config.json there; give a run folder or a config file")
     config = validate(RunConfig, tree, str(folder / "config.json"))
-    with _Interruption() as interruption:
-        run = Run(config, choose_device(config, device))
-        write_json(folder / "env.json", environment(run.device))
-        attempt = _Attempt(run, folder, on_progress, checkpoint_minutes, interruption, still_mine)
-        outcome = attempt.carry_out()
+    with Interruption() as interruption:
+        try:
+            run = Run(config, choose_device(config, device))
+            write_json(folder / "env.json", environment(run.device))
+            attempt = _Attempt(run, folder, on_progress, checkpoint_minutes, interruption, still_mine)
+            outcome = attempt.carry_out()
+        except (MemoryError, RuntimeError) as error:
+            if (shortage := out_of_memory(error)) is None:
+                raise
+            raise shortage from error
     result = {"id": config.id, **outcome, "format": FORMAT}
     still_mine()
     write_json(folder / "result.json", result)
     checkpoint.clear(folder)
     return result
-
-
-class _Interruption:
-    """Notes a signal of :data:`FINISHED_EARLY`, to be looked at between steps."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in FINISHED_EARLY}
-        else:
-            self._before = {}
-        return self
-
-    def _note(self, *_: Any) -> None:
-        self.came = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 class _Attempt:
@@ -101,7 +80,7 @@ class _Attempt:
         folder: Path,
         on_progress: Progress | None,
         checkpoint_minutes: float,
-        interruption: _Interruption,
+        interruption: Interruption,
         still_mine: Callable[[], None],
     ) -> None:
         self.run, self.folder, self.interruption = run, folder, interruption
@@ -115,9 +94,11 @@ class _Attempt:
             run.load_state_dict(saved["run"])
             self.log.load_state_dict(saved["log"])
         self.metrics = MetricsWriter(folder, keep=saved["metrics_bytes"] if saved else 0)
+        self.trackers = Trackers(run.config, folder, self.log.steps)
 
     def _emit(self, row: dict[str, Any]) -> None:
         self.metrics.write(row)
+        self.trackers.write(row)
         if self._on_progress is not None:
             self._on_progress(row)
 
@@ -126,14 +107,8 @@ class _Attempt:
         run, log = self.run, self.log
         state, reason, final = "done", None, None
         try:
-            for step in range(log.steps, run.config.total_steps):
-                if step in run.validation_steps:
-                    log.validation(step, run.validation_loss())
-                log.training(step, *run.step(step))
-                self._checkpoint_if_due()
-            log.flush()
-            final = run.validation_loss()
-            log.validation(run.config.total_steps, final)
+            with self.trackers:
+                final = self._train()
         except Diverged as divergence:
             state, reason, final = "diverged", divergence.reason, None
             log.steps = divergence.step
@@ -155,9 +130,30 @@ class _Attempt:
             "weights_sha256": run.weights_sha256(),
         }
 
-    def _checkpoint_if_due(self) -> None:
-        if not self.interruption.came and time.monotonic() - self._saved_at < self._period:
-            return
+    def _train(self) -> float:
+        """Take all steps that are left; return the final validation loss."""
+        run, log = self.run, self.log
+        for step in range(log.steps, run.config.total_steps):
+            if step in run.validation_steps and step != log.validated:
+                log.validation(step, run.validation_loss(self._stop_if_asked))
+            run.probe.expect(log.row_due)
+            log.training(step, *run.step(step, self._stop_if_asked))
+            self.interruption.deferred = True
+            self._stop_if_asked()
+            if time.monotonic() - self._saved_at >= self._period:
+                self._checkpoint()
+        log.flush()
+        final = run.validation_loss(self._stop_if_asked)
+        log.validation(run.config.total_steps, final)
+        return final
+
+    def _stop_if_asked(self) -> None:
+        """Leave a checkpoint and raise, if a signal has come. State is that after ``log.steps`` steps."""
+        if self.interruption.came is not None:
+            self._checkpoint()
+            raise Preempted(f"{self.interruption.came}: stopped at step {self.log.steps} with a checkpoint")
+
+    def _checkpoint(self) -> None:
         self._still_mine()
         self.metrics.sync()
         state = {
@@ -167,8 +163,6 @@ class _Attempt:
         }
         checkpoint.save(self.folder, self.log.steps, state)
         self._saved_at = time.monotonic()
-        if self.interruption.came:
-            raise Preempted(f"stopped at step {self.log.steps} with a checkpoint")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

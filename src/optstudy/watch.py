@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,7 +14,6 @@ from rich.text import Text
 from optstudy.cost import Speed
 from optstudy.launch import attempts
 from optstudy.launch.events import Event
-from optstudy.launch.local import last_line
 from optstudy.plan import Point
 from optstudy.record import read_metrics
 from optstudy.session import FINISHED, Session
@@ -61,8 +61,7 @@ class Watch:
             if event.kind == "ended":
                 self._ended(point)
             else:
-                why = attempts.set_aside(event.folder) or last_line(event.folder)
-                self._say(f"failed: {described(point)} ({why}); see {event.folder}/log.txt")
+                self._say(failure(point, event.folder))
         if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self.draw()
 
@@ -79,7 +78,8 @@ class Watch:
         said = ", ".join(f"{counted[state]} {state}" for state in ORDER if counted[state])
         if session.plan.pending:
             said += f", {len(session.plan.pending)} waiting for another study's best"
-        running = [session.runs_known[run_id] for run_id, state in states.items() if state == "running"]
+        known = session.runs_known
+        running = [known[run_id] for run_id, state in states.items() if state == "running"]
         return Group(
             Text(f"{session.study.name} at {session.scale}: {said}; {self._left(states)}", style="bold"),
             self._bars(running),
@@ -95,15 +95,12 @@ class Watch:
         self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
 
     def _left(self, states: dict[str, str]) -> str:
-        session = self._session
-        todo = [
-            session.runs_known[run_id]
-            for run_id, state in states.items()
-            if state not in (*FINISHED, "failed")
-        ]
+        session, known = self._session, self._session.runs_known
+        todo = [known[run_id] for run_id, state in states.items() if state not in (*FINISHED, "failed")]
         if not todo:
             return "all done"
-        rows = [row for run_id in states if (row := session.row(run_id)) is not None]
+        finished = (run_id for run_id, state in states.items() if state in FINISHED)
+        rows = [row for run_id in finished if (row := session.row(run_id)) is not None]
         if not rows:
             return f"{len(todo)} left"
         speed = Speed(rows)
@@ -142,6 +139,12 @@ def described(point: Point) -> str:
     lr = point.config.optimizer.lr
     place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
     return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
+
+
+def failure(point: Point, folder: Path) -> str:
+    """Say which run was set aside, why, and where its log is."""
+    why = attempts.set_aside(folder) or attempts.last_line(folder)
+    return f"failed: {described(point)} ({why}); see {folder}/log.txt"
 
 
 def duration(seconds: float) -> str:

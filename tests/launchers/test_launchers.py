@@ -29,11 +29,17 @@ axes:
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-def run(tmp_path, corpus, launcher, steps=60, **environment):
+def missing(what):
+    """Skip, but not where the launchers are what is tested."""
+    say = pytest.fail if os.environ.get("OPTSTUDY_LAUNCHERS") == "required" else pytest.skip
+    say(f"needs {what}: make test-launchers installs it")
+
+
+def run(tmp_path, corpus, launcher, steps=60, options=(), **environment):
     file = tmp_path / "small.yaml"
     file.write_text(STUDY.replace("STEPS", str(steps)))
     command = [OPTSTUDY, "run", file, "--runs", tmp_path / launcher, "--out", tmp_path / "out"]
-    command += ["--launcher", launcher, f"--set=data.corpus={corpus}"]
+    command += ["--launcher", launcher, f"--set=data.corpus={corpus}", *options]
     return subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -58,7 +64,7 @@ def results(folder):
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     if shutil.which("sbatch") is None or shutil.which("munged") is None or os.geteuid() != 0:
-        pytest.skip("needs slurm-wlm and munge, as root: make test-launchers installs them")
+        missing("slurm-wlm and munge, as root")
     folder = tmp_path_factory.mktemp("slurm")
     subprocess.run(["bash", HERE / "slurm.sh", "start", folder], check=True)
     yield {"SLURM_CONF": str(folder / "slurm.conf")}
@@ -89,8 +95,24 @@ def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(slurm, corp
     assert any(row["event"] == "start" and row["step"] > 0 for row in resumed)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: make test-launchers")
+def test_a_job_that_never_gets_to_its_run_is_set_aside_after_the_second(slurm, corpus_slice, tmp_path):
+    launched = run(tmp_path, corpus_slice, "slurm", options=["--slurm", "setup=[exit 1]"], **slurm)
+    said, _ = launched.communicate(timeout=120)
+    assert launched.returncode != 0 and said.count("failed 2 times") == 6, said
+    assert "ended without a word" in said and not results(tmp_path / "slurm")
+
+
+def test_a_full_disk_on_the_node_ends_the_study_with_its_one_line(slurm, corpus_slice, tmp_path):
+    options = ["--slurm", "setup=[ulimit -f 2]"]
+    launched = run(tmp_path, corpus_slice, "slurm", 2000, options=options, **slurm)
+    said, _ = launched.communicate(timeout=120)
+    assert launched.returncode == 2 and "metrics.jsonl: File too large" in said.splitlines()[-1], said
+    subprocess.run(["scancel", "--me"], env={**os.environ, **slurm}, check=True)
+
+
 def test_ray_gives_the_table_of_local_workers(corpus_slice, tmp_path):
+    if importlib.util.find_spec("ray") is None:
+        missing("Ray")
     ended(run(tmp_path, corpus_slice, "local"))
     ended(run(tmp_path, corpus_slice, "ray", RAY_AUTH_MODE="disabled"))
     assert results(tmp_path / "ray") == results(tmp_path / "local")

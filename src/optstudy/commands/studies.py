@@ -13,14 +13,13 @@ from cyclopts import Parameter
 from optstudy import study, tokens
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
+from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
-from optstudy.errors import UserError, nearest
-from optstudy.launch.slots import slots
+from optstudy.launch import attempts
 from optstudy.session import FINISHED, Session
-from optstudy.watch import Watch
+from optstudy.watch import Watch, failure
 
 RUNS = Path("runs")
-LAUNCHERS = ("local", "slurm", "ray")
 WATCH_SECONDS = 2.0
 Assignments = Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)]
 
@@ -53,6 +52,7 @@ def run(
     device: str = "auto",
     per_gpu: int = 1,
     launcher: str = "local",
+    slurm: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)] = (),
     out: Path = Path("report"),
     adaptive: bool = True,
     retry: bool = False,
@@ -71,6 +71,8 @@ def run(
 
         optstudy run my-study.yaml --jobs 4 --dry-run
 
+        optstudy run paper/fig1 --launcher slurm --slurm partition=gpu --slurm gres=gpu:1
+
     Args:
         name: one of `optstudy studies`, or a file of your own.
         scale: `pico`, `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`, `150m-long`.
@@ -81,29 +83,26 @@ def run(
         device: `auto`, `cpu` or `cuda`.
         per_gpu: runs at a time on one GPU.
         launcher: `local`, `slurm` (job arrays) or `ray` (the cluster of RAY_ADDRESS, or this machine).
+        slurm: how to submit, over the study's `slurm:`, as `key=value`; may be given several times.
         out: where the report goes.
         adaptive: extend axes and add seeds where the study says so.
         retry: try runs again that were set aside after failing.
         fresh: run again what the package's record has, too.
-        dry_run: only say what would be run.
+        dry_run: only say what would be run; for Slurm, print the batch script too.
     """
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
+    launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
     if dry_run:
         describe(session, jobs, device, per_gpu)
+        sys.stdout.write(launching.script())
         return DONE
-    if launcher not in LAUNCHERS:
-        raise UserError(f"--launcher: unknown launcher {launcher!r}{nearest(launcher, LAUNCHERS)}")
-    _at_least_one("--jobs", jobs)
-    _at_least_one("--per-gpu", per_gpu)
     configs = [point.config for point in session.runs_known.values()]
     for data in {(config.data.corpus, config.data.tokenizer) for config in configs}:
         tokens.prepare(*data)
     if retry:
         session.forgive()
-    places = slots(configs, jobs, device, per_gpu)
-    threads = max(config.training.threads for config in configs)
-    with Watch(session, len(places)) as watch:
-        failed = _launch(launcher, session, places, threads, device, watch)
+    with Watch(session, len(launching.slots())) as watch:
+        failed = launching.start(watch.on_event)
     write_report(session, out)
     return FAILED if failed else DONE
 
@@ -117,8 +116,12 @@ def status(
     runs: Path = RUNS,
     seeds: int | None = None,
     watch: bool = False,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """Say how far a study is, and its table so far.
+    """Say how far a study is, which of its runs failed and why, and its table so far.
+
+    Examples:
+        optstudy status paper/fig1 --watch
 
     Args:
         name: one of `optstudy studies`, or a file of your own.
@@ -127,6 +130,7 @@ def status(
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         watch: keep the live table on the screen until all runs have ended.
+        json_: for programs: the number of runs in each state, and those that failed.
     """
     from optstudy import report
 
@@ -139,8 +143,20 @@ def status(
                 time.sleep(WATCH_SECONDS)
                 session.replan()
                 states = session.states()
-    said = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states.values()).items()))
+    counted = dict(sorted(Counter(states.values()).items()))
+    failed = [run_id for run_id, state in states.items() if state == "failed"]
+    if json_:
+        listed = [{"id": one, "why": attempts.set_aside(runs / one)} for one in failed]
+        sys.stdout.write(
+            json.dumps({"study": name, "scale": scale, "runs": counted, "failed": listed}) + "\n"
+        )
+        return DONE
+    said = ", ".join(f"{count} {state}" for state, count in counted.items())
     sys.stdout.write(f"{name} at {scale}: {len(states)} runs: {said}\n")
+    for run_id in failed:
+        sys.stdout.write(f"{failure(session.runs_known[run_id], runs / run_id)}\n")
+    if failed:
+        sys.stdout.write("optstudy run with --retry tries them again\n")
     sweep = sweep_of(session)
     if sweep.rows:
         report.show(sweep)
@@ -216,28 +232,6 @@ def _session(
     adaptive: bool = True,
     fresh: bool = False,
 ) -> Session:
-    _at_least_one("--seeds", seeds)
+    at_least_one("--seeds", seeds)
     kept = {} if fresh else recorded(name, scale)
     return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)
-
-
-def _at_least_one(option: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"{option}: input should be at least 1, not {value}")
-
-
-def _launch(
-    launcher: str, session: Session, places: list[str], threads: int, device: str, watch: Watch
-) -> list[Path]:
-    """Start the launcher asked for; each is imported only when it is used."""
-    if launcher == "slurm":
-        from optstudy.launch import slurm
-
-        return slurm.launch(session.todo, session.study.file.slurm, threads, device, watch.on_event)
-    if launcher == "ray":
-        from optstudy.launch import ray
-
-        return ray.launch(session.todo, threads, device, watch.on_event)
-    from optstudy.launch import local
-
-    return local.launch(session.todo, places, threads, device, watch.on_event)

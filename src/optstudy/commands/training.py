@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from optstudy import study
 from optstudy.cli import DIVERGED, DONE, PREEMPTED
-from optstudy.config import merge
+from optstudy.commands.progress_bar import ProgressBar
+from optstudy.config import RunConfig
+from optstudy.ending import Interruption, Preempted
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.attempts import Attempt, Held, attempt
-from optstudy.record import read_json, read_result, write_json
+from optstudy.record import read_result, write_json
 
 
 def train(
@@ -28,10 +28,15 @@ def train(
     """Carry out one run, or continue it from its newest checkpoint.
 
     A finished run is only reported. Ends with 0 when done, 3 when it diverged, 75 when it was asked to stop
-    and can be resumed.
+    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as no memory. The reason
+    stands in the folder's `result.json` or `attempts.jsonl`.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
+
+        optstudy train my-run.yaml --set training.precision=auto --set watch.norms=true
+
+        optstudy train my-run.yaml --set watch.tensorboard=true --set watch.wandb=my-project
 
         optstudy train runs/0c6ffb1a97e2
 
@@ -43,77 +48,50 @@ def train(
     """
     folder = config_or_run_folder
     if not folder.is_dir():
-        folder = _folder_of(config_or_run_folder, runs, study.overrides(set_))
+        folder = _folder_of(config_or_run_folder, runs, study.overrides(set_), device)
     elif set_:
         raise UserError("--set: a run folder's config is fixed; give a config file instead")
     result = read_result(folder)
     if result is None:
         try:
-            with attempt(folder) as current:
+            with Interruption(), attempt(folder) as current:
                 result = _carry_out(folder, device, current)
         except Held as held:
             sys.stderr.write(f"optstudy: {held}\n")
             return PREEMPTED
-    if result is None:
-        return PREEMPTED
+        except Preempted as stop:
+            sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
+            return PREEMPTED
     outcome = result["reason"] or f"validation loss {result['val_loss']:.4f}"
     sys.stdout.write(f"{folder}: {result['state']} at step {result['step']}: {outcome}\n")
     return DIVERGED if result["state"] == "diverged" else DONE
 
 
-def _carry_out(folder: Path, device: str, current: Attempt) -> dict[str, Any] | None:
-    """Train; None where the run was asked to stop. The more often it was killed, the sooner it saves."""
-    from optstudy.train import CHECKPOINT_MINUTES, Preempted
+def _carry_out(folder: Path, device: str, current: Attempt) -> dict[str, Any]:
+    """Train. The more often a run was killed, the sooner it saves."""
+    from optstudy.train import CHECKPOINT_MINUTES
     from optstudy.train import train as carry_out
 
     minutes = CHECKPOINT_MINUTES / 2 ** (attempts.kills(folder) - 1)
-
-    with _Bar(folder) as bar:
-        try:
-            result = carry_out(folder, device, bar.update, minutes, current.lease.check)
-        except Preempted as stop:
-            sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
-            current.code = PREEMPTED
-            return None
+    with ProgressBar(folder) as bar:
+        result = carry_out(folder, device, bar.update, minutes, current.lease.check)
     current.code = DIVERGED if result["state"] == "diverged" else DONE
+    current.reason = result["reason"]
     return result
 
 
-def _folder_of(file: Path, runs: Path, overrides: dict[str, Any]) -> Path:
-    config = study.single(file, overrides)
+def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -> Path:
+    def automatic(config: RunConfig) -> str:
+        from optstudy import precision
+        from optstudy.run import choose_device
+
+        chosen, why = precision.choose(config, choose_device(config, device))
+        sys.stderr.write(f"optstudy: training.precision: auto is {chosen} here: {why}\n")
+        return chosen
+
+    config = study.single(file, overrides, automatic)
     folder = runs / config.id
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", config.model_dump(mode="json"))
     return folder
-
-
-class _Bar:
-    """A progress bar with the loss on a terminal; nothing elsewhere."""
-
-    def __init__(self, folder: Path) -> None:
-        config = merge(read_json(folder / "config.json") or {})
-        steps = config.get("training", {}).get("steps", 0) + config.get("schedule", {}).get("freeze_steps", 0)
-        self._progress = Progress(
-            TextColumn(folder.name),
-            BarColumn(),
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}  {task.fields[said]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._progress.add_task("", total=steps, said="")
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, row: dict[str, Any]) -> None:
-        """Show one row of the metrics."""
-        self._progress.update(self._task, completed=row["step"])
-        if "loss" in row:
-            said = f"loss {row['loss']:.3f}  {row['tokens'] / row['seconds']:,.0f} tokens/s"
-            self._progress.update(self._task, said=said)

@@ -9,12 +9,13 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optstudy.cli import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE
+from optstudy.ending import Preempted
 from optstudy.errors import UserError
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
@@ -37,6 +38,8 @@ class Attempt:
     lease: Lease
     code: int = DONE
     """Exit code that it ends with; one that raises need not set it."""
+    reason: str | None = None
+    """Why, where it is not done."""
 
 
 @contextmanager
@@ -57,14 +60,16 @@ def attempt(folder: Path) -> Iterator[Attempt]:
             yield current
         except BaseException as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            _note(folder, {"event": "end", "code": exit_code(error), "error": said})
+            with suppress(OSError):  # the disk may be full
+                _note(folder, {"event": "end", "code": exit_code(error), "error": said})
             raise
-        _note(folder, {"event": "end", "code": current.code})
+        reason = {} if current.reason is None else {"reason": current.reason}
+        _note(folder, {"event": "end", "code": current.code, **reason})
 
 
 def exit_code(error: BaseException) -> int:
     """The code that the command line ends with on an error."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, (KeyboardInterrupt, Preempted)):
         return PREEMPTED
     users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
     return USERS_MISTAKE if users else FAILED
@@ -114,9 +119,35 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
     return failures, kills + open_start, error
 
 
+def account(folder: Path, lines: int) -> None:
+    """See to it that a worker which ended on its own has left word, so that none is started without end.
+
+    Args:
+        folder: the run's.
+        lines: of ``attempts.jsonl`` when the worker was started; as many now say that it never got to work.
+
+    Raises:
+        UserError: the run found a mistake that the others would find too, such as a full disk.
+    """
+    rows = read(folder)
+    if len(rows) == lines and not (folder / "result.json").exists():
+        failed(folder, last_line(folder))
+    elif len(rows) > lines and rows[-1].get("code") == USERS_MISTAKE:
+        raise UserError(last_line(folder))
+
+
 def failed(folder: Path, error: str) -> None:
     """Note a failure that came before the attempt could."""
     _note(folder, {"event": "end", "code": FAILED, "error": error})
+
+
+def last_line(folder: Path) -> str:
+    """Return the last line of a run's log, without the program's name."""
+    try:
+        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
 
 
 def forgive(folder: Path) -> None:

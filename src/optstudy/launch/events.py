@@ -53,13 +53,14 @@ class Board:
             self.refresh()
 
     def startable(self, running: Sequence[Path]) -> Path | None:
-        """Return the first run that nobody works on, here or elsewhere."""
+        """Return the first run that nobody works on, here or elsewhere, and that is not to be set aside."""
         mine = set(running)
-        return next((f for f in self._open if f not in mine and self.free(f)), None)
+        free = (f for f in self._open if f not in mine and self.free(f))
+        return next((f for f in free if attempts.set_aside(f) is None), None)
 
     def free(self, folder: Path) -> bool:
-        """Whether no process works on a run."""
-        return lease.holder(folder) is None
+        """Whether a run has no result and no process works on it."""
+        return lease.holder(folder) is None and not (folder / "result.json").exists()
 
     def _take(self) -> None:
         new = [folder for folder in self._todo() if folder not in self._known]

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,7 +56,8 @@ class Lease:
             for path in _numbered(self.path.parent):
                 path.unlink(missing_ok=True)
         else:
-            write_json(self.path, {"released": True})
+            with suppress(OSError):  # a full disk: it is free as soon as this process has ended
+                write_json(self.path, {"released": True})
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

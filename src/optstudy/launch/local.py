@@ -21,6 +21,8 @@ LOOK_SECONDS = 1.0
 """Between looks at what other launchers have done."""
 PATIENCE_SECONDS = 30.0
 """For a worker to leave a checkpoint before it is killed."""
+PRELOADED = ("optstudy.commands.training", "optstudy.train", "torch._dynamo")
+"""What the server imports before it forks workers; torch.optim takes 1.2 s for torch._dynamo on first use."""
 
 
 def launch(
@@ -48,11 +50,12 @@ def launch(
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optstudy.train"])
+    context.set_forkserver_preload(list(PRELOADED))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     board = Board(todo, on_event)
     free = list(slots)
     running: dict[BaseProcess, tuple[Path, str, int]] = {}
+    ended: list[BaseProcess] = []
     looked = time.monotonic()
     try:
         while board.open:
@@ -64,32 +67,23 @@ def launch(
                 worker.start()
                 running[worker] = (folder, slot, len(attempts.read(folder)))
                 on_event(Event("started", folder))
+            if ended or time.monotonic() - looked > LOOK_SECONDS:
+                board.look()  # after the start of workers, which do not wait for it
+                looked = time.monotonic()
             wait([worker.sentinel for worker in running], timeout=0.2)
             ended = [worker for worker in running if worker.exitcode is not None]
             for worker in ended:
                 folder, slot, lines = running.pop(worker)
                 free.append(slot)
                 if worker.exitcode == USERS_MISTAKE:
-                    raise UserError(last_line(folder))
+                    raise UserError(attempts.last_line(folder))
                 if worker.exitcode == FAILED and len(attempts.read(folder)) == lines:
-                    attempts.failed(folder, last_line(folder))
+                    attempts.failed(folder, attempts.last_line(folder))
                 on_event(Event("stopped", folder))
-            if ended or time.monotonic() - looked > LOOK_SECONDS:
-                board.look()
-                looked = time.monotonic()
             on_event(Event("tick"))
     finally:
         _stop(list(running))
     return board.failed
-
-
-def last_line(folder: Path) -> str:
-    """Return the last line of a run's log, without the program's name."""
-    try:
-        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        lines = []
-    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
 
 
 def _stop(workers: list[BaseProcess]) -> None:

@@ -1,15 +1,16 @@
 """Ray core: one task per run, each a process ``optstudy train`` on any node that sees the runs folder."""
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import USERS_MISTAKE
+from optstudy.cli import PREEMPTED
 from optstudy.errors import UserError
+from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
-from optstudy.launch.local import last_line
 
 LOOK_SECONDS = 1.0
 
@@ -29,32 +30,44 @@ def launch(
         threads: CPUs of each run.
         device: as for ``optstudy train``.
         on_event: called when a run starts or ends, and every second.
-        jobs: CPUs of the cluster that is started where there is none; None: all of this machine.
-        gpus: share of a GPU that each run gets.
+        jobs: runs at a time; None: as many as the cluster has room for.
+        gpus: share of a GPU that each run gets where the cluster has any.
 
     Raises:
-        UserError: Ray is not installed, or a run found a mistake that the others would find too.
+        UserError: Ray is not installed or does not start; or a run found a mistake that the others would too.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray  # type: ignore[import-not-found, unused-ignore]
+        ray: Any = importlib.import_module("ray")
     except ImportError:
         raise UserError("--launcher ray needs Ray: pip install 'optstudy[ray]'") from None
-    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs, "include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="error", **local)
+    local = (
+        {}
+        if os.environ.get("RAY_ADDRESS")
+        else {"num_cpus": jobs and jobs * threads, "include_dashboard": False}
+    )
+    try:
+        ray.init(log_to_driver=False, logging_level="error", **local)
+    except Exception as error:  # Ray raises bare ones
+        raise UserError(f"--launcher ray: {' '.join(str(error).split())[:300]}") from None
+    gpus = gpus if ray.cluster_resources().get("GPU", 0) else 0.0
     task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_train)
     board = Board(todo, on_event)
-    running: dict[Any, Path] = {}
+    running: dict[Any, tuple[Path, int]] = {}
     try:
         while board.open:
+            taken = {folder for folder, _ in running.values()}
             for folder in board.open:
-                if folder not in running.values() and board.free(folder):
-                    running[task.remote(str(folder.resolve()), device, threads)] = folder
+                if jobs is not None and len(running) >= jobs:
+                    break
+                if folder not in taken and board.free(folder):
+                    lines = len(attempts.read(folder))
+                    running[task.remote(str(folder.resolve()), device, threads)] = folder, lines
             ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS) if running else ([], [])
             for reference in ended:
-                folder = running.pop(reference)
-                if _code(ray, reference) == USERS_MISTAKE:
-                    raise UserError(last_line(folder))
+                folder, lines = running.pop(reference)
+                if _ended_by_itself(ray, reference):
+                    attempts.account(folder, lines)
                 on_event(Event("stopped", folder))
             board.look()
             on_event(Event("tick"))
@@ -73,9 +86,10 @@ def _train(folder: str, device: str, threads: int) -> int:
         return subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
 
 
-def _code(ray: Any, reference: Any) -> int:
-    """Exit code of a run; that of a task whose worker died does not matter, its folder tells."""
+def _ended_by_itself(ray: Any, reference: Any) -> bool:
+    """Whether a task's run ended with a code of its own, not by a signal, a lease or its worker's death."""
     try:
-        return int(ray.get(reference))
+        code = int(ray.get(reference))
+        return code >= 0 and code != PREEMPTED
     except ray.exceptions.RayError:
-        return 1
+        return False

@@ -22,12 +22,17 @@ def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: 
         per_gpu: runs at a time on one GPU.
     """
     configs = list(configs)
-    large = any(parameters(config.model) >= SMALL_MODEL for config in configs)
-    found = gpus() if device == "cuda" or (device == "auto" and large) else []
+    found = gpus() if want_gpu(configs, device) else []
     if found:
         return list(islice(cycle(found), jobs or len(found) * per_gpu))
     threads = max((config.training.threads for config in configs), default=1)
     return [""] * (jobs or max(1, cores() // threads))
+
+
+def want_gpu(configs: Iterable[RunConfig], device: str) -> bool:
+    """Whether runs take a GPU where there is one; those of models too small to fill it only when told to."""
+    large = any(parameters(config.model) >= SMALL_MODEL for config in configs)
+    return device == "cuda" or (device == "auto" and large)
 
 
 def cores() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from optstudy.cli import PREEMPTED
 from optstudy.errors import UserError
+from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
 from optstudy.studyfile import Slurm
 
@@ -34,17 +35,21 @@ def launch(
     Jobs go on without this process: Ctrl-C stops only the waiting, and the same command waits again.
 
     Raises:
-        UserError: sbatch is not there, or refuses.
+        UserError: sbatch is not there, or refuses; or a run found a mistake that the others would find too.
     """
     board = Board(todo, on_event)
-    jobs: dict[Path, str] = {}
+    jobs: dict[Path, tuple[str, int]] = {}
     while board.open:
         queued = _queued() if jobs else set()
-        lost = [f for f in board.open if jobs.get(f) not in queued and board.free(f)]
+        for folder in [f for f, (job, _) in jobs.items() if job not in queued and board.free(f)]:
+            attempts.account(folder, jobs.pop(folder)[1])
+        board.look()
+        lost = [f for f in board.open if f not in jobs and board.free(f)]
         for start in range(0, len(lost), options.array_size):
             part = lost[start : start + options.array_size]
             array = _submit(script(part, options, threads, device), part[0].parent)
-            jobs.update({folder: f"{array}_{index}" for index, folder in enumerate(part)})
+            for index, folder in enumerate(part):
+                jobs[folder] = f"{array}_{index}", len(attempts.read(folder))
         time.sleep(poll)
         board.look()
         on_event(Event("tick"))
@@ -83,7 +88,10 @@ def script(folders: Sequence[Path], options: Slurm, threads: int, device: str) -
             f'{command} "$folder" --device {device} >>"$folder/log.txt" 2>&1 &',
             "run=$!",
             "trap 'kill -TERM $run' TERM USR1",
-            "while kill -0 $run 2>/dev/null; do wait $run; code=$?; done",
+            "wait $run",
+            "while kill -0 $run 2>/dev/null; do wait $run; done",
+            "wait $run",
+            "code=$?",
             f"if [ $code -eq {PREEMPTED} ]; then",
             '  scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
             "fi",

@@ -1,0 +1,99 @@
+"""What a command says of the launcher: which one, and with what. Each is imported only when it is used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optstudy import study
+from optstudy.config import merge, validate
+from optstudy.errors import UserError, nearest
+from optstudy.launch.events import OnEvent
+from optstudy.launch.slots import slots, want_gpu
+from optstudy.session import FINISHED, Session
+from optstudy.studyfile import Slurm
+
+LAUNCHERS = ("local", "slurm", "ray")
+
+
+@dataclass(frozen=True)
+class Launching:
+    """How a study's runs are to be started.
+
+    Args:
+        session: the study.
+        launcher: a name of :data:`LAUNCHERS`.
+        device: as for ``optstudy train``.
+        jobs: runs at a time; None: as many as there is room for.
+        per_gpu: runs at a time on one GPU.
+        slurm: ``key=value`` over the study file's ``slurm``.
+
+    Raises:
+        UserError: one of them is none of what is allowed.
+    """
+
+    session: Session
+    launcher: str
+    device: str
+    jobs: int | None
+    per_gpu: int
+    slurm: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.launcher not in LAUNCHERS:
+            hint = nearest(self.launcher, LAUNCHERS)
+            raise UserError(f"--launcher: unknown launcher {self.launcher!r}{hint}")
+        at_least_one("--jobs", self.jobs)
+        at_least_one("--per-gpu", self.per_gpu)
+        self.submission()
+
+    def slots(self) -> list[str]:
+        """Workers of this machine, see :func:`optstudy.launch.slots.slots`."""
+        configs = (point.config for point in self.session.runs_known.values())
+        return slots(configs, self.jobs, self.device, self.per_gpu)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        known = self.session.runs_known.values()
+        return max((point.config.training.threads for point in known), default=1)
+
+    def submission(self) -> Slurm:
+        """How runs are submitted to Slurm: the study file's way, ``--slurm`` and ``--jobs`` over it."""
+        chosen = study.overrides(self.slurm)
+        if self.jobs is not None:
+            chosen = {"at_once": self.jobs, **chosen}
+        return validate(Slurm, merge(self.session.study.file.slurm.model_dump(), chosen), "--slurm")
+
+    def start(self, on_event: OnEvent) -> list[Path]:
+        """Run everything to its result and return the runs that were set aside."""
+        session, threads, device = self.session, self.threads, self.device
+        if self.launcher == "slurm":
+            from optstudy.launch import slurm
+
+            return slurm.launch(session.todo, self.submission(), threads, device, on_event)
+        if self.launcher == "ray":
+            from optstudy.launch import ray
+
+            wanted = want_gpu((point.config for point in session.runs_known.values()), device)
+            share = 1 / self.per_gpu if wanted else 0.0
+            return ray.launch(session.todo, threads, device, on_event, self.jobs, share)
+        from optstudy.launch import local
+
+        return local.launch(session.todo, self.slots(), threads, device, on_event)
+
+    def script(self) -> str:
+        """The first batch script that would go to Slurm; empty where none would."""
+        states = self.session.states().items()
+        todo = [self.session.runs / run_id for run_id, state in states if state not in FINISHED]
+        if self.launcher != "slurm" or not todo:
+            return ""
+        from optstudy.launch import slurm
+
+        options = self.submission()
+        return slurm.script(todo[: options.array_size], options, self.threads, self.device)
+
+
+def at_least_one(option: str, value: int | None) -> None:
+    """Refuse a count below 1."""
+    if value is not None and value < 1:
+        raise UserError(f"{option}: input should be at least 1, not {value}")

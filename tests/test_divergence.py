@@ -1,0 +1,52 @@
+"""Runs are stopped when they have certainly diverged: the rule against runs that nobody stopped."""
+
+import math
+
+import pytest
+
+from optstudy import progress
+from optstudy.divergence import DivergenceRule, diverged_at
+from optstudy.train import train
+from tests.configs import folder_of, tiny_on
+
+
+@pytest.mark.parametrize(
+    ("losses", "step"),
+    [
+        ([8.0] * 100, None),
+        ([8.0, 8.0, math.nan], 2),
+        ([8.0, math.inf], 1),
+        ([8.0] * 50 + [30.0] * 50, 59),
+        ([8.0] * 50 + [30.0] * 9 + [8.0] * 41, None),
+        ([8.0] + [30.0] * 15 + [8.0] * 84, None),  # the warm-up and five steps
+    ],
+)
+def test_the_rule_waits_for_a_tenth_of_the_steps_after_the_warm_up(losses, step):
+    assert diverged_at(losses, steps=100, warmup=0.1) == step
+
+
+def test_no_run_that_the_rule_stops_would_have_come_back(corpus_slice, tmp_path, monkeypatch):
+    """Every run it stops, let go on to its end, is no better there than before its first step."""
+    seen: list[float] = []
+
+    class Unstopped(DivergenceRule):
+        def update(self, loss: float) -> str | None:
+            seen.append(loss)
+            return None if math.isfinite(loss) else "not finite"
+
+    monkeypatch.setattr(progress, "DivergenceRule", Unstopped)
+    stopped, went_on = 0, 0
+    for name in ("sgdw", "lion", "adam", "signum"):
+        for lr in (1e-2, 1.0, 30.0, 1e3):
+            seen.clear()
+            changes = {"optimizer.name": name, "optimizer.lr": lr, "training.steps": 100}
+            config = tiny_on(corpus_slice, **changes, **{"model.qk_norm": False, "training.clip_norm": None})
+            result = train(folder_of(config, tmp_path))
+            at = diverged_at(seen, config.training.steps, warmup=config.schedule.warmup)
+            if at is None:
+                went_on += 1
+            else:
+                stopped += 1
+                came_back = result["state"] == "done" and result["val_loss"] < result["initial_val_loss"]
+                assert not came_back, (name, lr, at, result["val_loss"])
+    assert stopped >= 3 and went_on >= 3
