@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-launchers lint bench install install-browser
+.PHONY: demo test test-long test-launchers lint bench install install-browser record reproduce reproduce-beyond
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
@@ -27,6 +27,31 @@ lint: .venv/installed  ## formatting, style, types, import layers
 bench: .venv/bench  ## step times of all optimizers beside other libraries'
 	$(BIN)/optstudy bench optim
 
+SCALE ?= pico
+JOBS ?= 2
+PAPER := table1 $(foreach n,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18,fig$n)
+BEYOND := adaptivity-map rivals fidelity
+
+reproduce: .venv/installed  ## run every figure of the paper again from nothing: under 4 hours on 2 cores at pico
+	$(call again,$(PAPER:%=paper/%),runs-reproduce)
+
+reproduce-beyond: .venv/rivals  ## the map of adaptivity, later optimizers, print against code: the same
+	$(call again,$(BEYOND:%=beyond/%),runs-reproduce)
+
+# What they cost is said first, then they are run; the record is left out, so all of it is done anew.
+define again
+	$(BIN)/optstudy show $(firstword $(subst /, ,$(1))) --scale $(SCALE) --runs $(2) --jobs $(JOBS) --fresh
+	set -e; for study in $(1); do \
+		$(BIN)/optstudy run $$study --scale $(SCALE) --runs $(2) --jobs $(JOBS) --fresh; done
+	$(BIN)/optstudy claims --scale $(SCALE) --runs $(2) --fresh
+endef
+
+record: .venv/rivals  ## run what the committed record lacks, add it, and write docs/reproduction.md
+	set -e; for study in $(PAPER:%=paper/%) $(BEYOND:%=beyond/%); do \
+		$(BIN)/optstudy run $$study --scale $(SCALE) --jobs $(JOBS); done
+	$(BIN)/optstudy export --scale $(SCALE) --record src/optstudy/studies/record/$(SCALE).csv
+	$(BIN)/python benchmarks/reproduction.py --scale $(SCALE)
+
 install: .venv/installed
 
 install-browser:  ## Chromium, which the tests of the reports' pages drive and are skipped without (Debian; as root)
@@ -48,4 +73,8 @@ install-browser:  ## Chromium, which the tests of the reports' pages drive and a
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps timm
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 		pytorch-optimizer lion-pytorch torch-optimi heavyball
+	touch $@
+
+.venv/rivals: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[rivals]"
 	touch $@

@@ -91,7 +91,7 @@ def test_sophia_s_hessian_is_that_of_labels_drawn_from_the_model(config):
             h = run.optimizer.state[run.model.head.weight]["h"]
             torch.testing.assert_close(h, (1 - beta2) * seen[0].square())
     x = torch.from_numpy(run.batches[1])
-    true_labels, _ = run._loss(run.batches[1], 0.0)
+    true_labels, _ = run._losses(run.batches[1], 0.0)
     run.optimizer.zero_grad()
     true_labels.backward()
     assert not torch.allclose(run.model.head.weight.grad, seen[0]) and x.shape == (4, 16)

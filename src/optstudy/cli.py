@@ -38,6 +38,7 @@ for parent, name, target in (
     (app, "status", "studies:status"),
     (app, "report", "reports:report"),
     (app, "compare", "reports:compare"),
+    (app, "claims", "claims:claims"),
     (app, "show", "studies:show"),
     (app, "studies", "studies:studies"),
     (app, "train", "training:train"),

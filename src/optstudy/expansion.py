@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optstudy import plan
+from optstudy import fidelity, plan
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
 from optstudy.settling import check_scale, settle, substituted, value_at
-from optstudy.studyfile import NAME, BestOf, HalfDecades, Layer, Panel, ScaleLayer, StudyFile
+from optstudy.studyfile import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
 
+FIDELITY = "fidelity"
+"""The override that chooses between the released code and the paper's text."""
 MOST_RUNS = 100_000
 """Of one study; more is taken for a mistake."""
 
@@ -30,6 +32,8 @@ class _Family:
     best_of: BestOf | None
     scale: str
     x: str
+    printed: bool = False
+    """By the paper's text where it differs from the released code."""
 
 
 class Expansion:
@@ -62,6 +66,7 @@ class Expansion:
         if name in parents:
             raise UserError(f"{name}: depends on itself by way of {' -> '.join(parents)}")
         self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
+        fidelity.check(chosen.get(FIDELITY, "released"))
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
@@ -121,7 +126,7 @@ class Expansion:
             variants = [
                 layer.curves[curve] for layer in common if curve is not None and curve in layer.curves
             ]
-            names = _axes([*common, *variants]).get(NAME, [None])
+            names = axes_of([*common, *variants]).get(NAME, [None])
             if NAME in self.chosen:
                 names = [self.chosen[NAME]]
             fixed = merge(*(layer.base for layer in (*common, *variants))).get("optimizer")
@@ -139,7 +144,7 @@ class Expansion:
     def _products(
         self, layers: Sequence[Layer], name: Any, curve: str | None, scale: str, x: str
     ) -> Iterator[_Family]:
-        axes = _axes(layers)
+        axes = axes_of(layers)
         axes.pop(NAME, None)
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]
@@ -147,6 +152,8 @@ class Expansion:
         spread = next((rule.axis for rule in rules if rule is not None and rule.axis in axes), None)
         values = axes.pop(spread) if spread is not None else [None]
         best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
+        said = [layer.fidelity for layer in layers if layer.fidelity is not None]
+        printed = self.chosen.get(FIDELITY, said[-1] if said else "released") == "printed"
         base = [layer.base for layer in layers]
         named: Mapping[str, Any] = {} if name is None else {NAME: name}
         if math.prod(len(axis) for axis in axes.values()) > MOST_RUNS:
@@ -154,7 +161,7 @@ class Expansion:
         label = curve if curve is not None else str(name)
         for combination in itertools.product(*axes.values()):
             point = dict(zip(axes, combination, strict=True))
-            yield _Family(label, [named, *base, point], spread, values, best, scale, x)
+            yield _Family(label, [named, *base, point], spread, values, best, scale, x, printed)
 
     def _expand(self, family: _Family, into: Plan) -> None:
         taken: Mapping[str, Any] = {}
@@ -217,10 +224,11 @@ class Expansion:
             {"seed": seed},
             *(one for one in variables.values() if isinstance(one, Mapping)),
             {key: one for key, one in axes.items() if not key.startswith("$")},
-            {key: one for key, one in self.chosen.items() if not key.startswith("$")},
+            {key: one for key, one in self.chosen.items() if key != FIDELITY and not key.startswith("$")},
         ]
         try:
-            config = settle(merge(*layers), self.name)
+            tree = merge(*layers)
+            config = settle(fidelity.printed(tree, self.chosen) if family.printed else tree, self.name)
         except UserError as error:
             raise self._located(error) from None
         curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
@@ -242,8 +250,11 @@ class Expansion:
         """Values at the best point of another study's curve, or that curve's runs while some are missing."""
         curve = wanted.curve or curve
         other = self._other(wanted.study, scale)
-        mine = [p for p in other.points if plan.is_curve(p.curve, curve, wanted.panel)]
-        waits = [p for p in other.pending if plan.is_curve(p.curve, curve, wanted.panel)]
+        panel = (
+            wanted.panel if any(label.startswith(f"{wanted.panel} / ") for label in other.curves) else None
+        )
+        mine = [p for p in other.points if plan.is_curve(p.curve, curve, panel)]
+        waits = [p for p in other.pending if plan.is_curve(p.curve, curve, panel)]
         if not mine and not waits:
             known = other.curves
             raise UserError(
@@ -293,11 +304,3 @@ class Expansion:
                 name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
             ).plan()
         return self._others[name, scale]
-
-
-def _axes(layers: Sequence[Layer]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for layer in layers:
-        for key, axis in layer.axes.items():
-            found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from optstudy.errors import UserError
 from optstudy.record import write_atomically
-from optstudy.table import Row, read_rows
+from optstudy.table import Row, leaves, read_rows
 
 FORMATS = ("csv", "parquet")
 
@@ -25,7 +25,7 @@ def table(rows: Iterable[Row], labels: Mapping[str, Sequence[str]] | None = None
     results = [field.name for field in fields(Row) if field.name not in ("id", "config")]
     records = []
     for row in rows:
-        config = dict(_flat(row.config, ""))
+        config = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in leaves(row.config)}
         for curve in labels.get(row.id, [""]) if labels is not None else [""]:
             named = {"id": row.id, "curve": curve} if labels is not None else {"id": row.id}
             records.append({**named, **{name: getattr(row, name) for name in results}, **config})
@@ -85,13 +85,3 @@ def _column(values: list[Any]) -> list[Any]:
     if len(kinds) > 1:
         return [None if value is None else str(value) for value in values]
     return values
-
-
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, dict)):
-            yield f"{prefix}{key}", json.dumps(value)
-        else:
-            yield f"{prefix}{key}", value

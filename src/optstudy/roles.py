@@ -142,7 +142,7 @@ def _fitting(one: Played, kind: str) -> str:
     splits = re.fullmatch(r"split-\d+", kind)
     if kind == "split-3" and one.role == "qkv" and not one.fused:
         return "tensor"
-    if one.transposed and (splits or kind == "row"):
+    if one.transposed and (splits or kind.startswith("row")):
         raise UserError(f"second_moment {kind!r}: {one.name!r} is stored transposed, its rows are inputs")
     if one.interleaved and splits:
         raise UserError(

@@ -4,7 +4,7 @@ import hashlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -164,12 +164,25 @@ class Run:
         """
         size = self.config.training.micro_batch_size or self.config.training.batch_size
         total = torch.zeros((), device=self.device, dtype=torch.float64)
-        with self._autocast():
+        with self._evaluated(), self._autocast():
             for start in range(0, len(self.held_out), size):
                 between()
                 part = self.held_out[start : start + size]
                 total += self._losses(part, 0.0)[1].double() * len(part)
         return float(total) / len(self.held_out)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated."""
+        parts = getattr(self.optimizer, "optimizers", [self.optimizer])
+        switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
+        for part in switching:
+            part.eval()
+        try:
+            yield
+        finally:
+            for part in switching:
+                part.train()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(

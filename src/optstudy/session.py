@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optstudy.archive import Archive
 from optstudy.launch import attempts, lease
 from optstudy.record import write_json
 from optstudy.study import Plan, Point, Study
@@ -22,6 +23,7 @@ class Session:
         overrides: config values by dotted key.
         seeds: number of seeds instead of the file's.
         adaptive: extend axes and add seeds where the file says so.
+        kept: runs that count as done though they have no folder, by id: a committed record's.
     """
 
     def __init__(
@@ -32,7 +34,9 @@ class Session:
         overrides: Mapping[str, Any] | None = None,
         seeds: int | None = None,
         adaptive: bool = True,
+        kept: Archive | None = None,
     ) -> None:
+        self.kept = kept or {}
         self.study, self.scale, self.runs = study, scale, runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._rows: dict[str, Row] = {}
@@ -58,6 +62,8 @@ class Session:
         """The run's row, or None while it has no result."""
         if run_id not in self._rows and (row := read_row(self.runs / run_id)) is not None:
             self._rows[run_id] = row
+        if run_id not in self._rows and run_id in self.kept:
+            return self.kept[run_id].row
         return self._rows.get(run_id)
 
     @property
@@ -66,9 +72,10 @@ class Session:
         return {point.id: point for point in (*self.plan.first, *self.plan.points)}
 
     def todo(self) -> list[Path]:
-        """Plan anew, make the folders of all runs that are known and return them."""
+        """Plan anew, make the folders of all runs that are known and return them; kept runs need none."""
         self.replan()
-        return [self._folder(run_id, point) for run_id, point in self.runs_known.items()]
+        known = self.runs_known.items()
+        return [self._folder(i, point) for i, point in known if i in self._rows or i not in self.kept]
 
     def state(self, run_id: str) -> str:
         """``done``, ``diverged``, ``running``, ``failed`` (set aside), ``begun`` or ``waiting``."""

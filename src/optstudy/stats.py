@@ -24,6 +24,9 @@ WINDOWS = (1.0, 0.5)
 SLACK = 0.02
 """Decades by which 3.16e-3 may miss a half-decade."""
 
+Term = tuple[float, Point]
+"""A weight and a point, of a weighted sum of mean losses."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -101,7 +104,7 @@ def pooled_variance(*some: Curve) -> tuple[float, int]:
     return (squares / degrees, degrees) if degrees else (math.nan, 0)
 
 
-def contrast(terms: Sequence[tuple[float, Point]], *some: Curve) -> Estimate:
+def contrast(terms: Sequence[Term], *some: Curve) -> Estimate:
     """Weighted sum of points' mean losses, with an interval from the seed variance of ``some`` curves."""
     weights: dict[int, float] = {}
     points = {id(point): point for _, point in terms}
@@ -167,12 +170,18 @@ def sensitivity(curve: Curve, window: float) -> Estimate | None:
     of them for an infinite window. None for a single point, and where the grid does not reach as far as a
     finite window to both sides or has no other point there.
     """
+    terms = sensitivity_terms(curve, window)
+    return None if terms is None else contrast(terms, curve)
+
+
+def sensitivity_terms(curve: Curve, window: float) -> list[Term] | None:
+    """The points whose weighted sum is the sensitivity; None where there is none."""
     offsets = [(abs(p.position - curve.best.position), p) for p in curve.points]
     inside = [p for offset, p in offsets if offset <= window + SLACK]
     at_end = inside[0] is curve.best or inside[-1] is curve.best
     if len(inside) < 2 or (math.isfinite(window) and (at_end or not covers(curve, window))):
         return None
-    return contrast([(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)], curve)
+    return [(1 / len(inside), p) for p in inside] + [(-1.0, curve.best)]
 
 
 def safe_window(curve: Curve, margin: float = MARGIN) -> SafeWindow | None:

@@ -6,7 +6,7 @@ axes, ``--set``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
@@ -64,7 +64,7 @@ class BestOf(Strict):
     curve: str | None = None
     """Which of its curves; null: the one of the same name."""
     panel: str | None = None
-    """Which of its panels; null: the first that has the curve."""
+    """Which of its panels; null, or one not run at this scale: the first that has the curve."""
 
 
 class Layer(Strict):
@@ -75,6 +75,8 @@ class Layer(Strict):
     axes: dict[str, Axis] = {}
     """Values to run, by dotted key or ``$name``; the product of all axes is run."""
     best_of: BestOf | None = None
+    fidelity: Literal["released", "printed"] | None = None
+    """What the released code computed, or what the paper's text says where that differs."""
 
 
 class ScaleLayer(Layer):
@@ -175,6 +177,15 @@ class StudyFile(ScaleLayer):
         """Line (from 1) of a config key in the file, however deep its parents are written; None without."""
         near = [one for one in self._lines if one.endswith(f".{key}") or key.endswith(f".{one}")]
         return self._lines.get(key) or (self._lines[max(near, key=len)] if near else None)
+
+
+def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
+    """Return the values of every axis, later layers winning."""
+    found: dict[str, list[Any]] = {}
+    for layer in layers:
+        for key, axis in layer.axes.items():
+            found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
+    return found
 
 
 def parse(content: str, where: str) -> StudyFile:

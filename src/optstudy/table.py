@@ -1,6 +1,6 @@
 """The study table: one row per finished run, diverged ones included. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,12 @@ def read_rows(runs: Path, ids: Iterable[str]) -> list[Row]:
     """Read the finished ones among the named runs, in the order of ``ids``."""
     rows = (read_row(runs / run_id) for run_id in ids)
     return [row for row in rows if row is not None]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a config's values by dotted key; lists and empty mappings are values."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from optstudy import archive, study
 from optstudy import export as tidy
-from optstudy import study
 from optstudy.cli import DONE
+from optstudy.commands.reports import RECORDED, recorded
 from optstudy.commands.studies import RUNS, Assignments
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile
@@ -25,8 +26,14 @@ def export(
     seeds: int | None = None,
     format_: Annotated[str, Parameter(name="--format")] = "csv",
     out: Path | None = None,
+    record: Path | None = None,
 ) -> int:
     """Write finished runs as one tidy table: a row per run, a column per config key and result.
+
+    Examples:
+        optstudy export paper/fig1 --format parquet --out fig1.parquet
+
+        optstudy export --scale pico --record src/optstudy/studies/record/pico.csv
 
     Args:
         name: a study, whose curves are then named; all runs of the folder without.
@@ -36,11 +43,16 @@ def export(
         seeds: seeds of every point, instead of the study's.
         format_: `csv` or `parquet`.
         out: the file; `runs.csv` or `runs.parquet` by default.
+        record: a committed record to add the finished runs of the package's studies to, instead.
     """
+    if record is not None:
+        return _extend(record, scale, runs)
     if name is None:
         records = tidy.table(tidy.every(runs))
     else:
-        session = Session(study.load(name), scale, runs, study.overrides(set_), seeds)
+        session = Session(
+            study.load(name), scale, runs, study.overrides(set_), seeds, kept=recorded(name, scale)
+        )
         labels: dict[str, list[str]] = {}
         for point in session.plan.points:
             labels.setdefault(point.id, []).append(point.curve)
@@ -48,6 +60,20 @@ def export(
     path = out or Path(f"runs.{format_}")
     tidy.write(records, path, format_)
     sys.stdout.write(f"wrote {len(records)} runs to {path}\n")
+    return DONE
+
+
+def _extend(record: Path, scale: str, runs: Path) -> int:
+    """Add the finished runs of the studies that a record holds."""
+    kept = archive.read(record)
+    plans = [
+        Session(study.load(name), scale, runs, kept=kept).plan
+        for name in study.names()
+        if name.startswith(RECORDED)
+    ]
+    ids = dict.fromkeys(point.id for plan in plans for point in (*plan.first, *plan.points))
+    added, total = archive.extend(record, archive.collect(runs, ids))
+    sys.stdout.write(f"added {added} runs to {record}, which has {total} of {len(ids)} known so far\n")
     return DONE
 
 

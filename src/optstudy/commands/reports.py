@@ -10,8 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from optstudy import archive, study
 from optstudy import report as reports
-from optstudy import study
 from optstudy.cli import DONE
 from optstudy.errors import UserError
 from optstudy.report.live import LOOPBACK
@@ -20,6 +20,8 @@ from optstudy.session import Session
 
 RUNS = Path("runs")
 PORT = 8321
+RECORDED = ("paper/", "beyond/")
+"""Studies that the package's record holds; any other runs everything itself."""
 Formats = Annotated[tuple[str, ...], Parameter(name="--format")]
 
 
@@ -58,8 +60,9 @@ def report(
         host: address to serve on; other machines reach it only if this is not loopback.
         port: port to serve on; 0 takes a free one.
     """
-    names = [name] if name.endswith((".yaml", ".yml")) else _names(name)
-    sessions = [Session(study.load(n), scale, runs, study.overrides(set_), seeds) for n in names]
+    names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
+    chosen = study.overrides(set_)
+    sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
     if serve:
         reports.serve(lambda: [sweep_of(session) for session in sessions], host, port, _serving)
     elif len(sessions) == 1 and names == [name]:
@@ -118,6 +121,7 @@ def sweep_of(session: Session) -> reports.Sweep:
         baselines=frozenset(map(label, _included(session.study))),
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
+        recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
         command=_command(session),
     )
 
@@ -168,12 +172,20 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
     sweep = sweep_of(session)
     if not sweep.rows:
         raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
+    from optstudy.commands.claims import judged
+
     reports.show(sweep)
-    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
+    for path in reports.write(judged(sweep, session), out / sweep.name / sweep.scale, formats):
         sys.stdout.write(f"wrote {path}\n")
 
 
-def _names(name: str) -> list[str]:
+def recorded(name: str, scale: str) -> archive.Archive:
+    """Return the runs of the package's record that count as done in a study: one that the record is of."""
+    return archive.load(scale) if name.startswith(RECORDED) else {}
+
+
+def names_in(name: str) -> list[str]:
+    """Return the studies of a folder of them, or the one of that name."""
     inside = [known for known in study.names() if known.startswith(f"{name.rstrip('/')}/")]
     return inside or [name]
 

@@ -6,18 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy import cost, export, study, tokens
+from optstudy import study, tokens
 from optstudy.cli import DONE, FAILED
+from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.reports import sweep_of, write_report
+from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
 from optstudy.launch import attempts
-from optstudy.launch.slots import slots
 from optstudy.session import FINISHED, Session
-from optstudy.watch import Watch, described, duration, failure
+from optstudy.watch import Watch, failure
 
 RUNS = Path("runs")
 WATCH_SECONDS = 2.0
@@ -56,11 +56,13 @@ def run(
     out: Path = Path("report"),
     adaptive: bool = True,
     retry: bool = False,
+    fresh: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Run a study: what has a result is kept, the rest is run, then the table and a report.
 
     Ctrl-C and the same command continue. Several of these, on several machines, may work on one runs folder.
+    Runs of the paper's studies that the package's own record has count as done, unless `--fresh`.
 
     Examples:
         optstudy run paper/fig1 --scale pico
@@ -85,12 +87,13 @@ def run(
         out: where the report goes.
         adaptive: extend axes and add seeds where the study says so.
         retry: try runs again that were set aside after failing.
+        fresh: run again what the package's record has, too.
         dry_run: only say what would be run; for Slurm, print the batch script too.
     """
-    session = _session(name, scale, set_, runs, seeds, adaptive)
+    session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
     if dry_run:
-        _describe(session, jobs, device, per_gpu)
+        describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
         return DONE
     configs = [point.config for point in session.runs_known.values()]
@@ -172,12 +175,15 @@ def show(
     device: str = "auto",
     per_gpu: int = 1,
     adaptive: bool = True,
+    fresh: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
+    Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost.
+
     Args:
-        name: one of `optstudy studies`, or a file of your own.
+        name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale to run at.
         set_: a config value over the study's, as `key=value`.
         runs: where run folders are.
@@ -186,14 +192,18 @@ def show(
         device: `auto`, `cpu` or `cuda`.
         per_gpu: runs at a time on one GPU.
         adaptive: extend axes and add seeds where the study says so and results ask for it.
+        fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
-    session = _session(name, scale, set_, runs, seeds, adaptive)
+    if (inside := names_in(name)) != [name] and not json_:
+        describe_all([_session(one, scale, set_, runs, seeds, adaptive, fresh) for one in inside], jobs)
+        return DONE
+    session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     if json_:
-        sys.stdout.write(json.dumps({"study": session.study.name, "runs": _listed(session)}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"study": session.study.name, "runs": listed(session)}, indent=1) + "\n")
     else:
         sys.stdout.write(f"{session.study.file.title}\n{session.study.file.asks}\n")
-        _describe(session, jobs, device, per_gpu)
+        describe(session, jobs, device, per_gpu)
     return DONE
 
 
@@ -205,51 +215,23 @@ def studies(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
     """
     loaded = [study.load(name) for name in study.names()]
     if json_:
-        listed = [{"name": one.name, "title": one.file.title, "asks": one.file.asks} for one in loaded]
-        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+        told = [{"name": one.name, "title": one.file.title, "asks": one.file.asks} for one in loaded]
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
     else:
         for one in loaded:
-            sys.stdout.write(f"{one.name:20} {one.file.title}\n")
+            sys.stdout.write(f"{one.name:24} {one.file.title}\n")
     return DONE
 
 
 def _session(
-    name: str, scale: str, assignments: Sequence[str], runs: Path, seeds: int | None, adaptive: bool = True
+    name: str,
+    scale: str,
+    assignments: Sequence[str],
+    runs: Path,
+    seeds: int | None,
+    adaptive: bool = True,
+    fresh: bool = False,
 ) -> Session:
     at_least_one("--seeds", seeds)
-    return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive)
-
-
-def _listed(session: Session) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = []
-    for run_id, point in {point.id: point for point in session.plan.points}.items():
-        config = point.config.model_dump(mode="json")
-        listed.append({"id": run_id, "config": config, "state": session.state(run_id), "depends_on": None})
-    for wait in session.plan.pending:
-        listed.append(
-            {"id": None, "config": wait.settings, "state": "waiting", "depends_on": wait.depends_on}
-        )
-    return listed
-
-
-def _describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> None:
-    """Say which runs there are and what those left cost."""
-    say = sys.stdout.write
-    states = session.states()
-    for run_id, point in session.runs_known.items():
-        say(f"{run_id}  {states[run_id]:8}  {described(point)}\n")
-    for wait in session.plan.pending:
-        say(f"{'-' * 12}  waiting   {wait.curve}: around the best of {wait.depends_on}\n")
-    todo = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
-    say(f"{len(states) + len(session.plan.pending)} runs, {len(todo) + len(session.plan.pending)} to do")
-    if not todo:
-        say("\n")
-        return
-    places = slots(todo, jobs, device, per_gpu)
-    everything = export.every(session.runs) if session.runs.is_dir() else []
-    folders = (session.runs / row.id for row in everything)
-    spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
-    say(
-        f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, about {duration(spent.seconds)} "
-        f"with {len(places)} at a time (from {spent.measured_on}), {spent.disk_bytes / 1e6:,.1f} MB of disk\n"
-    )
+    kept = {} if fresh else recorded(name, scale)
+    return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)

@@ -44,7 +44,7 @@ class Preconditioned(Rule):
 
     limits: ClassVar = {
         "lr": "[0, inf]", "betas": "[0, 1)", "eps": "[0, inf)", "weight_decay": "[0, inf)",
-        "second_moment": r"weight|factored|factored-textbook|tensor|row|split-[1-9]\d*|none",
+        "second_moment": r"weight|factored(-textbook)?|(tensor|row)(-printed)?|split-[1-9]\d*|none",
         "estimate_steps": "[0, inf)",
     }  # fmt: skip
 

@@ -54,18 +54,25 @@ class Weight:
 class Whole(Weight):
     """One value per tensor: Adalayer."""
 
+    printed: bool = False
+    """The block's sum over the root of its size, as Algorithm 1 prints it, in place of the mean."""
+
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean."""
-        return (mean_of_rest(s, 0),)
+        return (self.scaled(mean_of_rest(s, 0), s),)
+
+    def scaled(self, means: Tensor, s: Tensor) -> Tensor:
+        """Return the means, times the root of the block's size where that is what was printed."""
+        return means * (s.numel() / means.numel()) ** 0.5 if self.printed else means
 
 
 @dataclass(frozen=True)
-class Rows(Weight):
+class Rows(Whole):
     """One value per index of the first dimension, an output row: the star of Adalayer*."""
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean per row; each entry of a 1-D tensor is a row."""
-        return (mean_of_rest(s, 1),)
+        return (self.scaled(mean_of_rest(s, 1), s),)
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,8 @@ def second_moment(kind: str, ndim: int) -> Weight:
         "factored": factored,
         "factored-textbook": factored,
         "tensor": Whole(),
+        "tensor-printed": Whole(printed=True),
         "row": Rows(),
+        "row-printed": Rows(printed=True),
         "none": Absent(),
     }[kind]

@@ -16,11 +16,9 @@ Recorded = Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
 
 def recorded(sweep: Sweep) -> Recorded:
     """What the best run of the best curve that recorded any holds; empty where none did."""
-    if sweep.runs is None:
-        return []
     for summary in sweep.summaries:
         for run in summary.curve.best.rows:
-            metrics = read_metrics(sweep.runs / run.id)
+            metrics = read_metrics(sweep, run.id)
             found = [(row["tokens"], row["effective_lr"]) for row in metrics if row.get("effective_lr")]
             if found:
                 return found

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from optstudy import record
@@ -48,11 +47,9 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def series(sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
     """Training curves of chosen runs by their place in ``index``, thinned to fit the page."""
-    if sweep.runs is None:
-        return {}
     rows = chosen(sweep)
     limit = max(20, min(200, POINTS // max(1, len(rows))))
-    read = ((row, read_metrics(sweep.runs / row.id)) for row in rows)
+    read = ((row, read_metrics(sweep, row.id)) for row in rows)
     return {str(index[row.id]): _series(metrics, limit) for row, metrics in read if metrics}
 
 
@@ -67,12 +64,13 @@ def chosen(sweep: Sweep) -> list[Row]:
     return rows[:ALL_RUNS]
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(sweep: Sweep, run: str) -> list[dict[str, Any]]:
     """Rows of a run's metrics that say how many tokens were read; none where the file cannot be read."""
     try:
-        rows: list[Any] = record.read_metrics(folder)
+        rows: list[Any] = [] if sweep.runs is None else record.read_metrics(sweep.runs / run)
     except (OSError, ValueError):
-        return []
+        rows = []
+    rows = rows or sweep.recorded.get(run, [])
     return [row for row in rows if isinstance(row, dict) and _finite(row.get("tokens"))]
 
 

@@ -50,6 +50,8 @@ class Sweep:
     """Runs of the study that have no result yet."""
     runs: Path | None = None
     """Runs folder, for training curves and environments; None draws none."""
+    recorded: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Training curves of runs that have no folder, by id."""
     command: str = ""
     """What makes the runs again."""
     claims: Sequence[Mapping[str, Any]] = field(default=())

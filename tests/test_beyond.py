@@ -1,0 +1,130 @@
+"""Studies beyond the paper, and the switch between its text and its code."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optstudy import study
+from optstudy.config import resolve
+from optstudy.errors import UserError
+from optstudy.optimizers import ROLES, options_of
+from optstudy.signature import signature
+
+GROUPS = {"embedding": ("embedding",), "head": ("head",), "norm": ("norm",), "qkv": ("qkv",),
+          "matrices": ("attention_out", "mlp_in", "mlp_out")}  # fmt: skip
+
+
+def points(name, scale="pico", **chosen):
+    return study.load(name).plan(scale, chosen, adaptive=False).points
+
+
+def moments(config):
+    """Second moment and own learning rate of each role."""
+    chosen = config.optimizer
+    found = {}
+    for role in ROLES:
+        own = {**chosen.options, **options_of(role, chosen.roles)}
+        found[role] = (own["second_moment"], own.get("lr"))
+    return found
+
+
+def test_the_map_has_every_cell_and_each_is_what_its_label_says():
+    cells = {}
+    for point in points("beyond/adaptivity-map"):
+        panel, row, column = point.curve.split(" / ")
+        cells.setdefault((panel, row, column), moments(point.config))
+    on_off = [key for key in cells if key[0] == "on and off"]
+    assert len(on_off) == 32 and len(cells) == 15 + 15 + 32
+    for (panel, row, column), found in cells.items():
+        if panel == "on and off":
+            on = {name for label in (row, column) for name in label.split(" + ")}
+            for group, roles in GROUPS.items():
+                for role in roles:
+                    assert found[role] == (("weight", 1e-2) if group in on else ("none", None))
+        else:
+            for group, roles in GROUPS.items():
+                for role in roles:
+                    kind = "split-3" if (role, column) == ("qkv", "tensor") else column
+                    down = panel == "from Adam down"
+                    changed = (kind, None if down else 1e-2)
+                    other = ("weight", 1e-2) if down else ("none", None)
+                    assert found[role] == (changed if group == row else other), (panel, row, column, role)
+
+
+def test_the_map_takes_adams_best_rate_of_the_scale():
+    assert {moments(p.config)["head"][1] for p in points("beyond/adaptivity-map", "150m")} == {3.16e-3, None}
+
+
+def test_a_rivals_id_does_not_depend_on_its_package_being_installed():
+    """Every default that can be read off an installed package stands in the study file."""
+    for point in points("beyond/rivals"):
+        name = point.config.optimizer.name
+        known = signature(name) if "." in name else None
+        if known is not None and name.startswith(("pytorch_optimizer", "schedulefree")):
+            left_to_us = ("lr", "weight_decay", "maximize")
+            assert {k for k in known.defaults if k not in left_to_us} <= point.config.optimizer.options.keys()
+    muon = next(p for p in points("beyond/rivals") if p.curve == "muon").config.optimizer
+    assert {role for role, own in muon.roles.items() if own["name"] == "adam"} == {
+        "embedding",
+        "head",
+        "norm",
+    }
+
+
+def test_the_printed_second_moment_is_the_sum_over_the_root_of_the_size():
+    import torch
+
+    from optstudy.optim.second_moment import second_moment
+
+    g = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5)))
+    (whole,) = second_moment("tensor-printed", 2).means(g.square())
+    assert whole.item() == pytest.approx((g**2).sum().item() / math.sqrt(30))
+    (rows,) = second_moment("row-printed", 2).means(g.square())
+    assert rows.flatten().tolist() == pytest.approx(((g**2).sum(1) / math.sqrt(5)).tolist())
+    assert rows.shape == (6, 1)
+
+
+def test_printed_settings_are_the_texts_and_only_where_it_differs():
+    released = {p.curve: p.config for p in points("paper/fig9")}
+    printed = {p.curve: p.config for p in points("paper/fig9", fidelity="printed")}
+    star, before = printed["adalayer_star"], released["adalayer_star"]
+    assert star.optimizer.roles["head"]["second_moment"] == "row-printed"
+    assert star.optimizer.roles["qkv"]["second_moment"] == "tensor-printed"
+    assert (star.training.clip_norm, star.schedule.warmup_start) == (None, 0.0)
+    assert (before.training.clip_norm, before.schedule.warmup_start) == (1.0, 0.1)
+    undone = {
+        "training.clip_norm": 1.0, "schedule.warmup_start": 0.1,
+        "optimizer.options": before.optimizer.options, "optimizer.roles": before.optimizer.roles,
+        "optimizer.lr": before.optimizer.lr,
+    }  # fmt: skip
+    assert resolve(star.model_dump(mode="json"), undone).id == before.id
+    hybrid = points("paper/fig3", fidelity="printed")[0].config.optimizer
+    assert hybrid.name == "sgdw" and hybrid.options["momentum"] == 0.9
+    assert hybrid.roles["head"]["name"] == "adalayer" and hybrid.roles["head"]["lr"] == 1e-2
+
+
+def test_released_is_the_default_and_what_is_set_by_hand_stays():
+    assert [p.id for p in points("paper/fig9", fidelity="released")] == [p.id for p in points("paper/fig9")]
+    clipped = points("paper/fig9", **{"fidelity": "printed", "training.clip_norm": 2.0})
+    assert {p.config.training.clip_norm for p in clipped} == {2.0}
+    assert {p.config.training.clip_norm for p in points("beyond/fidelity")} == {None}
+    with pytest.raises(UserError, match="fidelity: unknown value 'print'; did you mean 'printed'"):
+        points("paper/fig9", fidelity="print")
+
+
+def test_the_page_of_what_was_reproduced_keeps_its_remarks(tmp_path):
+    script = Path(__file__).parent.parent / "benchmarks" / "reproduction.py"
+    (tmp_path / "fidelity.md").write_text("")
+    command = [sys.executable, script, "--scale", "micro", "--runs", tmp_path / "none", "--docs", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    page = tmp_path / "reproduction.md"
+    place = "<!-- remarks: paper/fig3 -->\n"
+    assert place in page.read_text() and "Not run at micro yet" in page.read_text()
+    page.write_text(page.read_text().replace(place, f"{place}Smaller models differ.\n"))
+    before = page.read_text()
+    subprocess.run(command, check=True, capture_output=True)
+    assert page.read_text() == before

@@ -1,0 +1,313 @@
+"""Claims on made-up study tables: every verdict can be reached, and what is measured is what it says."""
+
+import dataclasses
+import json
+import math
+import random
+import statistics
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optstudy import archive, claims, stats, study
+from optstudy.claims import rules
+from optstudy.claims.evidence import Measured, Of, Pair, best_settings
+from optstudy.claims.verdict import Claim, Part, Verdict
+from optstudy.cli import run
+from optstudy.curves import group
+from optstudy.session import Session
+from tests.sweeps import INITIAL, row
+from tests.test_engine import finish
+
+SEEDS = (0, 1, 2)
+
+
+def curve(name, best=5.0, where=1e-2, bend=0.4, seeds=SEEDS, noise=0.01, grid=9, shared=0.0, label=None):
+    """A parabola over log10(lr) around ``where``; seeds shift all curves by the same, and each by its own."""
+    runs = []
+    rng = random.Random(name)
+    own = {(k, seed): rng.gauss(0, noise) for k in range(grid) for seed in range(5)}
+    for k in range(grid):
+        lr = float(f"{where * 10 ** ((k - grid // 2) / 2):.3g}")
+        near = abs(k - grid // 2) <= 1
+        for seed in seeds if near else seeds[:1]:
+            value = best + bend * ((k - grid // 2) / 2) ** 2 + shared * (seed - 1) + own[k, seed]
+            lost = value >= INITIAL
+            runs.append((row(name, lr, None if lost else value, seed), label or name, lr))
+    (made,) = group(runs, log=True)
+    return made
+
+
+def evidence(**figures):
+    """Figures by study name with ``_`` for ``/``."""
+    loaded = {
+        name.replace("_", "/"): claims.Figure({c.label: c for c in curves})
+        for name, curves in figures.items()
+    }
+    return claims.Evidence(lambda name: loaded.get(name, claims.Figure({})))
+
+
+def named(name):
+    (found,) = [claim for claim in claims.CLAIMS if claim.name == name]
+    return found
+
+
+def five(sgd_best=6.0, sgd_bend=1.5, adafactor=5.01, **options):
+    return [
+        curve("adam", 5.0, **options), curve("adafactor", adafactor, **options),
+        curve("lion", 5.01, where=1e-3, **options), curve("signum", 5.0, where=1e-3, **options),
+        curve("sgdw", sgd_best, where=0.3, bend=sgd_bend, **options),
+    ]  # fmt: skip
+
+
+def judged(name, **figures):
+    return named(name).judge(evidence(**figures), "pico")
+
+
+def test_there_is_a_claim_for_every_figure_and_names_are_unique():
+    figures = {claim.figure for claim in claims.CLAIMS}
+    assert figures == {f"paper/fig{n}" for n in range(1, 19)} | {"paper/table1"}
+    names = [claim.name for claim in claims.CLAIMS]
+    assert len(names) == len(set(names)) >= 20
+    assert all(claim.statement.endswith(".") and claim.test for claim in claims.CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "curves", "word"),
+    [
+        ("non-sgd-same-loss", five(), "holds"),
+        ("non-sgd-same-loss", five(adafactor=5.3), "does not hold"),
+        ("non-sgd-same-loss", five(adafactor=5.05), "not decided"),
+        ("non-sgd-same-loss", five(seeds=(0,)), "not decided"),
+        ("non-sgd-same-stability", five(), "holds"),
+        ("sgd-worse-loss", five(), "holds"),
+        ("sgd-worse-loss", five(sgd_best=5.01), "does not hold"),
+        ("sgd-less-stable", five(), "holds"),
+        ("sgd-less-stable", five(sgd_bend=0.4), "does not hold"),
+        ("adam-adafactor-rate", five(), "holds"),
+        ("adam-adafactor-rate", [curve("adam"), curve("adafactor", where=1.0)], "does not hold"),
+        ("lion-signum-rate", five(), "holds"),
+    ],
+)  # fmt: skip
+def test_each_verdict_is_reached(name, curves, word):
+    if name == "adam-adafactor-rate" and word == "holds":
+        curves = [curve("adam", bend=0.9), curve("adafactor", bend=0.9)]
+    verdict = judged(name, paper_fig1=curves)
+    assert verdict.word == word, [(p.what, p.measured) for p in verdict.parts]
+    low, high = verdict.tree()["interval"] or (-math.inf, math.inf)
+    assert low <= verdict.tree()["estimate"] <= high
+
+
+def test_a_claim_without_its_runs_is_not_decided_and_says_what_is_missing():
+    verdict = judged("star-almost-adam", paper_fig1=five())
+    assert verdict.word == "not decided" and "paper/fig9 adalayer_star" in verdict.why_not
+    assert verdict.tree()["estimate"] is None and verdict.tree()["seeds"] == 0
+
+
+def test_an_incomplete_curve_decides_nothing():
+    curves = {c.label: c for c in five()}
+    partial = claims.Figure(curves, frozenset({"lion"}))
+    verdict = named("non-sgd-same-loss").judge(claims.Evidence(lambda name: partial), "pico")
+    assert verdict.word == "not decided" and "lion" in verdict.why_not
+
+
+def test_one_failing_part_decides_even_where_another_is_missing():
+    """That the claim does not hold needs no more runs."""
+    curves = [c for c in five(adafactor=5.5) if c.label != "lion"]
+    assert judged("non-sgd-same-loss", paper_fig1=curves).word == "does not hold"
+
+
+def test_a_best_at_the_edge_of_its_grid_has_no_window():
+    edge = curve("adafactor", where=1e-2)
+    edge = dataclasses.replace(edge, points=edge.points[4:])
+    curves = [edge if c.label == "adafactor" else c for c in five()]
+    verdict = judged("non-sgd-same-stability", paper_fig1=curves)
+    assert verdict.word == "not decided" and "window" in verdict.why_not
+
+
+def test_the_difference_of_bests_is_paired_over_seeds():
+    """Seed effects that both share leave the difference alone; unpaired they would swamp it."""
+    one, other = (
+        curve(name, best, bend=4.0, shared=0.5, noise=0.0) for name, best in (("a", 5.0), ("b", 5.2))
+    )
+    paired = Pair(other, one).best()
+    assert paired.value == pytest.approx(0.2) and paired.high - paired.low < 1e-6 and paired.seeds == 3
+    assert stats.difference(other, one).half_width > 0.3
+
+
+def test_the_paired_interval_is_the_t_interval_with_variance_pooled_over_the_window():
+    one, other = curve("a", 5.0, noise=0.05), curve("b", 5.2, noise=0.05)
+    by_offset = []
+    for offset in (-0.5, 0.0, 0.5):
+        mine, theirs = (
+            next(p for p in c.points if abs(p.position - c.best.position - offset) < 0.02)
+            for c in (one, other)
+        )
+        by_offset.append([a.loss - b.loss for a, b in zip(mine.rows, theirs.rows, strict=True)])
+    paired = [d for d in by_offset if len(d) > 1]
+    variance = math.fsum(statistics.variance(d) * (len(d) - 1) for d in paired) / sum(
+        len(d) - 1 for d in paired
+    )
+    half = stats.student_t(sum(len(d) - 1 for d in paired)) * math.sqrt(variance / 3)
+    found = Pair(one, other).best()
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    hits = 0
+    for trial in range(300):
+        one = curve(f"a{trial}", 5.0, bend=4.0, noise=0.03, grid=5)
+        other = curve(f"b{trial}", 5.1, bend=4.0, noise=0.03, grid=5)
+        found = Pair(other, one).best()
+        hits += found.low <= 0.1 <= found.high
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+def test_sensitivity_is_wortsmans_in_a_window_that_both_have():
+    flat, steep = curve("a", bend=0.1, noise=0.0), curve("b", bend=0.9, noise=0.0)
+    found, window = Pair(steep, flat).sensitivity()
+    mean = sum((k / 2) ** 2 for k in (-2, -1, 0, 1, 2)) / 5
+    assert window == 1.0 and found.value == pytest.approx(0.8 * mean)
+    narrow = dataclasses.replace(steep, points=steep.points[3:6])
+    found, window = Pair(narrow, flat).sensitivity()
+    assert window == 0.5 and found.value == pytest.approx(0.8 * 0.25 * 2 / 3)
+
+
+def test_a_curve_without_seeds_takes_the_noise_of_its_optimizers_learning_rates():
+    runs = [(row("adam", 1e-2 + m / 1e9, 5.0 + m), "150m / adam", m) for m in (0.0, 0.5, 0.9, 0.99)]
+    (momentum,) = group(runs, log=False)
+    seeded = curve("adam", noise=0.02)
+    e = evidence(paper_fig1=[seeded], paper_fig6=[momentum])
+    with_noise = Of("paper/fig6", "adam", "150m", Of("paper/fig1", "adam"))
+    (part,) = rules.gain(0.5, with_noise, high=0.0)(e)
+    variance, degrees = stats.pooled_variance(seeded)
+    assert part.measured.value == pytest.approx(0.5)
+    assert part.measured.high - part.measured.value == pytest.approx(
+        stats.student_t(degrees) * math.sqrt(2 * variance)
+    )
+    (bare,) = rules.gain(0.5, Of("paper/fig6", "adam", "150m"), high=0.0)(e)
+    assert bare.measured.low is None and bare.verdict == "not decided"
+
+
+def test_a_panel_that_is_not_run_at_the_scale_gives_way_to_the_one_that_is():
+    made = curve("adam", label="300m / adam")
+    e = evidence(paper_fig6=[made])
+    assert e.curve(Of("paper/fig6", "adam", "150m")) is made
+
+
+def test_best_settings_are_those_not_told_from_the_best():
+    assert best_settings(curve("a", bend=0.9, noise=0.001)) == pytest.approx((-2.0, -2.0), abs=0.01)
+    low, high = best_settings(curve("a", bend=0.0, noise=0.01))
+    assert high - low > 2
+    assert best_settings(curve("a", seeds=(0,))) is None
+
+
+RATES = {"head": {"q05": 1e-3, "q50": 3e-2, "q95": 1.0}, "norm": {"q05": 1e-4, "q50": 2e-4, "q95": 3e-4}}
+RATES |= {
+    role: {"q05": 1e-2, "q50": 2e-2, "q95": 3e-2} for role in ("qkv", "attention_out", "mlp_in", "mlp_out")
+}
+
+
+@pytest.mark.parametrize(("head", "word"), [(1.0, "holds"), (5e-3, "does not hold")])
+def test_spreads_of_effective_rates(head, word):
+    quantiles = {**RATES, "head": {**RATES["head"], "q95": head}}
+    figure = claims.Figure({}, effective=[{"step": s, "effective_lr": quantiles} for s in range(0, 900, 90)])
+    e = claims.Evidence(lambda name: figure)
+    assert named("logit-rates-vary").judge(e, "pico").word == word
+    small = named("norm-rates-small").judge(e, "pico")
+    assert small.word == "holds" and small.tree()["estimate"] == pytest.approx(2.0)
+
+
+ends = st.floats(-10, 10)
+
+
+@settings(deadline=None)
+@given(ends, ends, ends, ends)
+def test_a_verdict_is_where_the_interval_lies(a, b, c, d):
+    (low, high), (least, most) = sorted((a, b)), sorted((c, d))
+    word = Part("x", Measured((low + high) / 2, low, high, 3), least, most).verdict
+    inside, outside = least <= low and high <= most, high < least or low > most
+    assert word == ("holds" if inside else "does not hold" if outside else "not decided")
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ends, st.floats(0, 3)), min_size=1, max_size=6))
+def test_a_claim_holds_only_if_all_its_parts_do_and_reports_the_deciding_one(numbers):
+    parts = tuple(Part("x", Measured(v, v - w, v + w, 3), high=0.0) for v, w in numbers)
+    verdict = Verdict(Claim("n", "S.", "paper/fig1", "t", lambda e: iter(())), "pico", parts)
+    words = [part.verdict for part in parts]
+    assert (verdict.word == "holds") == all(word == "holds" for word in words)
+    assert (verdict.word == "does not hold") == ("does not hold" in words)
+    assert verdict.deciding.verdict == verdict.word
+    assert verdict.deciding.measured.value == max(
+        p.measured.value for p in parts if p.verdict == verdict.word
+    )
+
+
+@settings(deadline=None)
+@given(st.floats(-0.5, 0.5))
+def test_shifting_both_curves_shifts_no_claim(shift):
+    one, other = curve("a", 5.0 + shift), curve("b", 5.2 + shift)
+    base = Pair(curve("a", 5.0), curve("b", 5.2))
+    assert Pair(one, other).best().value == pytest.approx(base.best().value)
+    assert Pair(one, other).sensitivity()[0].value == pytest.approx(base.sensitivity()[0].value)
+
+
+def test_every_claim_is_decided_by_a_whole_table_of_real_studies(tmp_path, monkeypatch, capsys):
+    """A loss made up for every run of every study at pico: what claims ask for is what the studies run."""
+    effects = {"sgdw": 0.8, "adalayer": 0.2}
+
+    def loss(point):
+        config = point.config
+        rng = random.Random(point.id)
+        center = {"lion": -3, "signum": -3, "sgdw": -0.5, "sophia": -3}.get(config.optimizer.name, -2)
+        center = 1.0 if config.optimizer.name.startswith("hybrid") else center
+        decades = math.log10(config.optimizer.lr) - center
+        return 4.5 + effects.get(config.optimizer.name, 0.0) + 0.5 * decades**2 + rng.gauss(0, 0.005)
+
+    runs = tmp_path / "runs"
+    names = [name for name in study.names() if name.startswith("paper/")]
+    for name in names:
+        session = Session(study.load(name), "pico", runs)
+        while todo := [f for f in session.todo() if not (f / "result.json").exists()]:
+            for folder in todo:
+                point = session.runs_known[folder.name]
+                finish(runs, point, min(loss(point), 8.9))
+                if point.config.training.effective_lr:
+                    lines = [{"step": s, "tokens": s, "loss": 5.0, "effective_lr": RATES} for s in range(9)]
+                    text = "".join(json.dumps(line) + "\n" for line in lines)
+                    (folder / "metrics.jsonl").write_text(text)
+    assert run(["claims", "--runs", str(runs), "--json", "--fresh"]) == 0
+    listed = json.loads(capsys.readouterr().out)["claims"]
+    assert [one["name"] for one in listed] == [claim.name for claim in claims.CLAIMS]
+    assert {one["scale"] for one in listed} == {"pico"}
+    assert [one["name"] for one in listed if one["estimate"] is None or one["interval"] is None] == []
+    words = {one["name"]: one["verdict"] for one in listed}
+    assert words["sgd-worse-loss"] == words["non-sgd-same-loss"] == words["last-layer-improves"] == "holds"
+    assert words["longer-better"] != "holds" and words["frozen-all-fails"] == "does not hold"
+
+    record = tmp_path / "pico.csv"
+    assert run(["export", "--record", str(record), "--runs", str(runs)]) == 0
+    capsys.readouterr()
+    kept = archive.read(record)
+    monkeypatch.setattr(archive, "load", lambda scale: kept)
+    assert run(["claims", "--runs", str(tmp_path / "none"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["claims"] == listed
+    assert run(["claims", "--runs", str(tmp_path / "none")]) == 0
+    assert f"{len(listed)} claims at pico" in capsys.readouterr().out
+    assert (
+        run(["report", "paper/fig2", "--runs", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 0
+    )
+
+
+def test_claims_import_no_torch():
+    code = "import sys; from optstudy import claims; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_scale_is_named(capsys):
+    assert run(["claims", "--scale", "picco"]) == 2
+    assert "did you mean 'pico'" in capsys.readouterr().err
