@@ -24,7 +24,7 @@ CHUNK_BYTES_COMPILED = 1 << 23
 CHUNK_BYTES_CUDA = 1 << 28
 """The same on a GPU, where large matrix products matter more than cache."""
 
-Rows: TypeAlias = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+Rows: TypeAlias = Callable[..., tuple[Tensor, Tensor | None]]
 """Of the type of :func:`loss_rows`."""
 
 
@@ -53,31 +53,32 @@ def language_model_loss(
 
 def loss_rows(
     logits_CV: Tensor, y_C1: Tensor, z: float, n: int, gradient: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Sum cross-entropy and lse^2 over some rows; may overwrite the logits.
+) -> tuple[Tensor, Tensor | None]:
+    """Return logsumexp of some rows, shape C1, and the loss's gradient with respect to their logits.
 
     Args:
-        logits_CV: of C rows.
+        logits_CV: of C rows; may be overwritten.
         y_C1: their targets.
         z: z-loss coefficient.
         n: rows that the loss is the mean of.
-        gradient: whether to return the loss's gradient with respect to the logits, too.
+        gradient: whether to return a gradient.
     """
     wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
-    target_C1 = wide_CV.gather(1, y_C1)
     max_C1 = wide_CV.amax(1, keepdim=True)
-    exp_CV = wide_CV.sub_(max_C1).exp_()
+    fused = torch.compiler.is_compiling()  # then one loop over each row stores nothing but the gradient
+    exp_CV = (wide_CV - max_C1).exp() if fused else wide_CV.sub_(max_C1).exp_()
     sum_C1 = exp_CV.sum(1, keepdim=True)
     lse_C1 = max_C1 + sum_C1.log()
-    cross_entropy, squares = (lse_C1 - target_C1).sum(), lse_C1.square().sum()
     if not gradient:
-        return cross_entropy, squares, None
-    grad_CV = exp_CV.mul_((1 + 2 * z * lse_C1) / (sum_C1 * n))
-    if torch.compiler.is_compiling():  # scattering would break the one loop that the rest is fused into
-        grad_CV = grad_CV - torch.where(torch.arange(len(grad_CV.T), device=y_C1.device) == y_C1, 1 / n, 0.0)
+        return lse_C1, None
+    if fused:
+        positions = torch.arange(logits_CV.shape[1], device=y_C1.device)
+        grad_CV = (wide_CV - lse_C1).exp() * ((1 + 2 * z * lse_C1) / n)
+        grad_CV = grad_CV - torch.where(positions == y_C1, 1 / n, 0.0)
     else:
+        grad_CV = exp_CV.mul_((1 + 2 * z * lse_C1) / (sum_C1 * n))
         grad_CV.scatter_add_(1, y_C1, torch.full_like(lse_C1, -1 / n))
-    return cross_entropy, squares, grad_CV.to(logits_CV.dtype)
+    return lse_C1, grad_CV.to(logits_CV.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -95,9 +96,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for chunk in _chunks(n, w_VD, rows is not None):
             h_CD = h_ND[chunk]
             logits_CV = h_CD @ w_VD.T
-            ce, squares, grad_CV = (rows or loss_rows)(logits_CV, y_N[chunk, None], z, n, need_h or need_w)
-            cross_entropy += ce
-            z_loss += squares
+            y_C1 = y_N[chunk, None]
+            target_C1 = logits_CV.gather(1, y_C1).to(wide)
+            lse_C1, grad_CV = (rows or loss_rows)(logits_CV, y_C1, z, n, need_h or need_w)
+            cross_entropy += (lse_C1 - target_C1).sum()
+            z_loss += lse_C1.square().sum()
             if grad_CV is None:
                 continue
             if grad_h is not None:

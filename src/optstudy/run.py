@@ -1,6 +1,8 @@
 """One run in memory: data, model, optimizer, and one step over them."""
 
+import ctypes
 import hashlib
+import platform
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +22,9 @@ from optstudy.loss import language_model_loss, loss_rows
 from optstudy.model import Transformer, parameter_count
 from optstudy.probe import Probe
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
 
 def choose_device(config: RunConfig, device: str) -> torch.device:
     """Resolve ``auto``: a GPU where there is one, but the CPU for models too small to fill it."""
@@ -33,6 +38,14 @@ def choose_device(config: RunConfig, device: str) -> torch.device:
     return torch.device(device)
 
 
+def _keep_freed_memory() -> None:
+    """Have glibc keep what tensors free; the kernel would map and clear it anew, 5 to 10 % of a step."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            libc.mallopt(parameter, size)
+
+
 def _nothing() -> None:
     """Do nothing between batches."""
 
@@ -43,6 +56,7 @@ class Run:
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         torch.set_num_threads(config.training.threads)
         torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
+        _keep_freed_memory()
         torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
         self.config = config
         self.device = device
