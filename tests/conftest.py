@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from optstudy import text
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind its back ignores Ctrl-C
 
 SLICE_BYTES = {"train": 400_000, "validation": 60_000}
 
