@@ -21,9 +21,11 @@ SLICE_BYTES = {"train": 400_000, "validation": 60_000}
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Keep a test that uses torch to one thread, without importing it for those that do not."""
-    if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    """Keep a test to one thread and to all floats; torch is not imported for those that do not use it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
 
 
 def articles(split: str, size: int) -> Iterator[str]:

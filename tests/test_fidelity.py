@@ -189,7 +189,7 @@ def test_every_optimizer_is_given_the_gradient_clipped_to_norm_1(run, name):
             lambda *_, ours=ours, seen=seen: seen.extend(p.grad.clone() for p in ours.model.parameters())
         )
         x = ours.batches[0]
-        ours._loss(x, 1e-4)[0].backward()
+        ours._losses(x, 1e-4)[0].backward()
         raw = [p.grad.clone() for p in ours.model.parameters()]
         _, norm, _ = ours.step(0)
         total = torch.stack([g.norm() for g in raw]).norm()
