@@ -65,20 +65,8 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def configs(corpus_slice):
-    """Every recipe with parts of the model on each process, then some with all of it."""
-    return recipes(corpus_slice, "fsdp", EVERY) + recipes(corpus_slice, "ddp", SOME)
-
-
 def recipes(corpus, how, names):
     return [tiny_on(corpus, **settings(name), **{"training.parallel": how}) for name in names]
-
-
-@pytest.fixture(scope="module")
-def resumed(corpus_slice):
-    """Those that are stopped after ten steps and go on."""
-    return recipes(corpus_slice, "fsdp", RESUMED) + recipes(corpus_slice, "ddp", RESUMED[:1])
 
 
 def halves(configs, folder):
@@ -94,23 +82,6 @@ def split(results, *lists):
     return [results[start : start + len(own)] for start, own in zip(starts, lists, strict=True)]
 
 
-@pytest.fixture(scope="module")
-def alone(configs, resumed, tmp_path_factory):
-    """What one process does: twenty steps of each config, ten that it saves, odd shapes."""
-    saved = tmp_path_factory.mktemp("alone")
-    results = together(1, [*map(job, configs), *map(job, resumed), *halves(resumed, saved), *ODD], saved)
-    return saved, *split(results, configs, resumed, resumed, ODD)
-
-
-@pytest.fixture(scope="module")
-def two(configs, resumed, alone, tmp_path_factory):
-    """What two do: the same, then the second half from what they saved, and from what one process saved."""
-    own = tmp_path_factory.mktemp("two")
-    jobs = [*map(job, configs), *map(job, resumed), *halves(resumed, own), *ODD]
-    results = together(2, [*jobs, *rests(resumed, own), *rests(resumed, alone[0])], own)
-    return own, *split(results, configs, resumed, resumed, ODD, resumed, resumed)
-
-
 def assert_agree(configs, results, alone, first=0):
     """Compare runs, the one process's from step ``first`` on."""
     for config, many, one in zip(configs, results, alone, strict=True):
@@ -124,31 +95,36 @@ def assert_agree(configs, results, alone, first=0):
             assert many["probed"]["effective_lr"][role] == pytest.approx(quantiles, rel=1e-3), (what, role)
 
 
-def test_every_recipe_does_on_two_processes_what_it_does_on_one(configs, alone, two):
-    assert_agree(configs, two[1], alone[1])
-
-
-@pytest.mark.parametrize("index", range(len(ODD)), ids=lambda i: str(list(ODD[i].values())))
-def test_steps_over_parts_of_odd_shapes_are_those_over_the_whole(alone, two, index):
+def assert_odd_shapes_agree(results, alone):
     """In float64, where a mean over the wrong rows cannot hide behind rounding."""
-    many, one = two[4][index], alone[4][index]
-    for a, b in zip(many["weights"], one["weights"], strict=True):
-        assert a == pytest.approx(b, rel=1e-9, abs=1e-12)
-    for a, b in zip(many["state"], one["state"], strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert a[name] == pytest.approx(b[name], rel=1e-9, abs=1e-12), name
+    for job_, many, one in zip(ODD, results, alone, strict=True):
+        for a, b in zip(many["weights"], one["weights"], strict=True):
+            assert a == pytest.approx(b, rel=1e-9, abs=1e-12), job_
+        for a, b in zip(many["state"], one["state"], strict=True):
+            assert a.keys() == b.keys(), job_
+            for name in a:
+                assert a[name] == pytest.approx(b[name], rel=1e-9, abs=1e-12), (job_, name)
 
 
-def test_two_processes_that_resume_go_on_bit_for_bit(two):
-    for undisturbed, resumed in zip(two[2], two[5], strict=True):
-        assert undisturbed["losses"][10:] == resumed["losses"]
-        assert undisturbed["weights_sha256"] == resumed["weights_sha256"]
-
-
-def test_a_checkpoint_of_one_process_resumes_on_two_and_of_two_on_one(resumed, alone, two, tmp_path):
-    assert_agree(resumed, two[6], alone[2], first=10)
-    assert_agree(resumed, together(1, rests(resumed, two[0]), tmp_path), alone[2], first=10)
+@pytest.mark.timeout(900)
+def test_two_processes_do_what_one_does_and_resume_what_one_or_two_saved(corpus_slice, tmp_path):
+    """One test, for processes are slow to start: every recipe, odd shapes, and checkpoints both ways."""
+    configs = recipes(corpus_slice, "fsdp", EVERY) + recipes(corpus_slice, "ddp", SOME)
+    resumed = recipes(corpus_slice, "fsdp", RESUMED) + recipes(corpus_slice, "ddp", RESUMED[:1])
+    of_one, of_two = tmp_path / "one", tmp_path / "two"
+    of_one.mkdir()
+    of_two.mkdir()
+    jobs = [*map(job, configs), *map(job, resumed), *ODD]
+    alone = split(together(1, [*jobs, *halves(resumed, of_one)], tmp_path), configs, resumed, ODD, resumed)
+    more = [*halves(resumed, of_two), *rests(resumed, of_two), *rests(resumed, of_one)]
+    two = split(together(2, [*jobs, *more], tmp_path), configs, resumed, ODD, resumed, resumed, resumed)
+    assert_agree(configs, two[0], alone[0])
+    assert_odd_shapes_agree(two[2], alone[2])
+    for undisturbed, rest in zip(two[1], two[4], strict=True):
+        assert undisturbed["losses"][10:] == rest["losses"]
+        assert undisturbed["weights_sha256"] == rest["weights_sha256"]
+    assert_agree(resumed, two[5], alone[1], first=10)
+    assert_agree(resumed, together(1, rests(resumed, of_two), tmp_path), alone[1], first=10)
 
 
 @pytest.mark.long
