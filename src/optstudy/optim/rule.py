@@ -102,7 +102,8 @@ class Rule(Optimizer):
                     plans[k, p.shape] = self.plan(options, k, p.shape)
                 kernel, numbers = plans[k, p.shape]
                 kernel, tensors, ranks = localise(kernel, tensors)
-                key = (kernel, ranks, group["compile"], p.device, p.dtype)
+                compile_ = group["compile"] if p.ndim else False  # Inductor errs where it writes to scalars
+                key = (kernel, ranks, compile_, p.device, p.dtype)
                 work.setdefault(key, []).append((tensors, numbers))
         exchange(work, weights)
         for (kernel, _, compile_, *_), rows in work.items():
