@@ -54,6 +54,7 @@ RESUMED = ["adafactor", "adafactor_bigvision", "adalayer_star", "frozen_keep_las
 ODD = [
     *(several.odd_job("Preconditioned", second_moment=kind, weight_decay=0.1) for kind in (
         "weight", "factored", "factored-textbook", "tensor", "row", "split-3", "none",
+        "tensor-printed", "row-printed",
     )),
     several.odd_job("Adalayer", estimate_steps=2, freeze=True),
     several.odd_job("Preconditioned", second_moment="split-3", estimate_steps=2, freeze=True),
@@ -162,6 +163,17 @@ def test_compiled_steps_over_parts_of_odd_shapes_are_those_over_the_whole(tmp_pa
     for many, one in zip(compiled, together(1, ODD, tmp_path), strict=True):
         for a, b in zip(many["weights"], one["weights"], strict=True):
             assert a == pytest.approx(b, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_compiled_runs_on_two_processes_do_what_plain_ones_do_on_one(corpus_slice, tmp_path, monkeypatch):
+    names = ["adam", "adalayer_star", "sophia"]
+    configs = recipes(corpus_slice, "fsdp", names) + recipes(corpus_slice, "ddp", names)
+    alone = together(1, [*map(job, configs)], tmp_path)
+    monkeypatch.setenv("OPTSTUDY_COMPILE", "1")
+    compiled = together(2, [*map(job, configs)], tmp_path, warnings="error:training steps are not compiled")
+    assert_agree(configs, compiled, alone)
 
 
 def test_stopped_by_a_signal_to_any_process_a_run_goes_on_under_torchrun(corpus_slice, tmp_path):

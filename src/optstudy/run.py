@@ -83,7 +83,9 @@ class Run:
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
         self.upcoming = ReadAhead(self.batches)
-        self._fresh = self.compiled
+        self._fresh = (
+            self.compiled and self.ranks.size == 1
+        )  # several must not wait for one that waits for them
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on; batches are a function of the step alone.

@@ -67,7 +67,7 @@ class Whole(Weight):
 
     def scaled(self, means: Tensor, s: Tensor) -> Tensor:
         """Return the means, times the root of the block's size where that is what was printed."""
-        return means * (s.numel() / means.numel()) ** 0.5 if self.printed else means
+        return means * (s.numel() / max(1, means.numel())) ** 0.5 if self.printed else means
 
     def crosses(self, ndim: int) -> tuple[bool, ...]:
         """Say that it does."""
@@ -81,6 +81,10 @@ class Rows(Whole):
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean per row; each entry of a 1-D tensor is a row."""
         return (self.scaled(mean_of_rest(s, 1), s),)
+
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say that it does not."""
+        return (False,)
 
 
 @dataclass(frozen=True)

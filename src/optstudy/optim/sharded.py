@@ -117,6 +117,8 @@ class Rows:
     """Of each block, rows in all."""
     counts: tuple[int, ...]
     """Of each block, rows here."""
+    scale: float = 1.0
+    """What means that go over rows elsewhere are multiplied by."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,7 +139,7 @@ class Rows:
     def _means(self, moment: Weight, s: Tensor) -> tuple[Tensor, ...]:
         padded = s if len(s) else s.new_zeros(1, *s.shape[1:])  # no rows add 0, not the mean of nothing
         return tuple(
-            mean * (len(s) / self.rows) if crosses else mean[: len(s)]
+            mean * (len(s) / self.rows * self.scale) if crosses else mean[: len(s)]
             for mean, crosses in zip(moment.means(padded), self.crosses, strict=True)
         )
 
@@ -205,7 +207,10 @@ def localise(kernel: Any, tensors: Tensors) -> tuple[Any, Tensors, Any]:
     size = p.shape[0] // parts
     ends = [min(max(block * size, rows.start), rows.stop) for block in range(parts + 1)]
     counts = tuple(end - start for start, end in pairwise(ends))
-    kernel = replace(kernel, moment=Rows(moment, crosses, size, counts))
+    scale = 1.0
+    if isinstance(moment, Whole) and moment.printed:  # the size in its formula is the whole tensor's
+        moment, scale = replace(moment, printed=False), p.numel() ** 0.5
+    kernel = replace(kernel, moment=Rows(moment, crosses, size, counts, scale))
     return kernel, local, p.device_mesh.get_group(mesh_dim)
 
 
