@@ -51,15 +51,26 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """Return the newest checkpoint that is whole, or None; say so of damaged ones passed over."""
+    path = newest(folder)
+    return None if path is None else read(path, device)
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the path of the newest checkpoint that is whole, or None; say so of damaged ones passed over."""
     for path in _newest_first(folder):
         match = _NAME.fullmatch(path.name)
         assert match is not None
         if _digest(path) != match[2]:
             warnings.warn(f"{path}: checkpoint is damaged; falling back to the one before", stacklevel=2)
             continue
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        return state
+        return path
     return None
+
+
+def read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
+    """Return what a whole checkpoint holds; with ``mmap``, on the CPU and read only as it is used."""
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    return state
 
 
 def clear(folder: Path) -> None:

@@ -17,8 +17,12 @@ from optstudy.errors import UserError, nearest
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
 
-NOT_IN_ID = (("scale",), ("data", "corpus"), ("watch",))
-"""Names, places and onlookers; ``data.fingerprint`` says what the text is, wherever it lies."""
+NOT_IN_ID = (("scale",), ("data", "corpus"), ("watch",), ("training", "parallel"))
+"""Names, places and onlookers; ``data.fingerprint`` says what the text is, wherever it lies.
+
+How a run is spread over processes is no part of its id, as their number is none: either may change from one
+checkpoint to the next, and results stay the same up to rounding.
+"""
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -128,7 +132,10 @@ class Training(Strict):
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
     threads: Count
-    """CPU threads of one run."""
+    """CPU threads of each process of a run."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Where ``torchrun`` starts several processes: each holds the whole model (``ddp``), or a part of every
+    parameter, gradient and state (``fsdp``), for models that do not fit."""
 
 
 class Validation(Strict):

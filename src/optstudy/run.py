@@ -20,6 +20,8 @@ from optstudy.config import RunConfig
 from optstudy.errors import UserError
 from optstudy.loss import language_model_loss, loss_rows
 from optstudy.model import Transformer, parameter_count
+from optstudy.optim.sharded import whole
+from optstudy.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
 from optstudy.probe import Probe
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -51,15 +53,19 @@ def _nothing() -> None:
 
 
 class Run:
-    """One run in memory: data, model, optimizer and the loop over them."""
+    """One run in memory: data, model, optimizer and the loop over them.
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
+    With several ``ranks`` it is this process's part of the run, and every method must be called on each.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, ranks: Ranks | None = None) -> None:
         torch.set_num_threads(config.training.threads)
         torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
         _keep_freed_memory()
         torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
         self.config = config
-        self.device = device
+        self.ranks = ranks or Ranks()
+        self.device = device = self.ranks.device(device)
         data, training = config.data, config.training
         text = tokens.prepare(data.corpus, data.tokenizer, tokens=data.tokens)
         if text.vocab_size > config.model.vocab_size:
@@ -67,7 +73,14 @@ class Run:
                 f"model.vocab_size: {data.tokenizer} has {text.vocab_size} pieces, "
                 f"and the model only {config.model.vocab_size} rows; raise it"
             )
-        self.batches = Batches(text.train, data.sequence_length, training.batch_size, config.seed)
+        self.batches = Batches(
+            text.train,
+            data.sequence_length,
+            training.batch_size,
+            config.seed,
+            self.ranks.rank,
+            self.ranks.size,
+        )
         self.held_out = _sequences(text.validation, data.sequence_length, config.validation.sequences)
         dtype = torch.float64 if training.precision == "float64" else torch.float32
         self.model = Transformer(config.model, config.seed).to(device, dtype)
@@ -75,6 +88,7 @@ class Run:
         self.loss_rows = compiling.compiled(loss_rows) if self.compiled else None
         if self.compiled:
             compiling.compile_blocks(self.model)
+        self.forward = self.ranks.spread(self.model, training.parallel)
         self.optimizer = build_optimizer(self.model, config)
         for group in self.optimizer.param_groups:
             if self.compiled and group.get("compile", False) is None:
@@ -83,13 +97,19 @@ class Run:
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
         self.upcoming = ReadAhead(self.batches)
-        self._fresh = self.compiled
+        self._fresh = (
+            self.compiled and self.ranks.size == 1
+        )  # several must not wait for one that waits for them
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that later steps depend on; batches are a function of the step alone."""
+        """Return everything that later steps depend on; batches are a function of the step alone.
+
+        Weights and optimizer state are whole, on the first of several ranks.
+        """
+        reshard(self.model)
         state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": self.ranks.gather(self.model.state_dict()),
+            "optimizer": self.ranks.gather(self.optimizer.state_dict()),
             "cpu_rng": torch.get_rng_state(),
         }
         if self.device.type == "cuda":
@@ -98,8 +118,8 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_model(self.model, state["model"])
+        load_optimizer(self.optimizer, state["optimizer"])
         torch.set_rng_state(state["cpu_rng"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
@@ -131,19 +151,22 @@ class Run:
         total = torch.zeros((), device=self.device)
         for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
             between()
-            with self._autocast():
-                loss = loss_of(rows)
-            weight = len(batch[rows]) / len(batch)
-            (loss * weight).backward()  # type: ignore[no-untyped-call]
+            with accumulating(self.forward, more=rows.stop < len(batch)):
+                with self._autocast():
+                    loss = loss_of(rows)
+                weight = len(batch[rows]) / len(batch)
+                (loss * weight).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * weight
         clip_norm = self.config.training.clip_norm
         limit = float("inf") if clip_norm is None else clip_norm
-        return total, torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return self.ranks.mean(total), whole(norm)
 
     def _refresh_hessian(self, batch: IntArray, step: int) -> None:
         """Give Sophia the gradient at labels drawn from the model (Liu et al. 2023, Algorithm 2)."""
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
-        uniform_BT = torch.rand(len(batch), batch.shape[1] - 1, generator=generator).to(self.device)
+        uniform_BT = torch.rand(self.batches.batch_size, batch.shape[1] - 1, generator=generator)
+        uniform_BT = uniform_BT[self.batches.rows].to(self.device)
 
         def sampled_loss(rows: slice) -> Tensor:
             h_ND = self._hidden(torch.from_numpy(batch[rows]).to(self.device))
@@ -158,7 +181,7 @@ class Run:
 
     def _hidden(self, x_BT: Tensor) -> Tensor:
         """Hidden states that have a target, shape ND with N = B (T - 1)."""
-        h_ND: Tensor = self.model(x_BT)[:, :-1].flatten(0, 1)
+        h_ND: Tensor = self.forward(x_BT)[:, :-1].flatten(0, 1)
         return h_ND
 
     def _training_loss(self, batch: IntArray) -> Tensor:
@@ -179,11 +202,13 @@ class Run:
         size = self.config.training.micro_batch_size or self.config.training.batch_size
         total = torch.zeros((), device=self.device, dtype=torch.float64)
         with self._evaluated(), self._autocast():
-            for start in range(0, len(self.held_out), size):
+            for rows in self.ranks.rounds(len(self.held_out), size):
                 between()
-                part = self.held_out[start : start + size]
-                total += self._losses(part, 0.0)[1].double() * len(part)
-        return float(total) / len(self.held_out)
+                part = self.held_out[rows]
+                loss = self._losses(part if len(part) else self.held_out[:1], 0.0)[1]
+                total += loss.double() * len(part)
+        reshard(self.model)
+        return float(self.ranks.sum(total)) / len(self.held_out)
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
@@ -207,7 +232,7 @@ class Run:
         """Hash of all parameters, in order: equal hashes mean bitwise equal weights."""
         digest = hashlib.sha256()
         for parameter in self.model.parameters():
-            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(whole(parameter.detach()).cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def footprint(self) -> dict[str, float]:

@@ -13,9 +13,10 @@ import torch
 
 import optstudy
 from optstudy import checkpoint
-from optstudy.config import RunConfig, validate
+from optstudy.config import RunConfig, Watch, validate
 from optstudy.ending import Interruption, Preempted, out_of_memory
 from optstudy.errors import UserError
+from optstudy.parallel import Ranks, to_device
 from optstudy.progress import Diverged, Progress, TrainingLog
 from optstudy.record import FORMAT, MetricsWriter, read_json, read_result, write_json
 from optstudy.run import Run, choose_device
@@ -30,10 +31,11 @@ def train(
     on_progress: Progress | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     still_mine: Callable[[], None] = lambda: None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Carry out the run in ``folder``, from its newest checkpoint if it has one, and return its result.
 
-    A finished run is returned as it is.
+    A finished run is returned as it is. Of several ranks each calls this, and the first alone writes to it.
 
     Args:
         folder: holds ``config.json``; gets everything else.
@@ -42,33 +44,37 @@ def train(
         checkpoint_minutes: time between checkpoints.
         still_mine: called before a checkpoint or the result is written; raises if another process has taken
             the run over.
+        ranks: the processes that train together, see :mod:`optstudy.parallel`.
 
     Raises:
         UserError: no readable config, or a corpus that cannot be had.
-        Preempted: SIGTERM, SIGUSR1 or SIGINT came; a checkpoint was written, if there was a step to save.
+        Preempted: SIGTERM, SIGUSR1 or SIGINT came, to whichever rank; a checkpoint was written, if there was
+            a step to save.
         OutOfMemory: an allocation failed, on CPU or GPU.
     """
+    ranks = ranks or Ranks()
     if (result := read_result(folder)) is not None:
         return result
     tree = read_json(folder / "config.json")
     if tree is None:
         raise UserError(f"{folder}: no config.json there; give a run folder or a config file")
     config = validate(RunConfig, tree, str(folder / "config.json"))
-    with Interruption() as interruption:
+    with Interruption() as interruption, ranks.own(folder) as own:
+        interruption.deferred = ranks.size > 1  # they stop together
         try:
-            run = Run(config, choose_device(config, device))
-            write_json(folder / "env.json", environment(run))
-            attempt = _Attempt(run, folder, on_progress, checkpoint_minutes, interruption, still_mine)
+            run = Run(config, choose_device(config, device), ranks)
+            write_json(own / "env.json", environment(run))
+            attempt = _Attempt(run, folder, own, on_progress, checkpoint_minutes, interruption, still_mine)
             outcome = attempt.carry_out()
         except (MemoryError, RuntimeError) as error:
             if (shortage := out_of_memory(error)) is None:
                 raise
             raise shortage from error
-    result = {"id": config.id, **outcome, "format": FORMAT}
-    still_mine()
-    write_json(folder / "result.json", result)
-    checkpoint.clear(folder)
-    return result
+        result = {"id": config.id, **outcome, "format": FORMAT}
+        still_mine()
+        write_json(own / "result.json", result)
+        checkpoint.clear(own)
+        return result
 
 
 class _Attempt:
@@ -78,23 +84,34 @@ class _Attempt:
         self,
         run: Run,
         folder: Path,
+        own: Path,
         on_progress: Progress | None,
         checkpoint_minutes: float,
         interruption: Interruption,
         still_mine: Callable[[], None],
     ) -> None:
-        self.run, self.folder, self.interruption = run, folder, interruption
+        self.run, self.ranks, self.interruption = run, run.ranks, interruption
+        self.folder = own
         self._still_mine = still_mine
         self._on_progress = on_progress
         self._period = 60 * checkpoint_minutes
         self._saved_at = time.monotonic()
         self.log = TrainingLog(run.config, self._emit, run.probe)
-        saved = checkpoint.load(folder, run.device)
+        saved = self._saved(folder)
         if saved is not None:
             run.load_state_dict(saved["run"])
-            self.log.load_state_dict(saved["log"])
-        self.metrics = MetricsWriter(folder, keep=saved["metrics_bytes"] if saved else 0)
-        self.trackers = Trackers(run.config, folder, self.log.steps)
+            self.log.load_state_dict(to_device(saved["log"], run.device))
+        self.metrics = MetricsWriter(own, keep=saved["metrics_bytes"] if saved and self.ranks.first else 0)
+        watched = run.config if self.ranks.first else run.config.model_copy(update={"watch": Watch()})
+        self.trackers = Trackers(watched, own, self.log.steps)
+
+    def _saved(self, folder: Path) -> dict[str, Any] | None:
+        """Return the newest whole checkpoint: the first rank chooses, all read it."""
+        path = self.ranks.same(checkpoint.newest(folder) if self.ranks.first else None)
+        if path is None:
+            return None
+        in_parts = self.ranks.size > 1 and self.run.config.training.parallel == "fsdp"
+        return checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
 
     def _emit(self, row: dict[str, Any]) -> None:
         self.metrics.write(row)
@@ -140,7 +157,7 @@ class _Attempt:
             log.training(step, *run.step(step, self._stop_if_asked))
             self.interruption.deferred = True
             self._stop_if_asked()
-            if time.monotonic() - self._saved_at >= self._period:
+            if self.ranks.most(time.monotonic() - self._saved_at >= self._period):
                 self._checkpoint()
         log.flush()
         final = run.validation_loss(self._stop_if_asked)
@@ -149,9 +166,10 @@ class _Attempt:
 
     def _stop_if_asked(self) -> None:
         """Leave a checkpoint and raise, if a signal has come. State is that after ``log.steps`` steps."""
-        if self.interruption.came is not None:
+        if self.ranks.most(self.interruption.came is not None):
             self._checkpoint()
-            raise Preempted(f"{self.interruption.came}: stopped at step {self.log.steps} with a checkpoint")
+            came = self.interruption.came or "a signal to another process"
+            raise Preempted(f"{came}: stopped at step {self.log.steps} with a checkpoint")
 
     def _checkpoint(self) -> None:
         self._still_mine()
@@ -161,7 +179,9 @@ class _Attempt:
             "log": self.log.state_dict(),
             "metrics_bytes": self.metrics.size,
         }
-        checkpoint.save(self.folder, self.log.steps, state)
+        if self.ranks.first:
+            checkpoint.save(self.folder, self.log.steps, state)
+        self.ranks.wait()
         self._saved_at = time.monotonic()
 
 
@@ -176,6 +196,7 @@ def environment(run: Run) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "compiled": run.compiled,
+        "processes": run.ranks.size,
         "argv": sys.argv,
         "pid": os.getpid(),
     }

@@ -1,8 +1,9 @@
 """``optstudy train``."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter
 
@@ -16,6 +17,9 @@ from optstudy.launch import attempts
 from optstudy.launch.attempts import Attempt, Held, attempt
 from optstudy.record import read_result, write_json
 
+if TYPE_CHECKING:
+    from optstudy.parallel import Ranks
+
 
 def train(
     config_or_run_folder: Path,
@@ -28,8 +32,9 @@ def train(
     """Carry out one run, or continue it from its newest checkpoint.
 
     A finished run is only reported. Ends with 0 when done, 3 when it diverged, 75 when it was asked to stop
-    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as no memory. The reason
-    stands in the folder's `result.json` or `attempts.jsonl`.
+    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as no memory. The
+    reason stands in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU
+    trains the run together; it may go on with another number of processes than it began with.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -40,22 +45,78 @@ def train(
 
         optstudy train runs/0c6ffb1a97e2
 
+        torchrun --nproc-per-node 8 -m optstudy train my-run.yaml --set training.parallel=fsdp
+
     Args:
         config_or_run_folder: a run's folder, or a YAML or JSON file: `scale: pico` and what differs from it.
         runs: where run folders are, for a config file.
         device: `auto`, `cpu` or `cuda`.
         set_: a config value over the file's, as `key=value`; may be given several times.
     """
-    folder = config_or_run_folder
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        with _Others() as others:
+            return _lead(config_or_run_folder, runs, device, set_, others)
+    from optstudy.parallel import joined
+
+    with joined() as ranks:
+        if not ranks.first:
+            return _follow(device, ranks)
+        with _Others(ranks) as others:
+            return _lead(config_or_run_folder, runs, device, set_, others)
+
+
+class _Others:
+    """The other processes of the run, which wait for the first to say what there is to do."""
+
+    def __init__(self, ranks: "Ranks | None" = None) -> None:
+        self.ranks = ranks
+        self._called = False
+
+    def call(self, folder: Path) -> None:
+        """Have them train the run in a folder."""
+        self._called = True
+        if self.ranks is not None:
+            self.ranks.same(str(folder.resolve()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let them go; after a run, together, lest torchrun stops those that still write."""
+        if self.ranks is not None and not self._called:
+            self.ranks.same("")
+        elif self.ranks is not None and kind is None:
+            self.ranks.wait()
+
+
+def _follow(device: str, ranks: "Ranks") -> int:
+    """Do what the first process says."""
+    from optstudy.train import train as carry_out
+
+    folder = ranks.same("")
+    if not folder:
+        return DONE
+    try:
+        result = carry_out(Path(folder), device, ranks=ranks)
+    except Preempted:
+        ranks.wait()
+        return PREEMPTED
+    ranks.wait()
+    return DIVERGED if result["state"] == "diverged" else DONE
+
+
+def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: _Others) -> int:
+    """Train as the first process, or the only one."""
     if not folder.is_dir():
-        folder = _folder_of(config_or_run_folder, runs, study.overrides(set_), device)
+        folder = _folder_of(folder, runs, study.overrides(set_), device)
     elif set_:
         raise UserError("--set: a run folder's config is fixed; give a config file instead")
     result = read_result(folder)
     if result is None:
         try:
             with Interruption(), attempt(folder) as current:
-                result = _carry_out(folder, device, current)
+                others.call(folder)
+                result = _carry_out(folder, device, current, others.ranks)
         except Held as held:
             sys.stderr.write(f"optstudy: {held}\n")
             return PREEMPTED
@@ -67,14 +128,14 @@ def train(
     return DIVERGED if result["state"] == "diverged" else DONE
 
 
-def _carry_out(folder: Path, device: str, current: Attempt) -> dict[str, Any]:
+def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
     """Train. The more often a run was killed, the sooner it saves."""
     from optstudy.train import CHECKPOINT_MINUTES
     from optstudy.train import train as carry_out
 
     minutes = CHECKPOINT_MINUTES / 2 ** (attempts.kills(folder) - 1)
     with ProgressBar(folder) as bar:
-        result = carry_out(folder, device, bar.update, minutes, current.lease.check)
+        result = carry_out(folder, device, bar.update, minutes, current.lease.check, ranks)
     current.code = DIVERGED if result["state"] == "diverged" else DONE
     current.reason = result["reason"]
     return result

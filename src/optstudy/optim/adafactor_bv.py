@@ -12,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 from optstudy.optim.compiled import Numbers
 from optstudy.optim.rule import Rule, ema, write
 from optstudy.optim.second_moment import Factored, Weight
+from optstudy.optim.sharded import BlockKernel, zeros
 
 
 class AdafactorBigVision(Rule):
@@ -60,8 +61,7 @@ class AdafactorBigVision(Rule):
         """Return m and the averages of g^2: zeros."""
         moment = granularity(like.shape, group["min_dim"])
         dtype = like.dtype if like.dtype == torch.float64 else torch.bfloat16
-        means = moment.means(torch.zeros_like(like))
-        return {"m": torch.zeros_like(like, dtype=dtype), **dict(zip(moment.names, means, strict=True))}
+        return {"m": torch.zeros_like(like, dtype=dtype), **zeros(moment, like)}
 
     def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", Numbers]:
         """Return the update and its numbers."""
@@ -83,10 +83,12 @@ def granularity(shape: torch.Size, min_dim: int) -> Weight:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(BlockKernel):
     """The update of one parameter, for one granularity."""
 
-    moment: Weight
+    def measure(self, g: Tensor, **numbers: Any) -> tuple[Tensor, ...]:
+        """Return the means of g^2 + eps."""
+        return self.moment.means(g.square() + numbers["eps"])
 
     def __call__(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, eps: Any,
@@ -94,7 +96,7 @@ class Kernel:
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Take one step, in place."""
         kept = [averages[name] for name in self.moment.names]
-        for average, mean in zip(kept, self.moment.means(g.square() + eps), strict=True):
+        for average, mean in zip(kept, self.newest(g, averages, eps=eps), strict=True):
             average.copy_(ema(average, mean, w2))
         factors = self.moment.roots(*kept)
         u = g / prod(factors)

@@ -28,18 +28,19 @@ _functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _failed = False
 
 
-def run(kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], compile_: bool | None, weights: int) -> None:
-    """Call a kernel for each parameter, with its tensors and numbers."""
+def run(
+    kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], compile_: bool | None, weights: int
+) -> list[Any]:
+    """Call a kernel for each parameter, with its tensors and numbers; return what it returned."""
     if compile_ is False or _failed or (compile_ is None and weights < LARGE):
-        each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
-        return
+        return each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
     key = (kernel, *(tuple((t.shape, t.stride(), t.dtype) for t in tensors.values()) for tensors, _ in rows))
     function = _functions.get(key)
     as_tensors = _as_tensors(rows)
     if function is not None:
-        function(kernel, [tensors for tensors, _ in rows], as_tensors)
-        return
-    _compile(key, kernel, rows, as_tensors)
+        returned: list[Any] = function(kernel, [tensors for tensors, _ in rows], as_tensors)
+        return returned
+    return _compile(key, kernel, rows, as_tensors)
 
 
 def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers]) -> list[Any]:
@@ -53,21 +54,21 @@ def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers])
 
 def _compile(
     key: tuple[Any, ...], kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], numbers: Sequence[Numbers]
-) -> None:
+) -> list[Any]:
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
     function = torch.compile(own_code, fullgraph=True, dynamic=False)
     tensors = [tensors for tensors, _ in rows]
     try:
-        function(kernel, tensors, numbers)
+        returned: list[Any] = function(kernel, tensors, numbers)
     except Exception as error:
         _failed = True
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(f"optimizer steps are not compiled and will be slower: {reason}", stacklevel=2)
-        each(kernel, tensors, [n for _, n in rows])
-        return
+        return each(kernel, tensors, [n for _, n in rows])
     _functions[key] = function
+    return returned
 
 
 def _as_tensors(rows: Sequence[tuple[Tensors, Numbers]]) -> list[Numbers]:

@@ -11,7 +11,8 @@ from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Numbers
 from optstudy.optim.rule import Rule, ema, write
-from optstudy.optim.second_moment import Absent, Weight, second_moment
+from optstudy.optim.second_moment import Absent, second_moment
+from optstudy.optim.sharded import BlockKernel, whole, zeros
 
 
 class Preconditioned(Rule):
@@ -83,8 +84,7 @@ class Preconditioned(Rule):
     def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return m and the averages of g^2: zeros."""
         moment = second_moment(group["second_moment"], like.ndim)
-        means = moment.means(moment.blocks(torch.zeros_like(like)))
-        return {"m": torch.zeros_like(like), **dict(zip(moment.names, means, strict=True))}
+        return {"m": torch.zeros_like(like), **zeros(moment, like)}
 
     def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", Numbers]:
         """Return the update and its numbers: bias corrections and the weights of the averages."""
@@ -109,17 +109,24 @@ class Preconditioned(Rule):
         kernel, numbers = self.plan(group, int(state["step"]), p.shape)
         if isinstance(kernel.moment, Absent):
             return torch.as_tensor(group["lr"])
-        factors = kernel.moment.roots(*(state[name] for name in kernel.moment.names))
+        factors = kernel.moment.roots(*(whole(state[name]) for name in kernel.moment.names))
         rate: Tensor = group["lr"] / (prod(factors) * numbers["correction"] + numbers["eps"])
         return rate
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(BlockKernel):
     """The update of one parameter, for one granularity."""
 
-    moment: Weight
     frozen: bool
+
+    def measures(self) -> bool:
+        """Say whether the averages change."""
+        return not self.frozen
+
+    def measure(self, g: Tensor, **_: Any) -> tuple[Tensor, ...]:
+        """Return the means of g^2."""
+        return self.moment.means(g.square())
 
     def __call__(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, correction: Any,
@@ -133,7 +140,7 @@ class Kernel:
             return ()
         kept = [averages[name] for name in self.moment.names]
         if not self.frozen:
-            for average, mean in zip(kept, self.moment.means(g.square()), strict=True):
+            for average, mean in zip(kept, self.newest(g, averages), strict=True):
                 average.copy_(ema(average, mean, w2))
         first, *others = self.moment.roots(*kept)
         factors = (first * correction, *others)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from optstudy.optim.compiled import Kernel, Numbers, Tensors, run
+from optstudy.optim.sharded import exchange, is_sharded, localise, shard_like
 
 NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
 
@@ -100,8 +101,12 @@ class Rule(Optimizer):
                 if (k, p.shape) not in plans:
                     plans[k, p.shape] = self.plan(options, k, p.shape)
                 kernel, numbers = plans[k, p.shape]
-                work.setdefault((kernel, group["compile"], p.device, p.dtype), []).append((tensors, numbers))
-        for (kernel, compile_, *_), rows in work.items():
+                kernel, tensors, ranks = localise(kernel, tensors)
+                compile_ = group["compile"] if p.ndim else False  # Inductor errs where it writes to scalars
+                key = (kernel, ranks, compile_, p.device, p.dtype)
+                work.setdefault(key, []).append((tensors, numbers))
+        exchange(work, weights)
+        for (kernel, _, compile_, *_), rows in work.items():
             run(kernel, rows, compile_, weights)
         return loss
 
@@ -117,20 +122,36 @@ class Rule(Optimizer):
         """Return a parameter's state, made if it has none yet."""
         state: dict[str, Any] = self.state[p]
         if not state:
-            like = torch.empty_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-            state.update({"step": torch.tensor(0.0), **self.initial(like, group)})
+            state.update({"step": torch.tensor(0.0), **self._fresh(p, group)})
         return state
 
+    def _fresh(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.initial(torch.empty_like(p, dtype=torch.promote_types(p.dtype, torch.float32)), group)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, each tensor in the dtype it was saved in (torch casts to its parameter's)."""
-        super().load_state_dict(state_dict)
-        saved = state_dict["state"]
-        ours = [p for group in self.param_groups for p in group["params"]]
+        """Take over a state, each tensor in the dtype it was saved in (torch casts to its parameter's).
+
+        Of a sharded parameter's state, whole tensors are taken as well as sharded ones.
+        """
+        ours = [(p, group) for group in self.param_groups for p in group["params"]]
         theirs = [index for group in state_dict["param_groups"] for index in group["params"]]
-        for p, index in zip(ours, theirs, strict=True):
+        saved = dict(state_dict["state"])
+        for (p, group), index in zip(ours, theirs, strict=False):
+            if is_sharded(p) and index in saved:
+                saved[index] = _sharded(saved[index], p, self._fresh(p, group))
+        super().load_state_dict({**state_dict, "state": saved})
+        for (p, _), index in zip(ours, theirs, strict=True):
             for name, value in saved.get(index, {}).items():
                 if isinstance(value, Tensor) and self.state[p][name].dtype != value.dtype:
                     self.state[p][name] = value.to(p.device, copy=True)
+
+
+def _sharded(state: Mapping[str, Any], p: Any, fresh: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return a parameter's state with each tensor sharded that is so in a fresh one."""
+    return {
+        name: shard_like(x, p) if name in fresh and is_sharded(fresh[name]) and not is_sharded(x) else x
+        for name, x in state.items()
+    }
 
 
 def inside(value: Any, limit: str) -> bool:

@@ -45,6 +45,10 @@ class Weight:
         """Return the means of ``s``, in the order of ``names``."""
         return (s,)
 
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say of each mean of a tensor of ``ndim`` dimensions whether it goes over the first one."""
+        return (False,)
+
     def roots(self, *averages: Tensor) -> tuple[Tensor, ...]:
         """Return factors whose product, broadcast, is the root of V."""
         return (averages[0].sqrt(),)
@@ -63,7 +67,11 @@ class Whole(Weight):
 
     def scaled(self, means: Tensor, s: Tensor) -> Tensor:
         """Return the means, times the root of the block's size where that is what was printed."""
-        return means * (s.numel() / means.numel()) ** 0.5 if self.printed else means
+        return means * (s.numel() / max(1, means.numel())) ** 0.5 if self.printed else means
+
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say that it does."""
+        return (True,)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,10 @@ class Rows(Whole):
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return one mean per row; each entry of a 1-D tensor is a row."""
         return (self.scaled(mean_of_rest(s, 1), s),)
+
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say that it does not."""
+        return (False,)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,10 @@ class Split(Weight):
         """Return one mean per part."""
         return (mean_of_rest(s, 1),)
 
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say that it does."""
+        return (True,)
+
 
 @dataclass(frozen=True)
 class Factored(Weight):
@@ -104,10 +120,18 @@ class Factored(Weight):
         """Return the means over columns and over rows."""
         return mean(s, self.column), mean(s, self.row)
 
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say of the means over columns and over rows whether those are the first dimension."""
+        return self.column % ndim == 0, self.row % ndim == 0
+
     def roots(self, *averages: Tensor) -> tuple[Tensor, ...]:
         """Return the roots of r / mean(r), 0 where r is, and of c."""
         r, c = averages
-        return (r / r.mean(self.row, keepdim=True).clamp_min(torch.finfo(r.dtype).tiny)).sqrt(), c.sqrt()
+        return self.rooted(r, c, r.mean(self.row, keepdim=True))
+
+    def rooted(self, r: Tensor, c: Tensor, mean_r: Tensor) -> tuple[Tensor, ...]:
+        """Return the same, the mean of r given."""
+        return (r / mean_r.clamp_min(torch.finfo(r.dtype).tiny)).sqrt(), c.sqrt()
 
 
 @dataclass(frozen=True)
@@ -118,6 +142,10 @@ class Absent(Weight):
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return nothing."""
+        return ()
+
+    def crosses(self, ndim: int) -> tuple[bool, ...]:
+        """Say nothing."""
         return ()
 
 

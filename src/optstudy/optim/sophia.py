@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Kernel, Numbers
 from optstudy.optim.rule import Rule, ema, write
+from optstudy.optim.sharded import here
 
 
 class Sophia(Rule):
@@ -68,8 +69,8 @@ class Sophia(Rule):
             for p in group["params"]:
                 if p.grad is not None and p.numel():
                     state = self.state_of(p, group)
-                    wide = p.grad.to(state["h"].dtype)
-                    state["h"].copy_(ema(state["h"], wide.square(), 1 - group["betas"][1]))
+                    h, g = here(state["h"]), here(p.grad)
+                    h.copy_(ema(h, g.to(h.dtype).square(), 1 - group["betas"][1]))
 
 
 def sophia(

@@ -1,0 +1,218 @@
+"""Several processes that train together do what one does: losses, state, checkpoints, and how they end."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from optstudy.launch import attempts
+from optstudy.optimizers import OPTIMIZERS
+from optstudy.record import read_json, read_result
+from optstudy.train import train
+from tests import several
+from tests.configs import folder_of, losses, tiny_on
+from tests.several import end, job, start, together
+
+UNEVEN = {
+    "model.d_model": 6,
+    "model.n_heads": 1,
+    "model.vocab_size": 2050,
+    "training.batch_size": 8,
+    "validation.sequences": 7,
+}
+"""Shapes that two or four processes cannot share equally: one may even hold no row of a norm."""
+MIXED = {
+    "torch.optim.AdamW": {"optimizer.name": "torch.optim.AdamW", "optimizer.options": {"eps": 1e-8}},
+    "two classes": {"optimizer.name": "adafactor", "optimizer.roles": {"head": {"name": "lion", "lr": 1e-3}}},
+    "micro-batches": {"optimizer.name": "sophia", "training.micro_batch_size": 1},
+}
+
+
+def settings(name):
+    """A recipe with everything on that it can do."""
+    own = MIXED.get(name, {"optimizer.name": name})
+    recipe = own["optimizer.name"]
+    spec = OPTIMIZERS.get(recipe)
+    divides = spec is not None and spec.target.rpartition(".")[2] in (
+        "Adam", "Adafactor", "Adalayer", "Preconditioned"
+    )  # fmt: skip
+    return {
+        **UNEVEN,
+        "training.hessian_interval": 3,
+        "training.effective_lr": divides and name not in MIXED,
+        **({"schedule.freeze_steps": 5} if recipe.startswith("frozen") else {}),
+        **({"optimizer.options": {"min_dim": 4}} if recipe == "adafactor_bigvision" else {}),
+        **own,
+    }
+
+
+EVERY = [*OPTIMIZERS, *MIXED]
+SOME = ["hybrid_adafactor_last_norm", *MIXED]
+RESUMED = ["adafactor", "adafactor_bigvision", "adalayer_star", "frozen_keep_last", "sophia", *MIXED]
+ODD = [
+    *(several.odd_job("Preconditioned", second_moment=kind, weight_decay=0.1) for kind in (
+        "weight", "factored", "factored-textbook", "tensor", "row", "split-3", "none",
+        "tensor-printed", "row-printed",
+    )),
+    several.odd_job("Adalayer", estimate_steps=2, freeze=True),
+    several.odd_job("Preconditioned", second_moment="split-3", estimate_steps=2, freeze=True),
+    several.odd_job("AdafactorBigVision", min_dim=2),
+    several.odd_job("SGDW", momentum=0.9, dampening=0.1, maximize=True),
+    several.odd_job("Lion", weight_decay=0.1),
+    several.odd_job("Signum"),
+    several.odd_job("Sophia", batch_tokens=100),
+]  # fmt: skip
+
+
+def recipes(corpus, how, names):
+    return [tiny_on(corpus, **settings(name), **{"training.parallel": how}) for name in names]
+
+
+def halves(configs, folder):
+    return [job(config, 0, 10, save=folder / str(i)) for i, config in enumerate(configs)]
+
+
+def rests(configs, folder):
+    return [job(config, 10, 20, load=folder / str(i)) for i, config in enumerate(configs)]
+
+
+def split(results, *lists):
+    starts = [sum(map(len, lists[:i])) for i in range(len(lists))]
+    return [results[start : start + len(own)] for start, own in zip(starts, lists, strict=True)]
+
+
+def assert_agree(configs, results, alone, first=0):
+    """Compare runs, the one process's from step ``first`` on."""
+    for config, many, one in zip(configs, results, alone, strict=True):
+        what = (config.optimizer.name, config.training.parallel)
+        assert many["losses"] == pytest.approx(one["losses"][first:], rel=1e-5), what
+        assert many["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5), what
+        assert many["norms"] == pytest.approx(one["norms"][first:], rel=1e-4), what
+        assert many["state_bytes_per_param"] == one["state_bytes_per_param"], what
+        assert many["probed"].keys() == one["probed"].keys(), what
+        for role, quantiles in one["probed"].get("effective_lr", {}).items():
+            assert many["probed"]["effective_lr"][role] == pytest.approx(quantiles, rel=1e-3), (what, role)
+
+
+def assert_odd_shapes_agree(results, alone):
+    """In float64, where a mean over the wrong rows cannot hide behind rounding."""
+    for job_, many, one in zip(ODD, results, alone, strict=True):
+        for a, b in zip(many["weights"], one["weights"], strict=True):
+            assert a == pytest.approx(b, rel=1e-9, abs=1e-12), job_
+        for a, b in zip(many["state"], one["state"], strict=True):
+            assert a.keys() == b.keys(), job_
+            for name in a:
+                assert a[name] == pytest.approx(b[name], rel=1e-9, abs=1e-12), (job_, name)
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_do_what_one_does_and_resume_what_one_or_two_saved(corpus_slice, tmp_path):
+    """One test, for processes are slow to start: every recipe, odd shapes, and checkpoints both ways."""
+    configs = recipes(corpus_slice, "fsdp", EVERY) + recipes(corpus_slice, "ddp", SOME)
+    resumed = recipes(corpus_slice, "fsdp", RESUMED) + recipes(corpus_slice, "ddp", RESUMED[:1])
+    of_one, of_two = tmp_path / "one", tmp_path / "two"
+    of_one.mkdir()
+    of_two.mkdir()
+    jobs = [*map(job, configs), *map(job, resumed), *ODD]
+    alone = split(together(1, [*jobs, *halves(resumed, of_one)], tmp_path), configs, resumed, ODD, resumed)
+    more = [*halves(resumed, of_two), *rests(resumed, of_two), *rests(resumed, of_one)]
+    two = split(together(2, [*jobs, *more], tmp_path), configs, resumed, ODD, resumed, resumed, resumed)
+    assert_agree(configs, two[0], alone[0])
+    assert_odd_shapes_agree(two[2], alone[2])
+    for undisturbed, rest in zip(two[1], two[4], strict=True):
+        assert undisturbed["losses"][10:] == rest["losses"]
+        assert undisturbed["weights_sha256"] == rest["weights_sha256"]
+    assert_agree(resumed, two[5], alone[1], first=10)
+    assert_agree(resumed, together(1, rests(resumed, of_two), tmp_path), alone[1], first=10)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_four_processes_agree_and_their_checkpoints_resume_on_two_and_then_on_one(corpus_slice, tmp_path):
+    configs = recipes(corpus_slice, "fsdp", EVERY) + recipes(corpus_slice, "ddp", EVERY)
+    folders = {k: tmp_path / str(k) for k in (4, 2, 1)}
+    for folder in folders.values():
+        folder.mkdir()
+
+    def stretch(start, stop, source, target):
+        ways = ({"load": source} if source else {}) | ({"save": target} if target else {})
+        return [
+            job(config, start, stop, **{way: folder / str(i) for way, folder in ways.items()})
+            for i, config in enumerate(configs)
+        ]
+
+    alone = together(1, [*map(job, configs)], tmp_path)
+    four = together(4, [*map(job, configs), *stretch(0, 7, None, folders[4])], folders[4])
+    assert_agree(configs, four[: len(configs)], alone)
+    two = together(2, stretch(7, 14, folders[4], folders[2]), folders[2])
+    one = together(1, stretch(14, 20, folders[2], None), folders[1])
+    joined = [
+        {**last, **{key: a[key] + b[key] + last[key] for key in ("losses", "norms")}}
+        for a, b, last in zip(four[len(configs) :], two, one, strict=True)
+    ]
+    assert_agree(configs, joined, alone)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_compiled_steps_over_parts_of_odd_shapes_are_those_over_the_whole(tmp_path):
+    jobs = [{**j, "options": {**j["options"], "compile": True}} for j in ODD]
+    compiled = together(2, jobs, tmp_path, warnings="error:optimizer steps are not compiled")
+    for many, one in zip(compiled, together(1, ODD, tmp_path), strict=True):
+        for a, b in zip(many["weights"], one["weights"], strict=True):
+            assert a == pytest.approx(b, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_compiled_runs_on_two_processes_do_what_plain_ones_do_on_one(corpus_slice, tmp_path, monkeypatch):
+    names = ["adam", "adalayer_star", "sophia"]
+    configs = recipes(corpus_slice, "fsdp", names) + recipes(corpus_slice, "ddp", names)
+    alone = together(1, [*map(job, configs)], tmp_path)
+    monkeypatch.setenv("OPTSTUDY_COMPILE", "1")
+    compiled = together(2, [*map(job, configs)], tmp_path, warnings="error:training steps are not compiled")
+    assert_agree(configs, compiled, alone)
+
+
+def test_stopped_by_a_signal_to_any_process_a_run_goes_on_under_torchrun(corpus_slice, tmp_path):
+    settings = {"training.parallel": "fsdp", "training.steps": 80, "training.precision": "float64"}
+    config = tiny_on(corpus_slice, **settings)
+    undisturbed = folder_of(config, tmp_path / "undisturbed")
+    train(undisturbed, device="cpu")
+    folder = folder_of(config, tmp_path)
+    command = ["-m", "optstudy", "train", str(folder), "--device", "cpu"]
+    processes = start(2, command)
+    while len(losses(folder)) < 3 and processes[0].poll() is None:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, said = end(processes)
+    assert codes == [75, 75] and "with a checkpoint" in said[0] and said[1] == ""
+    assert attempts.read(folder)[-1]["code"] == 75
+    assert len(list((folder / "checkpoints").iterdir())) == 1 and read_result(folder) is None
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run([sys.executable, *torchrun, *command], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("done at step 80") == 1
+    for (step, *found), (other_step, *expected) in zip(losses(folder), losses(undisturbed), strict=True):
+        assert step == other_step
+        assert [x or 0.0 for x in found] == pytest.approx([x or 0.0 for x in expected], rel=1e-5)
+    assert read_json(folder / "env.json")["processes"] == 2
+    files = {"attempts.jsonl", *(path.name for path in undisturbed.iterdir())}
+    assert {path.name for path in folder.iterdir()} == files
+
+
+def test_every_process_ends_a_diverged_run_as_such_and_a_mistake_is_told_once(corpus_slice, tmp_path):
+    wild = {
+        "optimizer.name": "sgdw",
+        "optimizer.lr": 1e30,
+        "training.clip_norm": None,
+        "model.qk_norm": False,
+    }
+    folder = folder_of(tiny_on(corpus_slice, **wild), tmp_path)
+    codes, said = end(start(2, ["-m", "optstudy", "train", str(folder), "--device", "cpu"]))
+    assert codes == [3, 3], said
+    assert read_result(folder)["state"] == "diverged"
+    codes, said = end(start(2, ["-m", "optstudy", "train", str(tmp_path / "empty.yaml")]))
+    assert codes == [2, 0] and "empty.yaml" in said[0] and said[1] == ""
