@@ -156,7 +156,13 @@ def joined() -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
     yield Ranks(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
-    dist.destroy_process_group()  # not after an error: it would wait for what never comes
+    leave()  # not after an error amid a run: it would wait for what never comes
+
+
+def leave() -> None:
+    """Take leave of the other processes, which do so too; gloo aborts a process that just ends."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def accumulating(model: nn.Module, more: bool) -> AbstractContextManager[Any]:

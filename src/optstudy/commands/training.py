@@ -84,7 +84,10 @@ class _Others:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let them go; after a run, together, lest torchrun stops those that still write."""
         if self.ranks is not None and not self._called:
+            from optstudy.parallel import leave
+
             self.ranks.same("")
+            leave()
         elif self.ranks is not None and kind is None:
             self.ranks.wait()
 
