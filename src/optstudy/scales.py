@@ -48,7 +48,7 @@ def _paper(width: int, n_layers: int, steps: int, micro_batch: int) -> dict[str,
 
 
 SCALES: Mapping[str, Mapping[str, Any]] = {
-    "pico": _small(d_model=64, n_layers=2, pieces=2048, length=64, batch=16, steps=900),
+    "pico": _small(d_model=64, n_layers=2, pieces=2048, length=64, batch=16, steps=600),
     "nano": _small(d_model=128, n_layers=4, pieces=4096, length=128, batch=32, steps=2_000),
     "micro": _small(d_model=256, n_layers=6, pieces=8192, length=256, batch=32, steps=5_000),
     "150m": _paper(1024, 12, 25_000, 128),
