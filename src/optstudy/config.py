@@ -6,7 +6,8 @@ What is recorded is the validated tree, so it holds every value that ran. Import
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -192,13 +193,30 @@ class RunConfig(Strict):
 
 def run_id(config: Mapping[str, Any]) -> str:
     """Hash a dumped config, leaving out :data:`NOT_IN_ID`."""
+    return _hashed(_canonical(config))
+
+
+def ids_by_seed(config: RunConfig) -> Callable[[int], str]:
+    """Return what gives the id of a config's run with any seed; the rest of it is dumped only once."""
+    parts = _canonical(config.model_dump(mode="json"))
+    return lambda seed: _hashed({**parts, "seed": json.dumps(seed)})
+
+
+def _canonical(config: Mapping[str, Any]) -> dict[str, str]:
+    """The JSON of each part of a dumped config that decides the result."""
     tree = dict(config)
     for *parents, leaf in NOT_IN_ID:
         node = tree
         for key in parents:
             node[key] = node = dict(node[key])
         node.pop(leaf, None)
-    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    dumps = partial(json.dumps, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {key: dumps(tree[key]) for key in sorted(tree)}
+
+
+def _hashed(parts: Mapping[str, str]) -> str:
+    """Hash the JSON of a mapping with sorted keys."""
+    canonical = "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in parts.items()) + "}"
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

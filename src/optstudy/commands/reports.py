@@ -174,8 +174,9 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
         raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
     from optstudy.commands.claims import judged
 
+    sweep = judged(sweep, session)
     reports.show(sweep)
-    for path in reports.write(judged(sweep, session), out / sweep.name / sweep.scale, formats):
+    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
         sys.stdout.write(f"wrote {path}\n")
 
 

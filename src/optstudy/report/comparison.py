@@ -13,10 +13,9 @@ from optstudy.errors import UserError
 from optstudy.record import write_atomically
 from optstudy.report import style
 from optstudy.report.page import render
-from optstudy.report.payload import flatten
 from optstudy.report.terminal import aligned
 from optstudy.stats import Estimate
-from optstudy.table import Row, read_rows
+from optstudy.table import Row, leaves, read_rows
 
 UNPAIRED = frozenset({"scale", "numerics", "data.corpus"})
 """Config keys that may differ between the runs of a pair."""
@@ -186,11 +185,11 @@ def _rows(runs: Path) -> list[Row]:
 
 
 def _keys(rows: Iterable[Row]) -> frozenset[str]:
-    return frozenset(key for row in rows for key, _ in flatten(row.config))
+    return frozenset(key for row in rows for key, _ in leaves(row.config))
 
 
 def _config(row: Row, keys: frozenset[str]) -> str:
-    return json.dumps(sorted((key, value) for key, value in flatten(row.config) if key in keys))
+    return json.dumps(sorted((key, value) for key, value in leaves(row.config) if key in keys))
 
 
 def _unique(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Row]:

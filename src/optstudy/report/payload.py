@@ -1,14 +1,14 @@
 """What the page's script draws: curves, runs and training curves as small JSON."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optstudy import record
 from optstudy.curves import Curve
 from optstudy.report import style
 from optstudy.report.sweep import Sweep
-from optstudy.table import Row
+from optstudy.table import Row, leaves
 
 ALL_RUNS = 300
 """Up to this many runs each has its training curve on the page; beyond, those at and beside each best."""
@@ -20,8 +20,7 @@ def payload(sweep: Sweep) -> dict[str, Any]:
     """Everything the script needs, names unescaped."""
     slots = style.slots(curve.label for curve in sweep.curves)
     index = {row.id: k for k, row in enumerate(sweep.rows)}
-    flat = [dict(flatten(row.config)) for row in sweep.rows]
-    keys = _varying(flat)
+    keys, settings = _varying([row.config for row in sweep.rows])
     return {
         "panels": [_panel(sweep, panel) for panel in sweep.panels],
         "colours": style.COLOURS,
@@ -29,20 +28,11 @@ def payload(sweep: Sweep) -> dict[str, Any]:
         "curves": [_curve(curve, slots[curve.label], sweep, index) for curve in sweep.curves],
         "keys": keys,
         "runs": [
-            [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, [f.get(k) for k in keys]]
-            for row, f in zip(sweep.rows, flat, strict=True)
+            [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, values]
+            for row, values in zip(sweep.rows, settings, strict=True)
         ],
         "series": series(sweep, index),
     }
-
-
-def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by dotted key; lists are leaves."""
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree
 
 
 def series(sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
@@ -95,10 +85,15 @@ def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> d
     }
 
 
-def _varying(flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for leaves in flat for key in leaves)
-    first = flat[0]
-    return [key for key in keys if key != "seed" and any(f.get(key) != first.get(key) for f in flat)]
+def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Dotted keys whose values differ between configs, and those values; only parts that differ are looked at."""
+    first = configs[0]
+    names = dict.fromkeys(name for config in configs for name in config if name != "seed")
+    parts = [name for name in names if any(config.get(name) != first.get(name) for config in configs)]
+    flat = [dict(leaves({part: config[part] for part in parts if part in config})) for config in configs]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    varying = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
+    return varying, [[one.get(key) for key in varying] for one in flat]
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
