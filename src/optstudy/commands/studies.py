@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy import study, tokens
+from optstudy import study
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
@@ -90,6 +90,8 @@ def run(
         fresh: run again what the package's record has, too.
         dry_run: only say what would be run; for Slurm, print the batch script too.
     """
+    from optstudy import tokens
+
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
     if dry_run:
