@@ -14,7 +14,7 @@ from optstudy import study
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
+from optstudy.commands.reports import expect_many, names_in, recorded, sweep_of, write_report
 from optstudy.launch import attempts
 from optstudy.session import FINISHED, Session
 from optstudy.watch import Watch, failure
@@ -235,5 +235,6 @@ def _session(
     fresh: bool = False,
 ) -> Session:
     at_least_one("--seeds", seeds)
+    expect_many()
     kept = {} if fresh else recorded(name, scale)
     return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)
