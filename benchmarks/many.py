@@ -30,7 +30,13 @@ OPTIMIZERS = {
 INITIAL = 8.15
 ROWS = 100
 """Rows of a run's metrics."""
-ENVIRONMENT = {"optstudy": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu", "cpu": "AVX512", "device": "cpu"}
+ENVIRONMENT = {
+    "optstudy": "0.1.0",
+    "python": "3.11.7",
+    "torch": "2.13.0+cpu",
+    "cpu": "AVX512",
+    "device": "cpu",
+}
 
 
 def make(home: Path, rates: int, seeds: int) -> str:
@@ -75,7 +81,9 @@ def _write(folder: Path, point: study.Point) -> None:
         row = {"step": step, "tokens": step * per_step, "loss": at, "grad_norm": noise.random()}
         metrics.append({**row, "seconds": step * 0.0157})
         if k % 10 == 0:
-            metrics.append({"step": step, "tokens": step * per_step, "val_loss": at, "seconds": step * 0.0157})
+            metrics.append(
+                {"step": step, "tokens": step * per_step, "val_loss": at, "seconds": step * 0.0157}
+            )
     result = {
         "id": point.id,
         "state": "diverged" if diverged else "done",
@@ -119,7 +127,9 @@ def main() -> None:
         took = []
         for _ in range(chosen.rounds):
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "optstudy", *command], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "optstudy", *command], check=True, stdout=subprocess.DEVNULL
+            )
             took.append(time.perf_counter() - began)
         sys.stdout.write(f"{command[0]:8} {' '.join(f'{seconds:.2f}' for seconds in took)} s\n")
 

@@ -203,9 +203,11 @@ class Expansion:
             _, _, first, ids = self._alike
             return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
+        ids = ids_by_seed(point.config)
+        point = Point(point.config, point.curve, point.x, ids(seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
-            self._alike = family, value, point, ids_by_seed(point.config)
+            self._alike = family, value, point, ids
         return point
 
     def _made(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -43,7 +42,7 @@ def every(runs: Path) -> list[Row]:
     """
     if not runs.is_dir():
         raise UserError(f"{runs}: no such runs folder")
-    return Catalog(runs).rows(sorted(name for name in os.listdir(runs) if not name.startswith(".")))
+    return Catalog(runs).rows(sorted(path.name for path in runs.iterdir()))
 
 
 def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:

@@ -1,5 +1,6 @@
 """``optstudy report`` and ``compare``."""
 
+import atexit
 import gc
 import itertools
 import json
@@ -188,9 +189,10 @@ def recorded(name: str, scale: str) -> archive.Archive:
 
 
 def expect_many() -> None:
-    """Look for cycles seldom: thousands of records hold none, and the search takes a tenth of the time."""
+    """Look for cycles seldom, and not at the end: thousands of records hold none, and looking takes long."""
     gc.freeze()
     gc.set_threshold(200_000)
+    atexit.register(gc.freeze)
 
 
 def names_in(name: str) -> list[str]:

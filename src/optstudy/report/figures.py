@@ -67,7 +67,7 @@ def draw_all(sweep: Sweep, formats: Iterable[str], dpi: int = DPI) -> dict[str, 
             _panels(figure, sweep)
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         extent = figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
         drawn = {name: io.BytesIO() for name in formats}
         for name, buffer in drawn.items():
@@ -188,7 +188,14 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
         low, high = ([end(r.loss for r in p.rows) for p in curve.points] for end in (min, max))
         axis.fill_between(place, low, high, color=colour, alpha=0.15, lw=0).set_clip_path(inner)
         seeds = [(x, r.loss) for x, p in ran for r in p.rows if r.state == "done" and r.loss <= top]
-        dots = {"ls": "", "marker": ".", "ms": 2.5, "color": colour, "alpha": 0.6, "rasterized": len(seeds) > MANY}
+        dots = {
+            "ls": "",
+            "marker": ".",
+            "ms": 2.5,
+            "color": colour,
+            "alpha": 0.6,
+            "rasterized": len(seeds) > MANY,
+        }
         axis.plot([x for x, _ in seeds], [y for _, y in seeds], **dots)
     gone = [x for x, p in zip(place, curve.points, strict=True) if p.diverged]
     above = [x for x, p in zip(place, curve.points, strict=True) if _lost(p, top) and not p.diverged]

@@ -86,14 +86,28 @@ def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> d
 
 
 def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Dotted keys whose values differ between configs, and those values; only parts that differ are looked at."""
-    first = configs[0]
+    """Dotted keys whose values differ between configs, and these values of each; the seed left out.
+
+    Runs that differ in the seed share what the index read of them, so each part is looked at once.
+    """
     names = dict.fromkeys(name for config in configs for name in config if name != "seed")
-    parts = [name for name in names if any(config.get(name) != first.get(name) for config in configs)]
-    flat = [dict(leaves({part: config[part] for part in parts if part in config})) for config in configs]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    varying = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
-    return varying, [[one.get(key) for key in varying] for one in flat]
+    keys: list[str] = []
+    values: list[list[Any]] = [[] for _ in configs]
+    for name in names:
+        distinct = {id(part): part for config in configs if (part := config.get(name)) is not None}
+        flat = {key: dict(leaves({name: part})) for key, part in distinct.items()}
+        lacking = any(config.get(name) is None for config in configs)
+        first = flat.get(id(configs[0].get(name)), {})
+        different = [one for one in (*flat.values(), *[{}] * lacking) if one != first]
+        mine = dict.fromkeys(key for one in (first, *different) for key in one)
+        varying = [key for key in mine if any(one.get(key) != first.get(key) for one in different)]
+        if varying:
+            picked = {key: [one.get(k) for k in varying] for key, one in flat.items()}
+            absent = [None] * len(varying)
+            for config, into in zip(configs, values, strict=True):
+                into += picked.get(id(config.get(name)), absent)
+        keys += varying
+    return keys, values
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
