@@ -2,8 +2,8 @@
 
 The folders alone say what is there. The index, ``.index.json``, holds what :func:`optstudy.table.read_row`
 made of each and the size, time and inode of the files that it was made from; where any of these has changed,
-or the index is absent, old or damaged, the folder is read. It may be deleted at any time. Several processes may
-write it: each replaces it whole, and the last one stays.
+or the index is absent, old or damaged, the folder is read. It may be deleted at any time. Several processes
+may write it: each replaces it whole, and the last one stays.
 """
 
 import json

@@ -66,12 +66,14 @@ def report(
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     chosen = study.overrides(set_)
     sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
+    from optstudy.commands.claims import Judge
+
     if serve:
-        reports.serve(lambda: [sweep_of(session) for session in sessions], host, port, _serving)
+        reports.serve(Judge(sessions).sweeps, host, port, _serving)
     elif len(sessions) == 1 and names == [name]:
         write_report(sessions[0], out, format_)
     else:
-        sweeps = [sweep_of(session) for session in sessions]
+        sweeps = Judge(sessions).sweeps()
         progress = itertools.count(1)
 
         def told(sweep: reports.Sweep) -> None:
@@ -172,12 +174,11 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
     Raises:
         UserError: no run has ended, or an unknown format.
     """
-    sweep = sweep_of(session)
+    from optstudy.commands.claims import Judge
+
+    (sweep,) = Judge([session]).sweeps()
     if not sweep.rows:
         raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
-    from optstudy.commands.claims import judged
-
-    sweep = judged(sweep, session)
     reports.show(sweep)
     for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
         sys.stdout.write(f"wrote {path}\n")
