@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -298,9 +299,25 @@ def test_every_claim_is_decided_by_a_whole_table_of_real_studies(tmp_path, monke
     assert json.loads(capsys.readouterr().out)["claims"] == listed
     assert run(["claims", "--runs", str(tmp_path / "none")]) == 0
     assert f"{len(listed)} claims at pico" in capsys.readouterr().out
-    assert (
-        run(["report", "paper/fig2", "--runs", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 0
-    )
+    out = tmp_path / "out"
+    for name in ("fig1", "fig2"):
+        assert run(["report", f"paper/{name}", "--runs", str(tmp_path / "none"), "--out", str(out)]) == 0
+        assert_shown((out / "paper" / name / "pico" / "index.html").read_text(), f"paper/{name}", listed)
+    assert run(["report", "paper", "--runs", str(runs), "--out", str(out), "--format", "html"]) == 0
+    cards = (out / "paper" / "pico" / "index.html").read_text()
+    for name in names:
+        mine = [one for one in listed if one["figure"] == name]
+        assert_shown(
+            (out / "paper" / "pico" / name.replace("/", "-") / "index.html").read_text(), name, listed
+        )
+        assert not mine or re.search(rf"{len(mine)} claims?: \d", cards)
+    assert len(re.findall(r"\d+ claims?: \d", cards)) == len({one["figure"] for one in listed})
+
+
+def assert_shown(text, name, listed):
+    """The page has each of its figure's claims with the verdict that ``optstudy claims`` gives it."""
+    rows = re.findall(r'<small>([\w-]+)</small></td><td><span class="verdict \w+">([a-z ]+)</span>', text)
+    assert rows == [(one["name"], one["verdict"]) for one in listed if one["figure"] == name]
 
 
 def test_claims_import_no_torch():

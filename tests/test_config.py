@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from optstudy.config import RunConfig, merge, resolve
+from optstudy.config import RunConfig, ids_by_seed, merge, resolve
 from optstudy.errors import UserError
 from tests.configs import TINY, tiny
 
@@ -102,3 +102,11 @@ def test_merging_changes_no_layer():
     first = {"a": {"b": 1}}
     merge(first, {"a.b": 2})
     assert first == {"a": {"b": 1}}
+
+
+def test_the_ids_of_seeds_are_those_of_whole_configs():
+    config = tiny()
+    ids = ids_by_seed(config)
+    assert [ids(seed) for seed in (0, 1, 70)] == [
+        config.model_copy(update={"seed": seed}).id for seed in (0, 1, 70)
+    ]

@@ -21,6 +21,7 @@ from optstudy.errors import UserError
 from optstudy.report import figures, maps, page, payload, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.table import leaves
 from tests import sweeps
 
 HOSTILE = (
@@ -635,3 +636,45 @@ def test_the_answer_of_a_map_is_what_matters_most_and_least() -> None:
     assert ("norm", "0.500 nats", "from row to none") in found.facts
     assert found.rest[0].startswith("In “SGD up”, the choice for head") and "norm" not in found.rest[0]
     assert "has the lowest validation loss" in found.rest[-1]
+
+
+def test_many_seeds_are_one_picture_in_a_vector_figure_and_the_rest_stays_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweep = sweeps.sweep(seeds=5, points=7)
+    image, use = "{http://www.w3.org/2000/svg}image", "{http://www.w3.org/2000/svg}use"
+
+    def drawn() -> tuple[int, int]:
+        tree = ET.fromstring(figures.draw(sweep, "svg"))
+        return len(list(tree.iter(image))), len(list(tree.iter(use)))
+
+    images, marks = drawn()
+    assert images == 0
+    monkeypatch.setattr(figures, "MANY", 20)
+    pictures, left = drawn()
+    assert pictures == 2 * len(sweep.curves)
+    assert 0 < left < marks
+
+
+def test_formats_asked_for_together_are_those_asked_for_alone() -> None:
+    sweep = sweeps.sweep(seeds=2, points=5)
+    together = figures.draw_all(sweep, ["png", "svg", "pdf"])
+    assert together == {kind: figures.draw(sweep, kind) for kind in together}
+
+
+def test_settings_that_differ_are_those_of_whole_configs() -> None:
+    rows = sweeps.sweep(seeds=2, points=3).rows
+    odd = [
+        sweeps.row(config={**rows[0].config, "watch": {"norms": True}}, id="a"),
+        sweeps.row(config={k: v for k, v in rows[0].config.items() if k != "schedule"}, id="b"),
+        sweeps.row(config={**rows[0].config, "seed": 9, "training": {"steps": 7}}, id="c"),
+    ]
+    for some in (rows, [*rows, *odd], [*odd, *rows]):
+        flat = [dict(leaves(row.config)) for row in some]
+        every = dict.fromkeys(key for one in flat for key in one if key != "seed")
+        wanted = {key for key in every if any(one.get(key) != flat[0].get(key) for one in flat)}
+        sent = payload.payload(
+            report.Sweep("s", "t", some, [report.Place(r.id, r.optimizer, r.lr) for r in some])
+        )
+        assert set(sent["keys"]) == wanted
+        assert [run[6] for run in sent["runs"]] == [[one.get(k) for k in sent["keys"]] for one in flat]

@@ -364,6 +364,22 @@ def test_a_map_an_index_and_panels_fit_the_screen(browser: Any, tmp_path: Path, 
         assert browser.execute_script(OVERLAPS, "svg text, h1, h2, h3, .cards p, dt, dd") == []
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_claims_stand_on_the_page_with_their_verdicts_and_are_counted_on_the_index(
+    browser: Any, study: Sweep, tmp_path: Path, size: str
+) -> None:
+    index, page, *_ = write_index([study, adaptivity_map()], tmp_path, ["html"], "The paper")
+    visit(browser, page, size)
+    assert [mark.text for mark in all_of(browser, ".claims .verdict")] == ["holds", "not decided"]
+    assert all(mark.is_displayed() for mark in all_of(browser, ".claims td:first-child"))
+    assert "2 claims: 1 holds, 1 not decided" in browser.find_element("css selector", ".claims th").text
+    assert browser.execute_script(OVERLAPS, ".claims th, .claims td") == []
+    visit(browser, index, size)
+    cards = [card.text for card in all_of(browser, ".cards > *")]
+    assert ["2 claims: 1 holds, 1 not decided" in card for card in cards] == [True, False]
+    assert console_of(browser) == []
+
+
 def test_a_page_of_two_thousand_runs_draws_them_all(browser: Any, tmp_path: Path) -> None:
     rows = []
     for k in range(2000):

@@ -6,7 +6,7 @@ What is recorded is the validated tree, so it holds every value that ran. Import
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,7 @@ How a run is spread over processes is no part of its id, as their number is none
 checkpoint to the next, and results stay the same up to rounding.
 """
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -192,14 +193,28 @@ class RunConfig(Strict):
 
 def run_id(config: Mapping[str, Any]) -> str:
     """Hash a dumped config, leaving out :data:`NOT_IN_ID`."""
+    return _hashed(_canonical(config))
+
+
+def ids_by_seed(config: RunConfig) -> Callable[[int], str]:
+    """Return what gives the id of a config's run with any seed; the rest of it is dumped only once."""
+    parts = _canonical(config.model_dump(mode="json"))
+    return lambda seed: _hashed({**parts, "seed": f'"seed":{seed}'})
+
+
+def _canonical(config: Mapping[str, Any]) -> dict[str, str]:
+    """The JSON of each part of a dumped config that decides the result, its key included."""
     tree = dict(config)
     for *parents, leaf in NOT_IN_ID:
         node = tree
         for key in parents:
             node[key] = node = dict(node[key])
         node.pop(leaf, None)
-    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return {key: f'"{key}":{_ENCODER.encode(tree[key])}' for key in sorted(tree)}
+
+
+def _hashed(parts: Mapping[str, str]) -> str:
+    return hashlib.sha256(f"{{{','.join(parts.values())}}}".encode()).hexdigest()[:12]
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from optstudy.config import Model, RunConfig
 from optstudy.table import Row
 
@@ -123,6 +121,8 @@ def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
 
 def matmul_flops_per_s(size: int = 768) -> float:
     """Time a float32 matrix product on all cores."""
+    import numpy as np
+
     a = np.ones((size, size), np.float32)
     a @ a
     rates = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optstudy import fidelity, plan
-from optstudy.config import merge
+from optstudy.config import ids_by_seed, merge
 from optstudy.errors import UserError, nearest
 from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
@@ -72,7 +72,7 @@ class Expansion:
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], Plan] = {}
         self._shared: tuple[_Family, dict[str, Any]] | None = None
-        self._alike: tuple[_Family, Any, Point] | None = None
+        self._alike: tuple[_Family, Any, Point, Callable[[int], str]] | None = None
 
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
@@ -200,12 +200,14 @@ class Expansion:
     def _point(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
         if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
-            first = self._alike[2]
-            return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x)
+            _, _, first, ids = self._alike
+            return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
+        ids = ids_by_seed(point.config)
+        point = Point(point.config, point.curve, point.x, ids(seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
-            self._alike = family, value, point
+            self._alike = family, value, point, ids
         return point
 
     def _made(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:

@@ -8,9 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from optstudy.catalog import Catalog
 from optstudy.errors import UserError
 from optstudy.record import write_atomically
-from optstudy.table import Row, leaves, read_rows
+from optstudy.table import Row, leaves
 
 FORMATS = ("csv", "parquet")
 
@@ -41,7 +42,7 @@ def every(runs: Path) -> list[Row]:
     """
     if not runs.is_dir():
         raise UserError(f"{runs}: no such runs folder")
-    return read_rows(runs, sorted(path.parent.name for path in runs.glob("*/result.json")))
+    return Catalog(runs).rows(sorted(path.name for path in runs.iterdir()))
 
 
 def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,19 +25,17 @@ class Point:
     """The curve of the figure that it lies on; ``PANEL / CURVE`` where there are panels."""
     x: Any = None
     """Where on the horizontal axis."""
+    known_id: str = field(default="", compare=False, repr=False)
+    """The run's id, where it has been taken already."""
 
     @cached_property
     def id(self) -> str:
         """The run's id."""
-        return self.config.id
+        return self.known_id or self.config.id
 
     def labelled(self, curve: str) -> "Point":
         """Return the same run on the curve of another name."""
-        if curve == self.curve:
-            return self
-        point = Point(self.config, curve, self.x)
-        point.__dict__["id"] = self.id
-        return point
+        return self if curve == self.curve else Point(self.config, curve, self.x, self.id)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.archive import Archive
+from optstudy.catalog import Catalog
 from optstudy.launch import attempts, lease
 from optstudy.record import write_json
 from optstudy.study import Plan, Point, Study
-from optstudy.table import Row, read_row
+from optstudy.table import Row
 
 FINISHED = ("done", "diverged")
 
@@ -39,7 +40,7 @@ class Session:
         self.kept = kept or {}
         self.study, self.scale, self.runs = study, scale, runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
-        self._rows: dict[str, Row] = {}
+        self._read = Catalog(runs)
         self._planned = False
         self.plan = self.replan()
 
@@ -60,11 +61,8 @@ class Session:
 
     def row(self, run_id: str) -> Row | None:
         """The run's row, or None while it has no result."""
-        if run_id not in self._rows and (row := read_row(self.runs / run_id)) is not None:
-            self._rows[run_id] = row
-        if run_id not in self._rows and run_id in self.kept:
-            return self.kept[run_id].row
-        return self._rows.get(run_id)
+        row = self._read.row(run_id)
+        return self.kept[run_id].row if row is None and run_id in self.kept else row
 
     @property
     def runs_known(self) -> dict[str, Point]:
@@ -75,7 +73,7 @@ class Session:
         """Plan anew, make the folders of all runs that are known and return them; kept runs need none."""
         self.replan()
         known = self.runs_known.items()
-        return [self._folder(i, point) for i, point in known if i in self._rows or i not in self.kept]
+        return [self._folder(i, point) for i, point in known if i in self._read or i not in self.kept]
 
     def state(self, run_id: str) -> str:
         """``done``, ``diverged``, ``running``, ``failed`` (set aside), ``begun`` or ``waiting``."""
@@ -90,11 +88,14 @@ class Session:
 
     def states(self) -> dict[str, str]:
         """The state of every run that is known."""
-        return {run_id: self.state(run_id) for run_id in self.runs_known}
+        states = {run_id: self.state(run_id) for run_id in self.runs_known}
+        self._read.save()
+        return states
 
     def rows(self) -> list[Row]:
         """Rows of the study's own finished runs, each once."""
-        rows = (self.row(run_id) for run_id in dict.fromkeys(point.id for point in self.plan.points))
+        rows = [self.row(run_id) for run_id in dict.fromkeys(point.id for point in self.plan.points)]
+        self._read.save()
         return [row for row in rows if row is not None]
 
     def forgive(self) -> int:
@@ -106,7 +107,7 @@ class Session:
 
     def _folder(self, run_id: str, point: Point) -> Path:
         folder = self.runs / run_id
-        if run_id not in self._rows and not (folder / "config.json").exists():
+        if run_id not in self._read and not (folder / "config.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", point.config.model_dump(mode="json"))
         return folder

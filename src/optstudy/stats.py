@@ -8,6 +8,7 @@ a t interval whose seed variance is pooled over the finished runs within :data:`
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -81,6 +82,7 @@ class Summary:
         return self.curve.label
 
 
+@cache
 def student_t(df: int, level: float = LEVEL) -> float:
     """Two-sided quantile of Student's t: P(|T| <= t) = level (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
     low, high = 0.0, 1e4

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Row:
         """The run's seed."""
         return int(self.config["seed"])
 
-    @property
+    @cached_property
     def loss(self) -> float:
         """The loss that counts: min(validation loss, loss before training), the latter where it diverged."""
         if self.state == "diverged" or self.val_loss is None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from optstudy.commands.reports import RUNS, recorded, sweep_of
 from optstudy.curves import Placed, group
 from optstudy.report import Sweep
 from optstudy.report.effective import recorded as effective_of
+from optstudy.report.live import version
 from optstudy.report.style import SEPARATOR
 from optstudy.session import Session
 from optstudy.settling import check_scale
@@ -65,24 +66,51 @@ class Loader:
         scale: the scale of the runs.
         runs: where run folders are.
         fresh: leave out the package's record.
+        planned: studies that are at hand already, by name.
     """
 
-    def __init__(self, scale: str, runs: Path, fresh: bool = False) -> None:
+    def __init__(
+        self, scale: str, runs: Path, fresh: bool = False, planned: Mapping[str, Session] | None = None
+    ) -> None:
         self._scale, self._runs, self._fresh = scale, runs, fresh
+        self._planned = planned or {}
 
     def __call__(self, name: str) -> paper.Figure:
         """Return a study's figure."""
+        if name in self._planned:
+            return figure_of(self._planned[name])
         kept: Archive = {} if self._fresh else recorded(name, self._scale)
         return figure_of(Session(study.load(name), self._scale, self._runs, kept=kept))
 
 
-def judged(sweep: Sweep, session: Session) -> Sweep:
-    """Add the verdicts on the paper's statements of a study's figure to what its report is made from."""
-    mine = [claim for claim in paper.CLAIMS if claim.figure == session.study.name]
-    if not mine or session.overrides:
-        return sweep
-    evidence = paper.Evidence(Loader(session.scale, session.runs, not session.kept))
-    return replace(sweep, claims=[claim.judge(evidence, session.scale).tree() for claim in mine])
+class Judge:
+    """What reports of studies are made from, with the verdicts on the paper's statements of their figures.
+
+    Args:
+        sessions: of one scale and runs folder; one whose config was overridden is not judged.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._sessions = sessions
+        self._now: list[str] = []
+        self._claims: list[list[dict[str, Any]]] = []
+
+    def sweeps(self) -> list[Sweep]:
+        """Read the studies again; claims are judged again only when a run of them has ended."""
+        made = [sweep_of(session) for session in self._sessions]
+        now = [version(sweep) for sweep in made]
+        if now != self._now:
+            planned = {s.study.name: s for s in self._sessions if not s.overrides and s.seeds is None}
+            first = self._sessions[0]
+            fresh = not any(session.kept for session in self._sessions)
+            evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned))
+            self._claims = [self._verdicts(session, evidence) for session in self._sessions]
+            self._now = now
+        return [replace(sweep, claims=claims) for sweep, claims in zip(made, self._claims, strict=True)]
+
+    def _verdicts(self, session: Session, evidence: paper.Evidence) -> list[dict[str, Any]]:
+        mine = [] if session.overrides else [c for c in paper.CLAIMS if c.figure == session.study.name]
+        return [claim.judge(evidence, session.scale).tree() for claim in mine]
 
 
 def figure_of(session: Session) -> paper.Figure:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from optstudy import archive, study
 from optstudy import export as tidy
 from optstudy.cli import DONE
-from optstudy.commands.reports import RECORDED, recorded
+from optstudy.commands.reports import RECORDED, expect_many, recorded
 from optstudy.commands.studies import RUNS, Assignments
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile
@@ -47,6 +47,7 @@ def export(
     """
     if record is not None:
         return _extend(record, scale, runs)
+    expect_many()
     if name is None:
         records = tidy.table(tidy.every(runs))
     else:

@@ -1,5 +1,7 @@
 """``optstudy report`` and ``compare``."""
 
+import atexit
+import gc
 import itertools
 import json
 import shlex
@@ -60,15 +62,18 @@ def report(
         host: address to serve on; other machines reach it only if this is not loopback.
         port: port to serve on; 0 takes a free one.
     """
+    expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     chosen = study.overrides(set_)
     sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
+    from optstudy.commands.claims import Judge
+
     if serve:
-        reports.serve(lambda: [sweep_of(session) for session in sessions], host, port, _serving)
+        reports.serve(Judge(sessions).sweeps, host, port, _serving)
     elif len(sessions) == 1 and names == [name]:
         write_report(sessions[0], out, format_)
     else:
-        sweeps = [sweep_of(session) for session in sessions]
+        sweeps = Judge(sessions).sweeps()
         progress = itertools.count(1)
 
         def told(sweep: reports.Sweep) -> None:
@@ -169,19 +174,26 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
     Raises:
         UserError: no run has ended, or an unknown format.
     """
-    sweep = sweep_of(session)
+    from optstudy.commands.claims import Judge
+
+    (sweep,) = Judge([session]).sweeps()
     if not sweep.rows:
         raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
-    from optstudy.commands.claims import judged
-
     reports.show(sweep)
-    for path in reports.write(judged(sweep, session), out / sweep.name / sweep.scale, formats):
+    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
         sys.stdout.write(f"wrote {path}\n")
 
 
 def recorded(name: str, scale: str) -> archive.Archive:
     """Return the runs of the package's record that count as done in a study: one that the record is of."""
     return archive.load(scale) if name.startswith(RECORDED) else {}
+
+
+def expect_many() -> None:
+    """Look for cycles seldom, and not at the end: thousands of records hold none, and looking takes long."""
+    gc.freeze()
+    gc.set_threshold(200_000)
+    atexit.register(gc.freeze)
 
 
 def names_in(name: str) -> list[str]:

@@ -10,11 +10,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy import study, tokens
+from optstudy import study
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
+from optstudy.commands.reports import expect_many, names_in, recorded, sweep_of, write_report
 from optstudy.launch import attempts
 from optstudy.session import FINISHED, Session
 from optstudy.watch import Watch, failure
@@ -90,6 +90,8 @@ def run(
         fresh: run again what the package's record has, too.
         dry_run: only say what would be run; for Slurm, print the batch script too.
     """
+    from optstudy import tokens
+
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
     if dry_run:
@@ -233,5 +235,6 @@ def _session(
     fresh: bool = False,
 ) -> Session:
     at_least_one("--seeds", seeds)
+    expect_many()
     kept = {} if fresh else recorded(name, scale)
     return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)

@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from optstudy import stats
+from optstudy.catalog import Catalog
 from optstudy.errors import UserError
 from optstudy.record import write_atomically
 from optstudy.report import style
 from optstudy.report.page import render
-from optstudy.report.payload import flatten
 from optstudy.report.terminal import aligned
 from optstudy.stats import Estimate
-from optstudy.table import Row, read_rows
+from optstudy.table import Row, leaves
 
 UNPAIRED = frozenset({"scale", "numerics", "data.corpus"})
 """Config keys that may differ between the runs of a pair."""
@@ -180,17 +180,17 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 def _rows(runs: Path) -> list[Row]:
     names = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-    if not (rows := read_rows(runs, names)):
+    if not (rows := Catalog(runs).rows(names)):
         raise UserError(f"{runs}: no finished runs there; name a runs folder, such as the one of --runs")
     return rows
 
 
 def _keys(rows: Iterable[Row]) -> frozenset[str]:
-    return frozenset(key for row in rows for key, _ in flatten(row.config))
+    return frozenset(key for row in rows for key, _ in leaves(row.config))
 
 
 def _config(row: Row, keys: frozenset[str]) -> str:
-    return json.dumps(sorted((key, value) for key, value in flatten(row.config) if key in keys))
+    return json.dumps(sorted((key, value) for key, value in leaves(row.config) if key in keys))
 
 
 def _unique(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Row]:

@@ -6,7 +6,7 @@ Files are byte-stable: no dates, a fixed hash salt, text kept as text in SVG and
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,19 +31,28 @@ SETTINGS: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
-    "savefig.bbox": "tight",
 }
 METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
+DPI = 200
+"""Of pictures, and of dots that are drawn as one."""
+MANY = 1000
+"""Runs of one curve beyond which they are one picture, so that a vector figure stays small."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STRIP = 0.045
 """Height of one curve's row of diverged runs above the plot, as a share of the loss axis."""
 
 
-def draw(sweep: Sweep, file_format: str, dpi: int = 200) -> bytes:
+def draw(sweep: Sweep, file_format: str, dpi: int = DPI) -> bytes:
     """Draw a study as ``pdf``, ``svg`` or ``png``."""
+    return draw_all(sweep, [file_format], dpi)[file_format]
+
+
+def draw_all(sweep: Sweep, formats: Iterable[str], dpi: int = DPI) -> dict[str, bytes]:
+    """Draw a study once, laid out once, and write it in each of several formats."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -56,9 +65,14 @@ def draw(sweep: Sweep, file_format: str, dpi: int = 200) -> bytes:
             draw_effective(figure, sweep)
         else:
             _panels(figure, sweep)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=METADATA[file_format])
-    return buffer.getvalue()
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)
+        extent = figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
+        drawn = {name: io.BytesIO() for name in formats}
+        for name, buffer in drawn.items():
+            figure.savefig(buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent)
+    return {name: buffer.getvalue() for name, buffer in drawn.items()}
 
 
 def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
@@ -174,7 +188,14 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
         low, high = ([end(r.loss for r in p.rows) for p in curve.points] for end in (min, max))
         axis.fill_between(place, low, high, color=colour, alpha=0.15, lw=0).set_clip_path(inner)
         seeds = [(x, r.loss) for x, p in ran for r in p.rows if r.state == "done" and r.loss <= top]
-        dots = {"ls": "", "marker": ".", "ms": 2.5, "color": colour, "alpha": 0.6}
+        dots = {
+            "ls": "",
+            "marker": ".",
+            "ms": 2.5,
+            "color": colour,
+            "alpha": 0.6,
+            "rasterized": len(seeds) > MANY,
+        }
         axis.plot([x for x, _ in seeds], [y for _, y in seeds], **dots)
     gone = [x for x, p in zip(place, curve.points, strict=True) if p.diverged]
     above = [x for x, p in zip(place, curve.points, strict=True) if _lost(p, top) and not p.diverged]
@@ -192,12 +213,19 @@ def _ticks(axis: Any, curves: Sequence[Curve], aligned: bool) -> None:
     named = {10**p.position if log else p.position: style.number(p.x) for c in curves for p in c.points}
     if log:
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(_power)
         if aligned or max(named) >= 100 * min(named):
             return
     axis.minorticks_off()
     axis.set_xticks(sorted(named), [style.drawn(named[k]) for k in sorted(named)])
     if _crowded(sorted(named), log, named):
         axis.tick_params(axis="x", rotation=40)
+
+
+def _power(x: float, _: int = 0) -> str:
+    """A power of ten in plain text, which needs no formula and stays text in SVG."""
+    exponent = round(math.log10(x))
+    return "10" + str(exponent).translate(RAISED) if math.isclose(x, 10**exponent) else ""
 
 
 def _crowded(at: Sequence[float], log: bool, named: Mapping[float, str]) -> bool:

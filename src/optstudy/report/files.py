@@ -24,7 +24,10 @@ def write(sweep: Sweep, out: Path, formats: Iterable[str] = DEFAULT_FORMATS, hom
     """
     wanted = check(formats)
     out.mkdir(parents=True, exist_ok=True)
-    drawn = {name: figures.draw(sweep, name) for name in wanted if name in figures.METADATA and sweep.rows}
+    pictures = [name for name in wanted if name in figures.METADATA] if sweep.rows else []
+    if sweep.rows and "html" in wanted and "svg" not in pictures:
+        pictures.append("svg")
+    drawn = figures.draw_all(sweep, pictures) if pictures else {}
     written = []
     for name in wanted:
         if name == "html":

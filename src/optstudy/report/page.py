@@ -19,14 +19,14 @@ from optstudy.report.answer import answer
 from optstudy.report.columns import columns
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
-from optstudy.report.payload import flatten, payload
+from optstudy.report.payload import payload
 from optstudy.report.sweep import Sweep
-from optstudy.table import Row
+from optstudy.table import Row, leaves
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLL = 5
 """Seconds between a served page's looks for new runs."""
-OF_A_PROCESS = ("", "pid", "argv")
+OF_A_PROCESS = ("pid", "argv")
 """Keys of a run's environment that say nothing of how to make it again."""
 HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
 READ = 300
@@ -147,7 +147,7 @@ def environments(sweep: Sweep) -> list[tuple[str, str]]:
             tree = record.read_json(sweep.runs / row.id / "env.json")
         except (OSError, ValueError):
             continue
-        for key, value in flatten(tree) if isinstance(tree, dict) else ():
+        for key, value in leaves(tree) if isinstance(tree, dict) else ():
             if key not in OF_A_PROCESS and value:
                 found.setdefault(key, {})[_plain(value)] = None
     return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]

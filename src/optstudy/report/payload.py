@@ -1,14 +1,14 @@
 """What the page's script draws: curves, runs and training curves as small JSON."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optstudy import record
 from optstudy.curves import Curve
 from optstudy.report import style
 from optstudy.report.sweep import Sweep
-from optstudy.table import Row
+from optstudy.table import Row, leaves
 
 ALL_RUNS = 300
 """Up to this many runs each has its training curve on the page; beyond, those at and beside each best."""
@@ -20,8 +20,7 @@ def payload(sweep: Sweep) -> dict[str, Any]:
     """Everything the script needs, names unescaped."""
     slots = style.slots(curve.label for curve in sweep.curves)
     index = {row.id: k for k, row in enumerate(sweep.rows)}
-    flat = [dict(flatten(row.config)) for row in sweep.rows]
-    keys = _varying(flat)
+    keys, settings = _varying([row.config for row in sweep.rows])
     return {
         "panels": [_panel(sweep, panel) for panel in sweep.panels],
         "colours": style.COLOURS,
@@ -29,20 +28,11 @@ def payload(sweep: Sweep) -> dict[str, Any]:
         "curves": [_curve(curve, slots[curve.label], sweep, index) for curve in sweep.curves],
         "keys": keys,
         "runs": [
-            [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, [f.get(k) for k in keys]]
-            for row, f in zip(sweep.rows, flat, strict=True)
+            [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, values]
+            for row, values in zip(sweep.rows, settings, strict=True)
         ],
         "series": series(sweep, index),
     }
-
-
-def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by dotted key; lists are leaves."""
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree
 
 
 def series(sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
@@ -95,10 +85,29 @@ def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> d
     }
 
 
-def _varying(flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for leaves in flat for key in leaves)
-    first = flat[0]
-    return [key for key in keys if key != "seed" and any(f.get(key) != first.get(key) for f in flat)]
+def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Dotted keys whose values differ between configs, and these values of each; the seed left out.
+
+    Runs that differ in the seed share what the index read of them, so each part is looked at once.
+    """
+    names = dict.fromkeys(name for config in configs for name in config if name != "seed")
+    keys: list[str] = []
+    values: list[list[Any]] = [[] for _ in configs]
+    for name in names:
+        distinct = {id(part): part for config in configs if (part := config.get(name)) is not None}
+        flat = {key: dict(leaves({name: part})) for key, part in distinct.items()}
+        lacking = any(config.get(name) is None for config in configs)
+        first = flat.get(id(configs[0].get(name)), {})
+        different = [one for one in (*flat.values(), *[{}] * lacking) if one != first]
+        mine = dict.fromkeys(key for one in (first, *different) for key in one)
+        varying = [key for key in mine if any(one.get(key) != first.get(key) for one in different)]
+        if varying:
+            picked = {key: [one.get(k) for k in varying] for key, one in flat.items()}
+            absent = [None] * len(varying)
+            for config, into in zip(configs, values, strict=True):
+                into += picked.get(id(config.get(name)), absent)
+        keys += varying
+    return keys, values
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:

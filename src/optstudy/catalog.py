@@ -1,0 +1,120 @@
+"""Finished runs of a runs folder, read fast: an index of their records beside them. Imports no torch.
+
+The folders alone say what is there. The index, ``.index.json``, holds what :func:`optstudy.table.read_row`
+made of each and the size, time and inode of the files that it was made from; where any of these has changed,
+or the index is absent, old or damaged, the folder is read. It may be deleted at any time. Several processes
+may write it: each replaces it whole, and the last one stays.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from optstudy.record import write_atomically
+from optstudy.table import Row, read_row
+
+NAME = ".index.json"
+FORMAT = 1
+"""Raised when the index's layout or the fields of a row change."""
+WORTHWHILE = 500
+"""Runs read anew that are worth writing the index for."""
+RESULTS = tuple(f.name for f in fields(Row) if f.name != "config")
+FILES = ("result.json", "config.json")
+
+Stamp = list[int]
+"""Size, time of change in ns and inode of a run's files."""
+
+
+class Catalog:
+    """Rows of finished runs by id, each read once.
+
+    Args:
+        runs: where run folders are.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._runs, self._root = runs, str(runs)
+        self._rows: dict[str, Row] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._indexed: dict[str, tuple[Stamp, list[Any], list[int]]] | None = None
+        self._parts: list[tuple[str, Any]] = []
+        self._read = 0
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._rows
+
+    def row(self, run_id: str) -> Row | None:
+        """The run's row, or None while it has no result."""
+        if run_id not in self._rows:
+            stamp = self._stamp(run_id)
+            if stamp is None:
+                return None
+            row = self._recalled(run_id, stamp) or self._fresh(run_id)
+            if row is None:
+                return None
+            self._rows[run_id], self._stamps[run_id] = row, stamp
+        return self._rows[run_id]
+
+    def rows(self, ids: Iterable[str]) -> list[Row]:
+        """Rows of the finished ones among the named runs, in the order of ``ids``."""
+        found = [row for row in map(self.row, ids) if row is not None]
+        self.save()
+        return found
+
+    def save(self) -> None:
+        """Write the index where that will spare much reading; a folder that cannot be written has none."""
+        if self._read < WORTHWHILE:
+            return
+        self._read = 0
+        parts: dict[str, int] = {}
+        runs = {}
+        for run_id, row in self._rows.items():
+            texts = (json.dumps([key, part], separators=(",", ":")) for key, part in row.config.items())
+            values = [getattr(row, name) for name in RESULTS]
+            runs[run_id] = [self._stamps[run_id], values, [parts.setdefault(t, len(parts)) for t in texts]]
+        for run_id, (stamp, values, numbers) in (self._indexed or {}).items():
+            if run_id not in runs and (self._runs / run_id).exists():
+                texts = (json.dumps(self._parts[k], separators=(",", ":")) for k in numbers)
+                runs[run_id] = [stamp, values, [parts.setdefault(t, len(parts)) for t in texts]]
+        head = json.dumps({"format": FORMAT, "results": RESULTS, "runs": runs}, separators=(",", ":"))
+        with suppress(OSError):
+            write_atomically(self._runs / NAME, f'{head[:-1]},"parts":[{",".join(parts)}]}}\n')
+
+    def _stamp(self, run_id: str) -> Stamp | None:
+        stamp = []
+        for name in FILES:
+            try:
+                found = os.stat(f"{self._root}/{run_id}/{name}")  # noqa: PTH116  # a path object costs more than the call
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            stamp += [found.st_size, found.st_mtime_ns, found.st_ino]
+        return stamp
+
+    def _fresh(self, run_id: str) -> Row | None:
+        self._read += 1
+        return read_row(self._runs / run_id)
+
+    def _recalled(self, run_id: str, stamp: Stamp) -> Row | None:
+        """What the index has of a run, if its files are those that it was made from."""
+        if self._indexed is None:
+            self._indexed = {}
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                self._load(json.loads((self._runs / NAME).read_bytes()))
+        known = self._indexed.get(run_id)
+        if known is None or known[0] != stamp:
+            return None
+        config = dict([self._parts[k] for k in known[2]])
+        return Row(config=config, **dict(zip(RESULTS, known[1], strict=True)))
+
+    def _load(self, tree: Any) -> None:
+        if tree["format"] != FORMAT or tree["results"] != list(RESULTS):
+            return
+        parts = [(key, part) for key, part in tree["parts"]]
+        places = set(range(len(parts)))
+        runs = {run_id: (stamp, values, numbers) for run_id, (stamp, values, numbers) in tree["runs"].items()}
+        if all(len(values) == len(RESULTS) and places.issuperset(ks) for _, values, ks in runs.values()):
+            self._parts, self._indexed = parts, runs
