@@ -15,6 +15,9 @@ from torch import Tensor
 LARGE = 10_000_000
 """Weights from which compiling (tens of seconds, once per machine) pays by itself."""
 
+INLINE = {"realize_reads_threshold": 64, "realize_opcount_threshold": 1000, "realize_acc_reads_threshold": 64}
+"""For Inductor: compute what is used twice twice, in one loop, rather than store it for another."""
+
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable.
 
@@ -58,7 +61,7 @@ def _compile(
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
-    function = torch.compile(own_code, fullgraph=True, dynamic=False)
+    function = torch.compile(own_code, fullgraph=True, dynamic=False, options=INLINE)
     tensors = [tensors for tensors, _ in rows]
     try:
         returned: list[Any] = function(kernel, tensors, numbers)
