@@ -39,7 +39,7 @@ def prepare() -> dict[str, Path]:
             with download.working("cleaning enwik8"):
                 articles = list(wikitext.articles(dump))
             for split, path in files.items():
-                kept = (a for i, a in enumerate(articles) if (i % 20 == 1) == (split == "validation"))
+                kept = (a for i, a in enumerate(articles) if held_out(i) == (split == "validation"))
                 lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept)
                 record.write_atomically(path, "".join(lines))
     return files
