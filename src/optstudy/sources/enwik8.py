@@ -12,7 +12,7 @@ from pathlib import Path
 
 from optstudy import cache, record
 from optstudy.errors import UserError
-from optstudy.sources import download, wikitext
+from optstudy.sources import download, held_out, wikitext
 from optstudy.sources.download import IndexFile, Unavailable
 
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
