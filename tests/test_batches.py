@@ -87,6 +87,20 @@ def test_resumed_anywhere_the_sequence_is_the_same(sequences: int, size: int, se
     assert np.array_equal(np.stack(undisturbed[start:]), np.stack(resumed))
 
 
+@given(st.integers(1, 300), st.integers(1, 40), SEEDS, st.lists(st.integers(0, 500), min_size=1, max_size=8))
+def test_the_order_of_a_step_is_the_same_whatever_was_asked_before(
+    sequences: int, size: int, seed: int, steps: list[int]
+) -> None:
+    asked = batches(sequences, 2, size, seed)
+    for step in steps:
+        positions = range(step * size, (step + 1) * size)
+        orders = {
+            e: Permutation(sequences, seed, e)(np.arange(sequences))
+            for e in {p // sequences for p in positions}
+        }
+        assert asked.order(step).tolist() == [orders[p // sequences][p % sequences] for p in positions]
+
+
 def test_positions_beyond_two_to_the_31_are_exact() -> None:
     data = batches(10, 1, 7, seed=3)
     step = 10**15

@@ -46,6 +46,24 @@ def test_list_shows_corpora_and_what_is_prepared(data: Data) -> None:
         assert name in out
 
 
+def test_a_set_whose_manifest_is_damaged_keeps_no_other_from_being_listed(data: Data) -> None:
+    home = next((data.cache / "tokens").iterdir()).with_name("broken-bpe-600-0")
+    home.mkdir()
+    (home / "tokens.json").write_text("{")
+    try:
+        out = data("list")
+        assert "corpus-jsonl-bpe-600-" in out
+        assert f"{home / 'tokens.json'}: cannot be read" in out
+        listed = json.loads(data("list", "--json"))
+        assert [one["set"] for one in listed["damaged"]] == [home.name]
+        assert "600 ids" in data("info", "corpus-jsonl")
+        assert "cannot be read" in data("info", "broken", code=2)
+        assert "cannot be read" in data("verify", code=2)
+    finally:
+        (home / "tokens.json").unlink()
+        home.rmdir()
+
+
 def test_info_says_what_a_set_holds(data: Data) -> None:
     out = data("info", "corpus-jsonl")
     assert f"{data.corpus} (fingerprint" in out

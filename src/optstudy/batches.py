@@ -15,6 +15,8 @@ import numpy.typing as npt
 from optstudy.errors import UserError
 
 ROUNDS = 8
+AT_ONCE = 4096
+"""Sequences whose order is computed at a time; for small batches the calls would cost more than the work."""
 IntArray = npt.NDArray[np.int64]
 
 
@@ -79,6 +81,8 @@ class Batches:
         self.sequences = len(stream) // sequence_length
         if self.sequences == 0:
             raise UserError(f"{len(stream):,} tokens do not fill one sequence of {sequence_length:,}")
+        self._steps = max(1, min(AT_ONCE, self.sequences) // batch_size)
+        self._orders = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return self.sequences
@@ -91,13 +95,23 @@ class Batches:
         return x_BT
 
     def order(self, step: int) -> IntArray:
-        """Return the numbers of the sequences that step ``step`` reads, of all ranks."""
-        position = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        """Return the numbers of the sequences that step ``step`` reads, of all ranks; read-only."""
+        block, place = divmod(step, self._steps)
+        kept, orders = self._orders
+        if kept != block:
+            orders = self._places(block * self._steps * self.batch_size, self._steps * self.batch_size)
+            self._orders = block, orders
+        return orders[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _places(self, first: int, count: int) -> IntArray:
+        """Numbers of the sequences at ``count`` positions of the endless order."""
+        position = first + np.arange(count, dtype=np.int64)
         epoch = position // self.sequences
         order = np.empty_like(position)
         for e in range(int(epoch[0]), int(epoch[-1]) + 1):
             here = epoch == e
             order[here] = Permutation(self.sequences, self.seed, e)(position[here] % self.sequences)
+        order.flags.writeable = False
         return order
 
 

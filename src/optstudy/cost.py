@@ -1,6 +1,5 @@
 """What runs cost before they are run: tokens, FLOPs, time from measured speed, disk. Imports no torch."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from statistics import median
 from optstudy.config import Model, RunConfig
 from optstudy.table import Row
 
-EFFICIENCY = 0.3
-"""Share of a large matrix product's speed that training reaches; used only while no run has been timed."""
+EFFICIENCY = 0.6
+"""Share of one core's matrix products that a run reaches, used only while no run has been timed: 0.8 at pico
+on a quiet machine and 0.4 on a busy one, 0.6 at nano, 0.7 at micro (AVX-512)."""
+PROBED = "matrix products timed here, an estimate to a factor of about two until a run has been timed"
 STATE_BYTES = 8
 """Optimizer state per parameter that is reckoned with: two float32 moments."""
 
@@ -82,8 +83,8 @@ class Speed:
         if self._flops:
             return flops(config) / median(self._flops), "runs of another size on this machine"
         if self._probed is None:
-            self._probed = matmul_flops_per_s() * EFFICIENCY / (os.cpu_count() or 1)
-        return flops(config) / self._probed, "a matrix product timed here; rough before a run has been timed"
+            self._probed = core_flops_per_s() * EFFICIENCY
+        return flops(config) / self._probed, PROBED
 
 
 def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
@@ -119,18 +120,22 @@ def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
     return round(sum(sizes) / len(sizes)) if sizes else 20_000
 
 
-def matmul_flops_per_s(size: int = 768) -> float:
-    """Time a float32 matrix product on all cores."""
+def core_flops_per_s(size: int = 96, count: int = 60, rounds: int = 20) -> float:
+    """Time float32 matrix products on one core, the best of several rounds, in this thread's processor time.
+
+    Other programs take none of that time, and products of that size no other thread, so that a busy machine
+    gives what an idle one does.
+    """
     import numpy as np
 
-    a = np.ones((size, size), np.float32)
+    a = np.ones((count, size, size), np.float32)
     a @ a
-    rates = []
-    for _ in range(3):
-        start = time.perf_counter()
+    taken = []
+    for _ in range(rounds):
+        start = time.thread_time()
         a @ a
-        rates.append(2 * size**3 / (time.perf_counter() - start))
-    return max(rates)
+        taken.append(time.thread_time() - start)
+    return 2 * count * size**3 / max(min(taken), 1e-6)
 
 
 def _shape(model: Mapping[str, object], length: int, training: Mapping[str, object]) -> str:

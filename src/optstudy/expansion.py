@@ -1,39 +1,18 @@
 """From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
 
 import itertools
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optstudy import fidelity, plan
 from optstudy.config import ids_by_seed, merge
 from optstudy.errors import UserError, nearest
+from optstudy.families import FIDELITY, Families, Family
 from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
 from optstudy.settling import check_scale, settle, substituted, value_at
-from optstudy.studyfile import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
-
-FIDELITY = "fidelity"
-"""The override that chooses between the released code and the paper's text."""
-MOST_RUNS = 100_000
-"""Of one study; more is taken for a mistake."""
-
-
-@dataclass(frozen=True)
-class _Family:
-    """Runs that differ in one axis and the seed."""
-
-    curve: str
-    layers: list[Mapping[str, Any]]
-    axis: str | None
-    values: list[Any]
-    best_of: BestOf | None
-    scale: str
-    x: str
-    printed: bool = False
-    """By the paper's text where it differs from the released code."""
+from optstudy.studyfile import BestOf, StudyFile
 
 
 class Expansion:
@@ -68,11 +47,12 @@ class Expansion:
         self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
         fidelity.check(chosen.get(FIDELITY, "released"))
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
+        self._families = Families(name, file, scale, chosen, len(self.seeds))
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], Plan] = {}
-        self._shared: tuple[_Family, dict[str, Any]] | None = None
-        self._alike: tuple[_Family, Any, Point, Callable[[int], str]] | None = None
+        self._shared: tuple[Family, dict[str, Any]] | None = None
+        self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
 
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
@@ -80,10 +60,10 @@ class Expansion:
             check_scale(self.scale, f"{self.name}: ")
         whole = Plan([], [], [])
         seen: list[set[str]] = []
-        panels = self._panels()
+        panels = self._families.panels()
         for title, panel, scale in panels:
             part = Plan([], [], [])
-            for family in self._families(panel, scale):
+            for family in self._families.of(panel, scale):
                 self._expand(family, part)
             self._include({**self.file.include, **panel.include}, scale, part)
             signature = {p.id for p in part.points} | {repr(p) for p in part.pending}
@@ -100,70 +80,7 @@ class Expansion:
         whole.first = list({p.id: p for p in whole.first}.values())
         return whole
 
-    def _panels(self) -> list[tuple[str, Panel, str]]:
-        """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
-        panels = self.file.panels or {"": Panel()}
-        if self.scale == "paper":
-            return [(title, panel, panel.scale or "150m") for title, panel in panels.items()]
-        here = any(panel.scale == self.scale for panel in panels.values())
-        return [
-            (title, panel, self.scale)
-            for title, panel in panels.items()
-            if not here or panel.scale in (None, self.scale)
-        ]
-
-    def _families(self, panel: Panel, scale: str) -> Iterator[_Family]:
-        common: list[ScaleLayer] = [
-            self.file,
-            self.file.scales.get(scale, ScaleLayer()),
-            panel,
-            panel.scales.get(scale, ScaleLayer()),
-        ]
-        named = list(dict.fromkeys(label for layer in common for label in layer.curves))
-        curves: list[str | None] = [*named] or [None]
-        left = MOST_RUNS
-        for curve in curves:
-            variants = [
-                layer.curves[curve] for layer in common if curve is not None and curve in layer.curves
-            ]
-            names = axes_of([*common, *variants]).get(NAME, [None])
-            if NAME in self.chosen:
-                names = [self.chosen[NAME]]
-            fixed = merge(*(layer.base for layer in (*common, *variants))).get("optimizer")
-            for name in names:
-                own = name if name is not None else fixed.get("name") if isinstance(fixed, Mapping) else None
-                layers: list[Layer] = [*common]
-                layers += [where.optimizers[own] for where in common if own in where.optimizers]
-                layers += variants
-                for family in self._products(layers, name, curve, scale, panel.x or self.file.figure.x):
-                    left -= len(family.values) * len(self.seeds)
-                    if left < 0:
-                        raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
-                    yield family
-
-    def _products(
-        self, layers: Sequence[Layer], name: Any, curve: str | None, scale: str, x: str
-    ) -> Iterator[_Family]:
-        axes = axes_of(layers)
-        axes.pop(NAME, None)
-        for key in self.chosen.keys() & axes.keys():
-            axes[key] = [self.chosen[key]]
-        rules = (self.file.adaptive, self.file.refine)
-        spread = next((rule.axis for rule in rules if rule is not None and rule.axis in axes), None)
-        values = axes.pop(spread) if spread is not None else [None]
-        best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
-        said = [layer.fidelity for layer in layers if layer.fidelity is not None]
-        printed = self.chosen.get(FIDELITY, said[-1] if said else "released") == "printed"
-        base = [layer.base for layer in layers]
-        named: Mapping[str, Any] = {} if name is None else {NAME: name}
-        if math.prod(len(axis) for axis in axes.values()) > MOST_RUNS:
-            raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
-        label = curve if curve is not None else str(name)
-        for combination in itertools.product(*axes.values()):
-            point = dict(zip(axes, combination, strict=True))
-            yield _Family(label, [named, *base, point], spread, values, best, scale, x, printed)
-
-    def _expand(self, family: _Family, into: Plan) -> None:
+    def _expand(self, family: Family, into: Plan) -> None:
         taken: Mapping[str, Any] = {}
         if family.best_of is not None:
             found = self._best(family.best_of, family.curve, family.scale)
@@ -197,7 +114,7 @@ class Expansion:
             into.points += [point(value, seed) for value in values for seed in self.seeds]
         into.points += [point(value, seed) for value, seed in extra]
 
-    def _point(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+    def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
         if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
             _, _, first, ids = self._alike
@@ -210,7 +127,7 @@ class Expansion:
             self._alike = family, value, point, ids
         return point
 
-    def _made(self, family: _Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+    def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         *base, axes = family.layers
         if family.axis is not None:
             axes = {**axes, family.axis: value}
@@ -270,7 +187,7 @@ class Expansion:
         best = plan.best(mine, [row.loss for row in rows if row is not None])
         return {key: value_at(best, key) for key in wanted.keys}
 
-    def _postpone(self, family: _Family, first: list[Point], into: Plan) -> None:
+    def _postpone(self, family: Family, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
         curve = family.best_of.curve or family.curve

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from optstudy.errors import UserError, nearest
-from optstudy.sources import enwik8, files, wikitext
+from optstudy.sources import enwik8, files, held_out, wikitext
 from optstudy.sources.hub import HubFiles, numbered
 
 SPLITS = ("train", "validation")
-VALIDATION_EVERY = 20
 
 
 class Source(NamedTuple):
@@ -203,7 +202,7 @@ def read(name: str, split: str, start: Position = START) -> Iterator[tuple[Posit
             continue
         before = start.document if number == start.source else 0
         for count, document in enumerate(islice(source.documents(), before, None), before + 1):
-            held_out = total % VALIDATION_EVERY == 1
+            here = described.splits_itself or held_out(total) == (split == "validation")
             total += 1
-            if described.splits_itself or held_out == (split == "validation"):
+            if here:
                 yield Position(number, count, total), document

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optstudy import cache, record, text
 from optstudy.errors import UserError
+from optstudy.sources import VALIDATION_EVERY
 from optstudy.tokenizing import making, tokenizer
 from optstudy.tokenizing.making import Recipe
 from optstudy.tokenizing.shards import Header, Stream
@@ -136,7 +137,7 @@ def _open(home: Path, manifest: Manifest, train_tokens: int | None) -> Tokens:
         streams[name] = Stream([home / shard for shard in split.shards], counts, limits[name])
         if not len(streams[name]):
             raise UserError(
-                f"{manifest.corpus}: its {name} split holds no text; of each {text.VALIDATION_EVERY} "
+                f"{manifest.corpus}: its {name} split holds no text; of each {VALIDATION_EVERY} "
                 "documents the second is for validation, so there must be at least two"
             )
     header = next(iter(manifest.splits["train"].shards.values()))

@@ -65,14 +65,15 @@ def list_(*, json_: Json = False) -> None:
     json_
         For programs.
     """
-    sets = _sets()
+    sets, damaged = _sets()
     if json_:
         keys = ("size", "licence", "source")
         corpora = [
             {"corpus": name} | {key: getattr(corpus, key) for key in keys}
             for name, corpus in text.CORPORA.items()
         ]
-        _write_json({"corpora": corpora, "sets": [_facts(*item) for item in sets.items()]})
+        broken = [{"set": home.name, "reason": reason} for home, reason in damaged.items()]
+        _write_json({"corpora": corpora, "sets": [_facts(*item) for item in sets.items()], "damaged": broken})
         return
     out = Console(highlight=False)
     table = Table("corpus", "size", "licence", Column("source", overflow="fold"), box=None)
@@ -88,6 +89,8 @@ def list_(*, json_: Json = False) -> None:
             counts = (f"{manifest.splits[split].tokens:,}" for split in text.SPLITS)
             table.add_row(home.name, manifest.tokenizer, *counts, f"{_bytes(home) / 1e6:,.1f}")
         out.print(table)
+    for reason in damaged.values():
+        out.print(Text(reason), soft_wrap=True)
 
 
 def info(name: str, *, json_: Json = False) -> None:
@@ -125,8 +128,10 @@ def verify(name: str | None = None, *, json_: Json = False) -> None:
     json_
         For programs.
     """
-    sets = dict([_set(name)]) if name else _sets()
-    faults = {home: _faults(home, manifest) for home, manifest in sets.items()}
+    sets, damaged = (dict([_set(name)]), dict[Path, str]()) if name else _sets()
+    faults = {home: [reason] for home, reason in damaged.items()} | {
+        home: _faults(home, manifest) for home, manifest in sets.items()
+    }
     if json_:
         _write_json([{"set": home.name, "faults": found} for home, found in faults.items()])
     else:
@@ -136,10 +141,12 @@ def verify(name: str | None = None, *, json_: Json = False) -> None:
     broken = [
         f"optstudy data prepare {sets[home].corpus} --tokenizer {sets[home].tokenizer}"
         for home, found in faults.items()
-        if found
+        if found and home in sets
     ]
     if broken:
         raise UserError(f"damaged; this makes them again: {'; '.join(broken)}")
+    if damaged:
+        raise UserError("; ".join(damaged.values()))
 
 
 def show(
@@ -206,19 +213,33 @@ def _facts(home: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _sets() -> dict[Path, Manifest]:
-    found = {home: read_manifest(home) for home in sorted(cache.folder("tokens").iterdir())}
-    return {home: manifest for home, manifest in found.items() if manifest is not None}
+def _homes() -> list[Path]:
+    return sorted(cache.folder("tokens").iterdir())
+
+
+def _sets() -> tuple[dict[Path, Manifest], dict[Path, str]]:
+    """The token sets, and what is wrong with those whose manifest cannot be read."""
+    sets, damaged = {}, {}
+    for home in _homes():
+        try:
+            manifest = read_manifest(home)
+        except UserError as error:
+            damaged[home] = str(error)
+        else:
+            if manifest is not None:
+                sets[home] = manifest
+    return sets, damaged
 
 
 def _set(name: str) -> tuple[Path, Manifest]:
-    sets = _sets()
-    chosen = [home for home in sets if home.name.startswith(name)]
-    if len(chosen) == 1:
-        return chosen[0], sets[chosen[0]]
-    if chosen:
+    homes = [home for home in _homes() if (home / MANIFEST).exists()]
+    chosen = [home for home in homes if home.name.startswith(name)]
+    if len(chosen) > 1:
         raise UserError(f"{name!r} begins several sets: {', '.join(home.name for home in chosen)}")
-    raise UserError(f"no token set {name!r}{nearest(name, [home.name for home in sets])}")
+    manifest = read_manifest(chosen[0]) if chosen else None
+    if manifest is None:
+        raise UserError(f"no token set {name!r}{nearest(name, [home.name for home in homes])}")
+    return chosen[0], manifest
 
 
 def _faults(home: Path, manifest: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from optstudy import cache, record
 from optstudy.errors import UserError
-from optstudy.sources import download, wikitext
+from optstudy.sources import download, held_out, wikitext
 from optstudy.sources.download import IndexFile, Unavailable
 
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
@@ -39,7 +39,7 @@ def prepare() -> dict[str, Path]:
             with download.working("cleaning enwik8"):
                 articles = list(wikitext.articles(dump))
             for split, path in files.items():
-                kept = (a for i, a in enumerate(articles) if (i % 20 == 1) == (split == "validation"))
+                kept = (a for i, a in enumerate(articles) if held_out(i) == (split == "validation"))
                 lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept)
                 record.write_atomically(path, "".join(lines))
     return files
