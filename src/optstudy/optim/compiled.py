@@ -15,7 +15,11 @@ from torch import Tensor
 LARGE = 10_000_000
 """Weights from which compiling (tens of seconds, once per machine) pays by itself."""
 
-INLINE = {"realize_reads_threshold": 64, "realize_opcount_threshold": 1000, "realize_acc_reads_threshold": 64}
+INLINE: dict[str, Any] = {
+    "realize_reads_threshold": 64,
+    "realize_opcount_threshold": 1000,
+    "realize_acc_reads_threshold": 64,
+}
 """For Inductor: compute what is used twice twice, in one loop, rather than store it for another."""
 
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
