@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-launchers lint bench install install-browser record reproduce reproduce-beyond
+.PHONY: demo test test-long test-launchers lint docs package bench install install-browser record reproduce reproduce-beyond
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
@@ -19,10 +19,17 @@ test-launchers: .venv/ray  ## real Slurm and real Ray beside local workers (Slur
 	OPTSTUDY_LAUNCHERS=required RAY_USAGE_STATS_ENABLED=0 $(BIN)/pytest -q -m long tests/launchers
 
 lint: .venv/installed  ## formatting, style, types, import layers
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests docs
+	$(BIN)/ruff check src tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/installed  ## the documentation site: docs/_build/index.html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+package: .venv/installed  ## the wheel, built and tried in an empty environment outside the repository
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/pytest -q -m long tests/test_package.py
 
 bench: .venv/bench  ## step times of all optimizers beside other libraries'
 	$(BIN)/optstudy bench optim
