@@ -22,7 +22,7 @@ def inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 def block(translator: HTML5Translator, node: nodes.math_block) -> None:
     """Write a formula of its own, aligned at ``&``."""
-    accents_bound = re.sub(r"\\hat\s*(\\[a-z]+|\w)", r"{\\hat \1}", node.astext().strip())
+    accents_bound = re.sub(r"\\hat\s*(\\[a-z]+|\w)", r"{\\hat \1}{}", node.astext().strip())
     code = rf"\begin{{aligned}}{accents_bound}\end{{aligned}}"
     translator.body.append(f'<div class="math">{tex2mathml(code, as_block=True)}</div>\n')
     raise nodes.SkipNode

@@ -1,0 +1,213 @@
+"""Every example of README and docs does what it says, every link leads somewhere, no number is made up."""
+
+import contextlib
+import re
+import shlex
+import shutil
+
+import pytest
+from cyclopts import MissingArgumentError
+
+from optstudy import archive, claims, study, studyfile
+from optstudy.cli import app
+from optstudy.optimizers import OPTIMIZERS
+from optstudy.scales import SCALES
+from tests import pages
+from tests.pages import DOCS, ROOT, SHELL, Block
+from tests.test_archive import finished
+
+PYTHON = [
+    block
+    for block in pages.all_blocks()
+    if block.kind == "python" and not block.name.startswith(("src/", "tests/"))
+]
+YAML = [block for block in pages.all_blocks() if block.kind == "yaml"]
+OTHERS = ("cd", "export", "make", "pip", "python", "torchrun", "tensorboard", "wandb", "git")
+"""Commands besides ours that a shell block may have."""
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages as sphinx sees them, those generated included."""
+    root = tmp_path_factory.mktemp("site")
+    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("generated", "_build"))
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "src"):
+        (root / name).symlink_to(ROOT / name)
+    pages.generator().write(root / "docs" / "generated")
+    return root
+
+
+def generated(site):
+    return sorted((site / "docs" / "generated").rglob("*.md"))
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_a_python_example_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_python(block)
+
+
+def run_python(block: Block) -> None:
+    """In a namespace of its own; what it patches in the package is put back."""
+    from optstudy import roles
+
+    uses = roles.USES
+    try:
+        exec(compile(block.text, str(block), "exec"), {"__name__": "example"})
+    finally:
+        roles.USES = uses
+
+
+def test_the_example_of_every_optimizers_page_runs(site):
+    examples = [
+        block
+        for page in generated(site)
+        if page.parent.name == "optimizers"
+        for block in pages.blocks(page.read_text(), page.name)
+        if block.kind == "python"
+    ]
+    assert len(examples) == len({spec.target for spec in OPTIMIZERS.values()})
+    for block in examples:
+        run_python(block)
+
+
+def test_every_command_line_is_one_that_the_program_takes(site):
+    said = [
+        (page.name, content) for page in [*pages.written(), *generated(site)] if (content := page.read_text())
+    ]
+    lines = [
+        (name, line)
+        for name, content in said
+        if name != "cli.md"
+        for block in pages.blocks(content, name)
+        if block.kind in SHELL
+        for line in pages.commands(block)
+    ]
+    for where, line in lines:
+        check(where, line)
+    mentions = [
+        (name, span)
+        for name, content in said
+        for span in pages.spans(content)
+        if span.startswith("optstudy ")
+    ]
+    assert sum("optstudy" in line for _, line in lines) > 40 and len(mentions) > 20
+    for where, mention in mentions:
+        with contextlib.suppress(MissingArgumentError):  # a command's name alone
+            check(where, mention)
+
+
+def check(where: str, line: str) -> None:
+    """A line of ours is parsed by the program's own parser; any other is a command that is known."""
+    words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    if not words:
+        return
+    if ">" in words:
+        words = words[: words.index(">")]
+    if words[:1] == ["torchrun"]:
+        words = words[words.index("-m") + 1 :]
+    program, *arguments = words
+    if program.removeprefix(".venv/bin/") == "optstudy":
+        if arguments and arguments[0].startswith("--"):
+            return
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        name = (
+            bound.arguments.get("name", "demo") if command.__module__ != "optstudy.commands.data" else "demo"
+        )
+        known = {*study.names(), "paper", "beyond", "STUDY", "NAME"}
+        assert name in known or str(name).endswith(".yaml"), f"{where}: {line}"
+        assert bound.arguments.get("scale", "pico") in {*SCALES, "S"}, f"{where}: {line}"
+    else:
+        assert program.removeprefix(".venv/bin/") in (*OTHERS, "pytest"), f"{where}: {line}"
+        if program == "make":
+            assert set(arguments) - {word for word in arguments if "=" in word} <= TARGETS, f"{where}: {line}"
+
+
+def test_a_command_that_the_program_does_not_take_is_found():
+    for wrong in (
+        "optstudy runs demo",
+        "optstudy run demo --scales pico",
+        "optstudy show paper/fig99",
+        "make tests",
+        "frobnicate",
+    ):
+        with pytest.raises(Exception):  # noqa: B017 - of cyclopts, or an assertion
+            check("here", wrong)
+
+
+def test_make_targets_that_pages_name_exist():
+    for page in pages.written():
+        for span in pages.spans(page.read_text()):
+            if found := re.match(r"make ([a-z-]+)", span):
+                assert found[1] in TARGETS, f"{page}: {span}"
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_a_yaml_example_is_a_study_that_plans(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for other in pages.of(block.page, "python"):
+        if other.name:
+            (tmp_path / other.name).write_text(other.text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = studyfile.parse(block.text, block.name or str(block))
+    assert study.Study("example", file).points("pico")
+
+
+def test_links_lead_somewhere(site):
+    sources = {page: site / page.relative_to(ROOT) for page in pages.written()}
+    for page in [*sources.values(), *generated(site)]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", pages.BLOCK.sub("", page.read_text())):
+            if "://" in link or link.startswith("#"):
+                continue
+            path, _, anchor = link.partition("#")
+            target = site / "docs" / path.lstrip("/") if path.startswith("/") else page.parent / path
+            if page.parent.name == "parts":  # included by a page of docs
+                target = site / "docs" / path
+            assert target.exists(), f"{page}: {link}"
+            if anchor and target.suffix == ".md":
+                headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{page}: {link}"
+
+
+def test_without_a_record_the_pages_say_so_and_show_no_number(tmp_path):
+    made = pages.generator()
+    made.write(tmp_path, load=lambda scale: {})
+    for page in ("parts/choose.md", "optimizers/adam.md", "studies/paper-fig1.md"):
+        assert made.NO_RECORD in (tmp_path / page).read_text()
+    assert not re.search(r"\d\.\d{3}", (tmp_path / "parts" / "choose.md").read_text())
+
+
+def test_with_a_record_the_pages_show_what_it_says(tmp_path):
+    points = study.load("paper/fig1").plan("pico", adaptive=False).points
+    kept = finished(tmp_path / "runs", points)
+    made = pages.generator()
+    made.write(tmp_path / "pages", load=lambda scale: kept if scale == "pico" else {})
+    best = min(
+        entry.row.loss
+        for entry in kept.values()
+        if entry.row.optimizer == "lion" and isinstance(entry, archive.Entry)
+    )
+    for page in ("parts/choose.md", "optimizers/lion.md", "studies/paper-fig1.md"):
+        content = (tmp_path / "pages" / page).read_text()
+        assert f"{best:.3f}" in content and made.NO_RECORD not in content
+
+
+def test_every_study_claim_and_optimizer_has_its_place(site):
+    folder = site / "docs" / "generated"
+    for name in study.names():
+        content = (folder / "studies" / f"{name.replace('/', '-')}.md").read_text()
+        for claim in claims.CLAIMS:
+            if claim.figure == name:
+                assert claim.statement.replace("|", "\\|") in content
+    together = "".join(page.read_text() for page in (folder / "optimizers").glob("*.md"))
+    assert all(f"`{name}`" in together for name in OPTIMIZERS)
+    help_page = (folder / "cli.md").read_text()
+    commands = [command for command in app if not command.startswith("-")]
+    assert len(commands) > 10 and all(f"## optstudy {command}\n" in help_page for command in commands)
+
+
+def test_the_readme_links_what_was_reproduced_once_there_is_a_page():
+    readme = (ROOT / "README.md").read_text()
+    assert ("(docs/reproduction.md)" in readme) == (DOCS / "reproduction.md").exists()
