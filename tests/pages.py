@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,7 +73,8 @@ def spans(content: str) -> list[str]:
 
 @cache
 def generator() -> ModuleType:
-    """docs/pages.py, imported."""
+    """docs/pages.py, imported, with the modules beside it."""
+    sys.path.insert(0, str(DOCS))
     spec = importlib.util.spec_from_file_location("docs_pages", DOCS / "pages.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
