@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optstudy import optim
+from optstudy.optim.second_moment import in_one_pass, mean
 
 Maker = Callable[..., torch.optim.Optimizer]
 
@@ -381,7 +382,7 @@ COMPILED = {
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_steps_are_plain_steps(name: str, inductor_cache: None) -> None:
-    plain, compiled = parameters()[:2], parameters()[:2]
+    plain, compiled = ([*parameters()[:2], *blocks_of_rows()] for _ in range(2))
     one, other = make(name, plain, compile=False), make(name, compiled, compile=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -397,6 +398,21 @@ def test_compiled_steps_are_plain_steps(name: str, inductor_cache: None) -> None
                     bound = allowed * torch.finfo(p.dtype).eps * scale
                 assert ((p - q).abs() <= bound).all()
                 q.data.copy_(p.data)
+
+
+def blocks_of_rows() -> list[Tensor]:
+    """Parameters of which compiled code takes blocks of rows."""
+    return [torch.linspace(-1, 2, 128 * n).view(128, n).requires_grad_() for n in (40, 160)]
+
+
+@pytest.mark.parametrize("shape", [(128, 48), (64, 100), (3, 192, 20)])
+def test_means_in_one_pass_are_those_of_two(shape: tuple[int, ...]) -> None:
+    s = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s[..., 5:70, 3] = 0
+    for found, expected in zip(in_one_pass(s), (mean(s, -1), mean(s, -2)), strict=True):
+        torch.testing.assert_close(found, expected)
+    s[..., -5:, :] = torch.inf
+    assert all(one.isinf().any() and not one.isnan().any() for one in in_one_pass(s))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Catalog:
         self._stamps: dict[str, Stamp] = {}
         self._indexed: dict[str, tuple[Stamp, list[Any], list[int]]] | None = None
         self._parts: list[tuple[str, Any]] = []
+        self._shared: dict[tuple[str, str], Any] = {}
         self._read = 0
 
     def __contains__(self, run_id: str) -> bool:
@@ -70,16 +71,23 @@ class Catalog:
         if self._read < WORTHWHILE:
             return
         self._read = 0
+        known = self._indexed or {}
+        forgotten = {i: one for i, one in known.items() if i not in self._rows and (self._runs / i).exists()}
         parts: dict[str, int] = {}
+        texts: dict[tuple[str, int], int] = {}
+
+        def number(key: str, part: Any) -> int:
+            if (key, id(part)) not in texts:
+                text = json.dumps([key, part], separators=(",", ":"))
+                texts[key, id(part)] = parts.setdefault(text, len(parts))
+            return texts[key, id(part)]
+
         runs = {}
         for run_id, row in self._rows.items():
-            texts = (json.dumps([key, part], separators=(",", ":")) for key, part in row.config.items())
             values = [getattr(row, name) for name in RESULTS]
-            runs[run_id] = [self._stamps[run_id], values, [parts.setdefault(t, len(parts)) for t in texts]]
-        for run_id, (stamp, values, numbers) in (self._indexed or {}).items():
-            if run_id not in runs and (self._runs / run_id).exists():
-                texts = (json.dumps(self._parts[k], separators=(",", ":")) for k in numbers)
-                runs[run_id] = [stamp, values, [parts.setdefault(t, len(parts)) for t in texts]]
+            runs[run_id] = [self._stamps[run_id], values, [number(*item) for item in row.config.items()]]
+        for run_id, (stamp, values, numbers) in forgotten.items():
+            runs[run_id] = [stamp, values, [number(*self._parts[k]) for k in numbers]]
         head = json.dumps({"format": FORMAT, "results": RESULTS, "runs": runs}, separators=(",", ":"))
         with suppress(OSError):
             write_atomically(self._runs / NAME, f'{head[:-1]},"parts":[{",".join(parts)}]}}\n')
@@ -95,8 +103,15 @@ class Catalog:
         return stamp
 
     def _fresh(self, run_id: str) -> Row | None:
+        """Read a run; parts of its config that another run read has too are the same objects."""
         self._read += 1
-        return read_row(self._runs / run_id)
+        row = read_row(self._runs / run_id)
+        if row is not None:
+            config = {
+                key: self._shared.setdefault((key, repr(part)), part) for key, part in row.config.items()
+            }
+            row = replace(row, config=config)
+        return row
 
     def _recalled(self, run_id: str, stamp: Stamp) -> Row | None:
         """What the index has of a run, if its files are those that it was made from."""
