@@ -245,3 +245,13 @@ def test_status_names_the_runs_that_failed_and_why(study_file, tmp_path):
     read = json.loads(optstudy("status", study_file, "--runs", runs, "--json").stdout)
     assert read["runs"] == {"failed": 1, "waiting": 5}
     assert read["failed"] == [{"id": folder.name, "why": "failed 2 times: RuntimeError: bug"}]
+
+
+def test_an_optimizer_is_found_beside_the_study_and_asked_for_before_anything_runs(tmp_path, corpus_slice):
+    own = ("run", "demo", *settings(corpus_slice, **{"optimizer.name": "mine.Own", "optimizer.lr": 1e-2}))
+    missing = optstudy(*own, cwd=tmp_path)
+    assert missing.returncode == 2 and "there is no module 'mine'" in missing.stderr
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "mine.py").write_text("import torch\n\n\nclass Own(torch.optim.SGD):\n    pass\n")
+    assert optstudy(*own, cwd=tmp_path).returncode == 0
+    assert list(tmp_path.glob("runs/*/result.json"))

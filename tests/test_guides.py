@@ -39,9 +39,6 @@ def carry_out(page: str, folder: Path, corpus: str, source: Path) -> list[str]:
     printed = []
     for block in pages.of(page, "sh"):
         for line in pages.commands(block):
-            if line.startswith("export PYTHONPATH="):
-                environment["PYTHONPATH"] = f"{folder / line.partition('=')[2]}{os.pathsep}{source}"
-                continue
             command, _, redirected = line.partition(" > ")
             ended = subprocess.run(
                 small(command, corpus), cwd=folder, env=environment, capture_output=True, text=True,

@@ -22,7 +22,7 @@ from optstudy.errors import UserError
 from optstudy.optim import Together
 from optstudy.optimizers import ROLES, check_freeze, options_of, spec_of
 from optstudy.roles import param_groups
-from optstudy.signature import signature
+from optstudy.signature import require, signature
 
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
@@ -66,6 +66,7 @@ def _whole(own: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
 
 def _construct(target: str, groups: list[dict[str, Any]], config: RunConfig) -> Optimizer:
     """Return an instance of the class at an import path."""
+    require(target)
     module, _, name = target.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)

@@ -57,7 +57,8 @@ for parent, name, target in (
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; modules are looked for in the working folder, too."""
+    sys.path.append("")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optstudy.errors import UserError, nearest
-from optstudy.signature import Signature, outside, signature
+from optstudy.signature import Signature, outside, require, signature
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES)
@@ -155,6 +155,16 @@ def complete(
         if "name" in own:
             rules[rule] = {**own, **complete(own["name"], _without(own, "name", "lr", "train"), {})[0]}
     return whole, rules
+
+
+def check_importable(name: str, roles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the packages of an optimizer's classes can be found, before anything is run.
+
+    Raises:
+        UserError: one cannot.
+    """
+    for one in {name, *(own["name"] for own in roles.values() if "name" in own)}:
+        require(spec_of(one).target)
 
 
 def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

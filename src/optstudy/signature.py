@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+
+from optstudy.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,20 @@ class Signature:
     """The class's attribute ``limits``: intervals, or patterns of words."""
     open_ended: bool
     """It takes ``**kwargs``."""
+
+
+def require(target: str) -> None:
+    """Check that the package of an import path can be found, without importing it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    top = target.partition(".")[0]
+    if _spec(top) is None:
+        raise UserError(
+            f"optimizer {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
+            "put that folder on PYTHONPATH, or install the package"
+        )
 
 
 @cache
@@ -99,10 +116,7 @@ def _absolute(module: str, path: Path, statement: ast.ImportFrom) -> str:
 def _source(module: str) -> Path | None:
     """Return the file of a module; only its top-level package is looked up, which imports nothing."""
     top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top) if top else None
-    except (ImportError, ValueError):
-        return None
+    spec = _spec(top)
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin)
@@ -110,6 +124,13 @@ def _source(module: str) -> Path | None:
         path = path.parent.joinpath(*rest)
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return path if path.suffix == ".py" and path.is_file() else None
+
+
+def _spec(top: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top) if top else None
+    except (ImportError, ValueError):
+        return None
 
 
 def outside(value: Any, limit: str) -> str:

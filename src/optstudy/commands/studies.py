@@ -16,6 +16,7 @@ from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.reports import expect_many, names_in, recorded, sweep_of, write_report
 from optstudy.launch import attempts
+from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session
 from optstudy.watch import Watch, failure
 
@@ -99,6 +100,8 @@ def run(
         sys.stdout.write(launching.script())
         return DONE
     configs = [point.config for point in session.runs_known.values()]
+    for config in configs:
+        check_importable(config.optimizer.name, config.optimizer.roles)
     for data in {(config.data.corpus, config.data.tokenizer) for config in configs}:
         tokens.prepare(*data)
     if retry:

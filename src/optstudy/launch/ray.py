@@ -36,20 +36,7 @@ def launch(
     Raises:
         UserError: Ray is not installed or does not start; or a run found a mistake that the others would too.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise UserError("--launcher ray needs Ray: pip install 'optstudy[ray]'") from None
-    local = (
-        {}
-        if os.environ.get("RAY_ADDRESS")
-        else {"num_cpus": jobs and jobs * threads, "include_dashboard": False}
-    )
-    try:
-        ray.init(log_to_driver=False, logging_level="error", **local)
-    except Exception as error:  # Ray raises bare ones
-        raise UserError(f"--launcher ray: {' '.join(str(error).split())[:300]}") from None
+    ray = _connected(jobs and jobs * threads)
     gpus = gpus if ray.cluster_resources().get("GPU", 0) else 0.0
     task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_train)
     board = Board(todo, on_event)
@@ -76,6 +63,21 @@ def launch(
             ray.cancel(reference, force=True)
         ray.shutdown()
     return board.failed
+
+
+def _connected(cpus: int | None) -> Any:
+    """Return Ray, connected to the cluster, or to one of its own with so many CPUs."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError:
+        raise UserError("--launcher ray needs Ray: pip install 'optstudy[ray]'") from None
+    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, logging_level="error", **local)
+    except Exception as error:  # Ray raises bare ones
+        raise UserError(f"--launcher ray: {' '.join(str(error).split())[:300]}") from None
+    return ray
 
 
 def _train(folder: str, device: str, threads: int) -> int:

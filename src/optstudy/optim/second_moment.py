@@ -45,7 +45,7 @@ def in_one_pass(s: Tensor) -> tuple[Tensor, Tensor]:
     each reads a result of the one before, and takes apart only rows that also read something of their block:
     hence the maxima with what no square is below, which change nothing.
     """
-    blocks = s.unflatten(-2, (-1, BLOCK))
+    blocks = s.view(*s.shape[:-2], -1, BLOCK, s.shape[-1])
     rows = torch.maximum(blocks, -blocks[..., :1, :1]).sum(-1)
     columns = torch.maximum(blocks, -rows.sum(-1)[..., None, None]).mean(-2)
     return rows.flatten(-2).unsqueeze(-1) / s.shape[-1], columns.mean(-2, keepdim=True)
