@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from optstudy import bench_optim, bench_train
+from optstudy.bench import optim as bench_optim
+from optstudy.bench import train as bench_train
 from optstudy.cli import DONE
 
 

@@ -7,7 +7,6 @@ causal attention), whatever a program computes besides; the share is of the fast
 square matrices that is measured between the rounds.
 """
 
-import importlib
 import multiprocessing
 import resource
 import time
@@ -17,12 +16,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from optstudy import text
+from optstudy.bench.loops import Step, plain, transformers
 from optstudy.config import RunConfig, resolve
-from optstudy.model import flops_per_token, rotary_table, rotate
+from optstudy.model import flops_per_token
 from optstudy.run import Run, choose_device
 from optstudy.scales import SCALES
 
@@ -39,8 +37,6 @@ GPU_MICRO_BATCH = 64
 ROUNDS = 8
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Side of the matrices whose product gives the machine's peak."""
-Z_LOSS = 1e-4
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -203,119 +199,9 @@ def _ours(config: RunConfig, device: torch.device) -> Step:
     return lambda: run.step(next(steps))
 
 
-class PlainBlock(nn.Module):
-    """A decoder block as one writes it without thinking of this machine."""
-
-    def __init__(self, width: int, n_heads: int) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.norms = nn.ModuleList(nn.LayerNorm(width, bias=False) for _ in range(4))
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
-        )
-
-    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Attend, then the MLP."""
-        q, k, v = self.qkv(self.norms[0](x_BTD)).chunk(3, -1)
-        q, k = self.norms[1](q), self.norms[2](k)
-        q, k, v = (y.view(*y.shape[:2], self.n_heads, -1).transpose(1, 2) for y in (q, k, v))
-        q, k = (rotate(y, *rope).to(v.dtype) for y in (q, k))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x_BTD = x_BTD + self.out(y.transpose(1, 2).flatten(2))
-        out: Tensor = x_BTD + self.mlp(self.norms[3](x_BTD))
-        return out
-
-
-class PlainModel(nn.Module):
-    """Tokens to logits."""
-
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__()
-        model = config.model
-        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
-        self.blocks = nn.ModuleList(PlainBlock(model.d_model, model.n_heads) for _ in range(model.n_layers))
-        self.norm = nn.LayerNorm(model.d_model, bias=False)
-        self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
-        self.head_width = model.d_model // model.n_heads
-
-    def forward(self, x_BT: Tensor) -> Tensor:
-        """Return logits BTV."""
-        rope = rotary_table(x_BT.shape[1], self.head_width, x_BT.device)
-        y_BTD = self.embedding(x_BT)
-        for block in self.blocks:
-            y_BTD = block(y_BTD, rope)
-        logits: Tensor = self.head(self.norm(y_BTD))
-        return logits
-
-
-def _plain(config: RunConfig, device: torch.device) -> Step:
-    """Return the step of a plain compiled loop."""
-    return _loop(PlainModel(config), config, device)
-
-
-def _transformers(config: RunConfig, device: torch.device) -> Step:
-    """Return the same loop around transformers' GPT-NeoX: 4x exact GELU, rotary positions, untied."""
-    transformers: Any = importlib.import_module("transformers")
-    vocab_size, width, depth, length, _ = _shape(config)
-    theirs = transformers.GPTNeoXForCausalLM(
-        transformers.GPTNeoXConfig(
-            vocab_size=vocab_size,
-            hidden_size=width,
-            num_hidden_layers=depth,
-            num_attention_heads=config.model.n_heads,
-            intermediate_size=4 * width,
-            max_position_embeddings=length,
-            rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
-            use_parallel_residual=False,
-            attention_bias=False,
-            use_cache=False,
-        )
-    )
-    return _loop(_Logits(theirs), config, device)
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x_BT: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids=x_BT).logits
-        return logits
-
-
-def _loop(model: nn.Module, config: RunConfig, device: torch.device) -> Step:
-    model.to(device)
-    size, micro = config.training.batch_size, config.training.micro_batch_size or config.training.batch_size
-    x_BT = torch.randint(config.model.vocab_size, (size, config.data.sequence_length), device=device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-
-    def loss_of(x_BT: Tensor) -> Tensor:
-        logits_NV = model(x_BT)[:, :-1].flatten(0, 1).float()
-        z_loss = Z_LOSS * logits_NV.logsumexp(-1).square().mean()
-        cross_entropy = F.cross_entropy(logits_NV, x_BT[:, 1:].flatten())
-        total: Tensor = cross_entropy + z_loss
-        return total
-
-    compiled = torch.compile(loss_of)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        for part in x_BT.split(micro):  # type: ignore[no-untyped-call]
-            with torch.autocast(device.type, torch.bfloat16):
-                loss = compiled(part) * (len(part) / size)
-            loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return step
-
-
 PEERS: dict[str, Callable[[RunConfig, torch.device], Step]] = {
-    "plain loop": _plain,
-    "transformers GPT-NeoX": _transformers,
+    "plain loop": plain,
+    "transformers GPT-NeoX": transformers,
 }
 
 

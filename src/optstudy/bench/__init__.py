@@ -1,0 +1,1 @@
+"""Speed in one run: optimizer steps, and training, beside other libraries'."""
