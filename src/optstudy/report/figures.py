@@ -194,6 +194,7 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
             "ms": 2.5,
             "color": colour,
             "alpha": 0.6,
+            "zorder": 1.9,  # below all lines and one after the other, so that as pictures they are one
             "rasterized": len(seeds) > MANY,
         }
         axis.plot([x for x, _ in seeds], [y for _, y in seeds], **dots)
