@@ -468,3 +468,14 @@ def test_an_optimizer_trains_a_module() -> None:
             optimizer.step()
             first, last = first or loss.item(), loss.item()
         assert last < first, name
+
+
+@pytest.mark.parametrize("compile_", [False, True])
+def test_at_beta_0_averages_are_the_last_gradients(compile_: bool, inductor_cache: None) -> None:
+    p = torch.zeros(4, requires_grad=True)
+    optimizer = optim.Adam([p], lr=1.0, betas=(0.0, 0.0), compile=compile_)
+    for g in (torch.full((4,), 1.0), torch.tensor([1e-9, 1e-6, -1e-3, 0.5])):
+        before = p.detach().clone()
+        p.grad = g
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), before - g.sign())

@@ -20,8 +20,14 @@ NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
 
 
 def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
-    """Return ``average + weight (new - average)``."""
-    result: Tensor = average + weight * (new - average)
+    """Return ``average + weight (new - average)``, reckoned from the nearer of the two.
+
+    From the farther one a new value much smaller than the average would be lost: at weight 1 all of it.
+    """
+    change = new - average
+    if isinstance(weight, Tensor):
+        return torch.where(weight <= 0.5, average + weight * change, new - (1 - weight) * change)
+    result: Tensor = average + weight * change if weight <= 0.5 else new - (1 - weight) * change
     return result
 
 
