@@ -137,8 +137,9 @@ def hyperparameters(target: str) -> str:
         )
     said = table(("option", "default", "allowed", "recipes that differ"), rows)
     return (
-        said
-        + "\nThe run sets `lr` and `weight_decay` (decoupled): `optimizer.lr`, `optimizer.weight_decay`.\n"
+        said + "\nThe run sets `lr` and `weight_decay`. `optimizer.weight_decay` is independent: a step\n"
+        "multiplies weights by 1 - weight_decay * lr_t / lr, so AdamW's coefficient c is c * `optimizer.lr`\n"
+        "here; default 0.\n"
     )
 
 

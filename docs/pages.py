@@ -15,6 +15,7 @@ from optimizer_pages import optimizer_pages
 
 from optstudy import archive, claims, study, yamlfile
 from optstudy.listing import listing
+from optstudy.plan import Plan
 from optstudy.report import style
 
 ROOT = Path(__file__).parent.parent
@@ -59,19 +60,22 @@ def study_pages(load: Load) -> dict[str, str]:
     return pages
 
 
+def least(plan: Plan) -> int:
+    """Runs of a study before grids grow, as ``optstudy show`` counts them."""
+    return len({point.id for point in (*plan.first, *plan.points)}) + len(plan.pending)
+
+
 def one_study(name: str, load: Load) -> str:
     """One study: question, file, runs, the claims judged on it, what was measured."""
     chosen = study.load(name)
     source = Path(study.__file__).parent / "studies" / f"{name}.yaml"
-    counts = [(scale, str(len({point.id for point in chosen.points(scale)}))) for scale in ("pico", "150m")]
+    counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
     parts += [
-        "Runs that are known before any has ended (extensions of a grid, further seeds and points around\n"
+        "Runs at least, those of other studies that it needs first included (what stands in several is\n"
+        "run once); grids that grow and further seeds add to them:\n"
     ]
-    parts[-1] += (
-        "another study's best come with the results; some stand in other studies too and are run once):\n"
-    )
     parts += [table(("scale", "runs"), counts), "## File\n", f"```yaml\n{source.read_text()}```\n"]
     mine = [(claim.statement, claim.test) for claim in claims.CLAIMS if claim.figure == name]
     if mine:

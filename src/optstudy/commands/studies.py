@@ -15,6 +15,7 @@ from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.reports import expect_many, names_in, recorded, sweep_of, write_report
+from optstudy.config import RunConfig
 from optstudy.launch import attempts
 from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session
@@ -102,14 +103,22 @@ def run(
     configs = [point.config for point in session.runs_known.values()]
     for config in configs:
         check_importable(config.optimizer.name, config.optimizer.roles)
-    for data in {(config.data.corpus, config.data.tokenizer) for config in configs}:
-        tokens.prepare(*data)
+    for (corpus, tokenizer), count in _texts(configs).items():
+        tokens.prepare(corpus, tokenizer, tokens=count)
     if retry:
         session.forgive()
     with Watch(session, len(launching.slots())) as watch:
         failed = launching.start(watch.on_event)
     write_report(session, out)
     return FAILED if failed else DONE
+
+
+def _texts(configs: Sequence[RunConfig]) -> dict[tuple[str, str], int | None]:
+    """Corpora and tokenizers that runs read, each with the most tokens that one takes; None: all."""
+    counts: dict[tuple[str, str], list[int | None]] = {}
+    for data in (config.data for config in configs):
+        counts.setdefault((data.corpus, data.tokenizer), []).append(data.tokens)
+    return {text: None if None in taken else max(n for n in taken if n) for text, taken in counts.items()}
 
 
 def status(
