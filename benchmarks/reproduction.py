@@ -23,7 +23,7 @@ from optstudy.session import Session
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZES = {
-    "pico": ": a model of 0.36 million parameters where the paper's smallest has 217, on 0.9 million tokens "
+    "pico": ": a model of 0.36 million parameters where the paper's smallest has 217, on 0.6 million tokens "
     "where that has 3.3 billion"
 }
 REMARKS = re.compile(r"<!-- remarks: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
