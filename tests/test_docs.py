@@ -163,7 +163,7 @@ def test_links_lead_somewhere(site):
             path, _, anchor = link.partition("#")
             target = site / "docs" / path.lstrip("/") if path.startswith("/") else page.parent / path
             if page.parent.name == "parts":  # included by a page of docs
-                target = site / "docs" / path
+                target = site / "docs" / path.lstrip("/")
             assert target.exists(), f"{page}: {link}"
             if anchor and target.suffix == ".md":
                 headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)

@@ -133,7 +133,7 @@ def test_the_record_has_the_keys_that_its_page_names(corpus_slice, tmp_path):
 @pytest.mark.parametrize("page", ["docs/tutorials/slurm.md"])
 def test_the_batch_script_of_the_slurm_tutorial_is_printed_without_slurm(page, tmp_path):
     (first, *_) = [line for block in pages.of(page, "sh") for line in pages.commands(block)]
-    changed = first.replace("--scale 150m", "--scale pico")
+    changed = first.replace("--scale 150m", "--scale pico --fresh")
     ended = subprocess.run(
         [str(OPTSTUDY), *shlex.split(changed)[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -31,8 +31,12 @@ def folder(*parts: str) -> Path:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``; others wait. The system releases it when a process dies."""
+    lock = FileLock(path)
     try:
-        with FileLock(path):
-            yield
+        lock.acquire()
     except PermissionError:
         raise UserError(f"{path}: no permission to write; set OPTSTUDY_CACHE to another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()

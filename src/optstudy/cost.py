@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from pydantic import ValidationError
+
 from optstudy.config import Model, RunConfig
 from optstudy.table import Row
 
@@ -67,11 +69,15 @@ class Speed:
             if row.state != "done" or row.seconds <= 0:
                 continue
             config = row.config
+            try:
+                done = flops(RunConfig.model_validate(config))
+            except ValidationError:  # of another version of the program
+                continue
             shape = _shape(config["model"], config["data"]["sequence_length"], config["training"])
             per_token = row.seconds / row.tokens
             self._exact.setdefault(f"{shape} {row.optimizer}", []).append(per_token)
             self._shape.setdefault(shape, []).append(per_token)
-            self._flops.append(flops(RunConfig.model_validate(row.config)) / row.seconds)
+            self._flops.append(done / row.seconds)
         self._probed: float | None = None
 
     def seconds(self, config: RunConfig) -> tuple[float, str]:

@@ -67,6 +67,8 @@ class Lease:
             except (LeaseLost, FileNotFoundError):
                 self._on_loss()
                 return
+            except OSError:  # a file system that fails for a moment: the next beat tells
+                continue
 
     def __enter__(self) -> Self:
         return self

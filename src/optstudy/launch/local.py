@@ -64,8 +64,9 @@ def launch(
                 worker: BaseProcess = context.Process(
                     target=_work, args=(str(folder), device, slot), daemon=True
                 )
+                lines = len(attempts.read(folder))  # before the worker can add any
                 worker.start()
-                running[worker] = (folder, slot, len(attempts.read(folder)))
+                running[worker] = (folder, slot, lines)
                 on_event(Event("started", folder))
             if ended or time.monotonic() - looked > LOOK_SECONDS:
                 board.look()  # after the start of workers, which do not wait for it

@@ -47,9 +47,10 @@ def launch(
         lost = [f for f in board.open if f not in jobs and board.free(f)]
         for start in range(0, len(lost), options.array_size):
             part = lost[start : start + options.array_size]
+            lines = [len(attempts.read(folder)) for folder in part]  # before a task can add any
             array = _submit(script(part, options, threads, device), part[0].parent)
             for index, folder in enumerate(part):
-                jobs[folder] = f"{array}_{index}", len(attempts.read(folder))
+                jobs[folder] = f"{array}_{index}", lines[index]
         time.sleep(poll)
         board.look()
         on_event(Event("tick"))
