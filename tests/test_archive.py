@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from optstudy import archive, study
@@ -54,6 +54,7 @@ def test_a_row_gives_back_its_run_exactly(tmp_path):
 
 @given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
                  st.text(), st.lists(st.text())))  # fmt: skip
+@example("\r")
 def test_every_value_survives_its_cell(value):
     cell = archive._cell(value)
     assert cell and archive._value(cell) == value and type(archive._value(cell)) is type(value)

@@ -111,8 +111,8 @@ def extend(path: Path, found: Archive) -> tuple[int, int]:
 
 
 def _cell(value: Any) -> str:
-    """JSON, or a text that is no JSON as it is."""
-    if isinstance(value, str) and value:
+    """JSON, or a text that is no JSON, on one line, as it is."""
+    if isinstance(value, str) and value and value.isprintable():
         try:
             json.loads(value)
         except ValueError:
