@@ -15,7 +15,7 @@ from pathlib import Path
 from optstudy import claims, study
 from optstudy import report as reports
 from optstudy.commands.claims import Loader
-from optstudy.commands.reports import recorded, sweep_of
+from optstudy.commands.reports import RECORDED, recorded, sweep_of
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
 from optstudy.report.page import caption
@@ -44,7 +44,7 @@ def main() -> None:
     verdicts = claims.judge(Loader(chosen.scale, chosen.runs), chosen.scale)
     sections = []
     for name in sorted(study.names(), key=lambda name: not name.startswith("paper/")):
-        if name.startswith(("paper/", "beyond/")):
+        if name.startswith(RECORDED):
             kept = recorded(name, chosen.scale)
             sweep = sweep_of(Session(study.load(name), chosen.scale, chosen.runs, kept=kept))
             mine = [verdict for verdict in verdicts if verdict.claim.figure == name]

@@ -1,6 +1,5 @@
 """A page per optimizer: algorithm, hyperparameters, names, safe windows, print against code, example."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def optimizer_pages(load: Load) -> dict[str, str]:
     found = {name: recorded(load, f"paper/{name}") for name in SWEEPS}
     pages = {f"optimizers/{slug(name)}.md": optimizer(name, own, found) for name, own in by_class.items()}
     rows = [
-        (f"`{one.name}`", f"[{name}]({slug(name)}.md)", moments(one), f"{one.state_bytes_per_param:.2f}")
+        (f"`{one.name}`", f"[{name}]({slug(name)}.md)", one.moments, f"{one.state_bytes_per_param:.2f}")
         for name, own in by_class.items()
         for one in own
     ]
@@ -92,12 +91,6 @@ def slug(name: str) -> str:
     return name.lower()
 
 
-def moments(one: Listed) -> str:
-    """The commonest granularity, then the roles that differ."""
-    common, _ = Counter(one.second_moment.values()).most_common(1)[0]
-    return ", ".join([common, *(f"{r} {k}" for r, k in one.second_moment.items() if k != common)])
-
-
 def optimizer(name: str, own: Sequence[Listed], found: Found) -> str:
     """One class: algorithm, hyperparameters, recipes, what was measured, print against code, example."""
     cls = getattr(optim, name)
@@ -111,7 +104,7 @@ def optimizer(name: str, own: Sequence[Listed], found: Found) -> str:
         "## By name\n",
         "Bytes of state per parameter are on the shapes of the 150m model, weights in float32.\n",
     ]
-    rows = [(f"`{one.name}`", moments(one), f"{one.state_bytes_per_param:.2f}", one.source) for one in own]
+    rows = [(f"`{one.name}`", one.moments, f"{one.state_bytes_per_param:.2f}", one.source) for one in own]
     parts += [table(("name", "second moment", "state, bytes/param", "source"), rows)]
     parts += ["## Safe windows, measured\n", windows([one.name for one in own], found)]
     parts += ["## Print and released code\n", differences(name)]

@@ -14,6 +14,7 @@ from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 
 from optstudy import archive, claims, study, yamlfile
+from optstudy.commands.reports import RECORDED
 from optstudy.listing import listing
 from optstudy.plan import Plan
 from optstudy.report import style
@@ -87,7 +88,7 @@ def one_study(name: str, load: Load) -> str:
 
 def results(name: str, load: Load) -> list[str]:
     """The record's table of a study, scale by scale."""
-    found = recorded(load, name) if name.startswith(("paper/", "beyond/")) else []
+    found = recorded(load, name) if name.startswith(RECORDED) else []
     if not found:
         return [
             f"{NO_RECORD}\n"

@@ -64,7 +64,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; the user's mistakes become one line on standard error and exit code 2."""
-    if not arguments or arguments[0].startswith("-"):
+    if arguments[:1] in ([], ["--help"], ["-h"]):
         for name in app:  # their descriptions come with them, and stand in the list of commands
             app[name]
     try:

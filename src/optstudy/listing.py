@@ -1,6 +1,7 @@
 """What ``optstudy optimizers`` shows: every optimizer and recipe, with its state at 150m. No torch."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,13 @@ class Listed:
     state_bytes_per_param: float
     """On the shapes of the 150m model, with float32 parameters."""
     source: str
+
+    @property
+    def moments(self) -> str:
+        """The commonest granularity, then the roles that differ."""
+        common, _ = Counter(self.second_moment.values()).most_common(1)[0]
+        others = [f"{role} {kind}" for role, kind in self.second_moment.items() if kind != common]
+        return ", ".join([common, *others])
 
 
 def listing() -> list[Listed]:

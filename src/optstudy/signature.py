@@ -126,6 +126,7 @@ def _source(module: str) -> Path | None:
     return path if path.suffix == ".py" and path.is_file() else None
 
 
+@cache
 def _spec(top: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(top) if top else None

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -30,15 +28,8 @@ def optimizers(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> i
         return DONE
     table = Table("optimizer", "second moment", "B/param", "source", box=None, pad_edge=False)
     for one in found:
-        table.add_row(one.name, _moments(one.second_moment), f"{one.state_bytes_per_param:.2f}", one.source)
+        table.add_row(one.name, one.moments, f"{one.state_bytes_per_param:.2f}", one.source)
     console = Console(file=sys.stdout)
     console.width = max(console.width, WIDTH)
     console.print(table, highlight=False)
     return DONE
-
-
-def _moments(by_role: Mapping[str, str]) -> str:
-    """Say the commonest granularity first, then which roles differ."""
-    common, _ = Counter(by_role.values()).most_common(1)[0]
-    others = [f"{role} {kind}" for role, kind in by_role.items() if kind != common]
-    return ", ".join([common, *others])
