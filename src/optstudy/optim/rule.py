@@ -24,10 +24,14 @@ def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
 
     From the farther one a new value much smaller than the average would be lost: at weight 1 all of it.
     """
-    change = new - average
+    result: Tensor
     if isinstance(weight, Tensor):
-        return torch.where(weight <= 0.5, average + weight * change, new - (1 - weight) * change)
-    result: Tensor = average + weight * change if weight <= 0.5 else new - (1 - weight) * change
+        near, far = average + weight * (new - average), new - (1 - weight) * (new - average)
+        result = torch.where(weight <= 0.5, near, far)
+    elif weight <= 0.5:
+        result = average + weight * (new - average)  # no name for the change: it is freed on the way
+    else:
+        result = new - (1 - weight) * (new - average)
     return result
 
 
