@@ -34,7 +34,7 @@ CPU_SHAPES: tuple[Shape, ...] = (
 GPU_SHAPES: tuple[Shape, ...] = ((32_128, 1024, 12, 512, 256),)
 """The paper's 150m with its global batch."""
 GPU_MICRO_BATCH = 64
-ROUNDS = 8
+ROUNDS = 20
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Side of the matrices whose product gives the machine's peak."""
 
