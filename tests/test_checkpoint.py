@@ -100,6 +100,7 @@ def test_only_the_last_two_are_kept_and_leftovers_removed(tmp_path):
     (tmp_path / "checkpoints" / ".step-half").write_bytes(b"half a checkpoint")
     paths = [checkpoint.save(tmp_path, step, state(step)) for step in (5, 50, 500)]
     assert sorted((tmp_path / "checkpoints").iterdir()) == sorted(paths[1:])
+    assert {path.stat().st_mode & 0o777 for path in paths[1:]} == {0o644}, "others may go on from it"
     assert checkpoint.load(tmp_path, torch.device("cpu"))["tensor"][0] == 500
 
 

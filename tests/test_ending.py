@@ -146,6 +146,18 @@ def test_asked_to_stop_a_run_ends_with_code_75_and_goes_on_later(corpus_slice, t
     assert attempts.verdict(attempts.read(folder)) is None and attempts.kills(folder) == 0
 
 
+def test_a_signal_within_the_note_of_the_start_leaves_word_too(tmp_path, monkeypatch):
+    def interrupted(descriptor: int, line: bytes) -> None:
+        monkeypatch.undo()
+        raise Preempted("SIGTERM: stopped before it had taken a step")
+
+    monkeypatch.setattr(attempts.os, "write", interrupted)
+    with pytest.raises(Preempted), attempts.attempt(tmp_path):
+        pytest.fail("it had not begun")
+    (noted,) = attempts.read(tmp_path)
+    assert noted["event"] == "end" and noted["code"] == 75 and attempts.verdict([noted]) is None
+
+
 def test_stopped_before_any_micro_batch_or_validation_batch_a_run_ends_bitwise_as_undisturbed(
     corpus_slice, tmp_path, monkeypatch
 ):

@@ -186,6 +186,7 @@ def test_a_lease_is_one_processs_until_it_is_released(tmp_path):
     first = claim(tmp_path)
     assert first is not None and claim(tmp_path) is None
     assert lease.holder(tmp_path)["pid"] == os.getpid()
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o644], "others may read it"
     first.release(done=False)
     assert lease.holder(tmp_path) is None
     second = claim(tmp_path)

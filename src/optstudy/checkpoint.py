@@ -43,6 +43,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         writer.error.filename = str(directory)
         raise writer.error from error  # a full disk, which torch reports as another thing
     path = directory / f"step-{step:09d}-{writer.digest()}.pt"
+    Path(temporary).chmod(0o644)
     Path(temporary).replace(path)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()

@@ -55,8 +55,8 @@ def attempt(folder: Path) -> Iterator[Attempt]:
         raise Held(f"{folder}: process {owner.get('pid')} on {owner.get('host')} works on it")
     with held:
         current = Attempt(held)
-        _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
-        try:
+        try:  # from the start's line on: a signal may come within it
+            _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
             yield current
         except BaseException as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -90,9 +90,10 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
         return None
     path = folder / f"lease-{_number(newest) + 1:06d}.json"
     descriptor, temporary = tempfile.mkstemp(prefix=".lease.", dir=folder)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({**identity(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, file)
     try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({**identity(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, file)
+        Path(temporary).chmod(0o644)  # others' launchers read it in a shared folder
         os.link(temporary, path)
     except FileExistsError:
         return None
