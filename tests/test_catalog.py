@@ -36,7 +36,7 @@ def names(runs: Path) -> list[str]:
 def fresh_reads(runs: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many folders are read for the whole table."""
     read = []
-    monkeypatch.setattr(catalog, "read_row", lambda folder: read.append(folder))
+    monkeypatch.setattr(catalog, "read_row", lambda folder, shared: read.append(folder))
     Catalog(runs).rows(names(runs))
     return len(read)
 

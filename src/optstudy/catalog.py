@@ -6,11 +6,13 @@ or the index is absent, old or damaged, the folder is read. It may be deleted at
 may write it: each replaces it whole, and the last one stays.
 """
 
+import atexit
+import gc
 import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ FILES = ("result.json", "config.json")
 
 Stamp = list[int]
 """Size, time of change in ns and inode of a run's files."""
+
+
+def expect_many() -> None:
+    """Look for cycles seldom, and not at the end: thousands of records hold none, and looking takes long."""
+    gc.freeze()
+    gc.set_threshold(200_000)
+    atexit.register(gc.freeze)
 
 
 class Catalog:
@@ -103,15 +112,16 @@ class Catalog:
         return stamp
 
     def _fresh(self, run_id: str) -> Row | None:
-        """Read a run; parts of its config that another run read has too are the same objects."""
         self._read += 1
-        row = read_row(self._runs / run_id)
-        if row is not None:
-            config = {
-                key: self._shared.setdefault((key, repr(part)), part) for key, part in row.config.items()
-            }
-            row = replace(row, config=config)
-        return row
+        return read_row(self._runs / run_id, self._sharing)
+
+    def _sharing(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The config, with the parts that another run's config has too being the same objects."""
+        shared = self._shared
+        return {
+            key: shared.setdefault((key, repr(part)), part) if isinstance(part, dict) else part
+            for key, part in config.items()
+        }
 
     def _recalled(self, run_id: str, stamp: Stamp) -> Row | None:
         """What the index has of a run, if its files are those that it was made from."""

@@ -95,8 +95,11 @@ class Session:
     def rows(self) -> list[Row]:
         """Rows of the study's own finished runs, each once."""
         rows = [self.row(run_id) for run_id in dict.fromkeys(point.id for point in self.plan.points)]
-        self._read.save()
         return [row for row in rows if row is not None]
+
+    def remember(self) -> None:
+        """Write what was read of many runs to the runs folder's index, for next time."""
+        self._read.save()
 
     def forgive(self) -> int:
         """Let runs that were set aside be tried again; return how many."""

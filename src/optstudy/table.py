@@ -1,6 +1,6 @@
 """The study table: one row per finished run, diverged ones included. Imports no torch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,13 +72,18 @@ class Row:
         return node
 
 
-def read_row(folder: Path) -> Row | None:
-    """Read one run's folder; None while the run has no result."""
+def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Row | None:
+    """Read one run's folder; None while the run has no result.
+
+    Args:
+        shared: gives the config to hold in place of an equal one, so that many runs share its parts.
+    """
     result = read_result(folder)
     if result is None:
         return None
     fields = {name: result[name] for name in Row.__dataclass_fields__ if name != "config"}
-    return Row(config=read_json(folder / "config.json"), **fields)
+    config = read_json(f"{folder}/config.json")
+    return Row(config=config if shared is None else shared(config), **fields)
 
 
 def read_rows(runs: Path, ids: Iterable[str]) -> list[Row]:

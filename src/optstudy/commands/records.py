@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from optstudy import archive, study
 from optstudy import export as tidy
+from optstudy.catalog import expect_many
 from optstudy.cli import DONE
-from optstudy.commands.reports import RECORDED, expect_many, recorded
+from optstudy.commands.reports import RECORDED, recorded
 from optstudy.commands.studies import RUNS, Assignments
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile
@@ -58,6 +59,7 @@ def export(
         for point in session.plan.points:
             labels.setdefault(point.id, []).append(point.curve)
         records = tidy.table(session.rows(), labels)
+        session.remember()
     path = out or Path(f"runs.{format_}")
     tidy.write(records, path, format_)
     sys.stdout.write(f"wrote {len(records)} runs to {path}\n")

@@ -1,12 +1,11 @@
 """``optstudy report`` and ``compare``."""
 
-import atexit
-import gc
 import itertools
 import json
 import shlex
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from cyclopts import Parameter
 
 from optstudy import archive, study
 from optstudy import report as reports
+from optstudy.catalog import expect_many
 from optstudy.cli import DONE
 from optstudy.errors import UserError
 from optstudy.report.live import LOOPBACK
@@ -64,24 +64,41 @@ def report(
     """
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
-    chosen = study.overrides(set_)
-    sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
-    from optstudy.commands.claims import Judge
+    formats = reports.check(format_)
+
+    def sessions() -> list[Session]:
+        chosen = study.overrides(set_)
+        return [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
 
     if serve:
-        reports.serve(Judge(sessions).sweeps, host, port, _serving)
-    elif len(sessions) == 1 and names == [name]:
-        write_report(sessions[0], out, format_)
-    else:
-        sweeps = Judge(sessions).sweeps()
-        progress = itertools.count(1)
+        from optstudy.commands.claims import Judge
 
-        def told(sweep: reports.Sweep) -> None:
-            sys.stderr.write(f"[{next(progress)}/{len(sweeps)}] {sweep.name}: {len(sweep.rows)} runs\n")
-
-        written = reports.write_index(sweeps, out / name / scale, format_, f"{name} at {scale}", told)
-        sys.stdout.write(f"wrote {written[0]} and {len(written) - 1} files beside it\n")
+        reports.serve(Judge(sessions()).sweeps, host, port, _serving)
+        return DONE
+    with reports.draughtsmen(len(names)) as pool:
+        if names == [name]:
+            write_report(sessions()[0], out, formats, pool)
+        else:
+            _write_all(sessions(), out / name / scale, formats, f"{name} at {scale}", pool)
     return DONE
+
+
+def _write_all(
+    sessions: Sequence[Session], out: Path, formats: Sequence[str], title: str, pool: Executor
+) -> None:
+    """Write the reports of several studies and their index."""
+    from optstudy.commands.claims import Judge
+
+    sweeps = Judge(sessions).sweeps()
+    for session in sessions:
+        session.remember()
+    progress = itertools.count(1)
+
+    def told(sweep: reports.Sweep) -> None:
+        sys.stderr.write(f"[{next(progress)}/{len(sweeps)}] {sweep.name}: {len(sweep.rows)} runs\n")
+
+    written = reports.write_index(sweeps, out, formats, title, told, pool)
+    sys.stdout.write(f"wrote {written[0]} and {len(written) - 1} files beside it\n")
 
 
 def compare(before: Path, after: Path, /, *, out: Path = Path("report/compare")) -> int:
@@ -168,8 +185,13 @@ def _command(session: Session) -> str:
     return shlex.join(words)
 
 
-def write_report(session: Session, out: Path, formats: Sequence[str] = reports.DEFAULT_FORMATS) -> None:
-    """Print a study's table and write its report.
+def write_report(
+    session: Session,
+    out: Path,
+    formats: Sequence[str] = reports.DEFAULT_FORMATS,
+    pool: Executor | None = None,
+) -> None:
+    """Print a study's table and write its report, drawn by the pool or here.
 
     Raises:
         UserError: no run has ended, or an unknown format.
@@ -179,21 +201,16 @@ def write_report(session: Session, out: Path, formats: Sequence[str] = reports.D
     (sweep,) = Judge([session]).sweeps()
     if not sweep.rows:
         raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
+    drawn = reports.draw(sweep, formats, pool)
+    session.remember()
     reports.show(sweep)
-    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats):
+    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats, drawn=drawn):
         sys.stdout.write(f"wrote {path}\n")
 
 
 def recorded(name: str, scale: str) -> archive.Archive:
     """Return the runs of the package's record that count as done in a study: one that the record is of."""
     return archive.load(scale) if name.startswith(RECORDED) else {}
-
-
-def expect_many() -> None:
-    """Look for cycles seldom, and not at the end: thousands of records hold none, and looking takes long."""
-    gc.freeze()
-    gc.set_threshold(200_000)
-    atexit.register(gc.freeze)
 
 
 def names_in(name: str) -> list[str]:

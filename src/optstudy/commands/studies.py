@@ -11,10 +11,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from optstudy import study
+from optstudy.catalog import expect_many
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.reports import expect_many, names_in, recorded, sweep_of, write_report
+from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
 from optstudy.config import RunConfig
 from optstudy.launch import attempts
 from optstudy.optimizers import check_importable

@@ -1,7 +1,7 @@
 """Reports: a study's runs as a page that opens anywhere, as figures for a paper, as a table. No torch."""
 
 from optstudy.report.comparison import Comparison, compare, show_comparison, write_comparison
-from optstudy.report.files import DEFAULT_FORMATS, FORMATS, write
+from optstudy.report.files import DEFAULT_FORMATS, FORMATS, check, draughtsmen, draw, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
 from optstudy.report.sweep import Place, Sweep
@@ -13,7 +13,10 @@ __all__ = [
     "Comparison",
     "Place",
     "Sweep",
+    "check",
     "compare",
+    "draughtsmen",
+    "draw",
     "lines",
     "plain",
     "serve",

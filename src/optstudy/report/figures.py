@@ -46,6 +46,16 @@ STRIP = 0.045
 """Height of one curve's row of diverged runs above the plot, as a share of the loss axis."""
 
 
+def load() -> None:
+    """Load matplotlib and what it loads when it first draws, such as fonts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figure.add_subplot(xscale="log", title=" ")
+    for name in ("svg", "png"):
+        figure.savefig(io.BytesIO(), format=name)
+
+
 def draw(sweep: Sweep, file_format: str, dpi: int = DPI) -> bytes:
     """Draw a study as ``pdf``, ``svg`` or ``png``."""
     return draw_all(sweep, [file_format], dpi)[file_format]

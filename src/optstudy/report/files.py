@@ -1,8 +1,15 @@
 """A study's report as files, in the formats asked for."""
 
-from collections.abc import Iterable
+import os
+import pickle
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
+from optstudy.catalog import expect_many
 from optstudy.errors import UserError, nearest
 from optstudy.record import write_atomically
 from optstudy.report import figures, tables
@@ -13,8 +20,62 @@ FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
 DEFAULT_FORMATS = ("html", "png", "svg")
 
 
-def write(sweep: Sweep, out: Path, formats: Iterable[str] = DEFAULT_FORMATS, home: str = "") -> list[Path]:
+P = ParamSpec("P")
+T = TypeVar("T")
+Drawn = Callable[[], dict[str, bytes]]
+"""Gives a study's figure in the formats it is wanted in."""
+
+
+def draughtsmen(studies: int) -> Executor:
+    """Processes that load matplotlib while this one reads runs, and draw while it writes pages."""
+    count = min(studies, os.cpu_count() or 1)
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_prepare)
+    pool.submit(int)  # starts them
+    return pool
+
+
+def _prepare() -> None:
+    figures.load()
+    expect_many()
+
+
+def draw(sweep: Sweep, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
+    """Have the figure drawn that :func:`write` needs: by the pool at once, else here when it is asked for.
+
+    Raises:
+        UserError: an unknown format.
+    """
+    pictures = _pictures(sweep, check(formats))
+    return later(pool, figures.draw_all, sweep, pictures) if pictures else dict
+
+
+def later(
+    pool: Executor | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[], T]:
+    """Have a function called by the pool at once; without one, here when its value is first asked for."""
+    call = partial(function, *args, **kwargs)
+    if pool is None:
+        return cache(call)
+    # Pickled here and now: the pool's own thread would do it while this one works on the same objects.
+    return pool.submit(_call, pickle.dumps(call)).result
+
+
+def _call(pickled: bytes) -> Any:
+    return pickle.loads(pickled)()
+
+
+def write(
+    sweep: Sweep,
+    out: Path,
+    formats: Iterable[str] = DEFAULT_FORMATS,
+    home: str = "",
+    drawn: Drawn | None = None,
+) -> list[Path]:
     """Write a study's report into the folder ``out``, which is made.
+
+    Args:
+        home: address of the index it belongs to.
+        drawn: what :func:`draw` returned for these formats; None draws here.
 
     Returns:
         ``index.html``, ``figure.pdf|svg|png``, ``table.md|tex``; without finished runs only the page.
@@ -24,24 +85,27 @@ def write(sweep: Sweep, out: Path, formats: Iterable[str] = DEFAULT_FORMATS, hom
     """
     wanted = check(formats)
     out.mkdir(parents=True, exist_ok=True)
-    pictures = [name for name in wanted if name in figures.METADATA] if sweep.rows else []
-    if sweep.rows and "html" in wanted and "svg" not in pictures:
-        pictures.append("svg")
-    drawn = figures.draw_all(sweep, pictures) if pictures else {}
+    drawn = drawn or draw(sweep, wanted)
     written = []
     for name in wanted:
         if name == "html":
-            path, content = out / "index.html", page(sweep, home, figure=drawn.get("svg")).encode()
+            path, content = out / "index.html", page(sweep, home, figure=lambda: drawn()["svg"]).encode()
         elif not sweep.rows:
             continue
-        elif name in drawn:
-            path, content = out / f"figure.{name}", drawn[name]
+        elif name in figures.METADATA:
+            path, content = out / f"figure.{name}", drawn()[name]
         else:
             text = (tables.markdown if name == "md" else tables.latex)(sweep, caption(sweep))
             path, content = out / f"table.{name}", text.encode()
         write_atomically(path, content)
         written.append(path)
     return written
+
+
+def _pictures(sweep: Sweep, formats: Iterable[str]) -> list[str]:
+    """Formats of the figure that a report holds; its page holds an SVG."""
+    wanted = dict.fromkeys("svg" if name == "html" else name for name in formats)
+    return [name for name in wanted if name in figures.METADATA] if sweep.rows else []
 
 
 def check(formats: Iterable[str]) -> list[str]:

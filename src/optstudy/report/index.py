@@ -3,13 +3,14 @@
 import base64
 import re
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from optstudy.record import write_atomically
 from optstudy.report import figures
 from optstudy.report.answer import answer
-from optstudy.report.files import write
+from optstudy.report.files import check, draw, later, write
 from optstudy.report.page import budget, render, verdicts
 from optstudy.report.sweep import Sweep
 
@@ -23,33 +24,48 @@ def write_index(
     formats: Iterable[str],
     title: str,
     told: Callable[[Sweep], None] = lambda sweep: None,
+    pool: Executor | None = None,
 ) -> list[Path]:
     """Write ``out/index.html`` and one folder per study beside it.
 
     Args:
         told: is given every study when its page is written.
+        pool: draws, see :func:`optstudy.report.files.draughtsmen`; None draws here.
 
     Raises:
         UserError: an unknown format.
     """
-    wanted = list(formats)
+    wanted = check(formats)
+    drawn = [draw(sweep, wanted, pool) for sweep in sweeps]
+    images = {id(s): later(pool, figures.draw, s, "png", DPI) for s in sweeps if s.rows}
     written: list[Path] = []
-    for sweep, slug in zip(sweeps, slugs(sweeps), strict=True):
-        written += write(sweep, out / slug, wanted, home="../index.html")
+    for sweep, slug, figure in zip(sweeps, slugs(sweeps), drawn, strict=True):
+        written += write(sweep, out / slug, wanted, "../index.html", figure)
         told(sweep)
     page = out / "index.html"
-    write_atomically(page, index(sweeps, title))
+    write_atomically(page, index(sweeps, title, image=lambda sweep: images[id(sweep)]()))
     return [page, *written]
 
 
-def index(sweeps: Sequence[Sweep], title: str, tail: str = "/index.html", refresh: int | None = None) -> str:
+def _image(sweep: Sweep) -> bytes:
+    return figures.draw(sweep, "png", DPI)
+
+
+def index(
+    sweeps: Sequence[Sweep],
+    title: str,
+    tail: str = "/index.html",
+    refresh: int | None = None,
+    image: Callable[[Sweep], bytes] = _image,
+) -> str:
     """The index page.
 
     Args:
+        image: draws a study as PNG.
         tail: what follows a study's folder in its address.
         refresh: seconds after which a served index loads itself again.
     """
-    cards = [_card(sweep, slug + tail) for sweep, slug in zip(sweeps, slugs(sweeps), strict=True)]
+    cards = [_card(sweep, slug + tail, image) for sweep, slug in zip(sweeps, slugs(sweeps), strict=True)]
     done = sum(len(sweep.rows) for sweep in sweeps)
     missing = sum(sweep.missing for sweep in sweeps)
     return render("index.html", None, refresh=refresh, title=title, cards=cards, done=done, missing=missing)
@@ -65,17 +81,17 @@ def slugs(sweeps: Sequence[Sweep]) -> list[str]:
     return made
 
 
-def _card(sweep: Sweep, address: str) -> dict[str, Any]:
+def _card(sweep: Sweep, address: str, image: Callable[[Sweep], bytes]) -> dict[str, Any]:
     card = {"address": address, "name": sweep.name, "title": sweep.title, "scale": sweep.scale, "image": ""}
     if not sweep.rows:
         return {**card, "sentence": "No run has finished yet.", "budget": "", "warnings": 0, "verdicts": ""}
     found = answer(sweep)
-    image = base64.b64encode(figures.draw(sweep, "png", DPI)).decode()
+    encoded = base64.b64encode(image(sweep)).decode()
     return {
         **card,
         "sentence": found.sentence,
         "budget": budget(sweep),
         "warnings": len(found.warnings),
         "verdicts": verdicts(sweep),
-        "image": f"data:image/png;base64,{image}",
+        "image": f"data:image/png;base64,{encoded}",
     }

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,12 @@ READ = 300
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
-def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = None) -> str:
+def page(sweep: Sweep, home: str = "", live: str = "", figure: Callable[[], bytes] | None = None) -> str:
     """The page of a study.
 
     Args:
         sweep: the study's runs.
-        figure: its drawn SVG, for readers without script; None draws it.
+        figure: gives its drawn SVG, for readers without script; None draws it.
         home: address of the index it belongs to.
         live: version of a served page, which loads itself again when that changes; empty for a file.
     """
@@ -70,12 +70,12 @@ def page(sweep: Sweep, home: str = "", live: str = "", figure: bytes | None = No
         has_effective=any("effective" in curve for curve in series.values()),
         quantiles=_quantiles(series),
         effective_first=sweep.kind == "effective",
-        static_figure=_inline_svg(figure or figures.draw(sweep, "svg")) if sweep.rows else "",
         claims=[_claim(claim) for claim in sweep.claims],
         verdicts=verdicts(sweep),
         command=sweep.command,
         facts=provenance(sweep),
         data=script_json(data),
+        static_figure=_inline_svg(figure() if figure else figures.draw(sweep, "svg")) if sweep.rows else "",
     )
 
 
