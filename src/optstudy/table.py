@@ -14,6 +14,7 @@ class Row:
     """One finished run."""
 
     id: str
+    """Twelve hexadecimal digits: the hash of the config."""
     state: str
     """``done`` or ``diverged``."""
     reason: str | None
@@ -23,18 +24,23 @@ class Row:
     val_loss: float | None
     """Final cross-entropy on the validation split, nats per token; None where it is not finite."""
     initial_val_loss: float
-    """The same before the first step."""
+    """The same before the first step, nats per token."""
     train_loss: float | None
-    """Mean training loss over the last tenth of the steps, nats per token, z-loss included."""
+    """Mean over the last tenth of the steps, nats per token, z-loss included; None where it diverged."""
     step: int
-    """Steps taken."""
+    """Steps taken; where it diverged, the step at which it certainly had."""
     tokens: int
+    """Tokens read in these steps."""
     tokens_per_s: float
+    """``tokens`` over ``seconds``."""
     seconds: float
+    """Seconds of training and validation, over all attempts."""
     step_ms: float
-    """Median milliseconds per step."""
+    """Median milliseconds per step, validation left out."""
     peak_memory_mb: float
+    """Most memory taken, in MiB (2^20 bytes): of the process, or of the GPU."""
     params: int
+    """Number of weights."""
     state_bytes_per_param: float
     """Bytes of optimizer state per parameter."""
 
@@ -45,7 +51,7 @@ class Row:
 
     @property
     def lr(self) -> float:
-        """Peak learning rate."""
+        """Peak learning rate, in the optimizer's own unit."""
         return float(self.config["optimizer"]["lr"])
 
     @property
@@ -55,7 +61,7 @@ class Row:
 
     @cached_property
     def loss(self) -> float:
-        """The loss that counts: min(validation loss, loss before training), the latter where it diverged."""
+        """The loss that counts, nats per token: the smaller of final and initial, the latter if diverged."""
         if self.state == "diverged" or self.val_loss is None:
             return self.initial_val_loss
         return min(self.val_loss, self.initial_val_loss)

@@ -16,7 +16,7 @@ from optstudy.optim.sharded import BlockKernel, zeros
 
 
 class AdafactorBigVision(Rule):
-    r"""Shazeer and Stern 2018 (1804.04235), as varied by Zhai et al. 2022 (2106.04560, section 3.5).
+    r"""Shazeer and Stern 2018 (arXiv 1804.04235), varied by Zhai et al. 2022 (arXiv 2106.04560, section 3.5).
 
     .. math::
         \hat\beta_t &= \min(\beta_2, 1 - t^{-\gamma}) \\
@@ -29,7 +29,23 @@ class AdafactorBigVision(Rule):
     Differs from :class:`optstudy.optim.Adafactor` in order (the *preconditioned* gradient is averaged), in
     the schedule of beta2, in eps (added to g^2) and in having no bias correction. Tensors whose
     second-largest dimension is under ``min_dim`` keep one second moment per weight. m is stored in bfloat16
-    (float64 for float64 parameters), as big_vision stores it; a step uses it unrounded.
+    (float64 for float64 parameters), as big_vision stores it; a step uses it unrounded. Rows and columns are
+    those of the two largest dimensions, of which the larger is averaged over for r.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element.
+        beta1: decay of m.
+        beta2_cap: beta_2, the most that the decay of r and c grows to.
+        decay_rate: gamma; the larger, the sooner it grows.
+        eps: added to g^2.
+        min_dim: entries; see above.
+        weight_decay: lambda, per unit of lr: a step multiplies weights by 1 - lr lambda.
+        maximize: ascend.
+        compile: as in :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: an unknown option of a group, or a value out of range.
     """
 
     limits: ClassVar = {

@@ -26,21 +26,32 @@ class Preconditioned(Rule):
 
     V is v, seen from each weight, or for ``factored`` r c / mean(r), where r and c are such averages of the
     row and column means of g^2. Algorithm 1 prints the block's sum over the *root* of its size; its prose
-    and the released code take the mean, as here. For ``none`` the denominator is 1, without eps: SGD with
-    EMA momentum and bias correction.
+    and the released code take the mean, as here; ``tensor-printed`` and ``row-printed`` do what is printed.
+    For ``none`` the denominator is 1, without eps: SGD with EMA momentum and bias correction.
+
+    State: m, of the parameter's shape, and the averages of g^2: a number per block, or r and c. It is float32
+    for parameters in half precision, else of the parameter's dtype.
 
     Args:
         params: parameters, or groups of them; every option can be set by group.
-        lr: learning rate; a float or a tensor.
+        lr: learning rate; a float or a tensor of one element.
         betas: decay of the first and second moment.
-        eps: added outside the root.
-        weight_decay: lambda; decoupled, times lr.
-        second_moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``, ``split-N`` or
-            ``none``; see :func:`optstudy.optim.second_moment.second_moment`.
-        estimate_steps: F; for t <= F the averages of g^2 take the weight 1 / (t + 1) for 1 - beta2, which
-            makes them sums over t + 1 (one more than their terms); they are then never bias-corrected.
+        eps: added outside the root, in the gradient's unit.
+        weight_decay: lambda, decoupled, per unit of lr: a step multiplies weights by 1 - lr lambda.
+        second_moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``tensor-printed``,
+            ``row``, ``row-printed``, ``split-N`` or ``none``; see
+            :func:`optstudy.optim.second_moment.second_moment`.
+        estimate_steps: F, in steps; for t <= F the averages of g^2 take the weight 1 / (t + 1) for 1 - beta2,
+            which makes them sums over t + 1 (one more than their terms); they are then never bias-corrected.
         freeze: keep the averages of g^2 as they are after ``estimate_steps``.
         maximize: ascend.
+        compile: run one compiled kernel (True), the plain loop (False), or the first from
+            :data:`optstudy.optim.compiled.LARGE` weights on (None).
+
+    Raises:
+        ValueError: an unknown option of a group, or a value out of range; ``freeze`` without
+            ``estimate_steps``; at the first step, ``split-N`` for a parameter whose first dimension N does
+            not divide.
     """
 
     limits: ClassVar = {
@@ -104,7 +115,20 @@ class Preconditioned(Rule):
 
     @torch.no_grad()
     def effective_lr(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
-        """Return the learning rate over the denominator of the last step, one value per block (Figure 2)."""
+        """Return the learning rate over the denominator of the last step, one value per block (Figure 2).
+
+        Args:
+            p: a parameter that has taken a step.
+            group: its group.
+
+        Returns:
+            For ``weight``, and a matrix's ``factored``, p's shape; else that shape with 1 in place of each
+            dimension that a block goes over, for ``split-N`` that of p cut in N parts along a new first
+            dimension; for ``none`` lr itself.
+
+        Raises:
+            KeyError: p has taken no step.
+        """
         state = self.state[p]
         kernel, numbers = self.plan(group, int(state["step"]), p.shape)
         if isinstance(kernel.moment, Absent):
@@ -149,14 +173,31 @@ class Kernel(BlockKernel):
 
 
 class Adam(Preconditioned):
-    """One second moment per weight (Kingma and Ba 2015; decay as Loshchilov and Hutter 2019, AdamW)."""
+    """One second moment per weight (Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1).
+
+    The decay is that of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), times lr as in torch's AdamW.
+    State: m and v, of the parameter's shape. Arguments and errors are those of
+    :class:`optstudy.optim.Preconditioned`.
+    """
 
 
 class Adafactor(Preconditioned):
     """A second moment of rank one, with momentum and constant betas (the paper's Appendix B).
 
-    Not big_vision's algorithm, see :class:`optstudy.optim.AdafactorBigVision`: no clipping of the update, no
-    relative step, no schedule of beta2, bias-corrected.
+    The rank-one estimate is that of Shazeer and Stern 2018 (arXiv 1804.04235). Not big_vision's algorithm,
+    see :class:`optstudy.optim.AdafactorBigVision`: no clipping of the update, no relative step, no schedule
+    of beta2, bias-corrected. State: m, of the parameter's shape, and of a matrix of R rows and C columns R
+    and C numbers.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element.
+        second_moment: ``factored``: a vector keeps one number, as in the released code;
+            ``factored-textbook``: one per weight, as printed.
+        options: the other arguments of :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: as :class:`optstudy.optim.Preconditioned`.
     """
 
     def __init__(
@@ -166,7 +207,21 @@ class Adafactor(Preconditioned):
 
 
 class Adalayer(Preconditioned):
-    """One second moment per tensor (the paper's Algorithm 1); its star is ``row`` for the head's group."""
+    """One second moment per tensor (the paper's Algorithm 1); its star is ``row`` for the head's group.
+
+    State: m, of the parameter's shape, and one number per block: a tensor, or a row of one.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element.
+        second_moment: ``tensor``, or by group ``row``, or ``split-3`` for fused query, key and value: the
+            mean of g^2 over a block; ``tensor-printed``, ``row-printed``: its sum over the root of the
+            block's size, as Algorithm 1 prints it.
+        options: the other arguments of :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: as :class:`optstudy.optim.Preconditioned`.
+    """
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 1e-3, *, second_moment: str = "tensor", **options: Any

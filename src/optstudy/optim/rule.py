@@ -90,7 +90,14 @@ class Rule(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step over every parameter that has a gradient; return the closure's loss."""
+        """Take one step over every parameter that has a gradient; return the closure's loss.
+
+        Args:
+            closure: computes the loss and its gradients, and returns the loss.
+
+        Raises:
+            RuntimeError: a sparse or complex gradient.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

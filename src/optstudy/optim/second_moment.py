@@ -176,8 +176,21 @@ class Absent(Weight):
 def second_moment(kind: str, ndim: int) -> Weight:
     """Return the granularity called ``kind`` for tensors of ``ndim`` dimensions.
 
-    ``factored`` gives tensors of fewer than two dimensions one value, as the paper's released code does by
-    reducing over an empty list of dimensions; ``factored-textbook`` gives them one value per weight.
+    A block is what shares a value, the mean of g^2 over it: each weight (``weight``), the tensor
+    (``tensor``), each index of the first dimension, an output row (``row``), each of N equal parts along it
+    (``split-N``). ``none`` keeps nothing. ``tensor-printed`` and ``row-printed`` take the block's sum over
+    the root of its size, as the paper's Algorithm 1 prints it: the mean times that root.
+
+    ``factored`` keeps the means over the last dimension and over the one before it. It gives tensors of fewer
+    than two dimensions one value, as the paper's released code does by reducing over an empty list of
+    dimensions; ``factored-textbook`` gives them one value per weight.
+
+    Args:
+        kind: one of these names.
+        ndim: the tensor's number of dimensions.
+
+    Raises:
+        KeyError: an unknown name.
     """
     if kind.startswith("split-"):
         return Split(int(kind.removeprefix("split-")))

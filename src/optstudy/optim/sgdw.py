@@ -12,7 +12,9 @@ from optstudy.optim.rule import Rule, write
 
 
 class SGDW(Rule):
-    r"""Heavy ball (Polyak 1964), with the decay of Loshchilov and Hutter 2019, as timm's SGDW computes it.
+    r"""Heavy ball (Polyak 1964) with decoupled decay, as timm's SGDW computes it.
+
+    The decay is that of Loshchilov and Hutter 2019 (arXiv 1711.05101, Algorithm 1, SGDW), times lr.
 
     .. math::
         b_1 &= g_1, \qquad b_t = \beta b_{t-1} + (1 - d)\, g_t \\
@@ -20,7 +22,22 @@ class SGDW(Rule):
             \qquad (\text{nesterov: } \eta\, (g_t + \beta b_t))
 
     Undamped by default (d = 0), so a step is up to 1 / (1 - beta) times the learning rate long; no bias
-    correction. The first buffer is g even where d > 0. The paper's sweep used beta = 0.98.
+    correction. The first buffer is g even where d > 0. The paper's sweep used beta = 0.98. State: b, of the
+    parameter's shape; none where beta = 0.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element; weight per unit of gradient.
+        momentum: beta.
+        dampening: d.
+        nesterov: step by g + beta b in place of b.
+        weight_decay: lambda, per unit of lr: a step multiplies weights by 1 - lr lambda.
+        maximize: ascend.
+        compile: as in :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: an unknown option of a group, or a value out of range; ``nesterov`` without
+            momentum, or with dampening.
     """
 
     limits: ClassVar = {

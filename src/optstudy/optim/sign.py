@@ -12,7 +12,7 @@ from optstudy.optim.rule import Rule, ema, write
 
 
 class Lion(Rule):
-    r"""Evolved sign momentum.
+    r"""Evolved sign momentum (Chen et al. 2023, arXiv 2302.06675, Algorithm 2).
 
     .. math::
         u_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, g_t \\
@@ -20,6 +20,19 @@ class Lion(Rule):
         m_t &= \beta_2 m_{t-1} + (1 - \beta_2)\, g_t
 
     No bias correction; sign(0) = 0. Lion's authors use betas (0.9, 0.99), the paper's runs (0.9, 0.95).
+    State: m, of the parameter's shape.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element; decay apart, it is how far a step moves a
+            weight.
+        betas: the share of m in u, and the decay of m.
+        weight_decay: lambda, per unit of lr: a step multiplies weights by 1 - lr lambda.
+        maximize: ascend.
+        compile: as in :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: an unknown option of a group, or a value out of range.
     """
 
     limits: ClassVar = {"lr": "[0, inf]", "betas": "[0, 1)", "weight_decay": "[0, inf)"}
@@ -57,11 +70,27 @@ def lion(p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: A
 
 
 class Signum(Lion):
-    r"""The sign of an average gradient (Bernstein et al. 2018, arXiv 1802.04434): Lion with equal betas.
+    r"""The sign of an average gradient (Bernstein et al. 2018, arXiv 1802.04434, Algorithm 2).
+
+    It is Lion with equal betas.
 
     .. math::
         m_t &= \beta m_{t-1} + (1 - \beta)\, g_t \\
         p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta \operatorname{sign}(m_t)
+
+    No bias correction; sign(0) = 0. State: m, of the parameter's shape.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element; decay apart, it is how far a step moves a
+            weight.
+        beta: decay of m.
+        weight_decay: lambda, per unit of lr: a step multiplies weights by 1 - lr lambda.
+        maximize: ascend.
+        compile: as in :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: an unknown option of a group, or a value out of range.
     """
 
     limits: ClassVar = {"lr": "[0, inf]", "beta": "[0, 1)", "weight_decay": "[0, inf)"}

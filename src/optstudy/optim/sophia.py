@@ -23,7 +23,22 @@ class Sophia(Rule):
 
     g-hat is the gradient of the mean loss on labels drawn from the model's own output, B the tokens it was
     averaged over. Its learning rate is the paper's times rho, and h starts at 0, so that until the first
-    :meth:`update_hessian` a step is that of Signum. No bias correction.
+    :meth:`update_hessian` a step is that of Signum. No bias correction. State: m and h, of the parameter's
+    shape.
+
+    Args:
+        params: parameters, or groups of them; every option can be set by group.
+        lr: learning rate; a float or a tensor of one element; decay apart, it is the farthest that a step
+            moves a weight.
+        betas: decay of m and of h.
+        rho: how much of the curvature counts; the larger, the fewer weights are clipped.
+        batch_tokens: B, in tokens.
+        weight_decay: lambda, per unit of lr: a step multiplies weights by 1 - lr lambda.
+        maximize: ascend.
+        compile: as in :class:`optstudy.optim.Preconditioned`.
+
+    Raises:
+        ValueError: an unknown option of a group, or a value out of range.
     """
 
     limits: ClassVar = {
@@ -64,7 +79,10 @@ class Sophia(Rule):
 
     @torch.no_grad()
     def update_hessian(self) -> None:
-        """Average h with the squares of the gradients that the parameters hold now (g-hat)."""
+        """Average h with the squares of the gradients that the parameters hold now (g-hat).
+
+        Call it every few steps (the paper: 10), with gradients of the mean loss on drawn labels in ``.grad``.
+        """
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None and p.numel():
