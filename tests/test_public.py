@@ -14,7 +14,7 @@ PUBLIC = {
         "Adafactor", "AdafactorBigVision", "Adalayer", "Adam", "Lion", "Preconditioned", "SGDW", "Signum",
         "Sophia", "Together",
     ],
-    "optstudy.roles": ["assign_roles", "param_groups"],
+    "optstudy.roles": ["USES", "assign_roles", "param_groups"],
     "optstudy.config": ["Model", "RunConfig", "resolve"],
     "optstudy.model": ["Transformer"],
     "optstudy.study": ["load", "names"],

@@ -1,7 +1,8 @@
-"""The role that each parameter plays, told by what modules are, never by what they are called.
+"""The role that each parameter plays, told by what its module is.
 
 Embeddings and norms are known by their class. A linear map says what it is for in an attribute ``role``, as
-in this project's model; for Hugging Face models the class of the module that uses it tells: :data:`USES`.
+in this project's model; in Hugging Face models the name of the class of the module around it, and the
+attribute that holds it there, tell: :data:`USES`. No other name counts.
 """
 
 import re
@@ -26,7 +27,10 @@ USES: Mapping[str, Mapping[str, str]] = {
     "GPTNeoXAttention": {"query_key_value": "qkv", "dense": "attention_out"},
     "GPTNeoXMLP": {"dense_h_to_4h": "mlp_in", "dense_4h_to_h": "mlp_out"},
 }
-"""Class of a module -> its attributes -> their roles."""
+"""Name of a module's class -> attribute that holds a linear map there -> the role of its parameters.
+
+Read at every call: for other classes, put a larger mapping in its place.
+"""
 NORMS = frozenset(f"{family}RMSNorm" for family in _LLAMA_LIKE)
 TRANSPOSED = frozenset({"Conv1D"})
 """Linear maps whose weight has one *column* per output."""
@@ -50,8 +54,12 @@ class Played:
 def assign_roles(model: nn.Module) -> dict[str, str]:
     """Return the role of each parameter, by name; a head tied to the embedding counts as ``embedding``.
 
+    A module's parameters, its bias too, have its role: what its attribute ``role`` says; else ``head`` for
+    what the model's ``get_output_embeddings()`` returns; else ``embedding`` or ``norm`` for the classes of
+    these; else what :data:`USES` says.
+
     Raises:
-        UserError: naming a parameter that has no role, or two.
+        UserError: naming a parameter that has no role, or two; a ``role`` that there is not.
     """
     return {played.name: played.role for played in _play(model)[0]}
 
