@@ -22,7 +22,7 @@ PYTHON = [
     if block.kind == "python" and not block.name.startswith(("src/", "tests/"))
 ]
 YAML = [block for block in pages.all_blocks() if block.kind == "yaml"]
-OTHERS = ("cd", "export", "make", "pip", "python", "torchrun", "tensorboard", "wandb", "git")
+OTHERS = ("cd", "export", "make", "pip", "python", "source", "torchrun", "tensorboard", "wandb", "git")
 """Commands besides ours that a shell block may have."""
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
