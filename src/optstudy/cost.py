@@ -14,7 +14,7 @@ from optstudy.table import Row
 EFFICIENCY = 0.6
 """Share of one core's matrix products that a run reaches, used only while no run has been timed: 0.8 at pico
 on a quiet machine and 0.4 on a busy one, 0.6 at nano, 0.7 at micro (AVX-512)."""
-PROBED = "matrix products timed here, an estimate to a factor of about two until a run has been timed"
+PROBED = "one CPU core's matrix products, an estimate to a factor of about two until a run has been timed"
 STATE_BYTES = 8
 """Optimizer state per parameter that is reckoned with: two float32 moments."""
 

@@ -195,7 +195,8 @@ def show(
 ) -> int:
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
-    Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost.
+    Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost. The hours come
+    from runs in the runs folder; without any, from one CPU core here, also for runs that a GPU would take.
 
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
