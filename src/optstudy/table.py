@@ -14,7 +14,7 @@ class Row:
     """One finished run."""
 
     id: str
-    """Twelve hexadecimal digits: the hash of the config."""
+    """The hash of the config, twelve hexadecimal digits."""
     state: str
     """``done`` or ``diverged``."""
     reason: str | None
@@ -38,7 +38,7 @@ class Row:
     step_ms: float
     """Median milliseconds per step, validation left out."""
     peak_memory_mb: float
-    """Most memory taken, in MiB (2^20 bytes): of the process, or of the GPU."""
+    """Peak memory of the process, or of the GPU where it ran on one, in MiB (2^20 bytes)."""
     params: int
     """Number of weights."""
     state_bytes_per_param: float
