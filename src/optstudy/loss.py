@@ -19,7 +19,7 @@ from torch import Tensor
 
 CHUNK_BYTES = 1 << 21
 """Logits held at a time on a CPU: about one core's second-level cache."""
-CHUNK_BYTES_COMPILED = 1 << 23
+CHUNK_BYTES_COMPILED = 1 << 24
 """The same where a chunk's passes are fused into one."""
 CHUNK_BYTES_CUDA = 1 << 28
 """The same on a GPU, where large matrix products matter more than cache."""
