@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from optstudy import claims, study
@@ -43,22 +44,32 @@ def main() -> None:
     remarks = dict(REMARKS.findall(page.read_text())) if page.exists() else {}
     verdicts = claims.judge(Loader(chosen.scale, chosen.runs), chosen.scale)
     sections = []
+    notes: dict[str, None] = {}
     for name in sorted(study.names(), key=lambda name: not name.startswith("paper/")):
         if name.startswith(RECORDED):
             kept = recorded(name, chosen.scale)
             sweep = sweep_of(Session(study.load(name), chosen.scale, chosen.runs, kept=kept))
             mine = [verdict for verdict in verdicts if verdict.claim.figure == name]
-            sections.append(section(name, sweep, mine, chosen.docs, remarks.get(name, "")))
+            sections.append(section(name, sweep, mine, chosen.docs, remarks.get(name, ""), notes))
             if name == "beyond/fidelity" and sweep.rows:
                 measured(chosen.docs / "fidelity.md", sweep)
-    write_atomically(page, "\n".join([opening(verdicts, chosen.scale, remarks.get("all", "")), *sections]))
+    start = opening(verdicts, chosen.scale, remarks.get("all", ""), notes)
+    write_atomically(page, "\n".join([start, *sections]))
     sys.stdout.write(f"wrote {page}\n")
 
 
-def opening(verdicts: list[claims.Verdict], scale: str, remark: str) -> str:
-    """What the record is, and the verdicts counted."""
+def opening(verdicts: list[claims.Verdict], scale: str, remark: str, notes: Iterable[str]) -> str:
+    """What the record is, the verdicts counted, and what the tables' columns mean."""
     counted = Counter(verdict.word for verdict in verdicts)
-    words = ", ".join(f"{counted[word]} {word}" for word in ("holds", "does not hold", "not decided"))
+    words = ", ".join(
+        f"{counted[word]} {plural}"
+        for word, plural in (
+            ("holds", "hold"),
+            ("does not hold", "do not hold"),
+            ("not decided", "are not decided"),
+        )
+    )
+    meanings = "\n".join(notes)
     return f"""# What was reproduced
 
 Every figure of the paper at the scale `{scale}`, drawn from the committed record, beside what the paper says
@@ -67,11 +78,21 @@ Thresholds were fixed before the runs; `optstudy claims --scale {scale}` judges 
 everything from nothing. Losses and estimates are in nats per token, intervals are 95 % over seeds.
 
 {held("all", remark)}
+The columns of the tables:
+
+{meanings}
 """
 
 
-def section(name: str, sweep: reports.Sweep, verdicts: list[claims.Verdict], docs: Path, remark: str) -> str:
-    """One study: question, figure, verdicts, table."""
+def section(
+    name: str,
+    sweep: reports.Sweep,
+    verdicts: list[claims.Verdict],
+    docs: Path,
+    remark: str,
+    notes: dict[str, None],
+) -> str:
+    """One study: question, figure, verdicts, table; what its columns mean goes into ``notes``."""
     lines = [f"## {name}: {sweep.title}", "", sweep.asks, ""]
     if not sweep.rows:
         return "\n".join(
@@ -87,7 +108,9 @@ def section(name: str, sweep: reports.Sweep, verdicts: list[claims.Verdict], doc
             "|---|---|---|---|---|---|",
         ]
         lines += [verdict_row(verdict) for verdict in verdicts] + [""]
-    lines += [tables.markdown(sweep, caption(sweep)).partition("\n")[2].strip(), ""]
+    table = tables.markdown(sweep, caption(sweep), meanings=False)
+    lines += [table.partition("\n")[2].strip(), ""]
+    notes.update(dict.fromkeys(note for note in tables.about(sweep) if not note.endswith(" settings.")))
     return "\n".join([*lines, held(name, remark)])
 
 

@@ -22,8 +22,8 @@ LATEX = {
 }
 
 
-def markdown(sweep: Sweep, caption: str) -> str:
-    """A pipe table under a heading, with the answer and the meaning of the columns."""
+def markdown(sweep: Sweep, caption: str, meanings: bool = True) -> str:
+    """A pipe table under a heading, with the answer and, unless left out, the columns' meanings."""
     made = columns(sweep)
     found = answer(sweep)
     lines = [f"# {_markdown(sweep.title)}", "", _markdown(caption), "", _markdown(found.sentence), ""]
@@ -33,8 +33,12 @@ def markdown(sweep: Sweep, caption: str) -> str:
         "| " + " | ".join(map(_markdown, row)) + " |" for row in zip(*(c.cells for c in made), strict=True)
     ]
     lines += ["", *(f"- {_markdown(text)}" for text in (*found.rest, *found.warnings))]
-    lines += [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in made if c.about]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + about(sweep) * meanings) + "\n"
+
+
+def about(sweep: Sweep) -> list[str]:
+    """What the columns mean, a list item each."""
+    return [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in columns(sweep) if c.about]
 
 
 def latex(sweep: Sweep, caption: str) -> str:
