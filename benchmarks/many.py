@@ -2,9 +2,9 @@
 
     python benchmarks/many.py /tmp/many --seeds 10
 
-makes a study of five optimizers at 200 learning rates with ten seeds, 10,000 runs whose records look like real
-ones, and then runs ``status``, ``report`` and ``export`` on it, each a process of its own, three times. A folder
-that is there already is kept.
+makes a study of five optimizers at 200 learning rates with ten seeds, 10,000 runs whose records look like
+real ones, and then runs ``status``, ``report`` and ``export`` on it, each a process of its own, three times.
+A folder that is there already is kept.
 """
 
 import argparse
