@@ -137,6 +137,16 @@ def test_panels_of_one_size_run_there_and_those_that_differ_run_at_a_small_scale
     assert [p.config.scale for p in sizes.points("paper")] == ["150m"] * 2 + ["300m"] * 2 + ["150m"] * 2
 
 
+def test_runs_that_wait_lose_the_panel_too_where_all_panels_are_one(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    sizes = a_study(
+        f"title: S\nasks: S?\nbest_of: {{study: {tmp_path}/sweep.yaml}}\n"
+        "axes: {optimizer.name: [adam], optimizer.weight_decay: [0, 1e-3]}\n"
+        "panels: {150M: {scale: 150m}, 300M: {scale: 300m}}\n"
+    )
+    assert [wait.curve for wait in sizes.plan("pico").pending] == ["adam"] * 2
+
+
 def test_curves_are_variants_by_name_and_axes_of_free_names_stand_in_settings():
     tied = a_study(
         "title: T\nasks: T?\n"

@@ -58,7 +58,7 @@ class Expansion:
         """List the runs, each once per curve."""
         if self.scale != "paper":
             check_scale(self.scale, f"{self.name}: ")
-        whole = Plan([], [], [])
+        parts: list[tuple[str, Plan]] = []
         seen: list[set[str]] = []
         panels = self._families.panels()
         for title, panel, scale in panels:
@@ -67,15 +67,15 @@ class Expansion:
                 self._expand(family, part)
             self._include({**self.file.include, **panel.include}, scale, part)
             signature = {p.id for p in part.points} | {repr(p) for p in part.pending}
-            if signature in seen:
-                continue
-            seen.append(signature)
-            label = f"{title} / " if title else ""
+            if signature not in seen:
+                seen.append(signature)
+                parts.append((title, part))
+        whole = Plan([], [], [])
+        for title, part in parts:
+            label = f"{title} / " if title and (len(parts) > 1 or len(panels) == 1) else ""
             whole.points += [p.labelled(label + p.curve) for p in part.points]
             whole.pending += [Pending(p.settings, label + p.curve, p.depends_on) for p in part.pending]
             whole.first += part.first
-        if len(seen) == 1 and len(panels) > 1:
-            whole.points = [p.labelled(p.curve.split(" / ", 1)[1]) for p in whole.points]
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
         return whole
