@@ -67,6 +67,12 @@ def test_a_grid_grows_until_both_shoulders_have_risen_or_the_limit_is_hit(best, 
     assert plan.extended([1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1], [0], rule, valley(best)) == axis
 
 
+def test_a_grid_too_fine_for_three_digits_stops_growing_where_a_value_comes_again():
+    grid = [9.9, 9.93, 9.96, 9.99]
+    losses = {value: -value for value in (*grid, 10.0, 10.1)}
+    assert plan.grown(grid, losses, Adaptive(rise=0.01)) == []
+
+
 def test_a_grid_waits_for_its_missing_runs():
     grid = [1e-3, 1e-2]
     assert plan.extended(grid, [0], Adaptive(), lambda value, seed: None) == grid

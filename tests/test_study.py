@@ -87,6 +87,14 @@ def test_the_demo_is_five_rates_for_each_optimizer_out_of_fig1(scale):
         (MINE.replace("axes:", "axs:", 1), "mine.yaml:4: unknown key 'axs'; did you mean 'axes'?"),
         (MINE.replace("per_decade", "per_decad"), "mine.yaml:6: "),
         (MINE.replace("seeds: [0, 1]", "seeds: [0, -1]"), "mine.yaml:16: seeds.1: "),
+        (
+            MINE.replace("[1e-4, 1e-3]", "[1e-3, 1e-4, 0.001]"),
+            "mine.yaml:10: optimizers.signum.axes.optimizer.lr: each number must stand there once, not [0.001,",
+        ),
+        (
+            MINE.replace("per_decade: 2", "per_decade: 600"),
+            "mine.yaml:6: axes.optimizer.lr: 'per_decade' (600) is too fine for values of three digits",
+        ),
         ("- 1\n- 2\n", "mine.yaml:1: "),
         ("", "mine.yaml:1: "),
         ("title: [", "mine.yaml:1: while parsing"),

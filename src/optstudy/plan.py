@@ -88,7 +88,7 @@ def grown(initial: Sequence[float], losses: Mapping[float, float], rule: Adaptiv
         found.append(spaced(first, -(below + 1), per_decade))
     if above < rule.most and not any(losses[v] >= level for v in losses if v > best):
         found.append(spaced(first, len(initial) + above, per_decade))
-    return found
+    return [value for value in found if value not in losses]  # rounding may lead to one that is there
 
 
 def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, loss: Loss) -> list[float]:

@@ -9,7 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from optstudy import yamlfile
 from optstudy.config import Count, NonNegative, Positive, Strict
@@ -33,6 +42,8 @@ class HalfDecades(Strict):
             raise ValueError(f"'to' ({self.stop:g}) must not be below 'from' ({self.start:g})")
         if math.log10(self.stop / self.start) * self.per_decade > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES} values")
+        if _repeats(self.values()):
+            raise ValueError(f"'per_decade' ({self.per_decade}) is too fine for values of three digits")
         return self
 
     def values(self) -> list[float]:
@@ -46,11 +57,23 @@ def spaced(start: float, steps: int, per_decade: float) -> float:
     return float(f"{start * 10 ** (steps / per_decade):.3g}")
 
 
+def _repeats(values: Sequence[Any]) -> bool:
+    """Whether a number stands there twice: an axis that grows takes its spacing from how many there are."""
+    numbers = [value for value in values if type(value) in (int, float)]
+    return len(set(numbers)) < len(numbers)
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if _repeats(values):
+        raise ValueError("each number must stand there once")
+    return values
+
+
 def _kind(value: Any) -> str:
     return "grid" if isinstance(value, (Mapping, HalfDecades)) else "list"
 
 
-Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES)]
+Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), AfterValidator(_distinct)]
 Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
 
 
