@@ -6,8 +6,10 @@ import http.client
 import io
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -181,8 +183,25 @@ def test_the_server_is_read_only_and_knows_only_its_pages() -> None:
 
 def test_another_sites_name_does_not_reach_the_loopback_server() -> None:
     with served(lambda: [small()]) as port:
-        assert ask(port, "/", Host=f"evil.example:{port}")[0] == 421
-        assert ask(port, "/", Host=f"localhost:{port}")[0] == 200
+        for name in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "::1"):
+            assert ask(port, "/", Host=name)[0] == 421, name
+            assert ask(port, "/", Host=f"{name}:{port}")[0] == 421, name
+        for name in ("localhost", "LOCALHOST", "127.0.0.1", "[::1]"):
+            assert ask(port, "/", Host=f"{name}:{port}")[0] == 200, name
+            assert ask(port, "/", Host=name)[0] == 200, "browsers leave port 80 out"
+
+
+def test_the_loopback_of_ipv6_is_served_and_its_address_can_be_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", lambda server: None)
+    told: list[str] = []
+    report.serve(lambda: [small()], "::1", 0, told.append)
+    assert re.fullmatch(r"http://\[::1\]:\d+/", told[0])
 
 
 def test_the_server_listens_on_loopback_only_unless_asked() -> None:

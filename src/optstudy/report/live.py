@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import re
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -17,6 +19,8 @@ Load = Callable[[], Sequence[Sweep]]
 INDEX_POLL = 30
 """Seconds between a served index's looks for new runs."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+NAMES = re.compile(r"(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?", re.IGNORECASE)
+"""What the header Host says of loopback; browsers leave port 80 out."""
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -78,7 +82,10 @@ def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> Threading
     On loopback it answers only requests that name loopback: no web page reaches it under another name.
     """
     site = Site(load)
-    names = LOOPBACK if host in LOOPBACK else None
+    on_loopback = host in LOOPBACK
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     class Handler(BaseHTTPRequestHandler):
         server_version = "optstudy"
@@ -91,8 +98,7 @@ def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> Threading
             self._answer(body=False)
 
         def _answer(self, body: bool) -> None:
-            name = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
-            if names is not None and name not in names:
+            if on_loopback and not NAMES.fullmatch(self.headers.get("Host", "")):
                 self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
                 return
             try:
@@ -120,7 +126,7 @@ def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> Threading
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    return ThreadingHTTPServer((host, port), Handler)
+    return Server((host, port), Handler)
 
 
 def serve(load: Load, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -142,7 +148,7 @@ def serve(load: Load, host: str, port: int, ready: Callable[[str], None]) -> Non
         ) from None
     with made as server:
         address, bound = server.server_address[:2]
-        ready(f"http://{address!s}:{bound}/")
+        ready(f"http://[{address!s}]:{bound}/" if ":" in host else f"http://{address!s}:{bound}/")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
