@@ -136,8 +136,7 @@ def test_effective_learning_rates_are_those_of_the_steps_taken(config, tmp_path)
     assert all(q["q05"] <= q["q50"] <= q["q95"] for row in rows for q in row.values())
 
 
-def test_effective_learning_rates_of_a_sign_are_refused(config):
-    run = Run(config(**{"optimizer.name": "signum", "training.effective_lr": True}), torch.device("cpu"))
-    run.step(0)
+def test_effective_learning_rates_of_a_sign_are_refused_before_the_first_step(config):
+    signum = config(**{"optimizer.name": "signum", "training.effective_lr": True})
     with pytest.raises(UserError, match="Signum divides by no second moment"):
-        run.probe()
+        Run(signum, torch.device("cpu"))

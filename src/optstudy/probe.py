@@ -1,5 +1,6 @@
 """What is measured inside a run besides its losses."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,17 @@ class Probe:
     """Adds to a run's rows what its config asks for.
 
     Norms belong to one step, so :meth:`expect` says before it that a row will end with it.
+
+    Raises:
+        UserError: effective learning rates are asked for, and the optimizer divides by no second moment.
     """
 
     def __init__(self, config: RunConfig, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._effective_lr = config.training.effective_lr
+        if self._effective_lr and not hasattr(optimizer, "effective_lr"):
+            name = type(optimizer).__name__
+            raise UserError(f"training.effective_lr: {name} divides by no second moment; set it to false")
         self._norms = Norms(optimizer) if config.watch.norms else None
 
     def expect(self, due: bool) -> None:
@@ -98,16 +105,8 @@ def _norm(tensors: list[Tensor]) -> Tensor:
 
 
 def effective_lrs(optimizer: Optimizer) -> dict[str, dict[str, float]]:
-    """Return quantiles over blocks of eta_t / (sqrt(v) + eps) by role, v bias-corrected (Figure 2).
-
-    Raises:
-        UserError: the optimizer divides by no second moment.
-    """
-    measure = getattr(optimizer, "effective_lr", None)
-    if measure is None:
-        raise UserError(
-            f"training.effective_lr: {type(optimizer).__name__} divides by no second moment; set it to false"
-        )
+    """Return quantiles over blocks of eta_t / (sqrt(v) + eps) by role, v bias-corrected (Figure 2)."""
+    measure: Callable[..., Tensor] = optimizer.effective_lr  # type: ignore[attr-defined]
     of_role: dict[str, list[tuple[Tensor, Any]]] = {}
     for group in optimizer.param_groups:
         found = [(p, group) for p in group["params"] if p in optimizer.state]
