@@ -100,6 +100,19 @@ def test_missing_page_is_not_tried_again(server: Server, tmp_path: Path) -> None
     assert len(server.ranges) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_and_a_folder_in_the_way_are_the_users_to_mend_at_once(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "full.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"full\.part: No space left on device"):
+        download.from_url(server.url, tmp_path / "full")
+    (tmp_path / "folder.part").mkdir()
+    with pytest.raises(UserError, match=r"folder\.part: Is a directory"):
+        download.from_url(server.url, tmp_path / "folder")
+    assert len(server.ranges) == 2
+
+
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as pip's only index."""

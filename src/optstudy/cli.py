@@ -7,13 +7,13 @@ from cyclopts import App, CycloptsError
 
 from optstudy import __version__
 from optstudy.ending import OutOfMemory
-from optstudy.errors import UserError
+from optstudy.errors import NO_ROOM, UserError
 
 DONE, FAILED, USERS_MISTAKE, DIVERGED, PREEMPTED = 0, 1, 2, 3, 75
 """Exit codes: 75 says that the run can be resumed."""
 
 USERS_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room
+    NO_ROOM
     | {errno.EACCES, errno.EPERM, errno.EROFS}  # no right
     | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # not that kind of file
 )

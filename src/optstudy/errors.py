@@ -1,7 +1,11 @@
 """Errors that are the user's to mend: the command line prints them in one line and exits with 2."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Operating-system errors of a full disk."""
 
 
 class UserError(ValueError):

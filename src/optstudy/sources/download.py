@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from optstudy import cache, record
-from optstudy.errors import UserError
+from optstudy.errors import NO_ROOM, UserError
 
 ATTEMPTS = 4
 CHUNK = 1 << 18
@@ -155,6 +155,7 @@ def from_url(url: str, path: Path, timeout: float = 30.0) -> None:
 
     Raises:
         Unavailable: no answer, or one that stays incomplete.
+        UserError: the file cannot be written.
     """
     part = path.with_name(path.name + ".part")
     with _progress() as progress:
@@ -170,6 +171,8 @@ def from_url(url: str, path: Path, timeout: float = 30.0) -> None:
                     raise Unavailable(f"{url}: HTTP {error.code} {error.reason}") from None
                 reason = f"HTTP {error.code}"
             except (OSError, HTTPException) as error:
+                if isinstance(error, OSError) and (error.filename or error.errno in NO_ROOM):
+                    raise UserError(f"{part}: {error.strerror}") from None
                 reason = str(getattr(error, "reason", error))
             else:
                 reason = "the connection broke off"
