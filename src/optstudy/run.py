@@ -244,16 +244,19 @@ class Run:
             for value in state.values()
             if isinstance(value, Tensor)
         )
-        if self.device.type == "cuda":
-            peak_mb = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            unit = 2**20 if sys.platform == "darwin" else 2**10
-            peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         return {
-            "peak_memory_mb": peak_mb,
+            "peak_memory_mb": peak_memory_mb(self.device),
             "params": params,
             "state_bytes_per_param": state_bytes / params,
         }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory that this process has held: of a GPU its tensors', of a CPU all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _micro_batches(batch_size: int, micro_batch_size: int | None) -> Iterator[slice]:

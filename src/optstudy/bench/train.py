@@ -7,8 +7,8 @@ causal attention), whatever a program computes besides; the share is of the fast
 square matrices that is measured between the rounds.
 """
 
+import itertools
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from optstudy import text
 from optstudy.bench.loops import Step, plain, transformers
 from optstudy.config import RunConfig, resolve
 from optstudy.model import flops_per_token
-from optstudy.run import Run, choose_device
+from optstudy.run import Run, choose_device, peak_memory_mb
 from optstudy.scales import SCALES
 
 Shape = tuple[int, int, int, int, int]
@@ -183,19 +183,13 @@ def _work(name: str, config: RunConfig, device: str, pipe: Connection) -> None:
             pipe.recv()
         except EOFError:
             return
-        pipe.send((_time(step, device), _peak_memory_mb(device)))
-
-
-def _peak_memory_mb(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        pipe.send((_time(step, device), peak_memory_mb(torch.device(device))))
 
 
 def _ours(config: RunConfig, device: torch.device) -> Step:
     """Return the step of a run as ``optstudy train`` takes it."""
     run = Run(config, choose_device(config, device.type))
-    steps = iter(range(config.training.steps))
+    steps = itertools.count()
     return lambda: run.step(next(steps))
 
 

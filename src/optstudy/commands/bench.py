@@ -12,6 +12,7 @@ from rich.table import Table
 from optstudy.bench import optim as bench_optim
 from optstudy.bench import train as bench_train
 from optstudy.cli import DONE
+from optstudy.commands.launching import at_least_one
 
 
 def optim(
@@ -29,6 +30,7 @@ def optim(
         peers: time other libraries' too.
         json_: for programs: a list of objects.
     """
+    at_least_one("--rounds", rounds)
     rows = bench_optim.bench(peers, rounds, say=lambda line: _say(f"preparing {line}"))
     _show(bench_optim.as_json(rows), bench_optim.as_table(rows), json_)
     return DONE
@@ -51,6 +53,8 @@ def train(
         threads: CPU threads of each; 0: all.
         json_: for programs: a list of objects.
     """
+    at_least_one("--rounds", rounds)
+    at_least_one("--threads", threads or None)
     rows = bench_train.bench(peers, rounds, threads=threads, say=lambda line: _say(f"preparing {line}"))
     _show(bench_train.as_json(rows), bench_train.as_table(rows), json_)
     return DONE
