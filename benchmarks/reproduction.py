@@ -16,7 +16,7 @@ from pathlib import Path
 from optstudy import claims, study
 from optstudy import report as reports
 from optstudy.commands.claims import Loader
-from optstudy.commands.reports import RECORDED, recorded, sweep_of
+from optstudy.commands.sweeps import RECORDED, recorded, sweep_of
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
 from optstudy.report.page import caption

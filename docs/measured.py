@@ -5,7 +5,7 @@ from pathlib import Path
 
 from optstudy import archive, study
 from optstudy import report as reports
-from optstudy.commands.reports import sweep_of
+from optstudy.commands.sweeps import sweep_of
 from optstudy.report import style
 from optstudy.scales import SCALES
 from optstudy.session import Session

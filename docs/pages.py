@@ -14,7 +14,7 @@ from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 
 from optstudy import archive, claims, study, yamlfile
-from optstudy.commands.reports import RECORDED
+from optstudy.commands.sweeps import RECORDED
 from optstudy.listing import listing
 from optstudy.plan import Plan
 from optstudy.report import style

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optstudy import cli, study
-from optstudy.commands.reports import sweep_of
+from optstudy.commands.sweeps import sweep_of
 from optstudy.session import Session
 from tests import sweeps
 

@@ -16,7 +16,7 @@ from optstudy import claims as paper
 from optstudy import study
 from optstudy.archive import Archive
 from optstudy.cli import DONE
-from optstudy.commands.reports import RUNS, recorded, sweep_of
+from optstudy.commands.sweeps import RUNS, recorded, sweep_of
 from optstudy.curves import Placed, group
 from optstudy.report import Sweep
 from optstudy.report.effective import recorded as effective_of

@@ -15,14 +15,14 @@ from optstudy.catalog import expect_many
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.reports import names_in, recorded, sweep_of, write_report
+from optstudy.commands.reports import names_in, write_report
+from optstudy.commands.sweeps import RUNS, recorded, sweep_of
 from optstudy.config import RunConfig
 from optstudy.launch import attempts
 from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session
 from optstudy.watch import Watch, failure
 
-RUNS = Path("runs")
 WATCH_SECONDS = 2.0
 Assignments = Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)]
 
