@@ -3,9 +3,8 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -13,13 +12,14 @@ from optstudy.bench import optim as bench_optim
 from optstudy.bench import train as bench_train
 from optstudy.cli import DONE
 from optstudy.commands.launching import at_least_one
+from optstudy.commands.options import Json
 
 
 def optim(
     *,
     rounds: int = bench_optim.ROUNDS,
     peers: bool = True,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_: Json = False,
 ) -> int:
     """Time a step of every optimizer, and of other libraries' where they are installed, in one run.
 
@@ -41,7 +41,7 @@ def train(
     rounds: int = bench_train.ROUNDS,
     peers: bool = True,
     threads: int = 0,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_: Json = False,
 ) -> int:
     """Time training steps, beside a plain compiled loop and Hugging Face's nearest model, in one run.
 

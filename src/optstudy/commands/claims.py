@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +15,8 @@ from optstudy import claims as paper
 from optstudy import study
 from optstudy.archive import Archive
 from optstudy.cli import DONE
-from optstudy.commands.sweeps import RUNS, recorded, sweep_of
+from optstudy.commands.options import RUNS, Json
+from optstudy.commands.sweeps import recorded, sweep_of
 from optstudy.curves import Placed, group
 from optstudy.report import Sweep
 from optstudy.report.effective import recorded as effective_of
@@ -31,7 +31,7 @@ def claims(
     scale: str = "pico",
     runs: Path = RUNS,
     fresh: bool = False,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_: Json = False,
 ) -> int:
     """Judge every statement of the paper by what has been run: holds, does not hold, or not decided.
 

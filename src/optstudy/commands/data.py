@@ -4,22 +4,20 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from optstudy import cache, text
 from optstudy.batches import Batches
+from optstudy.commands.options import Json
 from optstudy.errors import UserError, nearest
 from optstudy.tokenizing import shards, tokenizer
 from optstudy.tokenizing.shards import Damaged, Stream
 from optstudy.tokens import MANIFEST, Manifest, Split, read_manifest
 from optstudy.tokens import prepare as make
-
-Json = Annotated[bool, Parameter(name="--json")]
 
 
 def prepare(

@@ -3,20 +3,19 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from optstudy.cli import DONE
+from optstudy.commands.options import Json
 from optstudy.listing import listing
 
 WIDTH = 160
 """Least width of the table, in characters: sources are long."""
 
 
-def optimizers(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
+def optimizers(*, json_: Json = False) -> int:
     """List every optimizer and recipe: its second moment by role, its state at 150m, its source.
 
     Args:

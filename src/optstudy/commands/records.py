@@ -11,8 +11,8 @@ from optstudy import archive, study
 from optstudy import export as tidy
 from optstudy.catalog import expect_many
 from optstudy.cli import DONE
-from optstudy.commands.studies import Assignments
-from optstudy.commands.sweeps import RECORDED, RUNS, recorded
+from optstudy.commands.options import RUNS, Assignments
+from optstudy.commands.sweeps import RECORDED, recorded
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile
 

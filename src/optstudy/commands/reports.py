@@ -14,7 +14,8 @@ from optstudy import study
 from optstudy.catalog import expect_many
 from optstudy.cli import DONE
 from optstudy.commands.claims import Judge
-from optstudy.commands.sweeps import RUNS, recorded
+from optstudy.commands.options import RUNS, Assignments, StudyName
+from optstudy.commands.sweeps import recorded
 from optstudy.errors import UserError
 from optstudy.report.live import LOOPBACK
 from optstudy.session import Session
@@ -24,11 +25,11 @@ Formats = Annotated[tuple[str, ...], Parameter(name="--format")]
 
 
 def report(
-    name: Annotated[str, Parameter(name="study")],
+    name: StudyName,
     /,
     *,
     scale: str = "pico",
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)] = (),
+    set_: Assignments = (),
     runs: Path = RUNS,
     seeds: int | None = None,
     out: Path = Path("report"),

@@ -15,8 +15,9 @@ from optstudy.catalog import expect_many
 from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
+from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
-from optstudy.commands.sweeps import RUNS, recorded, sweep_of
+from optstudy.commands.sweeps import recorded, sweep_of
 from optstudy.config import RunConfig
 from optstudy.launch import attempts
 from optstudy.optimizers import check_importable
@@ -24,7 +25,6 @@ from optstudy.session import FINISHED, Session
 from optstudy.watch import Watch, failure
 
 WATCH_SECONDS = 2.0
-Assignments = Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)]
 
 
 def demo(
@@ -44,7 +44,7 @@ def demo(
 
 
 def run(
-    name: Annotated[str, Parameter(name="study")],
+    name: StudyName,
     /,
     *,
     scale: str = "pico",
@@ -123,7 +123,7 @@ def _texts(configs: Sequence[RunConfig]) -> dict[tuple[str, str], int | None]:
 
 
 def status(
-    name: Annotated[str, Parameter(name="study")],
+    name: StudyName,
     /,
     *,
     scale: str = "pico",
@@ -131,7 +131,7 @@ def status(
     runs: Path = RUNS,
     seeds: int | None = None,
     watch: bool = False,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_: Json = False,
 ) -> int:
     """Say how far a study is, which of its runs failed and why, and its table so far.
 
@@ -179,7 +179,7 @@ def status(
 
 
 def show(
-    name: Annotated[str, Parameter(name="study")],
+    name: StudyName,
     /,
     *,
     scale: str = "pico",
@@ -191,7 +191,7 @@ def show(
     per_gpu: int = 1,
     adaptive: bool = True,
     fresh: bool = False,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_: Json = False,
 ) -> int:
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
@@ -223,7 +223,7 @@ def show(
     return DONE
 
 
-def studies(*, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
+def studies(*, json_: Json = False) -> int:
     """List the studies that come with the package.
 
     Args:

@@ -2,14 +2,12 @@
 
 import json
 import shlex
-from pathlib import Path
 
 from optstudy import archive, study
 from optstudy import report as reports
 from optstudy.report.style import SEPARATOR
 from optstudy.session import Session
 
-RUNS = Path("runs")
 RECORDED = ("paper/", "beyond/")
 """Studies that the package's record holds; any other runs everything itself."""
 

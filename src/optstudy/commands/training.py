@@ -3,12 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Self
 
 from optstudy import study
 from optstudy.cli import DIVERGED, DONE, PREEMPTED
+from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig
 from optstudy.ending import Interruption, Preempted
@@ -25,9 +24,9 @@ def train(
     config_or_run_folder: Path,
     /,
     *,
-    runs: Path = Path("runs"),
+    runs: Path = RUNS,
     device: str = "auto",
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)] = (),
+    set_: Assignments = (),
 ) -> int:
     """Carry out one run, or continue it from its newest checkpoint.
 

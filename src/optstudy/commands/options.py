@@ -1,0 +1,12 @@
+"""Options and arguments that several commands have, as they are spelt on the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+RUNS = Path("runs")
+"""Where run folders are, if nothing else is said."""
+StudyName = Annotated[str, Parameter(name="study")]
+Assignments = Annotated[tuple[str, ...], Parameter(name="--set", allow_leading_hyphen=True)]
+Json = Annotated[bool, Parameter(name="--json")]
