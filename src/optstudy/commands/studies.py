@@ -93,14 +93,19 @@ def run(
         fresh: run again what the package's record has, too.
         dry_run: only say what would be run; for Slurm, print the batch script too.
     """
-    from optstudy import tokens
-
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
         return DONE
+    return _carry_out(session, launching, retry, out)
+
+
+def _carry_out(session: Session, launching: Launching, retry: bool, out: Path) -> int:
+    """Prepare what the runs read, run those that have no result, and report."""
+    from optstudy import tokens
+
     configs = [point.config for point in session.runs_known.values()]
     for config in configs:
         check_importable(config.optimizer.name, config.optimizer.roles)
