@@ -12,19 +12,11 @@ from optstudy.commands.launching import Launching
 from optstudy.errors import UserError
 from optstudy.launch import slurm
 from optstudy.launch.slots import slots
-from optstudy.model import Transformer
 from optstudy.session import Session
 from optstudy.studyfile import Slurm
 from optstudy.table import read_rows
 from tests.configs import tiny
 from tests.test_engine import finish
-
-
-@pytest.mark.parametrize("qk_norm", [True, False])
-def test_parameters_are_those_of_the_model(qk_norm):
-    config = tiny(**{"model.qk_norm": qk_norm, "model.n_layers": 3})
-    built = Transformer(config.model, seed=0)
-    assert cost.parameters(config.model) == sum(p.numel() for p in built.parameters())
 
 
 def test_time_is_that_of_finished_runs_of_the_same_size(tmp_path):

@@ -12,11 +12,10 @@ from optstudy.model import (
     LayerNorm,
     Transformer,
     attend,
-    flops_per_token,
-    parameter_count,
     rotary_table,
     rotate,
 )
+from optstudy.size import forward_flops, parameter_count
 
 SMALL = Model(vocab_size=50, d_model=24, n_layers=3, n_heads=3)
 
@@ -154,9 +153,9 @@ def test_counted_parameters_are_the_models():
         assert parameter_count(model) == sum(p.numel() for p in Transformer(model, 0).parameters())
 
 
-def test_flops_are_six_per_matrix_weight_and_token_plus_attention():
+def test_flops_are_two_per_matrix_weight_and_token_plus_causal_attention():
     matrices = 50 * 24 + 3 * (3 + 1 + 8) * 24 * 24
-    assert flops_per_token(SMALL, 1) == 6 * matrices + 6 * 3 * 24
+    assert forward_flops(SMALL, 7) == 2 * matrices + 2 * 3 * 24 * 7
 
 
 @pytest.mark.parametrize("length", [1, 64, 128, 129, 300])

@@ -13,11 +13,12 @@ from optstudy import optim
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig, resolve
 from optstudy.errors import UserError
-from optstudy.listing import listing, options_by_role, shapes_by_role, state_bytes
+from optstudy.listing import listing, options_by_role, state_bytes
 from optstudy.model import Transformer
 from optstudy.optimizers import OPTIMIZERS, complete
 from optstudy.roles import assign_roles
 from optstudy.signature import outside, signature
+from optstudy.size import shapes_by_role
 from tests.configs import TINY
 
 FREEZE = {"schedule": {"freeze_steps": 3}}
@@ -242,8 +243,7 @@ def test_listed_state_is_the_state_there_is() -> None:
         steps(model, optimizer, range(1))
         real = sum(v.nbytes for state in optimizer.state.values() for v in state.values())
         config = config_of(name)
-        shapes = shapes_by_role(**config.model.model_dump(exclude={"scale_attention_by_layer"}))
-
+        shapes = shapes_by_role(config.model)
         listed = sum(
             state_bytes(OPTIMIZERS[name].target, options, shape)
             for role, options in options_by_role(name).items()

@@ -16,14 +16,13 @@ import torch
 
 from optstudy import cache
 from optstudy.config import RunConfig
-from optstudy.model import Transformer, parameter_count
+from optstudy.model import Transformer
 from optstudy.record import write_atomically
+from optstudy.size import SMALL, parameter_count
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SMALL = 1_000_000
-"""Parameters below which a step's passes are too short for compiling to gain anything."""
 SWITCH = "OPTSTUDY_COMPILE"
 """Environment variable: 0 never compiles, 1 always."""
 

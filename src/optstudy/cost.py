@@ -8,7 +8,8 @@ from statistics import median
 
 from pydantic import ValidationError
 
-from optstudy.config import Model, RunConfig
+from optstudy.config import RunConfig
+from optstudy.size import forward_flops, parameter_count
 from optstudy.table import Row
 
 EFFICIENCY = 0.6
@@ -35,23 +36,11 @@ class Cost:
     """Records of all runs, and the checkpoints of those that run at a time."""
 
 
-def parameters(model: Model) -> int:
-    """Parameters of the model, embedding and head included."""
-    per_layer = 12 * model.d_model**2 + (4 if model.qk_norm else 2) * model.d_model
-    return 2 * model.vocab_size * model.d_model + model.n_layers * per_layer + model.d_model
-
-
 def flops(config: RunConfig) -> float:
-    """Floating-point operations of a run's matrix products.
-
-    Per token 6 N for a step and 2 N for validation, N without the embedding, and 12 L D T (4 L D T) for
-    attention scores (Chowdhery et al. 2022, "PaLM", appendix B).
-    """
-    model, length = config.model, config.data.sequence_length
-    weights = parameters(model) - model.vocab_size * model.d_model
-    forward = 2 * weights + 4 * model.n_layers * model.d_model * length
+    """Floating-point operations of a run's matrix products, training and validation."""
+    length = config.data.sequence_length
     validated = config.validation.sequences * length * (config.validation.points + 1)
-    return float(forward) * (3 * config.tokens + validated)
+    return float(forward_flops(config.model, length)) * (3 * config.tokens + validated)
 
 
 class Speed:
@@ -104,7 +93,7 @@ def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_byte
     """
     timed = [speed.seconds(config) for config in configs]
     seconds = [one for one, _ in timed]
-    weights = max((parameters(config.model) for config in configs), default=0)
+    weights = max((parameter_count(config.model) for config in configs), default=0)
     return Cost(
         runs=len(configs),
         tokens=sum(config.tokens for config in configs),

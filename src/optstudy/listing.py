@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optstudy.config import Model
 from optstudy.optimizers import OPTIMIZERS, ROLES, complete, options_of
 from optstudy.scales import SCALES
-
-Shape = tuple[int, ...]
+from optstudy.size import Shape, shapes_by_role
 
 FLOAT = 4
 """Bytes of a float32; also of the counter of steps that each parameter has."""
@@ -44,7 +44,7 @@ class Listed:
 
 def listing() -> list[Listed]:
     """Return every optimizer and recipe, in the registry's order."""
-    shapes = shapes_by_role(**SCALES["150m"]["model"])
+    shapes = shapes_by_role(Model.model_validate(SCALES["150m"]["model"]))
     weights = sum(math.prod(shape) for of_role in shapes.values() for shape in of_role)
     result = []
     for name, spec in OPTIMIZERS.items():
@@ -58,22 +58,6 @@ def listing() -> list[Listed]:
         moments = {role: second_moment(spec.target, role, options) for role, options in by_role.items()}
         result.append(Listed(name, spec.target, moments, state / weights, spec.source))
     return result
-
-
-def shapes_by_role(
-    vocab_size: int, d_model: int, n_layers: int, n_heads: int, qk_norm: bool = True
-) -> dict[str, list[Shape]]:
-    """Return the shapes of the paper's transformer, by role."""
-    d, norms = d_model, (4 if qk_norm else 2) * n_layers + 1
-    return {
-        "embedding": [(vocab_size, d)],
-        "head": [(vocab_size, d)],
-        "norm": [(d,)] * norms,
-        "qkv": [(3 * d, d)] * n_layers,
-        "attention_out": [(d, d)] * n_layers,
-        "mlp_in": [(4 * d, d)] * n_layers,
-        "mlp_out": [(d, 4 * d)] * n_layers,
-    }
 
 
 def options_by_role(name: str) -> dict[str, dict[str, Any] | None]:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optstudy import config
+from optstudy.size import MLP_RATIO
 
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
-MLP_RATIO = 4
 ATTENTION_ROWS = 128
 """Queries that a CPU takes at a time in bfloat16; they meet only the keys up to the last of them."""
 ATTENTION_WEIGHTS = 1 << 26
@@ -187,16 +187,3 @@ def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
     swapped = wide.view(*wide.shape[:-1], 2, -1).flip(-2).flatten(-2)
     turned: Tensor = wide * cos_TK + swapped * sin_TK
     return turned.to(x_BHTK.dtype)
-
-
-def parameter_count(model: config.Model) -> int:
-    """Parameters of the whole model, computed from its shapes."""
-    d, norms = model.d_model, 4 if model.qk_norm else 2
-    per_block = (3 + 1 + 2 * MLP_RATIO) * d * d + norms * d
-    return 2 * model.vocab_size * d + model.n_layers * per_block + d
-
-
-def flops_per_token(model: config.Model, sequence_length: int) -> float:
-    """Floating-point operations of one training step per token: 6 per matrix weight, plus attention."""
-    matrices = model.vocab_size * model.d_model + model.n_layers * (4 + 2 * MLP_RATIO) * model.d_model**2
-    return 6.0 * matrices + 6.0 * model.n_layers * sequence_length * model.d_model

@@ -3,10 +3,7 @@
 import torch
 
 from optstudy.config import RunConfig
-from optstudy.model import parameter_count
-
-SMALL = 1_000_000
-"""Parameters below which a CPU's time goes into other things than matrix products."""
+from optstudy.size import SMALL, parameter_count
 
 
 def choose(config: RunConfig, device: torch.device) -> tuple[str, str]:

@@ -19,10 +19,11 @@ from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
 from optstudy.loss import language_model_loss, loss_rows
-from optstudy.model import Transformer, parameter_count
+from optstudy.model import Transformer
 from optstudy.optim.sharded import whole
 from optstudy.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
 from optstudy.probe import Probe
+from optstudy.size import SMALL, parameter_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
@@ -31,7 +32,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def choose_device(config: RunConfig, device: str) -> torch.device:
     """Resolve ``auto``: a GPU where there is one, but the CPU for models too small to fill it."""
     if device == "auto":
-        small = parameter_count(config.model) < 1_000_000
+        small = parameter_count(config.model) < SMALL
         device = "cuda" if torch.cuda.is_available() and not small else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: 'cuda' was asked for and torch sees no CUDA device; use 'cpu' or 'auto'")

@@ -20,9 +20,9 @@ import torch
 from optstudy import text
 from optstudy.bench.loops import Step, plain, transformers
 from optstudy.config import RunConfig, resolve
-from optstudy.model import flops_per_token
 from optstudy.run import Run, choose_device, peak_memory_mb
 from optstudy.scales import SCALES
+from optstudy.size import forward_flops
 
 Shape = tuple[int, int, int, int, int]
 """Vocabulary, width, depth, tokens per sequence, sequences per step."""
@@ -133,7 +133,7 @@ def _measure(
 
 def _row(config: RunConfig, name: str, shape: str, seconds: float, peak: float, memory_mb: float) -> Row:
     per_s = config.training.batch_size * config.data.sequence_length / seconds
-    flops = per_s * flops_per_token(config.model, config.data.sequence_length)
+    flops = 3 * per_s * forward_flops(config.model, config.data.sequence_length)
     return Row(name, name in PEERS, shape, per_s, flops, flops / peak, memory_mb)
 
 

@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from itertools import cycle, islice
 
 from optstudy.config import RunConfig
-from optstudy.cost import parameters
-
-SMALL_MODEL = 1_000_000
-"""Parameters below which ``optstudy train --device auto`` takes the CPU."""
+from optstudy.size import SMALL, parameter_count
 
 
 def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
@@ -31,7 +28,7 @@ def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: 
 
 def want_gpu(configs: Iterable[RunConfig], device: str) -> bool:
     """Whether runs take a GPU where there is one; those of models too small to fill it only when told to."""
-    large = any(parameters(config.model) >= SMALL_MODEL for config in configs)
+    large = any(parameter_count(config.model) >= SMALL for config in configs)
     return device == "cuda" or (device == "auto" and large)
 
 
