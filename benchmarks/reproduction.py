@@ -17,6 +17,7 @@ from optstudy import claims, study
 from optstudy import report as reports
 from optstudy.commands.claims import Loader
 from optstudy.commands.sweeps import RECORDED, recorded, sweep_of
+from optstudy.labels import cut
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
 from optstudy.report.page import caption
@@ -148,7 +149,7 @@ def released_of(label: str, printed: reports.Sweep):  # type: ignore[no-untyped-
         runs = printed.runs or Path("runs")
         sweep = sweep_of(Session(study.load(name), printed.scale, runs, kept=kept))
         for summary in sweep.summaries:
-            if summary.label.split(style.SEPARATOR)[-1] == label:
+            if cut(summary.label)[1] == label:
                 return summary
     return None
 

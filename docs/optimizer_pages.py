@@ -6,9 +6,9 @@ from pathlib import Path
 from measured import NO_RECORD, WINDOW, Found, Load, recorded, table, window_row
 
 from optstudy import optim
+from optstudy.labels import cut
 from optstudy.listing import Listed, listing
 from optstudy.optimizers import OF_THE_CONFIG, OPTIMIZERS
-from optstudy.report import style
 from optstudy.signature import signature
 from optstudy.stats import MARGIN
 
@@ -143,7 +143,7 @@ def windows(names: Sequence[str], found: Found) -> str:
         link = f"[{study_name}](../studies/paper-{study_name}.md)"
         for scale, summaries in scales:
             for one in summaries:
-                if (name := one.label.split(style.SEPARATOR)[-1]) in names:
+                if (name := cut(one.label)[1]) in names:
                     rows.setdefault((scale, name), (scale, *window_row(one), link))
     if not any(found.values()):
         return f"{NO_RECORD}\n"

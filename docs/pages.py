@@ -15,9 +15,9 @@ from optimizer_pages import optimizer_pages
 
 from optstudy import archive, claims, study, yamlfile
 from optstudy.commands.sweeps import RECORDED
+from optstudy.labels import cut
 from optstudy.listing import listing
 from optstudy.plan import Plan
-from optstudy.report import style
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -109,7 +109,7 @@ def choosing(load: Load) -> str:
     state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in listing()}
     parts = []
     for scale, summaries in found:
-        rows = [(*window_row(one), state.get(one.label.split(style.SEPARATOR)[-1], "")) for one in summaries]
+        rows = [(*window_row(one), state.get(cut(one.label)[1], "")) for one in summaries]
         parts.append(f"### At {scale}\n\n{table((*WINDOW, 'state, bytes/param'), rows)}")
     return "\n".join(parts)
 

@@ -509,7 +509,7 @@ def adaptivity_map() -> report.Sweep:
                 f"{panel}{role}{block}", 10.0 ** (k - 4), 5 + (k - 1) ** 2 + 0.5 * (block == "none")
             )
             rows.append(row)
-            labels[row.id] = style.SEPARATOR.join((panel, role, block))
+            labels[row.id] = " / ".join((panel, role, block))
     del labels[rows[-1].id], labels[rows[-2].id], labels[rows[-3].id]
     return sweeps.sweep(rows=rows[:-3], labels=labels, kind="map")
 

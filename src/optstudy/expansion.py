@@ -9,6 +9,7 @@ from optstudy import fidelity, plan
 from optstudy.config import ids_by_seed, merge
 from optstudy.errors import UserError, nearest
 from optstudy.families import FIDELITY, Families, Family
+from optstudy.labels import in_panel, is_curve, joined
 from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
 from optstudy.settling import check_scale, settle, substituted, value_at
@@ -72,9 +73,9 @@ class Expansion:
                 parts.append((title, part))
         whole = Plan([], [], [])
         for title, part in parts:
-            label = f"{title} / " if title and (len(parts) > 1 or len(panels) == 1) else ""
-            whole.points += [p.labelled(label + p.curve) for p in part.points]
-            whole.pending += [Pending(p.settings, label + p.curve, p.depends_on) for p in part.pending]
+            panel = title if len(parts) > 1 or len(panels) == 1 else ""
+            whole.points += [p.labelled(joined(panel, p.curve)) for p in part.points]
+            whole.pending += [Pending(p.settings, joined(panel, p.curve), p.depends_on) for p in part.pending]
             whole.first += part.first
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
@@ -169,11 +170,9 @@ class Expansion:
         """Values at the best point of another study's curve, or that curve's runs while some are missing."""
         curve = wanted.curve or curve
         other = self._other(wanted.study, scale)
-        panel = (
-            wanted.panel if any(label.startswith(f"{wanted.panel} / ") for label in other.curves) else None
-        )
-        mine = [p for p in other.points if plan.is_curve(p.curve, curve, panel)]
-        waits = [p for p in other.pending if plan.is_curve(p.curve, curve, panel)]
+        panel = wanted.panel if any(in_panel(label, wanted.panel) for label in other.curves) else None
+        mine = [p for p in other.points if is_curve(p.curve, curve, panel)]
+        waits = [p for p in other.pending if is_curve(p.curve, curve, panel)]
         if not mine and not waits:
             known = other.curves
             raise UserError(
@@ -191,7 +190,7 @@ class Expansion:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
         curve = family.best_of.curve or family.curve
-        like = next((p for p in reversed(first) if plan.is_curve(p.curve, curve, None)), None)
+        like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
         stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
         for value, seed in itertools.product(family.values, self.seeds):
             settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
@@ -205,8 +204,8 @@ class Expansion:
         for name, curves in wanted.items():
             other = self._other(name, scale)
             for curve in curves:
-                points = [p for p in other.points if plan.is_curve(p.curve, curve, None)]
-                pending = [p for p in other.pending if plan.is_curve(p.curve, curve, None)]
+                points = [p for p in other.points if is_curve(p.curve, curve)]
+                pending = [p for p in other.pending if is_curve(p.curve, curve)]
                 if not points and not pending:
                     known = other.curves
                     raise UserError(

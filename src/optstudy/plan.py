@@ -141,13 +141,6 @@ def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
     return configs[min(by_config, key=lambda key: math.fsum(by_config[key]) / len(by_config[key]))]
 
 
-def is_curve(label: str, curve: str, panel: str | None) -> bool:
-    """Whether ``PANEL / CURVE`` is that curve, of that panel or of any."""
-    if panel is not None:
-        return label == f"{panel} / {curve}"
-    return label == curve or label.endswith(f" / {curve}")
-
-
 def numbers(axis: HalfDecades | list[object]) -> list[float] | None:
     """Return an axis's values where all are positive numbers, else None."""
     values = axis.values() if isinstance(axis, HalfDecades) else axis

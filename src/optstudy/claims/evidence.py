@@ -15,10 +15,8 @@ from typing import Any
 
 from optstudy import stats
 from optstudy.curves import Curve, Point
+from optstudy.labels import in_panel, is_curve
 from optstudy.stats import Term
-
-SEPARATOR = " / "
-"""Between panel and curve in a label."""
 
 
 class Missing(Exception):
@@ -87,8 +85,8 @@ class Evidence:
         """
         figure = self.figure(of.study)
         labels = [*figure.curves, *figure.incomplete]
-        ends = [label for label in labels if label.split(SEPARATOR)[-1] == of.curve]
-        here = [label for label in ends if label.startswith(f"{of.panel}{SEPARATOR}")]
+        ends = [label for label in labels if is_curve(label, of.curve)]
+        here = [label for label in ends if in_panel(label, of.panel)]
         label = next(iter(here or ends), None)
         if label is None or label in figure.incomplete:
             raise Missing(f"runs of {of.study} {of.curve}")

@@ -18,10 +18,10 @@ from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Json
 from optstudy.commands.sweeps import recorded, sweep_of
 from optstudy.curves import Placed, group
+from optstudy.labels import cut
 from optstudy.report import Sweep
 from optstudy.report.effective import recorded as effective_of
 from optstudy.report.live import version
-from optstudy.report.style import SEPARATOR
 from optstudy.session import Session
 from optstudy.settling import check_scale
 
@@ -119,7 +119,7 @@ def figure_of(session: Session) -> paper.Figure:
     panels: dict[str, dict[tuple[str, str], Placed]] = {}
     for point in points:
         if (row := session.row(point.id)) is not None:
-            title = point.curve.rpartition(SEPARATOR)[0]
+            title = cut(point.curve)[0]
             panels.setdefault(title, {})[point.id, point.curve] = (row, point.curve, point.x)
     curves = []
     for title, runs in panels.items():

@@ -5,7 +5,7 @@ import shlex
 
 from optstudy import archive, study
 from optstudy import report as reports
-from optstudy.report.style import SEPARATOR
+from optstudy.labels import cut, joined
 from optstudy.session import Session
 
 RECORDED = ("paper/", "beyond/")
@@ -25,8 +25,8 @@ def sweep_of(session: Session) -> reports.Sweep:
     titles = _titles(session)
 
     def label(curve: str) -> str:
-        title, separator, own = curve.rpartition(SEPARATOR)
-        return SEPARATOR.join(filter(None, (titles.get(title, title), own))) if separator else curve
+        title, own = cut(curve)
+        return joined(titles.get(title, title), own)
 
     places = {(point.id, label(point.curve)): point.x for point in points}
     return reports.Sweep(
@@ -55,7 +55,7 @@ def _titles(session: Session) -> dict[str, str]:
     titles = {}
     for title, panel in panels.items():
         titles[title] = session.scale if title == panel.scale else title.removeprefix(f"{panel.scale}, ")
-    drawn = {titles.get(p.curve.rpartition(SEPARATOR)[0], "") for p in session.plan.points}
+    drawn = {titles.get(cut(p.curve)[0], "") for p in session.plan.points}
     return dict.fromkeys(panels, "") if drawn <= {session.scale, ""} else titles
 
 
@@ -70,7 +70,7 @@ def _included(chosen: study.Study) -> list[str]:
             for curves in include.values()
             for curve in curves
         ]
-        found += [*some, *(f"{title}{SEPARATOR}{curve}" for curve in some)]
+        found += [*some, *(joined(title, curve) for curve in some)]
     return found
 
 

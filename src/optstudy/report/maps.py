@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optstudy.labels import cut
 from optstudy.report import style
 from optstudy.report.sweep import Sweep
 from optstudy.stats import Summary
@@ -77,8 +78,8 @@ def heats(sweep: Sweep) -> list[Heat]:
 
 def place(label: str) -> tuple[str, str, str]:
     """Panel, row and column that a curve's label names; missing parts are empty."""
-    head, _, column = label.rpartition(style.SEPARATOR)
-    panel, _, row = head.rpartition(style.SEPARATOR)
+    head, column = cut(label)
+    panel, row = cut(head)
     return panel, row, column
 
 

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from optstudy.labels import cut, joined
+
 COLOURS = (
     "#0072b2",
     "#009e73",
@@ -65,9 +67,6 @@ AXES = {
 ROLES = ("head", "qkv", "attention_out", "mlp_in", "mlp_out", "norm", "embedding")
 """In the order of Figure 2: last layer, matrices, norms; then what it leaves out."""
 
-SEPARATOR = " / "
-"""Between a panel and a curve in a curve's label."""
-
 
 def _polygon(corners: int, turn: float = 0.0, inner: float = 1.0) -> tuple[tuple[float, float], ...]:
     """A polygon of area :data:`AREA`, y downwards; every second corner at ``inner`` times the radius."""
@@ -99,23 +98,23 @@ MARKERS = (
 
 def panel(label: str) -> str:
     """The panel a curve's label names before the separator; empty without one."""
-    return label.rpartition(SEPARATOR)[0]
+    return cut(label)[0]
 
 
 def name(label: str) -> str:
     """The curve's name without its panel, as the paper writes it."""
-    own = label.rpartition(SEPARATOR)[2]
+    own = cut(label)[1]
     return KNOWN[own][0] if own in KNOWN else own
 
 
 def full_name(label: str) -> str:
     """Panel and name."""
-    return SEPARATOR.join(filter(None, (panel(label), name(label))))
+    return joined(panel(label), name(label))
 
 
 def slots(labels: Iterable[str]) -> Mapping[str, int]:
     """The place of each curve in the palette: its own for a known optimizer, else by the name's checksum."""
-    own = {label: label.rpartition(SEPARATOR)[2] for label in labels}
+    own = {label: cut(label)[1] for label in labels}
     taken: dict[str, int] = {n: KNOWN[n][1] for n in own.values() if n in KNOWN}
     for unknown in sorted(set(own.values()) - set(taken)):
         colours = {slot % len(COLOURS) for slot in taken.values()}
