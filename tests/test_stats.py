@@ -262,4 +262,3 @@ def test_state_and_step_time_are_medians_over_the_curve() -> None:
     ]
     found = stats.summarise(of(rows))[0]
     assert found.step_ms == 31.0
-    assert stats.median([1.0, 2.0, 4.0, 9.0]) == 3.0

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from optstudy.curves import Curve, Point
@@ -202,13 +203,6 @@ def summarise(some: Sequence[Curve], window: float | None = None) -> list[Summar
     return sorted(
         (_summary(curve, half) for curve in some), key=lambda s: (not s.curve.trained, s.best.value)
     )
-
-
-def median(values: Iterable[float]) -> float:
-    """Middle value, or the mean of the two middle ones."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _summary(curve: Curve, window: float) -> Summary:

@@ -6,6 +6,7 @@ one whose runs are missing is a part without a number.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from optstudy import stats
 from optstudy.claims.evidence import Evidence, Measured, Missing, Of, Pair, best_settings, measure
@@ -125,7 +126,7 @@ def rates(
         values = sorted(of(row["effective_lr"]) for row in rows if row["step"] >= last / 10)
         if not values:
             raise Missing("effective learning rates of paper/fig2")
-        yield Part(what, Measured(stats.median(values), values[0], values[-1], 1), low, high)
+        yield Part(what, Measured(median(values), values[0], values[-1], 1), low, high)
 
     return parts
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 
@@ -209,7 +210,7 @@ def _group(name: str, pairs: Sequence[Pair]) -> Group:
 def _ratio(pairs: Sequence[Pair], field: str) -> float:
     found = [(getattr(pair.before, field), getattr(pair.after, field)) for pair in pairs]
     ratios = [after / before for before, after in found if before > 0]
-    return stats.median(ratios) if ratios else math.nan
+    return median(ratios) if ratios else math.nan
 
 
 def _cells(group: Group) -> list[str]:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-from optstudy import stats
 from optstudy.report import style
 from optstudy.report.payload import read_metrics
 from optstudy.report.sweep import Sweep
@@ -47,7 +47,7 @@ def spreads(sweep: Sweep) -> dict[str, Spread]:
             low, *_, high = sorted(quantiles, key=lambda name: quantiles[name])
             ratios.setdefault(role, []).append(math.log10(quantiles[high] / quantiles[low]))
             outer[role] = quantile(low), quantile(high)
-    found = {role: Spread(stats.median(some), *outer[role]) for role, some in ratios.items()}
+    found = {role: Spread(median(some), *outer[role]) for role, some in ratios.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1].decades))
 
 
