@@ -2,9 +2,10 @@
 
 import hashlib
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optstudy import curves
+from optstudy.curves import Placed
 from optstudy.report import Place, Sweep
 from optstudy.table import Row
 
@@ -66,6 +67,11 @@ def loss_at(name: str, lr: float, seed: int) -> float | None:
     return min(best + bend * decades**2 + jitter, INITIAL + 0.2)
 
 
+def placed(rows: Iterable[Row], labels: Mapping[str, str], x: str) -> list[Placed]:
+    """Put runs where their configs say: on the curve of their id, at the value of the dotted key ``x``."""
+    return [(row, labels[row.id], row.value(x)) for row in rows]
+
+
 def sweep(seeds: int = 3, points: int = 7, **changes: Any) -> Sweep:
     """Five optimizers, half-decades around each one's best."""
     rows = []
@@ -78,7 +84,7 @@ def sweep(seeds: int = 3, points: int = 7, **changes: Any) -> Sweep:
             ]
     rows, labels = changes.pop("rows", rows), changes.pop("labels", None)
     x = changes.get("x", "optimizer.lr")
-    found = curves.placed(rows, labels or {r.id: r.optimizer for r in rows}, x)
+    found = placed(rows, labels or {r.id: r.optimizer for r in rows}, x)
     values: dict[str, Any] = {
         "name": "paper/fig1",
         "title": "Five optimizers over the learning rate",

@@ -5,9 +5,15 @@ import math
 import pytest
 
 from optstudy import progress
-from optstudy.divergence import DivergenceRule, diverged_at
+from optstudy.divergence import DivergenceRule
 from optstudy.train import train
 from tests.configs import folder_of, tiny_on
+
+
+def diverged_at(losses, steps, warmup):
+    """The step (from 0) at which the rule stops a run with these losses, or None."""
+    rule = DivergenceRule(steps, warmup=warmup)
+    return next((step for step, loss in enumerate(losses) if rule.update(loss) is not None), None)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """Run records as curves: what a sweep's figure and statistics are made of. No torch."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.errors import UserError
 from optstudy.table import Row
 
 
@@ -79,21 +78,6 @@ def positive(values: Iterable[Any]) -> bool:
 
 Placed = tuple[Row, str, Any]
 """A run, the label of its curve, and its setting."""
-
-
-def placed(rows: Iterable[Row], labels: Mapping[str, str], x: str) -> list[Placed]:
-    """Put runs where their configs say: on the curve of their id, at the value of the dotted key ``x``.
-
-    Raises:
-        UserError: a run's config has no ``x``.
-    """
-    result = []
-    for row in rows:
-        try:
-            result.append((row, labels[row.id], row.value(x)))
-        except (KeyError, TypeError, IndexError, ValueError):
-            raise UserError(f"run {row.id} has no {x!r} in its config, which the figure's axis is") from None
-    return result
 
 
 def group(runs: Iterable[Placed], log: bool | None = None) -> list[Curve]:

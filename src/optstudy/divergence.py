@@ -6,7 +6,6 @@ training when they were let go on, and that is what the table counts them as any
 """
 
 import math
-from collections.abc import Iterable
 
 FACTOR = 2.0
 """How far above the first step's loss, as a multiple of it."""
@@ -47,11 +46,3 @@ class DivergenceRule:
         if self._above < self.patience:
             return None
         return f"loss stayed above {FACTOR:g} times its start ({self._start:.3f}) up to step {step}"
-
-
-def diverged_at(
-    losses: Iterable[float], steps: int, freeze_steps: int = 0, warmup: float = 0.0
-) -> int | None:
-    """Return the step (from 0) at which the rule stops a run with these losses, or None."""
-    rule = DivergenceRule(steps, freeze_steps, warmup)
-    return next((step for step, loss in enumerate(losses) if rule.update(loss) is not None), None)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from optstudy.config import RunConfig
-from optstudy.studyfile import Adaptive, HalfDecades, Refine, spaced
+from optstudy.studyfile import Adaptive, Refine, spaced
 from optstudy.table import Row
 
 Loss = Callable[[float, int], float | None]
@@ -141,9 +141,8 @@ def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
     return configs[min(by_config, key=lambda key: math.fsum(by_config[key]) / len(by_config[key]))]
 
 
-def numbers(axis: HalfDecades | list[object]) -> list[float] | None:
+def numbers(values: Sequence[object]) -> list[float] | None:
     """Return an axis's values where all are positive numbers, else None."""
-    values = axis.values() if isinstance(axis, HalfDecades) else axis
     found = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0]
     return found if len(found) == len(values) else None
 

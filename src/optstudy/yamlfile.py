@@ -41,15 +41,7 @@ def parse(content: str, where: str) -> Any:
         at = f"{where}:{mark.line + 1}" if mark else where
         said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
         raise UserError(f"{at}: {said or 'no YAML'}") from None
-    except (
-        YAMLError,
-        YAMLWarning,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        AssertionError,
-    ) as error:
+    except BROKEN as error:
         raise UserError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None

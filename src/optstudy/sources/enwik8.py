@@ -16,7 +16,6 @@ from optstudy.sources import download, held_out, wikitext
 from optstudy.sources.download import IndexFile, Unavailable
 
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
-BYTES = 100_000_000
 URL = "http://mattmahoney.net/dc/enwik8.zip"
 SDIST = IndexFile(
     "mingru-pytorch==0.2.1",
