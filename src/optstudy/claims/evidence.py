@@ -125,8 +125,8 @@ class Pair:
             return Measured(value, value - half, value + half, len(matched))
         return self.sum([(1.0, self.one.best), (-1.0, self.other.best)])
 
-    def sensitivity(self, whole: bool = False) -> tuple[Measured, float]:
-        """Sensitivity of the one above that of the other, and the window: the widest that both have.
+    def sensitivity(self, whole: bool = False) -> Measured:
+        """Sensitivity of the one above that of the other, over the widest window that both have.
 
         Args:
             whole: over all settings of each curve.
@@ -138,7 +138,7 @@ class Pair:
             mine = stats.sensitivity_terms(self.one, window)
             theirs = stats.sensitivity_terms(self.other, window)
             if mine and theirs:
-                return self.sum([*mine, *((-weight, point) for weight, point in theirs)]), window
+                return self.sum([*mine, *((-weight, point) for weight, point in theirs)])
         raise Missing(f"a window around the bests of {self.one.label} and {self.other.label}")
 
     def sum(self, terms: Sequence[Term]) -> Measured:

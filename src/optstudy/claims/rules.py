@@ -29,18 +29,13 @@ def every(*rules: Rule) -> Rule:
 
 def best(*pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
     """Best loss of the first of each pair above that of the second."""
-    return _paired(pairs, low, high, lambda pair: (pair.best(), "best loss"))
+    return _paired(pairs, low, high, Pair.best)
 
 
 def sensitivity(*pairs: Both, low: float = -ALL, high: float = ALL, whole: bool = False) -> Rule:
     """Sensitivity of the first of each pair above that of the second, around each one's own best."""
 
-    def found(pair: Pair) -> tuple[Measured, str]:
-        measured, window = pair.sensitivity(whole)
-        over = "all settings" if math.isinf(window) else f"±{window:g} decades"
-        return measured, f"sensitivity over {over}"
-
-    return _paired(pairs, low, high, found)
+    return _paired(pairs, low, high, lambda pair: pair.sensitivity(whole))
 
 
 def average(*pairs: Both, low: float = -ALL, high: float = ALL, whole: bool = False) -> Rule:
@@ -58,8 +53,7 @@ def average(*pairs: Both, low: float = -ALL, high: float = ALL, whole: bool = Fa
                 raise Missing(f"a window around the bests of {_said(one)} and {_said(other)}")
             terms += [(w / len(pairs), p) for w, p in mine] + [(-w / len(pairs), p) for w, p in theirs]
             curves += [pair.one, pair.other, *pair.noise]
-        what = f"mean sensitivity of {pairs[0][0].study} above {pairs[0][1].study}, nats"
-        yield Part(what, measure(terms, curves), low, high)
+        yield Part(measure(terms, curves), low, high)
 
     return parts
 
@@ -67,9 +61,9 @@ def average(*pairs: Both, low: float = -ALL, high: float = ALL, whole: bool = Fa
 def at(setting: float, *pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
     """Loss of the first of each pair at one setting above that of the second there."""
 
-    def found(pair: Pair) -> tuple[Measured, str]:
+    def found(pair: Pair) -> Measured:
         one, other = (_at(curve, setting) for curve in (pair.one, pair.other))
-        return pair.sum([(1.0, one), (-1.0, other)]), f"loss at {setting:g}"
+        return pair.sum([(1.0, one), (-1.0, other)])
 
     return _paired(pairs, low, high, found)
 
@@ -77,10 +71,10 @@ def at(setting: float, *pairs: Both, low: float = -ALL, high: float = ALL) -> Ru
 def mean(*pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
     """Mean loss over all settings of the first of each pair above that of the second."""
 
-    def found(pair: Pair) -> tuple[Measured, str]:
+    def found(pair: Pair) -> Measured:
         mine = [(1 / len(pair.one.points), p) for p in pair.one.points]
         theirs = [(-1 / len(pair.other.points), p) for p in pair.other.points]
-        return pair.sum([*mine, *theirs]), "mean loss"
+        return pair.sum([*mine, *theirs])
 
     return _paired(pairs, low, high, found)
 
@@ -90,13 +84,12 @@ def gain(default: float, *some: Of, low: float = -ALL, high: float = ALL) -> Rul
 
     def parts(evidence: Evidence) -> Iterator[Part]:
         for of in some:
-            what = f"loss of {_said(of)} at {default:g} above its best, nats"
             try:
                 curve = evidence.curve(of)
                 terms = [(1.0, _at(curve, default)), (-1.0, curve.best)]
-                yield Part(what, measure(terms, [curve, *evidence.noise(of)]), low, high)
+                yield Part(measure(terms, [curve, *evidence.noise(of)]), low, high)
             except Missing as missing:
-                yield Part(what, None, low, high, str(missing))
+                yield Part(None, low, high, str(missing))
 
     return parts
 
@@ -104,20 +97,18 @@ def gain(default: float, *some: Of, low: float = -ALL, high: float = ALL) -> Rul
 def settings(*pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
     """Decades between the best settings of each pair, with the settings that cannot be told from the best."""
 
-    def found(pair: Pair) -> tuple[Measured, str]:
+    def found(pair: Pair) -> Measured:
         value = pair.one.best.position - pair.other.best.position
         mine, theirs = (best_settings(curve, pair.noise) for curve in (pair.one, pair.other))
         seeds = min(len(pair.one.best.rows), len(pair.other.best.rows))
         if mine is None or theirs is None:
-            return Measured(value, None, None, seeds), "log10 of the best setting"
-        return Measured(value, mine[0] - theirs[1], mine[1] - theirs[0], seeds), "log10 of the best setting"
+            return Measured(value, None, None, seeds)
+        return Measured(value, mine[0] - theirs[1], mine[1] - theirs[0], seeds)
 
-    return _paired(pairs, low, high, found, unit="decades")
+    return _paired(pairs, low, high, found)
 
 
-def rates(
-    what: str, of: Callable[[dict[str, dict[str, float]]], float], low: float, high: float = ALL
-) -> Rule:
+def rates(of: Callable[[dict[str, dict[str, float]]], float], low: float, high: float = ALL) -> Rule:
     """A number taken from effective learning rates by role; the interval is its range over training."""
 
     def parts(evidence: Evidence) -> Iterator[Part]:
@@ -126,7 +117,7 @@ def rates(
         values = sorted(of(row["effective_lr"]) for row in rows if row["step"] >= last / 10)
         if not values:
             raise Missing("effective learning rates of paper/fig2")
-        yield Part(what, Measured(median(values), values[0], values[-1], 1), low, high)
+        yield Part(Measured(median(values), values[0], values[-1], 1), low, high)
 
     return parts
 
@@ -143,22 +134,13 @@ def middle(by_role: dict[str, dict[str, float]], roles: Sequence[str]) -> float:
     return math.fsum(found) / len(found)
 
 
-def _paired(
-    pairs: Sequence[Both],
-    low: float,
-    high: float,
-    found: Callable[[Pair], tuple[Measured, str]],
-    unit: str = "nats",
-) -> Rule:
+def _paired(pairs: Sequence[Both], low: float, high: float, found: Callable[[Pair], Measured]) -> Rule:
     def parts(evidence: Evidence) -> Iterator[Part]:
         for one, other in pairs:
-            what = f"{_said(one)} against {_said(other)}"
             try:
-                measured, name = found(_pair(evidence, one, other))
+                yield Part(found(_pair(evidence, one, other)), low, high)
             except Missing as missing:
-                yield Part(what, None, low, high, str(missing))
-            else:
-                yield Part(f"{name} of {what}, {unit}", measured, low, high)
+                yield Part(None, low, high, str(missing))
 
     return parts
 

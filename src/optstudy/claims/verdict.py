@@ -14,8 +14,6 @@ Word = Literal["holds", "does not hold", "not decided"]
 class Part:
     """One number and the range that it must lie in."""
 
-    what: str
-    """What is measured, in words with its unit."""
     measured: Measured | None
     """None where runs are missing."""
     low: float = -math.inf
@@ -61,7 +59,7 @@ class Claim:
         try:
             parts = tuple(self.rule(evidence))
         except Missing as missing:
-            parts = (Part("", None, missing=str(missing)),)
+            parts = (Part(None, missing=str(missing)),)
         return Verdict(self, scale, parts)
 
 
