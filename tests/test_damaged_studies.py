@@ -103,6 +103,13 @@ def test_files_made_to_hurt_are_refused_by_the_real_command(content, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
+def test_an_error_that_quotes_half_the_file_is_cut():
+    many = "{" + ", ".join(f"x{i}: 1" for i in range(1000)) + "}"
+    with pytest.raises(UserError, match="duplicate key") as error:
+        study.parse(f"panels: {many}\npanels: {many}\n", "long.yaml")
+    assert len(str(error.value)) < 300
+
+
 def test_a_file_that_unfolds_without_end_is_refused():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]

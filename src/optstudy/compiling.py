@@ -16,6 +16,7 @@ import torch
 
 from optstudy import cache
 from optstudy.config import RunConfig
+from optstudy.errors import first_line
 from optstudy.model import Transformer
 from optstudy.record import write_atomically
 from optstudy.size import SMALL, parameter_count
@@ -42,8 +43,9 @@ def _works(device_type: str) -> bool:
     try:
         torch.compile(_trial)(torch.zeros(16, device=device_type))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        warnings.warn(f"training steps are not compiled and will be slower: {reason}", stacklevel=3)
+        warnings.warn(
+            f"training steps are not compiled and will be slower: {first_line(error)}", stacklevel=3
+        )
         return False
     return True
 

@@ -6,13 +6,13 @@ What is recorded is the validated tree, so it holds every value that ran. Import
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from optstudy import optimizers
-from optstudy.errors import UserError, nearest
+from optstudy.errors import UserError, nearest, shortened
 
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
@@ -23,6 +23,9 @@ NOT_IN_ID = (("scale",), ("data", "corpus"), ("watch",), ("training", "parallel"
 How a run is spread over processes is no part of its id, as their number is none: either may change from one
 checkpoint to the next, and results stay the same up to rounding.
 """
+
+MOST_SHOWN = 80
+"""Characters of a wrong value that an error shows."""
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 Positive = Annotated[float, Field(gt=0)]
@@ -251,29 +254,36 @@ def validate(kind: type[M], data: Any, where: str = "") -> M:
         return kind.model_validate(data)
     except ValidationError as error:
         prefix = f"{where}: " if where else ""
-        raise UserError(prefix + "; ".join(explain(kind, e) for e in _unique(error.errors()))) from None
+        found = _unique(error.errors())
+        said = [explain(e, e["loc"], _fields(kind, e["loc"][:-1]), kind.__name__) for e in found]
+        raise UserError(prefix + "; ".join(said)) from None
 
 
 def _unique(errors: Iterable[Any]) -> list[Any]:
     return list({".".join(map(str, e["loc"])) + e["type"]: e for e in errors}.values())
 
 
-def explain(kind: type[BaseModel], error: Any) -> str:
-    """Say one of pydantic's errors in a line: the key, what came, what was allowed."""
-    loc = [str(part) for part in error["loc"]]
-    key = ".".join(loc) or kind.__name__
+def explain(error: Any, loc: Sequence[Any], allowed: Iterable[str], whole: str) -> str:
+    """Say one of pydantic's errors in a line: the key, what came, what was allowed.
+
+    Args:
+        error: one of ``ValidationError.errors()``.
+        loc: where, from the root.
+        allowed: keys beside the wrong one.
+        whole: what the root is called.
+    """
+    key = ".".join(map(str, loc)) or whole
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(loc[-1], _fields(kind, loc[:-1]))}"
+        return f"unknown key {key!r}{nearest(str(loc[-1]), allowed)}"
     if error["type"] == "missing":
         return f"{key}: missing, give it a value"
     message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
     came = error["input"]
-    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {came!r}"
-    return f"{key}: {message}{shown}"
+    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {shortened(repr(came), MOST_SHOWN)}"
+    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
 
 
-def _fields(kind: type[BaseModel], loc: list[str]) -> list[str]:
+def _fields(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:
     for part in loc:
         field = kind.model_fields.get(part)
         annotation = field.annotation if field else None

@@ -19,3 +19,13 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; allowed: {', '.join(names)}" if names else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def shortened(said: str, most: int) -> str:
+    """Return a text of at most so many characters."""
+    return said if len(said) <= most else f"{said[: most - 3]}..."

@@ -21,8 +21,8 @@ from pydantic import (
 )
 
 from optstudy import yamlfile
-from optstudy.config import Count, NonNegative, Positive, Strict
-from optstudy.errors import UserError, nearest
+from optstudy.config import Count, NonNegative, Positive, Strict, explain
+from optstudy.errors import UserError
 
 NAME = "optimizer.name"
 MOST_VALUES = 1_000
@@ -221,28 +221,12 @@ def parse(content: str, where: str) -> StudyFile:
     except ValidationError as error:
         first = error.errors()[0]
         loc = [part for part in first["loc"] if part not in ("grid", "list")]
-        raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {_explain(first, loc)}") from None
+        said = explain(first, loc, _keys_at(loc[:-1]), "file")
+        raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
     file._lines = yamlfile.lines(tree)
     return file
-
-
-def _explain(error: Any, loc: list[Any]) -> str:
-    key = ".".join(map(str, loc)) or "file"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(str(loc[-1]), _keys_at(loc[:-1]))}"
-    if error["type"] == "missing":
-        return f"{key}: missing, give it a value"
-    message = error["msg"].removeprefix("Value error, ")
-    came = error["input"]
-    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {_short(came)}"
-    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
-
-
-def _short(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 80 else f"{said[:77]}..."
 
 
 _BELOW: Mapping[str, type[BaseModel]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optstudy import cache, record, text
-from optstudy.errors import UserError
+from optstudy.errors import UserError, first_line
 from optstudy.sources import VALIDATION_EVERY
 from optstudy.tokenizing import making, tokenizer
 from optstudy.tokenizing.making import Recipe
@@ -155,8 +155,9 @@ def read_manifest(home: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{home / MANIFEST}: cannot be read ({reason}); delete it and run again") from None
+        raise UserError(
+            f"{home / MANIFEST}: cannot be read ({first_line(error)}); delete it and run again"
+        ) from None
 
 
 def _slug(name: str) -> str:

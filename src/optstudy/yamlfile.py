@@ -8,10 +8,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 
-from optstudy.errors import UserError
+from optstudy.errors import UserError, shortened
 
 BROKEN = (YAMLError, YAMLWarning, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What ruamel.yaml raises on damaged files."""
+MOST_SAID = 200
+"""Characters of an error of ruamel.yaml, which may quote half a file."""
 MOST_NODES = 100_000
 """Values that a file may hold, aliases unfolded."""
 
@@ -40,9 +42,9 @@ def parse(content: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         at = f"{where}:{mark.line + 1}" if mark else where
         said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-        raise UserError(f"{at}: {said or 'no YAML'}") from None
+        raise UserError(f"{at}: {shortened(said, MOST_SAID) or 'no YAML'}") from None
     except BROKEN as error:
-        raise UserError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{where}: no YAML: {shortened(' '.join(str(error).split()), MOST_SAID)}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
 

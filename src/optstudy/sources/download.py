@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from optstudy import cache, record
-from optstudy.errors import NO_ROOM, UserError
+from optstudy.errors import NO_ROOM, UserError, first_line
 
 ATTEMPTS = 4
 CHUNK = 1 << 18
@@ -110,7 +110,7 @@ def from_hub(source: HubFile) -> bytes:
                 source.repository, source.name, revision=source.revision, local_dir=folder
             )
         except Exception as error:  # what its many layers raise has no common base
-            raise Unavailable((str(error) or type(error).__name__).splitlines()[0]) from None
+            raise Unavailable(first_line(error)) from None
         return Path(path).read_bytes()
 
 

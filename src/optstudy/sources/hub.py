@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from optstudy.errors import UserError
+from optstudy.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ class HubFiles:
         except UserError:
             raise
         except Exception as error:  # what its many layers raise has no common base
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{url} cannot be read ({reason}); it needs a connection to the hub, "
+                f"{url} cannot be read ({first_line(error)}); it needs a connection to the hub, "
                 "or give local shards as path:FOLDER"
             ) from None
 
