@@ -73,9 +73,9 @@ class Expansion:
                 parts.append((title, part))
         whole = Plan([], [], [])
         for title, part in parts:
-            panel = title if len(parts) > 1 or len(panels) == 1 else ""
-            whole.points += [p.labelled(joined(panel, p.curve)) for p in part.points]
-            whole.pending += [Pending(p.settings, joined(panel, p.curve), p.depends_on) for p in part.pending]
+            shown = title if len(parts) > 1 or len(panels) == 1 else ""
+            whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
+            whole.pending += [Pending(p.settings, joined(shown, p.curve), p.depends_on) for p in part.pending]
             whole.first += part.first
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
