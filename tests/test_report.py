@@ -603,6 +603,19 @@ def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
     assert all(len(column.cells) == 5 for column in made.values())
 
 
+def test_sensitivities_over_different_windows_are_not_headed_by_one() -> None:
+    rows = [sweeps.row(lr=10.0**-k, loss=5 + abs(k - 3) / 10) for k in range(1, 6)]
+    places = [report.Place(row.id, "one / adam", row.lr) for row in rows]
+    places += [report.Place(row.id, "two / adam", row.lr) for row in rows[1:4]]
+    places += [report.Place(row.id, "none / adam", name) for row, name in zip(rows, "abcde", strict=True)]
+    (column,) = (c for c in columns(report.Sweep("s", "t", rows, places)) if c.short == "sens.")
+    assert (
+        column.heading == "Sensitivity"
+        and "each panel's window: within ±1 decade or over the" in column.about
+    )
+    assert set(column.notes) == {"within ±1 decade", "over the whole grid"}
+
+
 def test_a_best_at_the_edge_of_an_unfinished_curve_is_no_advice_to_widen_the_grid() -> None:
     rows = [sweeps.row(lr=lr, loss=loss) for lr, loss in ((1e-3, 5.2), (1e-2, 5.0), (1e-1, 5.1))]
     places = [report.Place(row.id, "adam", row.lr) for row in rows]

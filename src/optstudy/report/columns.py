@@ -1,7 +1,7 @@
 """The columns of the summary table, once for the terminal, the page, Markdown and LaTeX."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from optstudy import stats
@@ -33,7 +33,7 @@ class Column:
 def columns(sweep: Sweep) -> list[Column]:
     """The table, in the order of ``sweep.summaries``."""
     reference = sweep.reference
-    window = min(summary.window for summary in sweep.summaries)
+    windows = {summary.window for summary in sweep.summaries}
     log = any(summary.curve.log for summary in sweep.summaries)
     made: list[Column] = []
 
@@ -63,10 +63,15 @@ def columns(sweep: Sweep) -> list[Column]:
         add("÷3", "3× too low", about, lambda s: _rise(s, s.lower), extra=True)
         about = "nats above the best at three times the best setting, interpolated"
         add("×3", "3× too high", about, lambda s: _rise(s, s.higher), extra=True)
-    about = f"mean of min(l, l0) - l* over the settings {style.window(window)}, around the own best, nats"
-    finite = math.isfinite(window)
-    short, heading = (f"sens. ±{window:g}", f"Sensitivity, ±{window:g}\u00a0dec.") if finite else SENSITIVITY
-    add(short, heading, about, lambda s: _estimate(s.sensitivity), lambda s: _window(s, window), extra=True)
+    short, heading, about = _sensitivity(windows)
+    add(
+        short,
+        heading,
+        f"mean of min(l, l0) - l* over the settings {about}, around the own best, nats",
+        lambda s: _estimate(s.sensitivity),
+        lambda s: style.window(s.window) if len(windows) > 1 and s.sensitivity else "",
+        extra=True,
+    )
     if log:
         about = f"decades within {stats.MARGIN:g} nats of the best; ≥ where the grid ends first"
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
@@ -101,8 +106,14 @@ def _edge(sweep: Sweep, summary: Summary) -> str:
     return "edge so far" if summary.label in sweep.unfinished else EDGE
 
 
-def _window(summary: Summary, usual: float) -> str:
-    return "" if summary.window == usual else style.window(summary.window)
+def _sensitivity(windows: Collection[float]) -> tuple[str, str, str]:
+    """Short and long heading of the sensitivities, and the window they are over."""
+    window, *others = sorted(windows)
+    if others:
+        return *SENSITIVITY, "of each panel's window: " + " or ".join(map(style.window, (window, *others)))
+    if math.isfinite(window):
+        return f"sens. ±{window:g}", f"Sensitivity, ±{window:g}\u00a0dec.", style.window(window)
+    return *SENSITIVITY, style.window(window)
 
 
 def _nothing(summary: Summary) -> str:
