@@ -223,8 +223,9 @@ def _ticks(axis: Any, curves: Sequence[Curve], aligned: bool) -> None:
     log = curves[0].log
     named = {10**p.position if log else p.position: style.number(p.x) for c in curves for p in c.points}
     if log:
-        axis.set_xscale("log")
+        axis.set_xscale("log", subs=[math.sqrt(10)])  # minor ticks at half-decades, where settings lie
         axis.xaxis.set_major_formatter(_power)
+        axis.xaxis.set_minor_formatter("")
         if aligned or max(named) >= 100 * min(named):
             return
     axis.minorticks_off()
