@@ -48,7 +48,7 @@ def test_an_index_in_an_unknown_format_writes_nothing(tmp_path: Path) -> None:
 
 def test_what_other_processes_draw_is_what_this_one_draws(tmp_path: Path) -> None:
     studies = [small(), small(name="paper/fig2", rows=[], missing=3)]
-    with report.draughtsmen(len(studies)) as pool:
+    with report.drawing_pool(len(studies)) as pool:
         theirs = report.write_index(studies, tmp_path / "theirs", report.FORMATS, "x", pool=pool)
     mine = report.write_index(studies, tmp_path / "mine", report.FORMATS, "x")
     assert [path.read_bytes() for path in theirs] == [path.read_bytes() for path in mine]

@@ -70,7 +70,7 @@ def report(
     if serve:
         reports.serve(Judge(sessions()).sweeps, host, port, _serving)
         return DONE
-    with reports.draughtsmen(len(names)) as pool:
+    with reports.drawing_pool(len(names)) as pool:
         if names == [name]:
             write_report(sessions()[0], out, formats, pool)
         else:

@@ -1,7 +1,7 @@
 """Reports: a study's runs as a page that opens anywhere, as figures for a paper, as a table. No torch."""
 
 from optstudy.report.comparison import Comparison, compare, show_comparison, write_comparison
-from optstudy.report.files import DEFAULT_FORMATS, FORMATS, check, draughtsmen, draw, write
+from optstudy.report.files import DEFAULT_FORMATS, FORMATS, check, draw, drawing_pool, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
 from optstudy.report.sweep import Place, Sweep
@@ -15,8 +15,8 @@ __all__ = [
     "Sweep",
     "check",
     "compare",
-    "draughtsmen",
     "draw",
+    "drawing_pool",
     "lines",
     "plain",
     "serve",

@@ -26,7 +26,7 @@ Drawn = Callable[[], dict[str, bytes]]
 """Gives a study's figure in the formats it is wanted in."""
 
 
-def draughtsmen(studies: int) -> Executor:
+def drawing_pool(studies: int) -> Executor:
     """Processes that load matplotlib while this one reads runs, and draw while it writes pages."""
     count = min(studies, os.cpu_count() or 1)
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_prepare)

@@ -30,7 +30,7 @@ def write_index(
 
     Args:
         told: is given every study when its page is written.
-        pool: draws, see :func:`optstudy.report.files.draughtsmen`; None draws here.
+        pool: draws, see :func:`optstudy.report.files.drawing_pool`; None draws here.
 
     Raises:
         UserError: an unknown format.
