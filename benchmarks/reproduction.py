@@ -109,9 +109,8 @@ def section(
             "|---|---|---|---|---|---|",
         ]
         lines += [verdict_row(verdict) for verdict in verdicts] + [""]
-    table = tables.markdown(sweep, caption(sweep), meanings=False)
-    lines += [table.partition("\n")[2].strip(), ""]
-    notes.update(dict.fromkeys(note for note in tables.about(sweep) if not note.endswith(" settings.")))
+    lines += [tables.table(sweep, caption(sweep)).partition("\n")[2].strip(), ""]
+    notes.update(dict.fromkeys(note for note in tables.meanings(sweep) if not note.endswith(" settings.")))
     return "\n".join([*lines, held(name, remark)])
 
 

@@ -2,8 +2,9 @@
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -62,29 +63,32 @@ def report(
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)
-
-    def sessions() -> list[Session]:
+    draws = not serve and any(kind not in reports.TABLES for kind in formats)
+    with reports.drawing_pool(len(names)) if draws else nullcontext() as pool:
         chosen = study.overrides(set_)
-        return [Session(study.load(n), scale, runs, chosen, seeds, kept=recorded(n, scale)) for n in names]
-
-    if serve:
-        reports.serve(Judge(sessions()).sweeps, host, port, _serving)
-        return DONE
-    with reports.drawing_pool(len(names)) as pool:
-        if names == [name]:
-            write_report(sessions()[0], out, formats, pool)
+        kept = {n: recorded(n, scale) for n in names}
+        sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=kept[n]) for n in names]
+        if serve:
+            reports.serve(Judge(sessions).sweeps, host, port, _serving)
+            _remember(sessions)
+        elif names == [name]:
+            write_report(sessions[0], out, formats, pool)
         else:
-            _write_all(sessions(), out / name / scale, formats, f"{name} at {scale}", pool)
+            _write_all(sessions, out / name / scale, formats, f"{name} at {scale}", pool)
     return DONE
 
 
+def _remember(sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        session.remember()
+
+
 def _write_all(
-    sessions: Sequence[Session], out: Path, formats: Sequence[str], title: str, pool: Executor
+    sessions: Sequence[Session], out: Path, formats: Sequence[str], title: str, pool: Executor | None
 ) -> None:
     """Write the reports of several studies and their index."""
     sweeps = Judge(sessions).sweeps()
-    for session in sessions:
-        session.remember()
+    _remember(sessions)
     progress = itertools.count(1)
 
     def told(sweep: reports.Sweep) -> None:

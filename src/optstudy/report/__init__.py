@@ -1,7 +1,7 @@
 """Reports: a study's runs as a page that opens anywhere, as figures for a paper, as a table. No torch."""
 
 from optstudy.report.comparison import Comparison, compare, show_comparison, write_comparison
-from optstudy.report.files import DEFAULT_FORMATS, FORMATS, check, draw, drawing_pool, write
+from optstudy.report.files import DEFAULT_FORMATS, FORMATS, TABLES, check, draw, drawing_pool, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
 from optstudy.report.sweep import Place, Sweep
@@ -10,6 +10,7 @@ from optstudy.report.terminal import lines, plain, show, table
 __all__ = [
     "DEFAULT_FORMATS",
     "FORMATS",
+    "TABLES",
     "Comparison",
     "Place",
     "Sweep",

@@ -18,7 +18,8 @@ from optstudy.report.sweep import Sweep
 
 FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
 DEFAULT_FORMATS = ("html", "png", "svg")
-
+TABLES = {"md": tables.markdown, "tex": tables.latex}
+"""The formats without a figure."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,12 +41,8 @@ def _prepare() -> None:
 
 
 def draw(sweep: Sweep, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
-    """Have the figure drawn that :func:`write` needs: by the pool at once, else here when it is asked for.
-
-    Raises:
-        UserError: an unknown format.
-    """
-    pictures = _pictures(sweep, check(formats))
+    """Have the figure drawn that :func:`write` needs: by the pool at once, else here when it is asked for."""
+    pictures = _pictures(sweep, formats)
     return later(pool, figures.draw_all, sweep, pictures) if pictures else dict
 
 
@@ -95,8 +92,7 @@ def write(
         elif name in figures.METADATA:
             path, content = out / f"figure.{name}", drawn()[name]
         else:
-            text = (tables.markdown if name == "md" else tables.latex)(sweep, caption(sweep))
-            path, content = out / f"table.{name}", text.encode()
+            path, content = out / f"table.{name}", TABLES[name](sweep, caption(sweep)).encode()
         write_atomically(path, content)
         written.append(path)
     return written

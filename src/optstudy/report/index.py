@@ -37,18 +37,13 @@ def write_index(
     """
     wanted = check(formats)
     drawn = [draw(sweep, wanted, pool) for sweep in sweeps]
-    images = {id(s): later(pool, figures.draw, s, "png", DPI) for s in sweeps if s.rows}
     written: list[Path] = []
     for sweep, slug, figure in zip(sweeps, slugs(sweeps), drawn, strict=True):
         written += write(sweep, out / slug, wanted, "../index.html", figure)
         told(sweep)
     page = out / "index.html"
-    write_atomically(page, index(sweeps, title, image=lambda sweep: images[id(sweep)]()))
+    write_atomically(page, index(sweeps, title, pool=pool))
     return [page, *written]
-
-
-def _image(sweep: Sweep) -> bytes:
-    return figures.draw(sweep, "png", DPI)
 
 
 def index(
@@ -56,16 +51,18 @@ def index(
     title: str,
     tail: str = "/index.html",
     refresh: int | None = None,
-    image: Callable[[Sweep], bytes] = _image,
+    pool: Executor | None = None,
 ) -> str:
     """The index page.
 
     Args:
-        image: draws a study as PNG.
         tail: what follows a study's folder in its address.
         refresh: seconds after which a served index loads itself again.
+        pool: draws; None draws here.
     """
-    cards = [_card(sweep, slug + tail, image) for sweep, slug in zip(sweeps, slugs(sweeps), strict=True)]
+    images = [later(pool, figures.draw, sweep, "png", DPI) if sweep.rows else bytes for sweep in sweeps]
+    places = zip(sweeps, slugs(sweeps), images, strict=True)
+    cards = [_card(sweep, slug + tail, image) for sweep, slug, image in places]
     done = sum(len(sweep.rows) for sweep in sweeps)
     missing = sum(sweep.missing for sweep in sweeps)
     return render("index.html", None, refresh=refresh, title=title, cards=cards, done=done, missing=missing)
@@ -81,12 +78,12 @@ def slugs(sweeps: Sequence[Sweep]) -> list[str]:
     return made
 
 
-def _card(sweep: Sweep, address: str, image: Callable[[Sweep], bytes]) -> dict[str, Any]:
+def _card(sweep: Sweep, address: str, image: Callable[[], bytes]) -> dict[str, Any]:
     card = {"address": address, "name": sweep.name, "title": sweep.title, "scale": sweep.scale, "image": ""}
     if not sweep.rows:
         return {**card, "sentence": "No run has finished yet.", "budget": "", "warnings": 0, "verdicts": ""}
     found = answer(sweep)
-    encoded = base64.b64encode(image(sweep)).decode()
+    encoded = base64.b64encode(image()).decode()
     return {
         **card,
         "sentence": found.sentence,

@@ -22,8 +22,13 @@ LATEX = {
 }
 
 
-def markdown(sweep: Sweep, caption: str, meanings: bool = True) -> str:
-    """A pipe table under a heading, with the answer and, unless left out, the columns' meanings."""
+def markdown(sweep: Sweep, caption: str) -> str:
+    """A pipe table under a heading, with the answer and the meaning of the columns."""
+    return "\n".join([table(sweep, caption), *meanings(sweep)]) + "\n"
+
+
+def table(sweep: Sweep, caption: str) -> str:
+    """The same without the meaning of the columns."""
     made = columns(sweep)
     found = answer(sweep)
     lines = [f"# {_markdown(sweep.title)}", "", _markdown(caption), "", _markdown(found.sentence), ""]
@@ -33,10 +38,10 @@ def markdown(sweep: Sweep, caption: str, meanings: bool = True) -> str:
         "| " + " | ".join(map(_markdown, row)) + " |" for row in zip(*(c.cells for c in made), strict=True)
     ]
     lines += ["", *(f"- {_markdown(text)}" for text in (*found.rest, *found.warnings))]
-    return "\n".join(lines + about(sweep) * meanings) + "\n"
+    return "\n".join(lines)
 
 
-def about(sweep: Sweep) -> list[str]:
+def meanings(sweep: Sweep) -> list[str]:
     """What the columns mean, a list item each."""
     return [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in columns(sweep) if c.about]
 
