@@ -1,5 +1,6 @@
 """Study files: what they say is what is run; mistakes are named with file, line and key."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -121,6 +122,14 @@ def test_a_mistake_in_an_override_is_named_before_anything_runs(override, said):
     with pytest.raises(UserError, match=r"mine|nowhere|enwik") as error:
         mine().points("pico", override)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_mistake_found_in_the_runs_is_named_with_the_file_as_it_was_given(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINE.replace("optimizer.lr:", "optimizer.lrr:"))
+    with pytest.raises(UserError) as error:
+        study.load(str(file)).points("pico")
+    assert re.match(rf"{re.escape(str(file))}:\d+: .*did you mean 'lr'\?", str(error.value))
 
 
 def test_unknown_studies_and_scales_are_named():

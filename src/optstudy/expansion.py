@@ -20,7 +20,7 @@ class Expansion:
     """The runs of one study file at one scale.
 
     Args:
-        name: the study's.
+        name: the study's, or its file: what other studies and errors call it.
         file: what it says.
         scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.

@@ -72,7 +72,14 @@ class Study:
         """
         chosen = dict(overrides or {})
         return Expansion(
-            self.name, self.file, scale, chosen, seeds, results, adaptive, lambda name: load(name).file
+            self.path or self.name,
+            self.file,
+            scale,
+            chosen,
+            seeds,
+            results,
+            adaptive,
+            lambda name: load(name).file,
         ).plan()
 
 
