@@ -15,12 +15,13 @@ from torch import Tensor
 LARGE = 10_000_000
 """Weights from which compiling (tens of seconds, once per machine) pays by itself."""
 
-INLINE: dict[str, Any] = {
+INDUCTOR: dict[str, Any] = {
+    "size_asserts": False,
     "realize_reads_threshold": 64,
     "realize_opcount_threshold": 1000,
     "realize_acc_reads_threshold": 64,
 }
-"""For Inductor: compute what is used twice twice, in one loop, rather than store it for another."""
+"""Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
 
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable.
@@ -41,7 +42,14 @@ def run(
     """Call a kernel for each parameter, with its tensors and numbers; return what it returned."""
     if compile_ is False or _failed or (compile_ is None and weights < LARGE):
         return each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
-    key = (kernel, *(tuple((t.shape, t.stride(), t.dtype) for t in tensors.values()) for tensors, _ in rows))
+    some = rows[0][0]["p"]
+    shapes = [tensors["p"].shape for tensors, _ in rows]
+    key = (
+        kernel,
+        some.device,
+        some.dtype,
+        *shapes,
+    )  # torch guards the rest, and compiles anew where it differs
     function = _functions.get(key)
     as_tensors = _as_tensors(rows)
     if function is not None:
@@ -65,7 +73,7 @@ def _compile(
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
-    function = torch.compile(own_code, fullgraph=True, dynamic=False, options=INLINE)
+    function = torch.compile(own_code, fullgraph=True, dynamic=False, options=INDUCTOR)
     tensors = [tensors for tensors, _ in rows]
     try:
         returned: list[Any] = function(kernel, tensors, numbers)

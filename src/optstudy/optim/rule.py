@@ -108,24 +108,32 @@ class Rule(Optimizer):
             plans: dict[tuple[int, torch.Size], tuple[Kernel, Numbers]] = {}
             lr = group["lr"]
             options = {**group, "lr": lr.reshape(())} if isinstance(lr, Tensor) else group
-            for p in group["params"]:
-                if p.grad is None or not p.numel():
-                    continue
-                tensors = {"p": p, "g": self._gradient(p, group), **self.state_of(p, group)}
-                step = tensors.pop("step")
-                step += 1
-                k = int(step)
-                if (k, p.shape) not in plans:
-                    plans[k, p.shape] = self.plan(options, k, p.shape)
-                kernel, numbers = plans[k, p.shape]
+            for k, tensors in self._counted(group):
+                p = tensors["p"]
+                shape = p.shape
+                if (k, shape) not in plans:
+                    plans[k, shape] = self.plan(options, k, shape)
+                kernel, numbers = plans[k, shape]
                 kernel, tensors, ranks = localise(kernel, tensors)
-                compile_ = group["compile"] if p.ndim else False  # Inductor errs where it writes to scalars
+                compile_ = group["compile"] if shape else False  # Inductor errs where it writes to scalars
                 key = (kernel, ranks, compile_, p.device, p.dtype)
                 work.setdefault(key, []).append((tensors, numbers))
         exchange(work, weights)
         for (kernel, _, compile_, *_), rows in work.items():
             run(kernel, rows, compile_, weights)
         return loss
+
+    def _counted(self, group: Mapping[str, Any]) -> list[tuple[int, Tensors]]:
+        """Return the number of this step and the tensors of each of a group's parameters that take it."""
+        taking = [
+            {"p": p, "g": self._gradient(p, group), **self.state_of(p, group)}
+            for p in group["params"]
+            if p.grad is not None and p.numel()
+        ]
+        steps = [tensors.pop("step") for tensors in taking]
+        if steps:
+            torch._foreach_add_(steps, 1)
+        return [(int(step), tensors) for step, tensors in zip(steps, taking, strict=True)]
 
     def _gradient(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
         g = p.grad
