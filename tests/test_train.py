@@ -9,7 +9,7 @@ import torch
 
 from optstudy.errors import UserError
 from optstudy.record import read_metrics
-from optstudy.run import Run
+from optstudy.run import Run, bytes_held
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
 
@@ -35,6 +35,14 @@ def test_a_run_learns_and_says_how_it_went(config, tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 60
     validations = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row}
     assert list(validations) == [0, 30, 60] and validations[60] == result["val_loss"]
+
+
+def test_state_counts_wherever_an_optimizer_keeps_it():
+    nested = {
+        "step": torch.tensor(0.0),
+        "preconditioners": [torch.zeros(3, 3), (torch.zeros(2).bfloat16(), None)],
+    }
+    assert bytes_held({torch.nn.Parameter(torch.zeros(3)): nested}) == 4 + 36 + 4
 
 
 def test_a_finished_run_is_never_run_again(config, tmp_path):

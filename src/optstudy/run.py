@@ -5,7 +5,7 @@ import hashlib
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -239,17 +239,20 @@ class Run:
     def footprint(self) -> dict[str, float]:
         """Peak memory, parameters and bytes of optimizer state per parameter."""
         params = sum(p.numel() for p in self.model.parameters())
-        state_bytes = sum(
-            value.numel() * value.element_size()
-            for state in self.optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        )
         return {
             "peak_memory_mb": peak_memory_mb(self.device),
             "params": params,
-            "state_bytes_per_param": state_bytes / params,
+            "state_bytes_per_param": bytes_held(self.optimizer.state) / params,
         }
+
+
+def bytes_held(state: Any) -> int:
+    """Return the bytes of the tensors in an optimizer's state, in whatever it nests them (SOAP: lists)."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(map(bytes_held, state.values()))
+    return sum(map(bytes_held, state)) if isinstance(state, list | tuple) else 0
 
 
 def peak_memory_mb(device: torch.device) -> float:
