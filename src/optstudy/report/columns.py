@@ -77,16 +77,16 @@ def columns(sweep: Sweep) -> list[Column]:
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
     about = "optimizer state, bytes per parameter"
     add("state B/param", "State, bytes/param", about, lambda s: f"{s.state_bytes:.3g}")
-    add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
-    if reference:
-        about = "step time as a multiple of Adam's"
-        add(
-            "vs Adam",
-            "Step, ×\u00a0Adam",
-            about,
-            lambda s: f"{s.step_ms / reference.step_ms:.2f}",
-            extra=True,
-        )
+    if not sweep.recorded:  # a record's steps were timed on other machines, beside other work
+        add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
+        if reference:
+            add(
+                "vs Adam",
+                "Step, ×\u00a0Adam",
+                "step time as a multiple of Adam's",
+                lambda s: f"{s.step_ms / reference.step_ms:.2f}",
+                extra=True,
+            )
     add("diverged", "Diverged", "runs that diverged, of all finished", lambda s: f"{s.diverged}/{s.runs}")
     return made
 
