@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Numbers
-from optstudy.optim.rule import Rule, ema, write
+from optstudy.optim.rule import Rule, ema, put, write
 from optstudy.optim.second_moment import Factored, Weight
 from optstudy.optim.sharded import BlockKernel, zeros
 
@@ -112,11 +112,12 @@ class Kernel(BlockKernel):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Take one step, in place."""
         kept = [averages[name] for name in self.moment.names]
-        for average, mean in zip(kept, self.newest(g, averages, eps=eps), strict=True):
-            average.copy_(ema(average, mean, w2))
-        factors = self.moment.roots(*kept)
+        newest = [ema(v, mean, w2) for v, mean in zip(kept, self.newest(g, averages, eps=eps), strict=True)]
+        factors = self.moment.roots(*newest)
         u = g / prod(factors)
         average = ema(m.to(u.dtype), u, w1)
-        m.copy_(average)
         write(p, lr, decay, average)
+        put(m, average)
+        for v, new in zip(kept, newest, strict=True):
+            put(v, new)
         return () if len(factors) == 1 else factors

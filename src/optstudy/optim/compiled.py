@@ -23,6 +23,9 @@ INDUCTOR: dict[str, Any] = {
 }
 """Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
 
+FEW: dict[str, Any] = {"max_fusion_size": 4}
+"""On a CPU: no more than two parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
+
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable.
 
@@ -73,8 +76,9 @@ def _compile(
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
-    function = torch.compile(own_code, fullgraph=True, dynamic=False, options=INDUCTOR)
     tensors = [tensors for tensors, _ in rows]
+    options = INDUCTOR | (FEW if tensors[0]["p"].device.type == "cpu" else {})
+    function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
     try:
         returned: list[Any] = function(kernel, tensors, numbers)
     except Exception as error:

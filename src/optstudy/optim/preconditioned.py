@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Numbers
-from optstudy.optim.rule import Rule, ema, write
+from optstudy.optim.rule import Rule, ema, put, write
 from optstudy.optim.second_moment import Absent, second_moment
 from optstudy.optim.sharded import BlockKernel, whole, zeros
 
@@ -158,17 +158,21 @@ class Kernel(BlockKernel):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Take one step, in place; ``lr`` has the bias correction of m in it, ``correction`` corrects v."""
         p, g, m = (self.moment.blocks(x) for x in (p, g, m))
-        m.copy_(ema(m, g, w1))
+        average = ema(m, g, w1)
         if isinstance(self.moment, Absent):
-            write(p, lr, decay, m)
+            write(p, lr, decay, average)
+            put(m, average)
             return ()
-        kept = [averages[name] for name in self.moment.names]
+        newest = kept = [averages[name] for name in self.moment.names]
         if not self.frozen:
-            for average, mean in zip(kept, self.newest(g, averages), strict=True):
-                average.copy_(ema(average, mean, w2))
-        first, *others = self.moment.roots(*kept)
+            newest = [ema(v, mean, w2) for v, mean in zip(kept, self.newest(g, averages), strict=True)]
+        first, *others = self.moment.roots(*newest)
         factors = (first * correction, *others)
-        write(p, lr, decay, m / (prod(factors) + eps))
+        write(p, lr, decay, average / (prod(factors) + eps))
+        put(m, average)
+        if not self.frozen:
+            for v, new in zip(kept, newest, strict=True):
+                put(v, new)
         return () if first.shape == p.shape else factors
 
 

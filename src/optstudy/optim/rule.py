@@ -37,7 +37,17 @@ def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
 
 def write(p: Tensor, lr: Any, decay: Any, update: Tensor) -> None:
     """Set ``p`` to ``decay p - lr update``, computed in the update's dtype."""
-    p.copy_(decay * p.to(update.dtype) - lr * update)
+    put(p, decay * p.to(update.dtype) - lr * update)
+
+
+def put(target: Tensor, value: Tensor) -> None:
+    """Set ``target`` to ``value``; last in a kernel, and the parameter before its state.
+
+    As a list of one: Inductor then writes the value where it belongs, where for ``copy_`` it makes a loop of
+    its own for the copy. That loop would join the others, but without a bfloat16 in it all would take
+    bfloat16 state by half vectors, whose masked stores take as long as all else.
+    """
+    torch._foreach_copy_([target], [value])
 
 
 class Rule(Optimizer):

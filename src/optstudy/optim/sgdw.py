@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Kernel, Numbers
-from optstudy.optim.rule import Rule, write
+from optstudy.optim.rule import Rule, put, write
 
 
 class SGDW(Rule):
@@ -89,11 +89,13 @@ def sgd(p: Tensor, g: Tensor, *, lr: Any, decay: Any) -> None:
 
 def heavy_ball(p: Tensor, g: Tensor, b: Tensor, *, lr: Any, decay: Any, beta: Any, share: Any) -> None:
     """Take one step of one parameter, in place."""
-    b.copy_(beta * b + share * g)
-    write(p, lr, decay, b)
+    average = beta * b + share * g
+    write(p, lr, decay, average)
+    put(b, average)
 
 
 def nesterov(p: Tensor, g: Tensor, b: Tensor, *, lr: Any, decay: Any, beta: Any, share: Any) -> None:
     """Take one step of one parameter, in place."""
-    b.copy_(beta * b + share * g)
-    write(p, lr, decay, g + beta * b)
+    average = beta * b + share * g
+    write(p, lr, decay, g + beta * average)
+    put(b, average)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Kernel, Numbers
-from optstudy.optim.rule import Rule, ema, write
+from optstudy.optim.rule import Rule, ema, put, write
 
 
 class Lion(Rule):
@@ -66,7 +66,7 @@ def lion(p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: A
     """Take one step of one parameter, in place."""
     u = ema(m, g, w1)
     write(p, lr, decay, u.sign())
-    m.copy_(ema(m, g, w2))
+    put(m, ema(m, g, w2))
 
 
 class Signum(Lion):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optstudy.optim.compiled import Kernel, Numbers
-from optstudy.optim.rule import Rule, ema, write
+from optstudy.optim.rule import Rule, ema, put, write
 from optstudy.optim.sharded import here
 
 
@@ -95,5 +95,6 @@ def sophia(
     p: Tensor, g: Tensor, m: Tensor, h: Tensor, *, lr: Any, decay: Any, w1: Any, rho_batch: Any
 ) -> None:
     """Take one step of one parameter, in place."""
-    m.copy_(ema(m, g, w1))
-    write(p, lr, decay, (m / (rho_batch * h + 1e-15)).clamp(-1, 1))
+    average = ema(m, g, w1)
+    write(p, lr, decay, (average / (rho_batch * h + 1e-15)).clamp(-1, 1))
+    put(m, average)
