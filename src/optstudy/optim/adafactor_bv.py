@@ -79,9 +79,9 @@ class AdafactorBigVision(Rule):
         dtype = like.dtype if like.dtype == torch.float64 else torch.bfloat16
         return {"m": torch.zeros_like(like, dtype=dtype), **zeros(moment, like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", Numbers]:
+    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["BigVisionKernel", Numbers]:
         """Return the update and its numbers."""
-        return Kernel(granularity(shape, group["min_dim"])), {
+        return BigVisionKernel(granularity(shape, group["min_dim"])), {
             "lr": group["lr"],
             "decay": 1 - group["lr"] * group["weight_decay"],
             "w1": 1 - group["beta1"],
@@ -99,7 +99,7 @@ def granularity(shape: torch.Size, min_dim: int) -> Weight:
 
 
 @dataclass(frozen=True)
-class Kernel(BlockKernel):
+class BigVisionKernel(BlockKernel):
     """The update of one parameter, for one granularity."""
 
     def measure(self, g: Tensor, **numbers: Any) -> tuple[Tensor, ...]:

@@ -97,11 +97,13 @@ class Preconditioned(Rule):
         moment = second_moment(group["second_moment"], like.ndim)
         return {"m": torch.zeros_like(like), **zeros(moment, like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["Kernel", Numbers]:
+    def plan(
+        self, group: Mapping[str, Any], k: int, shape: torch.Size
+    ) -> tuple["PreconditionedKernel", Numbers]:
         """Return the update and its numbers: bias corrections and the weights of the averages."""
         beta1, beta2 = group["betas"]
         estimating, never_corrected = k <= group["estimate_steps"], group["estimate_steps"] > 0
-        kernel = Kernel(
+        kernel = PreconditionedKernel(
             second_moment(group["second_moment"], len(shape)), frozen=group["freeze"] and not estimating
         )
         return kernel, {
@@ -139,7 +141,7 @@ class Preconditioned(Rule):
 
 
 @dataclass(frozen=True)
-class Kernel(BlockKernel):
+class PreconditionedKernel(BlockKernel):
     """The update of one parameter, for one granularity."""
 
     frozen: bool

@@ -107,7 +107,7 @@ class Granularity(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class LocalRows:
     """A granularity of a whole tensor, as seen from some of its rows."""
 
     whole: Weight
@@ -171,7 +171,7 @@ class BlockKernel:
 
     def newest(self, g: Tensor, tensors: Mapping[str, Tensor], **numbers: Any) -> tuple[Tensor, ...]:
         """Return the same, as they have been summed over all processes where the moment is one of rows."""
-        if isinstance(self.moment, Rows):
+        if isinstance(self.moment, LocalRows):
             return tuple(tensors[_SUMMED + name] for name in self.moment.names)
         return self.measure(g, **numbers)
 
@@ -210,7 +210,7 @@ def localise(kernel: Any, tensors: Tensors) -> tuple[Any, Tensors, Any]:
     scale = 1.0
     if isinstance(moment, Whole) and moment.printed:  # the size in its formula is the whole tensor's
         moment, scale = replace(moment, printed=False), p.numel() ** 0.5
-    kernel = replace(kernel, moment=Rows(moment, crosses, size, counts, scale))
+    kernel = replace(kernel, moment=LocalRows(moment, crosses, size, counts, scale))
     return kernel, local, p.device_mesh.get_group(mesh_dim)
 
 
@@ -226,7 +226,7 @@ def exchange(work: Mapping[tuple[Any, ...], list[tuple[Tensors, Numbers]]], weig
         if group is None or not kernel.measures():
             continue
         gradients = [({"p": t["p"], "g": t["g"]}, numbers) for t, numbers in rows]
-        moment: Rows = kernel.moment
+        moment: LocalRows = kernel.moment
         for (tensors, _), means in zip(rows, run(_Shares(kernel), gradients, compile_, weights), strict=True):
             for name, crosses, mean in zip(moment.names, moment.crosses, means, strict=True):
                 tensors[_SUMMED + name] = mean
