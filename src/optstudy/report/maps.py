@@ -1,5 +1,6 @@
 """Heat maps: the best loss of every cell of a map study, above the best of all."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from optstudy.stats import Summary
 
 RAMP = ((0.90, 0.94, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
 """From no loss to the worst, light to dark, so that it is read in grey and by the colour-blind."""
+
+LETTERS = 12
+"""Of a column's name in one line under its cells."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,15 @@ def draw_map(figure: Any, sweep: Sweep) -> None:
     panels = heats(sweep)
     widths = [len(heat.columns) for heat in panels]
     rows = max(len(heat.rows) for heat in panels)
-    figure.set_size_inches(max(4.0, 1.4 + 0.85 * sum(widths) + 0.9 * (len(panels) - 1)), 1.2 + 0.42 * rows)
+    under = {heat.title: [wrapped(column) for column in heat.columns] for heat in panels}
+    lines = max(label.count("\n") for labels in under.values() for label in labels)
+    width = max(4.0, 1.4 + 0.85 * sum(widths) + 0.9 * (len(panels) - 1))
+    figure.set_size_inches(width, 1.2 + 0.42 * rows + 0.15 * lines)
     axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for axis, heat in zip(axes, panels, strict=True):
         axis.grid(False)
         axis.set_title(style.drawn(heat.title), loc="left", fontsize=9)
-        axis.set_xticks(range(len(heat.columns)), [style.drawn(style.name(c)) for c in heat.columns])
+        axis.set_xticks(range(len(heat.columns)), under[heat.title])
         axis.set_yticks(range(len(heat.rows)), [style.drawn(style.name(r)) for r in heat.rows])
         axis.tick_params(length=0)
         axis.set_xlim(-0.5, len(heat.columns) - 0.5)
@@ -112,6 +119,11 @@ def draw_map(figure: Any, sweep: Sweep) -> None:
             axis.fill_between([x - 0.48, x + 0.48], y - 0.47, y + 0.47, color=cell.shade, lw=0)
             axis.text(x, y, f"{cell.excess:+.3f}", ha="center", va="center", color=cell.ink, fontsize=8)
     figure.supxlabel("best validation loss above the best of the map, nats", fontsize=8)
+
+
+def wrapped(column: str) -> str:
+    """A column's name in lines about as long as its cells are wide."""
+    return textwrap.fill(style.drawn(style.name(column)), LETTERS, break_long_words=False)
 
 
 def _cell(summary: Summary, lowest: float, widest: float) -> Cell:
