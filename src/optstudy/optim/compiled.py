@@ -45,14 +45,9 @@ def run(
     """Call a kernel for each parameter, with its tensors and numbers; return what it returned."""
     if compile_ is False or _failed or (compile_ is None and weights < LARGE):
         return each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
-    some = rows[0][0]["p"]
-    shapes = [tensors["p"].shape for tensors, _ in rows]
-    key = (
-        kernel,
-        some.device,
-        some.dtype,
-        *shapes,
-    )  # torch guards the rest, and compiles anew where it differs
+    first = rows[0][0]["p"]
+    # What else differs, such as strides, torch notices itself, and compiles anew.
+    key = (kernel, first.device, first.dtype, *(tensors["p"].shape for tensors, _ in rows))
     function = _functions.get(key)
     as_tensors = _as_tensors(rows)
     if function is not None:
