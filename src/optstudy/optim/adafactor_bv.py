@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Numbers
-from optstudy.optim.rule import Rule, ema, put, write
+from optstudy.optim.compiled import Numbers, sided
+from optstudy.optim.rule import Rule, ema, product, put, stored, write
 from optstudy.optim.second_moment import Factored, Weight
 from optstudy.optim.sharded import BlockKernel, zeros
 
@@ -84,7 +83,7 @@ class AdafactorBigVision(Rule):
         return BigVisionKernel(granularity(shape, group["min_dim"])), {
             "lr": group["lr"],
             "decay": 1 - group["lr"] * group["weight_decay"],
-            "w1": 1 - group["beta1"],
+            "w1": sided(1 - group["beta1"]),
             "w2": 1 - min(group["beta2_cap"], 1 - k ** -group["decay_rate"]),
             "eps": group["eps"],
         }
@@ -102,22 +101,16 @@ def granularity(shape: torch.Size, min_dim: int) -> Weight:
 class BigVisionKernel(BlockKernel):
     """The update of one parameter, for one granularity."""
 
-    def measure(self, g: Tensor, **numbers: Any) -> tuple[Tensor, ...]:
-        """Return the means of g^2 + eps."""
-        return self.moment.means(g.square() + numbers["eps"])
-
     def __call__(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, eps: Any,
         **averages: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Take one step, in place."""
         kept = [averages[name] for name in self.moment.names]
-        newest = [ema(v, mean, w2) for v, mean in zip(kept, self.newest(g, averages, eps=eps), strict=True)]
-        factors = self.moment.roots(*newest)
-        u = g / prod(factors)
+        newest = [ema(v, s + eps, w2) for v, s in zip(kept, self.newest(g, averages), strict=True)]
+        u = g / product(stored(factor, p) for factor in self.moment.roots(*newest))
         average = ema(m.to(u.dtype), u, w1)
         write(p, lr, decay, average)
         put(m, average)
         for v, new in zip(kept, newest, strict=True):
             put(v, new)
-        return () if len(factors) == 1 else factors

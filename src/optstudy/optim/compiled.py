@@ -7,7 +7,7 @@ Both ways round each operation in the same order, so rules without means give th
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,25 +23,35 @@ INDUCTOR: dict[str, Any] = {
 }
 """Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
 
-FEW: dict[str, Any] = {"max_fusion_size": 4}
+FEW: dict[str, Any] = {"max_fusion_size": 8}
 """On a CPU: at most two parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
 
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
-"""``kernel(p, g, **state, **numbers)``, in place; hashable.
-
-What it returns, compiled code computes once and stores, where it would else compute it anew for each weight.
-"""
+"""``kernel(p, g, **state, **numbers)``, in place; hashable."""
 Tensors: TypeAlias = dict[str, Tensor]
 Numbers: TypeAlias = dict[str, Any]
-"""Floats, or tensors of one element."""
+"""Floats, tensors of one element, or :class:`Sided`."""
+Rows: TypeAlias = list[tuple[Tensors, Numbers]]
+"""By parameter: what a kernel is called with."""
+
+
+class Sided(NamedTuple):
+    """A weight in an average, and what compiled code may know of it: whether it is at most a half."""
+
+    weight: Any
+    small: bool
+
+
+def sided(weight: float) -> Sided:
+    """Return a weight that stays on one side of a half: for each side code is compiled anew."""
+    return Sided(weight, weight <= 0.5)
+
 
 _functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _failed = False
 
 
-def run(
-    kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], compile_: bool | None, weights: int
-) -> list[Any]:
+def run(kernel: Kernel, rows: Rows, compile_: bool | None, weights: int) -> list[Any]:
     """Call a kernel for each parameter, with its tensors and numbers; return what it returned."""
     if compile_ is False or _failed or (compile_ is None and weights < LARGE):
         return each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
@@ -65,9 +75,7 @@ def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers])
     return returned
 
 
-def _compile(
-    key: tuple[Any, ...], kernel: Kernel, rows: Sequence[tuple[Tensors, Numbers]], numbers: Sequence[Numbers]
-) -> list[Any]:
+def _compile(key: tuple[Any, ...], kernel: Kernel, rows: Rows, numbers: Sequence[Numbers]) -> list[Any]:
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
@@ -85,16 +93,21 @@ def _compile(
     return returned
 
 
-def _as_tensors(rows: Sequence[tuple[Tensors, Numbers]]) -> list[Numbers]:
+def _as_tensors(rows: Rows) -> list[Numbers]:
     """Return the numbers as 0-d tensors; parameters that share a dictionary go on sharing it."""
     made: dict[int, Numbers] = {}
     for tensors, numbers in rows:
         if id(numbers) not in made:
             p = tensors["p"]
-            dtype = torch.promote_types(p.dtype, torch.float32)
-            made[id(numbers)] = {
-                name: x.to(p.device, dtype).reshape(()) if isinstance(x, Tensor)
-                else torch.full((), x, dtype=dtype, device=p.device)
-                for name, x in numbers.items()
-            }  # fmt: skip
+            made[id(numbers)] = {name: _as_tensor(x, p) for name, x in numbers.items()}
     return [made[id(numbers)] for _, numbers in rows]
+
+
+def _as_tensor(x: Any, p: Tensor) -> Any:
+    """Return a number as a 0-d tensor for computing with ``p``."""
+    if isinstance(x, Sided):
+        return Sided(_as_tensor(x.weight, p), x.small)
+    dtype = torch.promote_types(p.dtype, torch.float32)
+    if isinstance(x, Tensor):
+        return x.to(p.device, dtype).reshape(())
+    return torch.full((), x, dtype=dtype, device=p.device)

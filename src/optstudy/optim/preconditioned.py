@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Numbers
-from optstudy.optim.rule import Rule, ema, put, write
+from optstudy.optim.compiled import Numbers, sided
+from optstudy.optim.rule import Rule, ema, product, put, stored, write
 from optstudy.optim.second_moment import Absent, second_moment
 from optstudy.optim.sharded import BlockKernel, whole, zeros
 
@@ -109,8 +108,8 @@ class Preconditioned(Rule):
         return kernel, {
             "lr": group["lr"] / (1 - beta1**k),
             "decay": 1 - group["lr"] * group["weight_decay"],
-            "w1": 1 - beta1,
-            "w2": 1 / (k + 1) if estimating else 1 - beta2,
+            "w1": sided(1 - beta1),
+            "w2": sided(1 / (k + 1) if estimating else 1 - beta2),
             "correction": 1.0 if never_corrected else (1 - beta2**k) ** -0.5,
             "eps": group["eps"],
         }
@@ -136,7 +135,7 @@ class Preconditioned(Rule):
         if isinstance(kernel.moment, Absent):
             return torch.as_tensor(group["lr"])
         factors = kernel.moment.roots(*(whole(state[name]) for name in kernel.moment.names))
-        rate: Tensor = group["lr"] / (prod(factors) * numbers["correction"] + numbers["eps"])
+        rate: Tensor = group["lr"] / (product(factors) * numbers["correction"] + numbers["eps"])
         return rate
 
 
@@ -150,32 +149,27 @@ class PreconditionedKernel(BlockKernel):
         """Say whether the averages change."""
         return not self.frozen
 
-    def measure(self, g: Tensor, **_: Any) -> tuple[Tensor, ...]:
-        """Return the means of g^2."""
-        return self.moment.means(g.square())
-
     def __call__(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, correction: Any,
         eps: Any, **averages: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Take one step, in place; ``lr`` has the bias correction of m in it, ``correction`` corrects v."""
         p, g, m = (self.moment.blocks(x) for x in (p, g, m))
         average = ema(m, g, w1)
         if isinstance(self.moment, Absent):
             write(p, lr, decay, average)
             put(m, average)
-            return ()
+            return
         newest = kept = [averages[name] for name in self.moment.names]
         if not self.frozen:
             newest = [ema(v, mean, w2) for v, mean in zip(kept, self.newest(g, averages), strict=True)]
         first, *others = self.moment.roots(*newest)
-        factors = (first * correction, *others)
-        write(p, lr, decay, average / (prod(factors) + eps))
+        root = product(stored(factor, p) for factor in (first * correction, *others))
+        write(p, lr, decay, average / (root + eps))
         put(m, average)
         if not self.frozen:
             for v, new in zip(kept, newest, strict=True):
                 put(v, new)
-        return () if first.shape == p.shape else factors
 
 
 class Adam(Preconditioned):

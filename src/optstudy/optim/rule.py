@@ -5,16 +5,20 @@ should have to say: parameter groups, closures, checks, the count of steps, the 
 half-precision parameters, which a step reads and writes once), and whether kernels are compiled.
 """
 
+import functools
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from optstudy.optim.compiled import Kernel, Numbers, Tensors, run
+from optstudy.optim.compiled import Kernel, Numbers, Rows, Sided, Tensors, run
 from optstudy.optim.sharded import exchange, is_sharded, localise, shard_like
+
+Work: TypeAlias = dict[tuple[Any, ...], Rows]
+"""By kernel, processes that hold other rows, whether to compile, device and dtype: what a step goes over."""
 
 NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
 
@@ -24,15 +28,26 @@ def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
 
     From the farther one a new value much smaller than the average would be lost: at weight 1 all of it.
     """
+    weight, small = weight if isinstance(weight, Sided) else (weight, weight <= 0.5)
     result: Tensor
-    if isinstance(weight, Tensor):
+    if isinstance(small, Tensor):
         near, far = average + weight * (new - average), new - (1 - weight) * (new - average)
-        result = torch.where(weight <= 0.5, near, far)
-    elif weight <= 0.5:
+        result = torch.where(small, near, far)
+    elif small:
         result = average + weight * (new - average)  # no name for the change: it is freed on the way
     else:
         result = new - (1 - weight) * (new - average)
     return result
+
+
+def stored(x: Tensor, p: Tensor) -> Tensor:
+    """Return ``x`` as compiled code stores it, where it would compute it anew for each entry of ``p``."""
+    return x if x.shape == p.shape else x.as_strided(x.shape, x.stride())
+
+
+def product(factors: Iterable[Tensor]) -> Tensor:
+    """Return the product; ``math.prod`` multiplies by 1 first, which is work for each weight."""
+    return functools.reduce(torch.mul, factors)
 
 
 def write(p: Tensor, lr: Any, decay: Any, update: Tensor) -> None:
@@ -113,25 +128,34 @@ class Rule(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         weights = sum(p.numel() for group in self.param_groups for p in group["params"])
-        work: dict[tuple[Any, ...], list[tuple[Tensors, Numbers]]] = {}
+        work: Work = {}
         for group in self.param_groups:
-            plans: dict[tuple[int, torch.Size], tuple[Kernel, Numbers]] = {}
-            lr = group["lr"]
-            options = {**group, "lr": lr.reshape(())} if isinstance(lr, Tensor) else group
-            for k, tensors in self._counted(group):
-                p = tensors["p"]
-                shape = p.shape
-                if (k, shape) not in plans:
-                    plans[k, shape] = self.plan(options, k, shape)
-                kernel, numbers = plans[k, shape]
-                kernel, tensors, ranks = localise(kernel, tensors)
-                compile_ = group["compile"] if shape else False  # Inductor errs where it writes to scalars
-                key = (kernel, ranks, compile_, p.device, p.dtype)
-                work.setdefault(key, []).append((tensors, numbers))
+            self._add_work(work, group)
         exchange(work, weights)
         for (kernel, _, compile_, *_), rows in work.items():
             run(kernel, rows, compile_, weights)
         return loss
+
+    def _add_work(self, work: Work, group: Mapping[str, Any]) -> None:
+        """Add a group's parameters to those that a step has to go over."""
+        lr = group["lr"]
+        options = {**group, "lr": lr.reshape(())} if isinstance(lr, Tensor) else group
+        alike: dict[tuple[Any, ...], list[Tensors]] = {}
+        for k, tensors in self._counted(group):
+            p = tensors["p"]
+            alike.setdefault((k, p.shape, p.device, p.dtype, is_sharded(p)), []).append(tensors)
+        same: dict[Any, Numbers] = {}
+        for (k, shape, device, dtype, sharded), rows in alike.items():
+            kernel, numbers = self.plan(options, k, shape)
+            numbers = same.setdefault(tuple(numbers.items()), numbers)
+            compile_ = group["compile"] if shape else False  # Inductor errs where it writes to scalars
+            if sharded:
+                for tensors in rows:
+                    local, tensors, ranks = localise(kernel, tensors)
+                    work.setdefault((local, ranks, compile_, device, dtype), []).append((tensors, numbers))
+            else:
+                here = work.setdefault((kernel, None, compile_, device, dtype), [])
+                here += [(tensors, numbers) for tensors in rows]
 
     def _counted(self, group: Mapping[str, Any]) -> list[tuple[int, Tensors]]:
         """Return the number of this step and the tensors of each of a group's parameters that take it."""

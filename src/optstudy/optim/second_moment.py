@@ -13,7 +13,9 @@ from torch import Tensor
 BLOCK = 64
 """Entries that are added up first where a mean goes along any but the last dimension."""
 STREAMS = 4
-"""Parts of a tensor that are added up side by side first where a mean goes over all of it."""
+"""Parts of a tensor that are added up side by side first, where one running sum would wait for itself."""
+ROWS = 32
+"""Rows that are added up both along and across while they are in a core's cache."""
 
 
 def mean(s: Tensor, dim: int) -> Tensor:
@@ -28,14 +30,22 @@ def mean(s: Tensor, dim: int) -> Tensor:
 def mean_of_rest(s: Tensor, kept: int) -> Tensor:
     """Return the mean over all but the first ``kept`` dimensions: of rows first, then of their means.
 
-    Rows of a whole tensor are added up from several places first: one running sum alone waits for itself.
+    Rows of a whole tensor are added up from several places first.
     """
     rest = tuple(range(kept, s.ndim))
     if kept == 0 and len(rest) > 1 and s.shape[0] % STREAMS == 0:
-        s = sum(s.chunk(STREAMS)[1:], s.chunk(STREAMS)[0]) / STREAMS
+        s = side_by_side(s, 0) / STREAMS
     if len(rest) > 1:
         s = s.mean(-1, keepdim=True)
     return s.mean(rest, keepdim=True) if rest else s
+
+
+def side_by_side(s: Tensor, dim: int) -> Tensor:
+    """Return the sum of :data:`STREAMS` equal parts along a dimension, or ``s`` if they are unequal."""
+    if s.shape[dim] % STREAMS:
+        return s
+    first, *others = s.chunk(STREAMS, dim)
+    return sum(others, first)
 
 
 def in_one_pass(s: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,12 +53,12 @@ def in_one_pass(s: Tensor) -> tuple[Tensor, Tensor]:
 
     A block of rows is added up both ways while it is in a core's cache. Inductor joins such loops only where
     each reads a result of the one before, and takes apart only rows that also read something of their block:
-    hence the maxima with what no square is below, which change nothing.
+    hence the maxima with what no sum of squares is below, which change nothing.
     """
-    blocks = s.view(*s.shape[:-2], -1, BLOCK, s.shape[-1])
-    rows = torch.maximum(blocks, -blocks[..., :1, :1]).sum(-1)
-    columns = torch.maximum(blocks, -rows.sum(-1)[..., None, None]).mean(-2)
-    return rows.flatten(-2).unsqueeze(-1) / s.shape[-1], columns.mean(-2, keepdim=True)
+    blocks = s.view(*s.shape[:-2], -1, ROWS, s.shape[-1])
+    rows = torch.maximum(side_by_side(blocks, -1), -blocks[..., :1, :1]).sum(-1)
+    columns = torch.maximum(side_by_side(blocks, -2), -rows.sum(-1)[..., None, None]).sum(-2)
+    return rows.flatten(-2).unsqueeze(-1) / s.shape[-1], columns.sum(-2, keepdim=True) / s.shape[-2]
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ class Factored(Weight):
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means over columns and over rows."""
         dims = self.row % s.ndim, self.column % s.ndim
-        if not torch.compiler.is_compiling() or sorted(dims)[0] != s.ndim - 2 or s.shape[-2] % BLOCK:
+        if not torch.compiler.is_compiling() or sorted(dims)[0] != s.ndim - 2 or s.shape[-2] % ROWS:
             return mean(s, self.column), mean(s, self.row)
         last, before = in_one_pass(s)
         return (last, before) if dims[0] < dims[1] else (before, last)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from optstudy.optim.compiled import Numbers, Tensors, run
+from optstudy.optim.compiled import Rows, Tensors, run
 from optstudy.optim.second_moment import Absent, Factored, Split, Weight, Whole
 
 if TYPE_CHECKING:
@@ -165,15 +165,15 @@ class BlockKernel:
         """Say whether a step takes the gradient's means at all."""
         return True
 
-    def measure(self, g: Tensor, **numbers: Any) -> tuple[Tensor, ...]:
-        """Return the means that go into the averages, for a gradient in the shape of its blocks."""
-        raise NotImplementedError
+    def measure(self, g: Tensor) -> tuple[Tensor, ...]:
+        """Return the means of g^2, for a gradient in the shape of its blocks."""
+        return self.moment.means(g.square())
 
-    def newest(self, g: Tensor, tensors: Mapping[str, Tensor], **numbers: Any) -> tuple[Tensor, ...]:
+    def newest(self, g: Tensor, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the same, as they have been summed over all processes where the moment is one of rows."""
         if isinstance(self.moment, LocalRows):
             return tuple(tensors[_SUMMED + name] for name in self.moment.names)
-        return self.measure(g, **numbers)
+        return self.measure(g)
 
 
 @dataclass(frozen=True)
@@ -182,18 +182,16 @@ class _Shares:
 
     kernel: BlockKernel
 
-    def __call__(self, p: Tensor, g: Tensor, **numbers: Any) -> tuple[Tensor, ...]:
-        return self.kernel.measure(g, **numbers)
+    def __call__(self, p: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        return self.kernel.measure(g)
 
 
 def localise(kernel: Any, tensors: Tensors) -> tuple[Any, Tensors, Any]:
-    """Return a kernel and its tensors for the rows here, and the processes that hold the other rows.
+    """Return a kernel and a sharded parameter's tensors for the rows here, and who holds the other rows.
 
     The last is None where no block goes over other rows, and nothing has to be exchanged.
     """
-    p = tensors["p"]
-    if not is_sharded(p):
-        return kernel, tensors, None
+    p: Any = tensors["p"]
     local = {name: here(x) for name, x in tensors.items()}
     moment = kernel.moment if isinstance(kernel, BlockKernel) else Absent()
     if type(moment) in (Absent, Weight):
@@ -214,7 +212,7 @@ def localise(kernel: Any, tensors: Tensors) -> tuple[Any, Tensors, Any]:
     return kernel, local, p.device_mesh.get_group(mesh_dim)
 
 
-def exchange(work: Mapping[tuple[Any, ...], list[tuple[Tensors, Numbers]]], weights: int) -> None:
+def exchange(work: Mapping[tuple[Any, ...], Rows], weights: int) -> None:
     """Give the parameters of which rows are elsewhere the means of their whole tensors: one all-reduce.
 
     Args:
@@ -225,7 +223,7 @@ def exchange(work: Mapping[tuple[Any, ...], list[tuple[Tensors, Numbers]]], weig
     for (kernel, group, compile_, *_), rows in work.items():
         if group is None or not kernel.measures():
             continue
-        gradients = [({"p": t["p"], "g": t["g"]}, numbers) for t, numbers in rows]
+        gradients: Rows = [({"p": t["p"], "g": t["g"]}, {}) for t, _ in rows]
         moment: LocalRows = kernel.moment
         for (tensors, _), means in zip(rows, run(_Shares(kernel), gradients, compile_, weights), strict=True):
             for name, crosses, mean in zip(moment.names, moment.crosses, means, strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Kernel, Numbers
+from optstudy.optim.compiled import Kernel, Numbers, sided
 from optstudy.optim.rule import Rule, ema, put, write
 
 
@@ -59,7 +59,7 @@ class Lion(Rule):
         """Return the update and its numbers, which are those of every step."""
         beta1, beta2 = group["betas"]
         decay = 1 - group["lr"] * group["weight_decay"]
-        return lion, {"lr": group["lr"], "decay": decay, "w1": 1 - beta1, "w2": 1 - beta2}
+        return lion, {"lr": group["lr"], "decay": decay, "w1": sided(1 - beta1), "w2": sided(1 - beta2)}
 
 
 def lion(p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Kernel, Numbers
+from optstudy.optim.compiled import Kernel, Numbers, sided
 from optstudy.optim.rule import Rule, ema, put, write
 from optstudy.optim.sharded import here
 
@@ -73,7 +73,7 @@ class Sophia(Rule):
         return sophia, {
             "lr": group["lr"],
             "decay": 1 - group["lr"] * group["weight_decay"],
-            "w1": 1 - group["betas"][0],
+            "w1": sided(1 - group["betas"][0]),
             "rho_batch": group["rho"] * group["batch_tokens"],
         }
 
