@@ -169,7 +169,11 @@ def test_compiled_steps_over_parts_of_odd_shapes_are_those_over_the_whole(tmp_pa
 @pytest.mark.timeout(3600)
 def test_compiled_runs_on_two_processes_do_what_plain_ones_do_on_one(corpus_slice, tmp_path, monkeypatch):
     names = ["adam", "adalayer_star", "sophia"]
-    configs = recipes(corpus_slice, "fsdp", names) + recipes(corpus_slice, "ddp", names)
+    # In float32 Sophia, which draws labels and clips, makes one part in 10^7 one in 10^4 within 20 steps.
+    configs = [
+        tiny_on(corpus_slice, **settings(name), **{"training.parallel": how, "training.precision": "float64"})
+        for how in ("fsdp", "ddp") for name in names
+    ]  # fmt: skip
     alone = together(1, [*map(job, configs)], tmp_path)
     monkeypatch.setenv("OPTSTUDY_COMPILE", "1")
     compiled = together(2, [*map(job, configs)], tmp_path, warnings="error:training steps are not compiled")

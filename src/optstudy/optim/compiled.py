@@ -24,7 +24,7 @@ INDUCTOR: dict[str, Any] = {
 """Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
 
 FEW: dict[str, Any] = {"max_fusion_size": 8}
-"""On a CPU: at most two parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
+"""On a CPU: two to four parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
 
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable."""
