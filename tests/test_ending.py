@@ -22,7 +22,7 @@ from optstudy.run import Run
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
 
-MEMORY = 2 << 30
+MEMORY = int(2.3 * 2**30)
 COMMAND = [sys.executable, "-m", "optstudy", "train"]
 
 
