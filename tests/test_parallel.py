@@ -66,8 +66,8 @@ ODD = [
 ]  # fmt: skip
 
 
-def recipes(corpus, how, names):
-    return [tiny_on(corpus, **settings(name), **{"training.parallel": how}) for name in names]
+def recipes(corpus, how, names, **own):
+    return [tiny_on(corpus, **settings(name), **{"training.parallel": how}, **own) for name in names]
 
 
 def halves(configs, folder):
@@ -170,10 +170,8 @@ def test_compiled_steps_over_parts_of_odd_shapes_are_those_over_the_whole(tmp_pa
 def test_compiled_runs_on_two_processes_do_what_plain_ones_do_on_one(corpus_slice, tmp_path, monkeypatch):
     names = ["adam", "adalayer_star", "sophia"]
     # In float32 Sophia, which draws labels and clips, makes one part in 10^7 one in 10^4 within 20 steps.
-    configs = [
-        tiny_on(corpus_slice, **settings(name), **{"training.parallel": how, "training.precision": "float64"})
-        for how in ("fsdp", "ddp") for name in names
-    ]  # fmt: skip
+    exact = {"training.precision": "float64"}
+    configs = recipes(corpus_slice, "fsdp", names, **exact) + recipes(corpus_slice, "ddp", names, **exact)
     alone = together(1, [*map(job, configs)], tmp_path)
     monkeypatch.setenv("OPTSTUDY_COMPILE", "1")
     compiled = together(2, [*map(job, configs)], tmp_path, warnings="error:training steps are not compiled")

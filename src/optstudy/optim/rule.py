@@ -154,8 +154,8 @@ class Rule(Optimizer):
                     local, tensors, ranks = localise(kernel, tensors)
                     work.setdefault((local, ranks, compile_, device, dtype), []).append((tensors, numbers))
             else:
-                here = work.setdefault((kernel, None, compile_, device, dtype), [])
-                here += [(tensors, numbers) for tensors in rows]
+                unsharded = work.setdefault((kernel, None, compile_, device, dtype), [])
+                unsharded += [(tensors, numbers) for tensors in rows]
 
     def _counted(self, group: Mapping[str, Any]) -> list[tuple[int, Tensors]]:
         """Return the number of this step and the tensors of each of a group's parameters that take it."""
