@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optstudy import optim
+from optstudy.optim.compiled import AHEAD
 from optstudy.optim.second_moment import in_one_pass, mean
 
 Maker = Callable[..., torch.optim.Optimizer]
@@ -424,6 +425,17 @@ def inductor_cache() -> None:
         get_cpp_compiler()
     except Exception:
         pytest.skip("no C++ compiler")
+
+
+def test_gcc_is_told_to_fetch_ahead(inductor_cache: None) -> None:
+    from torch._inductor import config
+    from torch._inductor.cpp_builder import CppBuilder, CppOptions, is_gcc
+
+    if not is_gcc():
+        pytest.skip("another compiler than gcc")
+    with config.patch(AHEAD):
+        command = CppBuilder("x", "x.cpp", CppOptions()).get_command_line().split()
+    assert {"-ffp-contract=off", "-fprefetch-loop-arrays", "--param=prefetch-latency=200"} <= {*command}
 
 
 def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,15 @@ INDUCTOR: dict[str, Any] = {
 FEW: dict[str, Any] = {"max_fusion_size": 8}
 """On a CPU: two to four parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
 
+AHEAD: dict[str, Any] = {
+    "cpp.enable_floating_point_contract_flag": "off -fprefetch-loop-arrays"
+    " --param=prefetch-latency=200 --param=simultaneous-prefetches=100"
+    " --param=min-insn-to-prefetch-ratio=0 --param=prefetch-min-insn-to-mem-ratio=0"
+}
+"""With gcc: fetch what a loop reads and writes some hundred instructions ahead, however long the loop and
+many the arrays; left alone, a core stops at each page's end. Inductor has no option for it, but puts this
+one, which says that products are not contracted, on the compiler's command line as it is."""
+
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable."""
 Tensors: TypeAlias = dict[str, Tensor]
@@ -80,9 +89,9 @@ def _compile(key: tuple[Any, ...], kernel: Kernel, rows: Rows, numbers: Sequence
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
     tensors = [tensors for tensors, _ in rows]
-    options = INDUCTOR | (FEW if tensors[0]["p"].device.type == "cpu" else {})
-    function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
     try:
+        options = INDUCTOR | (_on_cpu() if tensors[0]["p"].device.type == "cpu" else {})
+        function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
         returned: list[Any] = function(kernel, tensors, numbers)
     except Exception as error:
         _failed = True
@@ -91,6 +100,13 @@ def _compile(key: tuple[Any, ...], kernel: Kernel, rows: Rows, numbers: Sequence
         return each(kernel, tensors, [n for _, n in rows])
     _functions[key] = function
     return returned
+
+
+def _on_cpu() -> dict[str, Any]:
+    """Return Inductor's options for a CPU and its compiler."""
+    from torch._inductor import cpp_builder  # seconds, of which a plain loop has no need
+
+    return FEW | (AHEAD if cpp_builder.is_gcc() else {})
 
 
 def _as_tensors(rows: Rows) -> list[Numbers]:
