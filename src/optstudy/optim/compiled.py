@@ -1,4 +1,4 @@
-"""Kernels over many parameters: in a plain loop, or as one compiled function.
+"""Kernels over many parameters: in a plain loop, or as one compiled function for all of them.
 
 Numbers that change from step to step go into compiled code as 0-d tensors, so that nothing is compiled twice.
 Both ways round each operation in the same order, so rules without means give the same bits.
@@ -6,7 +6,7 @@ Both ways round each operation in the same order, so rules without means give th
 
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -23,7 +23,7 @@ INDUCTOR: dict[str, Any] = {
 }
 """Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
 
-FEW: dict[str, Any] = {"max_fusion_size": 8}
+FEW: dict[str, Any] = {"max_fusion_size": 8, "score_fusion_memory_threshold": 1}
 """On a CPU: two to four parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
 
 AHEAD: dict[str, Any] = {
@@ -42,6 +42,8 @@ Numbers: TypeAlias = dict[str, Any]
 """Floats, tensors of one element, or :class:`Sided`."""
 Rows: TypeAlias = list[tuple[Tensors, Numbers]]
 """By parameter: what a kernel is called with."""
+Work: TypeAlias = Mapping[Kernel, Rows]
+"""Parameters of one device and dtype, by kernel."""
 
 
 class Sided(NamedTuple):
@@ -60,44 +62,50 @@ _functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _failed = False
 
 
-def run(kernel: Kernel, rows: Rows, compile_: bool | None, weights: int) -> list[Any]:
-    """Call a kernel for each parameter, with its tensors and numbers; return what it returned."""
+def run(work: Work, compile_: bool | None, weights: int) -> list[Any]:
+    """Call kernels for each of their parameters, with its tensors and numbers; return what they returned."""
+    tensors = [[tensors for tensors, _ in rows] for rows in work.values()]
     if compile_ is False or _failed or (compile_ is None and weights < LARGE):
-        return each(kernel, [tensors for tensors, _ in rows], [numbers for _, numbers in rows])
-    first = rows[0][0]["p"]
+        return each([*work], tensors, [[numbers for _, numbers in rows] for rows in work.values()])
+    first = tensors[0][0]["p"]
     # What else differs, such as strides, torch notices itself, and compiles anew.
-    key = (kernel, first.device, first.dtype, *(tensors["p"].shape for tensors, _ in rows))
+    shapes = tuple((kernel, *(t["p"].shape for t in ts)) for kernel, ts in zip(work, tensors, strict=True))
+    key = (first.device, first.dtype, shapes)
     function = _functions.get(key)
-    as_tensors = _as_tensors(rows)
+    as_tensors = _as_tensors(work)
     if function is not None:
-        returned: list[Any] = function(kernel, [tensors for tensors, _ in rows], as_tensors)
+        returned: list[Any] = function([*work], tensors, as_tensors)
         return returned
-    return _compile(key, kernel, rows, as_tensors)
+    return _compile(key, work, tensors, as_tensors)
 
 
-def each(kernel: Kernel, tensors: Sequence[Tensors], numbers: Sequence[Numbers]) -> list[Any]:
-    """Call a kernel for each parameter, with gradients in at least float32."""
+def each(
+    kernels: Sequence[Kernel], tensors: Sequence[Sequence[Tensors]], numbers: Sequence[Sequence[Numbers]]
+) -> list[Any]:
+    """Call kernels for each of their parameters, with gradients in at least float32."""
     returned = []
-    for t, n in zip(tensors, numbers, strict=True):
-        g = t["g"]
-        returned.append(kernel(**{**t, "g": g.to(torch.promote_types(g.dtype, torch.float32))}, **n))
+    for kernel, ts, ns in zip(kernels, tensors, numbers, strict=True):
+        for t, n in zip(ts, ns, strict=True):
+            g = t["g"]
+            returned.append(kernel(**{**t, "g": g.to(torch.promote_types(g.dtype, torch.float32))}, **n))
     return returned
 
 
-def _compile(key: tuple[Any, ...], kernel: Kernel, rows: Rows, numbers: Sequence[Numbers]) -> list[Any]:
+def _compile(
+    key: tuple[Any, ...], work: Work, tensors: list[list[Tensors]], numbers: list[list[Numbers]]
+) -> list[Any]:
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
-    tensors = [tensors for tensors, _ in rows]
     try:
-        options = INDUCTOR | (_on_cpu() if tensors[0]["p"].device.type == "cpu" else {})
+        options = INDUCTOR | (_on_cpu() if tensors[0][0]["p"].device.type == "cpu" else {})
         function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
-        returned: list[Any] = function(kernel, tensors, numbers)
+        returned: list[Any] = function([*work], tensors, numbers)
     except Exception as error:
         _failed = True
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(f"optimizer steps are not compiled and will be slower: {reason}", stacklevel=2)
-        return each(kernel, tensors, [n for _, n in rows])
+        return run(work, False, 0)
     _functions[key] = function
     return returned
 
@@ -109,14 +117,15 @@ def _on_cpu() -> dict[str, Any]:
     return FEW | (AHEAD if cpp_builder.is_gcc() else {})
 
 
-def _as_tensors(rows: Rows) -> list[Numbers]:
+def _as_tensors(work: Work) -> list[list[Numbers]]:
     """Return the numbers as 0-d tensors; parameters that share a dictionary go on sharing it."""
     made: dict[int, Numbers] = {}
-    for tensors, numbers in rows:
-        if id(numbers) not in made:
-            p = tensors["p"]
-            made[id(numbers)] = {name: _as_tensor(x, p) for name, x in numbers.items()}
-    return [made[id(numbers)] for _, numbers in rows]
+    for rows in work.values():
+        for tensors, numbers in rows:
+            if id(numbers) not in made:
+                p = tensors["p"]
+                made[id(numbers)] = {name: _as_tensor(x, p) for name, x in numbers.items()}
+    return [[made[id(numbers)] for _, numbers in rows] for rows in work.values()]
 
 
 def _as_tensor(x: Any, p: Tensor) -> Any:

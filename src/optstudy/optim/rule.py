@@ -17,8 +17,8 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from optstudy.optim.compiled import Kernel, Numbers, Rows, Sided, Tensors, run
 from optstudy.optim.sharded import exchange, is_sharded, localise, shard_like
 
-Work: TypeAlias = dict[tuple[Any, ...], Rows]
-"""By kernel, processes that hold other rows, whether to compile, device and dtype: what a step goes over."""
+Parts: TypeAlias = dict[tuple[Any, ...], dict[Kernel, Rows]]
+"""What a step goes over, by the processes that hold other rows, whether to compile, device and dtype."""
 
 NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
 
@@ -128,15 +128,15 @@ class Rule(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         weights = sum(p.numel() for group in self.param_groups for p in group["params"])
-        work: Work = {}
+        parts: Parts = {}
         for group in self.param_groups:
-            self._add_work(work, group)
-        exchange(work, weights)
-        for (kernel, _, compile_, *_), rows in work.items():
-            run(kernel, rows, compile_, weights)
+            self._add_to(parts, group)
+        exchange(parts, weights)
+        for (_, compile_, *_), work in parts.items():
+            run(work, compile_, weights)
         return loss
 
-    def _add_work(self, work: Work, group: Mapping[str, Any]) -> None:
+    def _add_to(self, parts: Parts, group: Mapping[str, Any]) -> None:
         """Add a group's parameters to those that a step has to go over."""
         lr = group["lr"]
         options = {**group, "lr": lr.reshape(())} if isinstance(lr, Tensor) else group
@@ -152,10 +152,11 @@ class Rule(Optimizer):
             if sharded:
                 for tensors in rows:
                     local, tensors, ranks = localise(kernel, tensors)
-                    work.setdefault((local, ranks, compile_, device, dtype), []).append((tensors, numbers))
+                    part = parts.setdefault((ranks, compile_, device, dtype), {})
+                    part.setdefault(local, []).append((tensors, numbers))
             else:
-                unsharded = work.setdefault((kernel, None, compile_, device, dtype), [])
-                unsharded += [(tensors, numbers) for tensors in rows]
+                part = parts.setdefault((None, compile_, device, dtype), {})
+                part.setdefault(kernel, []).extend((tensors, numbers) for tensors in rows)
 
     def _counted(self, group: Mapping[str, Any]) -> list[tuple[int, Tensors]]:
         """Return the number of this step and the tensors of each of a group's parameters that take it."""

@@ -212,20 +212,25 @@ def localise(kernel: Any, tensors: Tensors) -> tuple[Any, Tensors, Any]:
     return kernel, local, p.device_mesh.get_group(mesh_dim)
 
 
-def exchange(work: Mapping[tuple[Any, ...], Rows], weights: int) -> None:
+def exchange(parts: Mapping[tuple[Any, ...], Mapping[Any, Rows]], weights: int) -> None:
     """Give the parameters of which rows are elsewhere the means of their whole tensors: one all-reduce.
 
     Args:
-        work: kernel, process group, whether to compile, and more -> the parameters that it is for.
+        parts: process group, whether to compile, and more -> the parameters that these are for, by kernel.
         weights: of all parameters together.
     """
     sums: dict[tuple[Any, ...], list[tuple[Tensors, str]]] = {}
-    for (kernel, group, compile_, *_), rows in work.items():
-        if group is None or not kernel.measures():
+    for (group, compile_, *_), work in parts.items():
+        if group is None:
             continue
-        gradients: Rows = [({"p": t["p"], "g": t["g"]}, {}) for t, _ in rows]
-        moment: LocalRows = kernel.moment
-        for (tensors, _), means in zip(rows, run(_Shares(kernel), gradients, compile_, weights), strict=True):
+        measuring: dict[Any, Rows] = {kernel: rows for kernel, rows in work.items() if kernel.measures()}
+        gradients: dict[Any, Rows] = {
+            _Shares(kernel): [({"p": t["p"], "g": t["g"]}, {}) for t, _ in rows]
+            for kernel, rows in measuring.items()
+        }
+        targets = [(kernel.moment, tensors) for kernel, rows in measuring.items() for tensors, _ in rows]
+        measured = run(gradients, compile_, weights) if gradients else []
+        for (moment, tensors), means in zip(targets, measured, strict=True):
             for name, crosses, mean in zip(moment.names, moment.crosses, means, strict=True):
                 tensors[_SUMMED + name] = mean
                 if crosses:
