@@ -23,12 +23,17 @@ INDUCTOR: dict[str, Any] = {
 }
 """Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
 
-FEW: dict[str, Any] = {"max_fusion_size": 8, "score_fusion_memory_threshold": 1}
-"""On a CPU: two to four parameters in one loop; a core fetches ahead for a few arrays, not for dozens."""
+FEW: dict[str, Any] = {
+    "score_fusion_memory_threshold": 1,
+    "max_fusion_size": 64,
+    "cpp.max_horizontal_fusion_size": 8,
+}
+"""On a CPU: loops that share a number join, but of others, such as those of two parameters, a few at most: a
+core keeps up with a few arrays, not with dozens."""
 
 AHEAD: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off -fprefetch-loop-arrays"
-    " --param=prefetch-latency=200 --param=simultaneous-prefetches=100"
+    " --param=prefetch-latency=300 --param=simultaneous-prefetches=100"
     " --param=min-insn-to-prefetch-ratio=0 --param=prefetch-min-insn-to-mem-ratio=0"
 }
 """With gcc: fetch what a loop reads and writes some hundred instructions ahead, however long the loop and

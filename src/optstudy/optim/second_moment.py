@@ -15,7 +15,9 @@ BLOCK = 64
 STREAMS = 4
 """Parts of a tensor that are added up side by side first, where one running sum would wait for itself."""
 ROWS = 32
-"""Rows that are added up both along and across while they are in a core's cache."""
+"""Rows that are added up both along and across while they are in a core's cache, or in its registers."""
+TALL = 8192
+"""Rows from which those that are added up together lie far apart."""
 
 
 def mean(s: Tensor, dim: int) -> Tensor:
@@ -40,25 +42,38 @@ def mean_of_rest(s: Tensor, kept: int) -> Tensor:
     return s.mean(rest, keepdim=True) if rest else s
 
 
-def side_by_side(s: Tensor, dim: int) -> Tensor:
-    """Return the sum of :data:`STREAMS` equal parts along a dimension, or ``s`` if they are unequal."""
-    if s.shape[dim] % STREAMS:
+def side_by_side(s: Tensor, dim: int, parts: int = STREAMS) -> Tensor:
+    """Return the sum of equal parts along a dimension, or ``s`` if they would be unequal."""
+    if s.shape[dim] % parts:
         return s
-    first, *others = s.chunk(STREAMS, dim)
+    first, *others = s.chunk(parts, dim)
     return sum(others, first)
 
 
 def in_one_pass(s: Tensor) -> tuple[Tensor, Tensor]:
     """Return :func:`mean` of squares over the last dimension and over the one before; compiled, in one pass.
 
-    A block of rows is added up both ways while it is in a core's cache. Inductor joins such loops only where
-    each reads a result of the one before, and takes apart only rows that also read something of their block:
-    hence the maxima with what no sum of squares is below, which change nothing.
+    A block of rows is added up both ways while it is in a core's cache; of a tall matrix, rows that lie far
+    apart are added up in one loop, as memory answers sooner where it is asked in many places. Inductor joins
+    such loops only where each reads a result of the one before, and takes apart only rows that also read
+    something of their own: hence the maxima with what no sum of squares is below, which change nothing.
     """
+    if s.shape[-2] >= TALL:
+        return _far_apart(s)
     blocks = s.view(*s.shape[:-2], -1, ROWS, s.shape[-1])
     rows = torch.maximum(side_by_side(blocks, -1), -blocks[..., :1, :1]).sum(-1)
     columns = torch.maximum(side_by_side(blocks, -2), -rows.sum(-1)[..., None, None]).sum(-2)
     return rows.flatten(-2).unsqueeze(-1) / s.shape[-1], columns.sum(-2, keepdim=True) / s.shape[-2]
+
+
+def _far_apart(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what :func:`in_one_pass` does."""
+    parts = s.chunk(ROWS, -2)
+    below = -parts[0][..., :1]
+    across = torch.maximum(side_by_side(s, -2, ROWS), below)
+    across = across.as_strided(across.shape, across.stride())  # stores it, for the columns
+    rows = [torch.maximum(part, below - across).sum(-1, keepdim=True) for part in parts]
+    return torch.cat(rows, -2) / s.shape[-1], mean(across, -2) / ROWS
 
 
 @dataclass(frozen=True)
