@@ -6,7 +6,7 @@ Both ways round each operation in the same order, so rules without means give th
 
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -47,8 +47,8 @@ Numbers: TypeAlias = dict[str, Any]
 """Floats, tensors of one element, or :class:`Sided`."""
 Rows: TypeAlias = list[tuple[Tensors, Numbers]]
 """By parameter: what a kernel is called with."""
-Work: TypeAlias = Mapping[Kernel, Rows]
-"""Parameters of one device and dtype, by kernel."""
+Work: TypeAlias = Sequence[tuple[Kernel, Rows]]
+"""Kernels, each with its parameters; all of one device and dtype."""
 
 
 class Sided(NamedTuple):
@@ -63,54 +63,54 @@ def sided(weight: float) -> Sided:
     return Sided(weight, weight <= 0.5)
 
 
+def stored(x: Tensor, like: Tensor) -> Tensor:
+    """Return ``x`` as compiled code stores it, where it would compute it anew for each entry of ``like``."""
+    return x if x.shape == like.shape else x.as_strided(x.shape, x.stride())
+
+
 _functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _failed = False
 
 
 def run(work: Work, compile_: bool | None, weights: int) -> list[Any]:
     """Call kernels for each of their parameters, with its tensors and numbers; return what they returned."""
-    tensors = [[tensors for tensors, _ in rows] for rows in work.values()]
     if compile_ is False or _failed or (compile_ is None and weights < LARGE):
-        return each([*work], tensors, [[numbers for _, numbers in rows] for rows in work.values()])
-    first = tensors[0][0]["p"]
+        return each(work)
+    first = work[0][1][0][0]["p"]
     # What else differs, such as strides, torch notices itself, and compiles anew.
-    shapes = tuple((kernel, *(t["p"].shape for t in ts)) for kernel, ts in zip(work, tensors, strict=True))
+    shapes = tuple((kernel, *(tensors["p"].shape for tensors, _ in rows)) for kernel, rows in work)
     key = (first.device, first.dtype, shapes)
     function = _functions.get(key)
-    as_tensors = _as_tensors(work)
-    if function is not None:
-        returned: list[Any] = function([*work], tensors, as_tensors)
-        return returned
-    return _compile(key, work, tensors, as_tensors)
-
-
-def each(
-    kernels: Sequence[Kernel], tensors: Sequence[Sequence[Tensors]], numbers: Sequence[Sequence[Numbers]]
-) -> list[Any]:
-    """Call kernels for each of their parameters, with gradients in at least float32."""
-    returned = []
-    for kernel, ts, ns in zip(kernels, tensors, numbers, strict=True):
-        for t, n in zip(ts, ns, strict=True):
-            g = t["g"]
-            returned.append(kernel(**{**t, "g": g.to(torch.promote_types(g.dtype, torch.float32))}, **n))
+    if function is None:
+        return _compile(key, work)
+    returned: list[Any] = function(_as_tensors(work))
     return returned
 
 
-def _compile(
-    key: tuple[Any, ...], work: Work, tensors: list[list[Tensors]], numbers: list[list[Numbers]]
-) -> list[Any]:
+def each(work: Work) -> list[Any]:
+    """Call kernels for each of their parameters, with gradients in at least float32."""
+    returned = []
+    for kernel, rows in work:
+        for tensors, numbers in rows:
+            g = tensors["g"]
+            g = g.to(torch.promote_types(g.dtype, torch.float32))
+            returned.append(kernel(**{**tensors, "g": g}, **numbers))
+    return returned
+
+
+def _compile(key: tuple[Any, ...], work: Work) -> list[Any]:
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
     try:
-        options = INDUCTOR | (_on_cpu() if tensors[0][0]["p"].device.type == "cpu" else {})
+        options = INDUCTOR | (_on_cpu() if key[0].type == "cpu" else {})
         function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
-        returned: list[Any] = function([*work], tensors, numbers)
+        returned: list[Any] = function(_as_tensors(work))
     except Exception as error:
         _failed = True
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(f"optimizer steps are not compiled and will be slower: {reason}", stacklevel=2)
-        return run(work, False, 0)
+        return each(work)
     _functions[key] = function
     return returned
 
@@ -122,15 +122,15 @@ def _on_cpu() -> dict[str, Any]:
     return FEW | (AHEAD if cpp_builder.is_gcc() else {})
 
 
-def _as_tensors(work: Work) -> list[list[Numbers]]:
-    """Return the numbers as 0-d tensors; parameters that share a dictionary go on sharing it."""
+def _as_tensors(work: Work) -> Work:
+    """Return the same with numbers as 0-d tensors; parameters that share a dictionary go on sharing it."""
     made: dict[int, Numbers] = {}
-    for rows in work.values():
+    for _, rows in work:
         for tensors, numbers in rows:
             if id(numbers) not in made:
                 p = tensors["p"]
                 made[id(numbers)] = {name: _as_tensor(x, p) for name, x in numbers.items()}
-    return [[made[id(numbers)] for _, numbers in rows] for rows in work.values()]
+    return [(kernel, [(tensors, made[id(numbers)]) for tensors, numbers in rows]) for kernel, rows in work]
 
 
 def _as_tensor(x: Any, p: Tensor) -> Any:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Numbers, sided
-from optstudy.optim.rule import Rule, ema, product, put, stored, write
+from optstudy.optim.compiled import Numbers, sided, stored
+from optstudy.optim.rule import Rule, ema, product, put, write
 from optstudy.optim.second_moment import Absent, second_moment
 from optstudy.optim.sharded import BlockKernel, whole, zeros
 

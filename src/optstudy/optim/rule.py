@@ -40,11 +40,6 @@ def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
     return result
 
 
-def stored(x: Tensor, p: Tensor) -> Tensor:
-    """Return ``x`` as compiled code stores it, where it would compute it anew for each entry of ``p``."""
-    return x if x.shape == p.shape else x.as_strided(x.shape, x.stride())
-
-
 def product(factors: Iterable[Tensor]) -> Tensor:
     """Return the product; ``math.prod`` multiplies by 1 first, which is work for each weight."""
     return functools.reduce(torch.mul, factors)
@@ -133,7 +128,7 @@ class Rule(Optimizer):
             self._add_to(parts, group)
         exchange(parts, weights)
         for (_, compile_, *_), work in parts.items():
-            run(work, compile_, weights)
+            run([*work.items()], compile_, weights)
         return loss
 
     def _add_to(self, parts: Parts, group: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from optstudy.optim.compiled import stored
+
 BLOCK = 64
 """Entries that are added up first where a mean goes along any but the last dimension."""
 STREAMS = 4
@@ -70,8 +72,7 @@ def _far_apart(s: Tensor) -> tuple[Tensor, Tensor]:
     """Return what :func:`in_one_pass` does."""
     parts = s.chunk(ROWS, -2)
     below = -parts[0][..., :1]
-    across = torch.maximum(side_by_side(s, -2, ROWS), below)
-    across = across.as_strided(across.shape, across.stride())  # stores it, for the columns
+    across = stored(torch.maximum(side_by_side(s, -2, ROWS), below), s)
     rows = [torch.maximum(part, below - across).sum(-1, keepdim=True) for part in parts]
     return torch.cat(rows, -2) / s.shape[-1], mean(across, -2) / ROWS
 

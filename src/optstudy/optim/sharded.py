@@ -223,12 +223,12 @@ def exchange(parts: Mapping[tuple[Any, ...], Mapping[Any, Rows]], weights: int) 
     for (group, compile_, *_), work in parts.items():
         if group is None:
             continue
-        measuring: dict[Any, Rows] = {kernel: rows for kernel, rows in work.items() if kernel.measures()}
-        gradients: dict[Any, Rows] = {
-            _Shares(kernel): [({"p": t["p"], "g": t["g"]}, {}) for t, _ in rows]
-            for kernel, rows in measuring.items()
-        }
-        targets = [(kernel.moment, tensors) for kernel, rows in measuring.items() for tensors, _ in rows]
+        measuring: list[tuple[Any, Rows]] = [(k, rows) for k, rows in work.items() if k.measures()]
+        targets = [(kernel.moment, tensors) for kernel, rows in measuring for tensors, _ in rows]
+        gradients: list[tuple[Any, Rows]] = [
+            (_Shares(kernel), [({"p": t["p"], "g": t["g"]}, {}) for t, _ in rows])
+            for kernel, rows in measuring
+        ]
         measured = run(gradients, compile_, weights) if gradients else []
         for (moment, tensors), means in zip(targets, measured, strict=True):
             for name, crosses, mean in zip(moment.names, moment.crosses, means, strict=True):
