@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Numbers, sided, stored
+from optstudy.optim.compiled import Numbers, Sided, sided, stored
 from optstudy.optim.rule import Rule, ema, product, put, write
 from optstudy.optim.second_moment import Factored, Weight
 from optstudy.optim.sharded import BlockKernel, zeros
@@ -78,13 +78,21 @@ class AdafactorBigVision(Rule):
         dtype = like.dtype if like.dtype == torch.float64 else torch.bfloat16
         return {"m": torch.zeros_like(like, dtype=dtype), **zeros(moment, like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple["BigVisionKernel", Numbers]:
-        """Return the update and its numbers."""
-        return BigVisionKernel(granularity(shape, group["min_dim"])), {
+    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> "BigVisionKernel":
+        """Return the update."""
+        return BigVisionKernel(granularity(shape, group["min_dim"]))
+
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return its numbers."""
+        w2 = 1 - min(group["beta2_cap"], 1 - k ** -group["decay_rate"])
+        # Reckoned from the averages at first too, so that code is compiled once: they are 0 at t = 1, and
+        # 0.57, the weight at t = 2, is as good as a half.
+        near = k == 1 or w2 <= 0.6
+        return {
             "lr": group["lr"],
             "decay": 1 - group["lr"] * group["weight_decay"],
             "w1": sided(1 - group["beta1"]),
-            "w2": 1 - min(group["beta2_cap"], 1 - k ** -group["decay_rate"]),
+            "w2": Sided(w2, near),
             "eps": group["eps"],
         }
 

@@ -96,16 +96,16 @@ class Preconditioned(Rule):
         moment = second_moment(group["second_moment"], like.ndim)
         return {"m": torch.zeros_like(like), **zeros(moment, like)}
 
-    def plan(
-        self, group: Mapping[str, Any], k: int, shape: torch.Size
-    ) -> tuple["PreconditionedKernel", Numbers]:
-        """Return the update and its numbers: bias corrections and the weights of the averages."""
+    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> "PreconditionedKernel":
+        """Return the update."""
+        frozen = group["freeze"] and k > group["estimate_steps"]
+        return PreconditionedKernel(second_moment(group["second_moment"], len(shape)), frozen=frozen)
+
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return its numbers: bias corrections and the weights of the averages."""
         beta1, beta2 = group["betas"]
         estimating, never_corrected = k <= group["estimate_steps"], group["estimate_steps"] > 0
-        kernel = PreconditionedKernel(
-            second_moment(group["second_moment"], len(shape)), frozen=group["freeze"] and not estimating
-        )
-        return kernel, {
+        return {
             "lr": group["lr"] / (1 - beta1**k),
             "decay": 1 - group["lr"] * group["weight_decay"],
             "w1": sided(1 - beta1),
@@ -131,10 +131,11 @@ class Preconditioned(Rule):
             KeyError: p has taken no step.
         """
         state = self.state[p]
-        kernel, numbers = self.plan(group, int(state["step"]), p.shape)
-        if isinstance(kernel.moment, Absent):
+        k = int(state["step"])
+        moment, numbers = self.kernel(group, k, p.shape).moment, self.numbers(group, k)
+        if isinstance(moment, Absent):
             return torch.as_tensor(group["lr"])
-        factors = kernel.moment.roots(*(whole(state[name]) for name in kernel.moment.names))
+        factors = moment.roots(*(whole(state[name]) for name in moment.names))
         rate: Tensor = group["lr"] / (product(factors) * numbers["correction"] + numbers["eps"])
         return rate
 

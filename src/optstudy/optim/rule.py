@@ -7,7 +7,7 @@ half-precision parameters, which a step reads and writes once), and whether kern
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -23,20 +23,15 @@ Parts: TypeAlias = dict[tuple[Any, ...], dict[Kernel, Rows]]
 NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
 
 
-def ema(average: Tensor, new: Tensor, weight: Any) -> Tensor:
+def ema(average: Tensor, new: Tensor, weight: Sided | float) -> Tensor:
     """Return ``average + weight (new - average)``, reckoned from the nearer of the two.
 
     From the farther one a new value much smaller than the average would be lost: at weight 1 all of it.
+    Compiled code has to be told which one is nearer: there ``weight`` is :class:`Sided`.
     """
-    weight, small = weight if isinstance(weight, Sided) else (weight, weight <= 0.5)
-    result: Tensor
-    if isinstance(small, Tensor):
-        near, far = average + weight * (new - average), new - (1 - weight) * (new - average)
-        result = torch.where(small, near, far)
-    elif small:
-        result = average + weight * (new - average)  # no name for the change: it is freed on the way
-    else:
-        result = new - (1 - weight) * (new - average)
+    w, small = weight if isinstance(weight, Sided) else (weight, weight <= 0.5)
+    # No name for the change: it is freed on the way.
+    result: Tensor = average + w * (new - average) if small else new - (1 - w) * (new - average)
     return result
 
 
@@ -61,7 +56,7 @@ def put(target: Tensor, value: Tensor) -> None:
 
 
 class Rule(Optimizer):
-    """A ``torch.optim.Optimizer`` whose subclass says :meth:`initial` and :meth:`plan`.
+    """A ``torch.optim.Optimizer`` whose subclass says :meth:`initial`, :meth:`kernel` and :meth:`numbers`.
 
     Its every option can be set by group. ``compile``: run one compiled kernel (True), the plain loop (False),
     or the first for models of :data:`optstudy.optim.compiled.LARGE` weights or more (None).
@@ -77,8 +72,12 @@ class Rule(Optimizer):
         """Return the state of a parameter before its first step; ``like`` has its shape and state's dtype."""
         raise NotImplementedError
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
-        """Return the kernel and the numbers of step ``k``, counted from 1, for tensors of ``shape``."""
+    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> Kernel:
+        """Return the kernel of step ``k``, counted from 1, for tensors of ``shape``."""
+        raise NotImplementedError
+
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return the numbers that kernels are given in step ``k``."""
         raise NotImplementedError
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -139,31 +138,29 @@ class Rule(Optimizer):
         for k, tensors in self._counted(group):
             p = tensors["p"]
             alike.setdefault((k, p.shape, p.device, p.dtype, is_sharded(p)), []).append(tensors)
-        same: dict[Any, Numbers] = {}
+        numbers = {k: self.numbers(options, k) for k in {k for k, *_ in alike}}
         for (k, shape, device, dtype, sharded), rows in alike.items():
-            kernel, numbers = self.plan(options, k, shape)
-            numbers = same.setdefault(tuple(numbers.items()), numbers)
+            kernel = self.kernel(group, k, shape)
             compile_ = group["compile"] if shape else False  # Inductor errs where it writes to scalars
             if sharded:
                 for tensors in rows:
                     local, tensors, ranks = localise(kernel, tensors)
                     part = parts.setdefault((ranks, compile_, device, dtype), {})
-                    part.setdefault(local, []).append((tensors, numbers))
+                    part.setdefault(local, []).append((tensors, numbers[k]))
             else:
                 part = parts.setdefault((None, compile_, device, dtype), {})
-                part.setdefault(kernel, []).extend((tensors, numbers) for tensors in rows)
+                part.setdefault(kernel, []).extend((tensors, numbers[k]) for tensors in rows)
 
     def _counted(self, group: Mapping[str, Any]) -> list[tuple[int, Tensors]]:
         """Return the number of this step and the tensors of each of a group's parameters that take it."""
-        taking = [
-            {"p": p, "g": self._gradient(p, group), **self.state_of(p, group)}
-            for p in group["params"]
-            if p.grad is not None and p.numel()
-        ]
-        steps = [tensors.pop("step") for tensors in taking]
-        if steps:
-            torch._foreach_add_(steps, 1)
-        return [(int(step), tensors) for step, tensors in zip(steps, taking, strict=True)]
+        taking = [p for p in group["params"] if p.grad is not None and p.numel()]
+        gradients = [self._gradient(p, group) for p in taking]
+        states = [self.state_of(p, group) for p in taking]
+        counts = _count(states)
+        rows = [{**state, "p": p, "g": g} for p, g, state in zip(taking, gradients, states, strict=True)]
+        for tensors in rows:
+            del tensors["step"]
+        return list(zip(counts, rows, strict=True))
 
     def _gradient(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
         g = p.grad
@@ -199,6 +196,24 @@ class Rule(Optimizer):
             for name, value in saved.get(index, {}).items():
                 if isinstance(value, Tensor) and self.state[p][name].dtype != value.dtype:
                     self.state[p][name] = value.to(p.device, copy=True)
+
+
+def _count(states: Sequence[dict[str, Any]]) -> list[int]:
+    """Add 1 to each state's step and return the steps.
+
+    Steps that were counted together stay so, as views of one tensor: one addition for all.
+    """
+    if not states:
+        return []
+    base = states[0]["step"]._base
+    together = base is not None and base.shape == (len(states),)
+    if not together or any(state["step"]._base is not base for state in states):
+        base = torch.stack([state["step"].cpu() for state in states])
+        for state, step in zip(states, base.unbind(), strict=True):
+            state["step"] = step
+    base.add_(1)
+    counts = [int(count) for count in base.tolist()]
+    return counts if len({*counts}) == 1 else [int(state["step"]) for state in states]
 
 
 def _sharded(state: Mapping[str, Any], p: Any, fresh: Mapping[str, Tensor]) -> dict[str, Any]:

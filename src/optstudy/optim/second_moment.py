@@ -63,7 +63,7 @@ def in_one_pass(s: Tensor) -> tuple[Tensor, Tensor]:
     if s.shape[-2] >= TALL:
         return _far_apart(s)
     blocks = s.view(*s.shape[:-2], -1, ROWS, s.shape[-1])
-    rows = torch.maximum(side_by_side(blocks, -1), -blocks[..., :1, :1]).sum(-1)
+    rows = torch.maximum(side_by_side(blocks, -1, 2 * STREAMS), -blocks[..., :1, :1]).sum(-1)
     columns = torch.maximum(side_by_side(blocks, -2), -rows.sum(-1)[..., None, None]).sum(-2)
     return rows.flatten(-2).unsqueeze(-1) / s.shape[-1], columns.sum(-2, keepdim=True) / s.shape[-2]
 

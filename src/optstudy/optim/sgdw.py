@@ -71,15 +71,18 @@ class SGDW(Rule):
         """Return b: zeros; nothing without momentum."""
         return {"b": torch.zeros_like(like)} if group["momentum"] else {}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
-        """Return the update and its numbers."""
+    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> Kernel:
+        """Return the update."""
+        if not group["momentum"]:
+            return sgd
+        return nesterov if group["nesterov"] else heavy_ball
+
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return its numbers."""
         numbers = {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
         if not group["momentum"]:
-            return sgd, numbers
-        share = 1.0 if k == 1 else 1 - group["dampening"]
-        return nesterov if group["nesterov"] else heavy_ball, {
-            **numbers, "beta": group["momentum"], "share": share
-        }  # fmt: skip
+            return numbers
+        return {**numbers, "beta": group["momentum"], "share": 1.0 if k == 1 else 1 - group["dampening"]}
 
 
 def sgd(p: Tensor, g: Tensor, *, lr: Any, decay: Any) -> None:

@@ -55,11 +55,15 @@ class Lion(Rule):
         """Return m: zeros."""
         return {"m": torch.zeros_like(like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
-        """Return the update and its numbers, which are those of every step."""
+    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> Kernel:
+        """Return the update."""
+        return lion
+
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return its numbers, which are those of every step."""
         beta1, beta2 = group["betas"]
         decay = 1 - group["lr"] * group["weight_decay"]
-        return lion, {"lr": group["lr"], "decay": decay, "w1": sided(1 - beta1), "w2": sided(1 - beta2)}
+        return {"lr": group["lr"], "decay": decay, "w1": sided(1 - beta1), "w2": sided(1 - beta2)}
 
 
 def lion(p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any) -> None:
@@ -109,6 +113,6 @@ class Signum(Lion):
             self, params, lr=lr, beta=beta, weight_decay=weight_decay, maximize=maximize, compile=compile
         )
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
-        """Return Lion's update with both betas equal."""
-        return super().plan({**group, "betas": (group["beta"], group["beta"])}, k, shape)
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return Lion's with both betas equal."""
+        return super().numbers({**group, "betas": (group["beta"], group["beta"])}, k)

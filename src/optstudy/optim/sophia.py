@@ -68,9 +68,13 @@ class Sophia(Rule):
         """Return m and h: zeros."""
         return {"m": torch.zeros_like(like), "h": torch.zeros_like(like)}
 
-    def plan(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> tuple[Kernel, Numbers]:
-        """Return the update and its numbers."""
-        return sophia, {
+    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> Kernel:
+        """Return the update."""
+        return sophia
+
+    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
+        """Return its numbers."""
+        return {
             "lr": group["lr"],
             "decay": 1 - group["lr"] * group["weight_decay"],
             "w1": sided(1 - group["betas"][0]),
