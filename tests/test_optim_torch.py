@@ -475,7 +475,7 @@ def test_gcc_is_told_to_fetch_ahead(inductor_cache: None) -> None:
         pytest.skip("another compiler than gcc")
     with config.patch(AHEAD):
         command = CppBuilder("x", "x.cpp", CppOptions()).get_command_line().split()
-    assert {"-ffp-contract=off", "-fprefetch-loop-arrays", "--param=prefetch-latency=400"} <= {*command}
+    assert {"-ffp-contract=off", "-fprefetch-loop-arrays", "--param=prefetch-latency=500"} <= {*command}
 
 
 def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ core keeps up with a few arrays, not with dozens."""
 
 AHEAD: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off -fprefetch-loop-arrays"
-    " --param=prefetch-latency=400 --param=simultaneous-prefetches=100"
+    " --param=prefetch-latency=500 --param=simultaneous-prefetches=100"
     " --param=min-insn-to-prefetch-ratio=0 --param=prefetch-min-insn-to-mem-ratio=0"
 }
 """With gcc: fetch what a loop reads and writes some hundred instructions ahead, however long the loop and
