@@ -52,7 +52,7 @@ Work: TypeAlias = Sequence[tuple[Kernel, Rows]]
 
 
 class Sided(NamedTuple):
-    """A weight in an average, and what compiled code may know of it: whether it is at most a half."""
+    """A weight in an average, and what compiled code may know of it: whether it is about a half or less."""
 
     weight: Any
     small: bool
