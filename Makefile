@@ -2,16 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-launchers lint docs package bench install install-browser record reproduce reproduce-beyond
+.PHONY: demo test test-long test-gpu test-launchers lint docs package bench install install-browser record reproduce reproduce-beyond
 
 demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
 
 test: .venv/installed  ## the fast tests
-	$(BIN)/pytest -n 2 -q -rs -m "not long"
+	$(BIN)/pytest -n 2 -q -rs -m "not long and not gpu"
 
 test-long: .venv/installed  ## the tests that take minutes
 	$(BIN)/pytest -q -m long
+
+ON_GPU := tests/test_gpu.py tests/test_golden.py tests/test_optim.py tests/test_optim_torch.py \
+	tests/test_optimizers.py tests/test_checkpoint.py tests/test_compiling.py
+
+test-gpu: .venv/installed  ## the tests of optimizers, checkpoints and compiled steps on a GPU
+	OPTSTUDY_TEST_DEVICE=cuda $(BIN)/pytest -n 4 -q -m "not long" $(ON_GPU)
 
 test-launchers: .venv/ray  ## real Slurm and real Ray beside local workers (Slurm: Debian, as root)
 	{ command -v sbatch && command -v munged; } >/dev/null || { apt-get update -qq && \

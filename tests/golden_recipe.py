@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.device import DEVICE
+
 FOLDER = Path(__file__).parent / "golden"
 NAMES = sorted(path.name.removesuffix(".f64.json.gz") for path in FOLDER.glob("*.f64.json.gz"))
 LIMITS = {"float64": (1e-10, 1e-10, 1e-10), "float32": (1e-4, 1e-6, 1e-5)}
@@ -54,12 +56,12 @@ def _draw(seed: int, shapes: tuple[tuple[int, ...], ...]) -> list[np.ndarray]:
 
 
 def _tensor(x: np.ndarray, dtype: str) -> Tensor:
-    return torch.from_numpy(x.astype(dtype))
+    return torch.from_numpy(x.astype(dtype)).to(DEVICE)
 
 
 def excess(x: Tensor, golden: list[float], dtype: str) -> float:
     """Largest deviation of an array from its fingerprint, in units of what is allowed."""
-    flat = x.detach().double().flatten().numpy()
+    flat = x.detach().double().flatten().cpu().numpy()
     expected_sum, l2, *expected = golden
     n = flat.size
     positions = [*range(min(6, n)), *((2 * j + 1) * n // 12 for j in range(6))]

@@ -14,20 +14,21 @@ from optstudy import checkpoint
 from optstudy.record import read_result
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
+from tests.device import DEVICE
 
 WORKER = """
 import sys
 from pathlib import Path
 from optstudy.train import Preempted, train
 try:
-    train(Path(sys.argv[1]), device="cpu", checkpoint_minutes=float(sys.argv[2]))
+    train(Path(sys.argv[1]), device=sys.argv[3], checkpoint_minutes=float(sys.argv[2]))
 except Preempted:
     sys.exit(75)
 """
 
 
 def start(folder, checkpoint_minutes):
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(checkpoint_minutes)])
+    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(checkpoint_minutes), DEVICE.type])
 
 
 def wait_for_rows(folder, count, worker):
@@ -38,7 +39,7 @@ def wait_for_rows(folder, count, worker):
 def run_and_kill(corpus, tmp_path, kills, steps, generator):
     config = tiny_on(corpus, **{"training.steps": steps, "optimizer.weight_decay": 0.1})
     undisturbed = folder_of(config, tmp_path / "undisturbed")
-    expected = train(undisturbed, device="cpu")
+    expected = train(undisturbed, device=DEVICE.type)
     killed = folder_of(config, tmp_path / "killed")
     done = 0
     while read_result(killed) is None:

@@ -11,6 +11,7 @@ from optstudy import compiling
 from optstudy.run import Run
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny, tiny_on
+from tests.device import DEVICE
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_compiled_and_plain_runs_agree_to_rounding(config, tmp_path, monkeypatch
     for switch in "01":
         monkeypatch.setenv(compiling.SWITCH, switch)
         folder = folder_of(config, tmp_path / switch)
-        train(folder, device="cpu")
+        train(folder, device=DEVICE.type)
         found.append([x for _, *both in losses(folder) for x in both if x is not None])
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert found[0] != found[1]
@@ -34,14 +35,14 @@ def test_all_blocks_share_one_compilation(config, monkeypatch):
     deep = config.model_copy(update={"model": config.model.model_copy(update={"n_layers": 5})})
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    Run(deep, torch.device("cpu")).step(0)
+    Run(deep, DEVICE).step(0)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4  # block, its loss, optimizer kernels
 
 
 def test_the_smallest_models_are_not_compiled(monkeypatch):
     monkeypatch.delenv(compiling.SWITCH, raising=False)
-    assert not compiling.pays(tiny(), torch.device("cpu"))
-    assert compiling.pays(tiny(**{"model.d_model": 512}), torch.device("cpu"))
+    assert not compiling.pays(tiny(), DEVICE)
+    assert compiling.pays(tiny(**{"model.d_model": 512}), DEVICE)
 
 
 def test_without_a_compiler_steps_are_plain_and_it_is_said_once(config):

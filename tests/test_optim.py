@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from optstudy import optim
 from tests import oracles
+from tests.device import DEVICE
 
 STEPS = 24
 SHAPES = [(7,), (1,), (6, 5), (5, 11), (40, 33)]
@@ -38,14 +39,14 @@ def trajectory(
     after: Callable[[int, torch.Tensor, Any], None] = lambda *_: None,
 ) -> list[np.ndarray]:
     """Parameters after each step of an optimizer."""
-    parameter = torch.tensor(p, requires_grad=True)
+    parameter = torch.tensor(p, requires_grad=True, device=DEVICE)
     optimizer = make([parameter])
     result = []
     for k, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
-        parameter.grad = torch.tensor(g)
+        parameter.grad = torch.tensor(g, device=DEVICE)
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
-        result.append(parameter.detach().numpy().copy())
+        result.append(parameter.detach().cpu().numpy().copy())
         after(k, parameter, optimizer)
     return result
 
@@ -107,7 +108,7 @@ def test_sophia_is_its_formula(shape: tuple[int, ...], rho: float, batch_tokens:
 
     def refresh(k: int, parameter: torch.Tensor, optimizer: optim.Sophia) -> None:
         if k in dict(sampled):
-            parameter.grad = torch.tensor(dict(sampled)[k])
+            parameter.grad = torch.tensor(dict(sampled)[k], device=DEVICE)
             optimizer.update_hessian()
 
     ours = trajectory(lambda ps: optim.Sophia(ps, **options), p, gradients, rates, after=refresh)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from optstudy import optim
 from optstudy.optim.compiled import AHEAD
 from optstudy.optim.second_moment import in_one_pass, mean
+from tests.device import DEVICE
 
 Maker = Callable[..., torch.optim.Optimizer]
 
@@ -50,7 +51,7 @@ every_rule = pytest.mark.parametrize("name", RULES)
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(s, generator=generator).to(dtype).requires_grad_() for s in SHAPES]
+    return [torch.randn(s, generator=generator).to(DEVICE, dtype).requires_grad_() for s in SHAPES]
 
 
 def make(name: str, params: Any, **options: Any) -> torch.optim.Optimizer:
@@ -63,7 +64,7 @@ def run(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: range) ->
     for step in steps:
         generator = torch.Generator().manual_seed(1000 + step)
         for p in params:
-            p.grad = 0.1 * torch.randn(p.shape, generator=generator).to(p.dtype)
+            p.grad = 0.1 * torch.randn(p.shape, generator=generator).to(p)
         optimizer.step()
         if step % 3 == 2 and hasattr(optimizer, "update_hessian"):
             optimizer.update_hessian()
@@ -214,7 +215,7 @@ def test_a_step_does_not_touch_gradients(name: str) -> None:
     params = parameters()
     optimizer = make(name, params, maximize=True)
     for p in params:
-        p.grad = torch.randn(p.shape)
+        p.grad = torch.randn_like(p)
     kept = [p.grad.clone() for p in params]
     optimizer.step()
     assert equal([p.grad for p in params], kept)
@@ -367,7 +368,7 @@ def test_together_is_its_parts_in_turn() -> None:
         for part, own in zip(parts, (alone[:1], alone[1:]), strict=True):
             generator = torch.Generator().manual_seed(1000 + step)
             for p in alone:
-                p.grad = 0.1 * torch.randn(p.shape, generator=generator)
+                p.grad = 0.1 * torch.randn(p.shape, generator=generator).to(p)
             part.step()
             assert own
     assert equal(params, alone)
@@ -443,7 +444,10 @@ def test_big_vision_adafactor_is_compiled_once_for_all_steps() -> None:
 def blocks_of_rows() -> list[Tensor]:
     """Parameters of which compiled code takes blocks of rows, or rows far apart."""
     shapes = [(128, 40), (128, 160), (8192, 40)]
-    return [torch.linspace(-1, 2, math.prod(shape)).view(shape).requires_grad_() for shape in shapes]
+    return [
+        torch.linspace(-1, 2, math.prod(shape), device=DEVICE).view(shape).requires_grad_()
+        for shape in shapes
+    ]
 
 
 @pytest.mark.parametrize("shape", [(128, 48), (64, 100), (3, 192, 20), (8192, 6)])

@@ -20,6 +20,7 @@ from optstudy.roles import assign_roles
 from optstudy.signature import outside, signature
 from optstudy.size import shapes_by_role
 from tests.configs import TINY
+from tests.device import DEVICE
 
 FREEZE = {"schedule": {"freeze_steps": 3}}
 
@@ -31,7 +32,7 @@ def config_of(name: str, **optimizer: Any) -> RunConfig:
 
 def built(name: str, **optimizer: Any) -> tuple[Transformer, torch.optim.Optimizer]:
     config = config_of(name, **optimizer)
-    model = Transformer(config.model, seed=0)
+    model = Transformer(config.model, seed=0).to(DEVICE)
     return model, build_optimizer(model, config)
 
 
@@ -39,7 +40,7 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) ->
     for number in numbers:
         generator = torch.Generator().manual_seed(number)
         for p in model.parameters():
-            p.grad = torch.randn(p.shape, generator=generator)
+            p.grad = torch.randn(p.shape, generator=generator).to(p)
         optimizer.step()
 
 

@@ -18,6 +18,7 @@ from optstudy import cache
 from optstudy.config import RunConfig
 from optstudy.errors import first_line
 from optstudy.model import Transformer
+from optstudy.optim.compiled import without_advice
 from optstudy.record import write_atomically
 from optstudy.size import SMALL, parameter_count
 
@@ -41,7 +42,8 @@ def pays(config: RunConfig, device: torch.device) -> bool:
 def _works(device_type: str) -> bool:
     """Try the compiler on a small function; say why, once, if there is none."""
     try:
-        torch.compile(_trial)(torch.zeros(16, device=device_type))
+        with without_advice():
+            torch.compile(_trial)(torch.zeros(16, device=device_type))
     except Exception as error:
         warnings.warn(
             f"training steps are not compiled and will be slower: {first_line(error)}", stacklevel=3

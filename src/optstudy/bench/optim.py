@@ -4,6 +4,9 @@ On the shapes of a real transformer (59 million weights: d = 512, 8 layers, 32,7
 of parameters and gradients. Rounds go over all rows, one step each, and the fastest step of a row counts, so
 that a busy machine disturbs all alike. A row's bandwidth is the least it must move over that time: parameters
 and full-size state read and written, gradients read once, or twice where a mean of squares comes first.
+
+On a GPU a step is the GPU's work, which in training is queued long before the GPU comes to it; the time that
+the call takes of the host stands beside it.
 """
 
 import importlib
@@ -22,6 +25,7 @@ from torch.optim.optimizer import Optimizer
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig, resolve
 from optstudy.model import Transformer
+from optstudy.run import choose_device
 from optstudy.scales import SCALES
 
 OURS = (
@@ -39,6 +43,8 @@ OURS = (
 )
 LR = 1e-6
 ROUNDS = 20
+WAIT_CYCLES = 100_000_000
+"""Of a GPU, some 50 ms: longer than a host takes to queue a step."""
 READ_ONLY_STATE = ("h",)
 """State that a step reads and does not write: Sophia's curvature."""
 
@@ -54,6 +60,8 @@ class Row:
     peer: bool
     step_ms: float
     """The fastest step, milliseconds."""
+    host_ms: float
+    """The fastest call, milliseconds: on a CPU the step, on a GPU what it takes to queue it."""
     gb_per_s: float
     """The least it must move over that time, 10^9 bytes per second."""
     ratio_to_fused_adamw: float
@@ -101,19 +109,29 @@ PEERS: dict[str, tuple[Maker, int]] = {
 """Each with the least bytes per float32 weight that it must move."""
 
 
-def bench(peers: bool = True, rounds: int = ROUNDS, say: Callable[[str], None] = lambda _: None) -> list[Row]:
+def bench(
+    peers: bool = True,
+    rounds: int = ROUNDS,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
     """Measure every optimizer, and the peers that are installed (torch's own always are).
 
     Args:
         peers: those of other libraries too.
         rounds: steps of each; the fastest counts.
+        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
         say: told what is being prepared.
+
+    Raises:
+        UserError: another device, or ``cuda`` where there is none.
     """
     torch.set_flush_denormal(True)
     model, configs = _subjects()
+    model.to(choose_device(configs[OURS[0]], device))
     params = list(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    gradients = [0.01 * torch.randn(p.shape, generator=generator) for p in params]
+    gradients = [0.01 * torch.randn(p.shape, generator=generator).to(p) for p in params]
     weights = sum(p.numel() for p in params)
     steps: dict[str, tuple[Callable[[], Any], int]] = {}
     for name, config in configs.items():
@@ -132,11 +150,11 @@ def bench(peers: bool = True, rounds: int = ROUNDS, say: Callable[[str], None] =
             continue
         _warm_up(optimizer, params, gradients, 2)
         steps[name] = (optimizer.step, bytes_per_weight * weights)
-    seconds = dict.fromkeys(steps, float("inf"))
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, (step, _) in steps.items():
-            seconds[name] = min(seconds[name], _time(step, params, gradients))
-    return _rows(seconds, steps)
+            taken[name].append(_time(step, params, gradients))
+    return _rows(taken, steps)
 
 
 def _subjects() -> tuple[Transformer, dict[str, RunConfig]]:
@@ -161,26 +179,49 @@ def _warm_up(
         _time(optimizer.step, params, gradients)
 
 
-def _time(step: Callable[[], Any], params: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> float:
-    """Return the seconds of one step; gradients are set before it, as some optimizers clear them."""
+def _time(
+    step: Callable[[], Any], params: Sequence[nn.Parameter], gradients: Sequence[Tensor]
+) -> tuple[float, float]:
+    """Return the seconds of one step, and of the call; gradients are set before it, as some clear them."""
     for p, g in zip(params, gradients, strict=True):
         p.grad = g
+    if params[0].is_cuda:
+        return _time_on_gpu(step)
     start = time.perf_counter()
     step()
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return seconds, seconds
 
 
-def _rows(seconds: dict[str, float], steps: dict[str, tuple[Callable[[], Any], int]]) -> list[Row]:
-    bandwidth = {name: steps[name][1] / seconds[name] for name in seconds}
+def _time_on_gpu(step: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds that the GPU takes for a step, and the host to queue it, while the GPU waits."""
+    cuda: Any = torch.cuda
+    begin, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+    cuda._sleep(WAIT_CYCLES)
+    begin.record()
+    start = time.perf_counter()
+    step()
+    host = time.perf_counter() - start
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3, host
+
+
+def _rows(
+    taken: dict[str, list[tuple[float, float]]], steps: dict[str, tuple[Callable[[], Any], int]]
+) -> list[Row]:
+    fastest = {name: [min(times) for times in zip(*rounds, strict=True)] for name, rounds in taken.items()}
+    bandwidth = {name: steps[name][1] / seconds for name, (seconds, _) in fastest.items()}
     return [
         Row(
             name=name,
             peer=name in PEERS,
-            step_ms=1e3 * seconds[name],
+            step_ms=1e3 * seconds,
+            host_ms=1e3 * host,
             gb_per_s=bandwidth[name] / 1e9,
             ratio_to_fused_adamw=bandwidth[name] / bandwidth[FUSED_ADAMW],
         )
-        for name in seconds
+        for name, (seconds, host) in fastest.items()
     ]
 
 
@@ -204,10 +245,16 @@ def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [asdict(row) for row in rows]
 
 
-def as_table(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Return a header and the rows as text, for a terminal."""
-    header = ("optimizer", "step, ms", "GB/s", "to fused AdamW")
+    header: tuple[str, ...] = ("optimizer", "step, ms", "host, ms", "GB/s", "to fused AdamW")
     return [header] + [
-        (row.name, f"{row.step_ms:.1f}", f"{row.gb_per_s:.1f}", f"{row.ratio_to_fused_adamw:.2f}")
+        (
+            row.name,
+            f"{row.step_ms:.2f}",
+            f"{row.host_ms:.2f}",
+            f"{row.gb_per_s:.1f}",
+            f"{row.ratio_to_fused_adamw:.2f}",
+        )
         for row in rows
     ]

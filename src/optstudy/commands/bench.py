@@ -19,6 +19,7 @@ def optim(
     *,
     rounds: int = bench_optim.ROUNDS,
     peers: bool = True,
+    device: str = "auto",
     json_: Json = False,
 ) -> int:
     """Time a step of every optimizer, and of other libraries' where they are installed, in one run.
@@ -28,10 +29,11 @@ def optim(
     Args:
         rounds: steps of each; the fastest counts.
         peers: time other libraries' too.
+        device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         json_: for programs: a list of objects.
     """
     at_least_one("--rounds", rounds)
-    rows = bench_optim.bench(peers, rounds, say=lambda line: _say(f"preparing {line}"))
+    rows = bench_optim.bench(peers, rounds, device, say=lambda line: _say(f"preparing {line}"))
     _show(bench_optim.as_json(rows), bench_optim.as_table(rows), json_)
     return DONE
 

@@ -6,7 +6,8 @@ Both ways round each operation in the same order, so rules without means give th
 
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -15,21 +16,20 @@ from torch import Tensor
 LARGE = 10_000_000
 """Weights from which compiling (tens of seconds, once per machine) pays by itself."""
 
-INDUCTOR: dict[str, Any] = {
-    "size_asserts": False,
+INDUCTOR: dict[str, Any] = {"size_asserts": False}
+"""Check shapes once only."""
+
+FEW: dict[str, Any] = {
     "realize_reads_threshold": 64,
     "realize_opcount_threshold": 1000,
     "realize_acc_reads_threshold": 64,
-}
-"""Compute what is used twice twice, in one loop, rather than store it for another; check shapes once only."""
-
-FEW: dict[str, Any] = {
     "score_fusion_memory_threshold": 1,
     "max_fusion_size": 64,
     "cpp.max_horizontal_fusion_size": 8,
 }
-"""On a CPU: loops that share a number join, but of others, such as those of two parameters, a few at most: a
-core keeps up with a few arrays, not with dozens."""
+"""On a CPU: compute what is used twice twice, in one loop, rather than store it for another. Loops that share
+a number join, but of others, such as those of two parameters, a few at most: a core keeps up with a few
+arrays, not with dozens."""
 
 AHEAD: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off -fprefetch-loop-arrays"
@@ -39,6 +39,17 @@ AHEAD: dict[str, Any] = {
 """With gcc: fetch what a loop reads and writes some hundred instructions ahead, however long the loop and
 many the arrays; left alone, a core stops at each page's end. Inductor has no option for it, but puts this
 one, which says that products are not contracted, on the compiler's command line as it is."""
+
+EXACT: dict[str, Any] = {
+    "emulate_precision_casts": True,
+    "eager_numerics.division_rounding": True,
+    "eager_numerics.disable_ftz": True,
+}
+"""On a GPU: round each operation as the plain loop does; else products are contracted, quotients near their
+values and the smallest numbers 0."""
+
+SHARED: dict[str, Any] = {"combo_kernels": True}
+"""On a GPU: loops over several parameters share a launch; alone, a small one ends before it fills the GPU."""
 
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable."""
@@ -103,9 +114,10 @@ def _compile(key: tuple[Any, ...], work: Work) -> list[Any]:
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
     try:
-        options = INDUCTOR | (_on_cpu() if key[0].type == "cpu" else {})
+        options = INDUCTOR | (_on_cpu() if key[0].type == "cpu" else EXACT | SHARED)
         function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
-        returned: list[Any] = function(_as_tensors(work))
+        with without_advice():
+            returned: list[Any] = function(_as_tensors(work))
     except Exception as error:
         _failed = True
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -113,6 +125,14 @@ def _compile(key: tuple[Any, ...], work: Work) -> list[Any]:
         return each(work)
     _functions[key] = function
     return returned
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Keep the compiler from advising, once, to round float32 products to TensorFloat32: it is not wanted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+        yield
 
 
 def _on_cpu() -> dict[str, Any]:
@@ -123,21 +143,24 @@ def _on_cpu() -> dict[str, Any]:
 
 
 def _as_tensors(work: Work) -> Work:
-    """Return the same with numbers as 0-d tensors; parameters that share a dictionary go on sharing it."""
-    made: dict[int, Numbers] = {}
-    for _, rows in work:
-        for tensors, numbers in rows:
-            if id(numbers) not in made:
-                p = tensors["p"]
-                made[id(numbers)] = {name: _as_tensor(x, p) for name, x in numbers.items()}
-    return [(kernel, [(tensors, made[id(numbers)]) for tensors, numbers in rows]) for kernel, rows in work]
+    """Return the same with numbers as 0-d tensors; parameters that share a dictionary go on sharing it.
 
-
-def _as_tensor(x: Any, p: Tensor) -> Any:
-    """Return a number as a 0-d tensor for computing with ``p``."""
-    if isinstance(x, Sided):
-        return Sided(_as_tensor(x.weight, p), x.small)
+    Floats become one tensor first, so that they reach a GPU in one copy, which nothing waits for.
+    """
+    p = work[0][1][0][0]["p"]
     dtype = torch.promote_types(p.dtype, torch.float32)
-    if isinstance(x, Tensor):
-        return x.to(p.device, dtype).reshape(())
-    return torch.full((), x, dtype=dtype, device=p.device)
+    distinct = {id(numbers): numbers for _, rows in work for _, numbers in rows}
+    values = [x.weight if isinstance(x, Sided) else x for n in distinct.values() for x in n.values()]
+    floats = [x for x in values if not isinstance(x, Tensor)]
+    made = torch.tensor(floats, dtype=dtype, pin_memory=p.is_cuda).to(p.device, non_blocking=True)
+    in_turn = iter(made.unbind())
+
+    def as_tensor(x: Any) -> Any:
+        if isinstance(x, Sided):
+            return Sided(as_tensor(x.weight), x.small)
+        if isinstance(x, Tensor):
+            return x.to(p.device, dtype, non_blocking=True).reshape(())
+        return next(in_turn)
+
+    tensors_of = {key: {name: as_tensor(x) for name, x in n.items()} for key, n in distinct.items()}
+    return [(kernel, [(tensors, tensors_of[id(n)]) for tensors, n in rows]) for kernel, rows in work]

@@ -48,11 +48,15 @@ def write(p: Tensor, lr: Any, decay: Any, update: Tensor) -> None:
 def put(target: Tensor, value: Tensor) -> None:
     """Set ``target`` to ``value``; last in a kernel, and the parameter before its state.
 
-    As a list of one: Inductor then writes the value where it belongs, where for ``copy_`` it makes a loop of
-    its own for the copy. That loop would join the others, but without a bfloat16 in it all would take
-    bfloat16 state by half vectors, whose masked stores take as long as all else.
+    On a CPU as a list of one: Inductor then writes the value where it belongs, where for ``copy_`` it makes a
+    loop of its own for the copy. That loop would join the others, but without a bfloat16 in it all would take
+    bfloat16 state by half vectors, whose masked stores take as long as all else. On a GPU a list would be a
+    launch of its own, which joins no others.
     """
-    torch._foreach_copy_([target], [value])
+    if target.device.type == "cpu":
+        torch._foreach_copy_([target], [value])
+    else:
+        target.copy_(value)
 
 
 class Rule(Optimizer):
