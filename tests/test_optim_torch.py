@@ -433,6 +433,27 @@ def test_compiled_steps_are_plain_steps(name: str, inductor_cache: None) -> None
                     m.copy_(one.state[p]["m"])  # roundings of two neighbours may differ by a last place
 
 
+def test_compiled_steps_follow_what_groups_have_in_common(inductor_cache: None) -> None:
+    plain, compiled = parameters(torch.float64)[:2], parameters(torch.float64)[:2]
+    one, other = (
+        optim.Adam([{"params": [p]} for p in params], compile=compile_)
+        for params, compile_ in ((plain, False), (compiled, True))
+    )
+    apart = [
+        {},
+        {"lr": 1e-2},
+        {"betas": (0.8, 0.95)},
+        {"betas": (0.8, 0.7), "eps": 1e-2},
+        {"betas": (0.9, 0.95)},
+    ]
+    for step, options in enumerate(apart):
+        for optimizer, params in ((one, plain), (other, compiled)):
+            optimizer.param_groups[1].update(options)
+            run(optimizer, params, range(step, step + 1))
+        for p, q in zip(plain, compiled, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-14, atol=1e-15)
+
+
 def test_big_vision_adafactor_is_compiled_once_for_all_steps() -> None:
     optimizer = optim.AdafactorBigVision(parameters())
     assert {optimizer.numbers(optimizer.param_groups[0], k)["w2"].small for k in range(1, 100)} == {True}

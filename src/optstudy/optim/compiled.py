@@ -51,6 +51,9 @@ values and the smallest numbers 0."""
 SHARED: dict[str, Any] = {"combo_kernels": True}
 """On a GPU: loops over several parameters share a launch; alone, a small one ends before it fills the GPU."""
 
+RATES = ("lr", "decay")
+"""Numbers that follow from a group's learning rate, which a schedule moves."""
+
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable."""
 Tensors: TypeAlias = dict[str, Tensor]
@@ -143,24 +146,29 @@ def _on_cpu() -> dict[str, Any]:
 
 
 def _as_tensors(work: Work) -> Work:
-    """Return the same with numbers as 0-d tensors; parameters that share a dictionary go on sharing it.
+    """Return the same with numbers as 0-d tensors.
 
-    Floats become one tensor first, so that they reach a GPU in one copy, which nothing waits for.
+    Equal numbers are one tensor, also where groups differ: loops that share one can join. Not so rates, which
+    are equal in some steps only; when what is shared changes, code is compiled anew.
     """
-    p = work[0][1][0][0]["p"]
-    dtype = torch.promote_types(p.dtype, torch.float32)
     distinct = {id(numbers): numbers for _, rows in work for _, numbers in rows}
-    values = [x.weight if isinstance(x, Sided) else x for n in distinct.values() for x in n.values()]
-    floats = [x for x in values if not isinstance(x, Tensor)]
-    made = torch.tensor(floats, dtype=dtype, pin_memory=p.is_cuda).to(p.device, non_blocking=True)
-    in_turn = iter(made.unbind())
+    every = [(owner, name, x) for owner, numbers in distinct.items() for name, x in numbers.items()]
+    made = _tensors([x.weight if isinstance(x, Sided) else x for *_, x in every], work[0][1][0][0]["p"])
+    shared: dict[tuple[Any, ...], Any] = {}
+    numbers_of: dict[int, Numbers] = {owner: {} for owner in distinct}
+    for (owner, name, x), one in zip(every, made, strict=True):
+        key = (name, owner if name in RATES or isinstance(x, Tensor) else x)
+        numbers_of[owner][name] = shared.setdefault(key, Sided(one, x.small) if isinstance(x, Sided) else one)
+    return [(kernel, [(mine, numbers_of[id(numbers)]) for mine, numbers in rows]) for kernel, rows in work]
 
-    def as_tensor(x: Any) -> Any:
-        if isinstance(x, Sided):
-            return Sided(as_tensor(x.weight), x.small)
-        if isinstance(x, Tensor):
-            return x.to(p.device, dtype, non_blocking=True).reshape(())
-        return next(in_turn)
 
-    tensors_of = {key: {name: as_tensor(x) for name, x in n.items()} for key, n in distinct.items()}
-    return [(kernel, [(tensors, tensors_of[id(n)]) for tensors, n in rows]) for kernel, rows in work]
+def _tensors(numbers: Sequence[Any], p: Tensor) -> list[Tensor]:
+    """Return 0-d tensors for computing with ``p``; floats reach a GPU in one copy that nothing waits for."""
+    dtype = torch.promote_types(p.dtype, torch.float32)
+    floats = [x for x in numbers if not isinstance(x, Tensor)]
+    together = torch.tensor(floats, dtype=dtype, pin_memory=p.is_cuda).to(p.device, non_blocking=True)
+    in_turn = iter(together.unbind())
+    return [
+        x.to(p.device, dtype, non_blocking=True).reshape(()) if isinstance(x, Tensor) else next(in_turn)
+        for x in numbers
+    ]

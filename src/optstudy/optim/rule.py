@@ -81,7 +81,11 @@ class Rule(Optimizer):
         raise NotImplementedError
 
     def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
-        """Return the numbers that kernels are given in step ``k``."""
+        """Return the numbers that kernels are given in step ``k``.
+
+        What depends on the learning rate is called ``lr`` or ``decay``
+        (:data:`optstudy.optim.compiled.RATES`): others that are equal in two groups should stay so.
+        """
         raise NotImplementedError
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -131,7 +135,7 @@ class Rule(Optimizer):
             self._add_to(parts, group)
         exchange(parts, weights)
         for (_, compile_, *_), work in parts.items():
-            run([*work.items()], compile_, weights)
+            run([(kernel, _by_size(rows)) for kernel, rows in work.items()], compile_, weights)
         return loss
 
     def _add_to(self, parts: Parts, group: Mapping[str, Any]) -> None:
@@ -200,6 +204,15 @@ class Rule(Optimizer):
             for name, value in saved.get(index, {}).items():
                 if isinstance(value, Tensor) and self.state[p][name].dtype != value.dtype:
                     self.state[p][name] = value.to(p.device, copy=True)
+
+
+def _by_size(rows: Rows) -> Rows:
+    """Return parameters of one shape side by side, the largest first, whatever their groups.
+
+    Inductor looks nearby for loops to join. The two tall matrices of a language model, embedding and head,
+    are updated in one where they are neighbours, 8 % of a factored rule's step.
+    """
+    return sorted(rows, key=lambda row: (-row[0]["p"].numel(), row[0]["p"].shape))
 
 
 def _count(states: Sequence[dict[str, Any]]) -> list[int]:
