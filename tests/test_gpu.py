@@ -17,7 +17,7 @@ from tests.configs import folder_of, losses, tiny_on
 from tests.device import DEVICE
 from tests.test_optim_torch import every_rule, make, parameters, run
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(DEVICE.type == "cpu", reason="make test-gpu runs it")]
 
 
 @contextmanager

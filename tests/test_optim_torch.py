@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from optstudy import optim
-from optstudy.optim.compiled import AHEAD
+from optstudy.optim import compiled
+from optstudy.optim.compiled import AHEAD, sided
+from optstudy.optim.rule import _by_size
 from optstudy.optim.second_moment import in_one_pass, mean
 from tests.device import DEVICE
 
@@ -175,14 +177,14 @@ def test_maximizing_is_minimizing_the_negative(name: str) -> None:
 
 @every_rule
 def test_parameters_without_gradient_or_entries_are_left_alone(name: str) -> None:
-    frozen, empty, moved = torch.ones(4, 2), torch.empty(0, 4), torch.ones(4, 2)
+    frozen, empty, moved = (torch.ones(shape, device=DEVICE) for shape in ((4, 2), (0, 4), (4, 2)))
     for p in (frozen, empty, moved):
         p.requires_grad_()
     optimizer = make(name, [frozen, empty, moved], weight_decay=0.5)
-    empty.grad, moved.grad = torch.empty(0, 4), torch.ones(4, 2)
+    empty.grad, moved.grad = torch.ones_like(empty), torch.ones_like(moved)
     optimizer.step()
-    assert torch.equal(frozen, torch.ones(4, 2))
-    assert not torch.equal(moved, torch.ones(4, 2))
+    assert torch.equal(frozen, torch.ones_like(frozen))
+    assert not torch.equal(moved, torch.ones_like(moved))
     assert not optimizer.state[frozen]
 
 
@@ -316,7 +318,8 @@ def test_a_freeze_needs_an_estimate_and_nesterov_a_plain_momentum() -> None:
 def test_scalars_and_strided_parameters_step_like_others(name: str) -> None:
     if name == "parts":
         return
-    scalar, strided = torch.tensor(0.5, requires_grad=True), torch.randn(4, 6).T.requires_grad_()
+    scalar = torch.tensor(0.5, requires_grad=True, device=DEVICE)
+    strided = torch.randn(4, 6, device=DEVICE).T.requires_grad_()
     plain = strided.detach().contiguous().requires_grad_()
     run(make(name, [strided]), [strided], range(3))
     run(make(name, [plain]), [plain], range(3))
@@ -434,24 +437,39 @@ def test_compiled_steps_are_plain_steps(name: str, inductor_cache: None) -> None
 
 
 def test_compiled_steps_follow_what_groups_have_in_common(inductor_cache: None) -> None:
-    plain, compiled = parameters(torch.float64)[:2], parameters(torch.float64)[:2]
-    one, other = (
+    plain, other = parameters(torch.float64)[:2], parameters(torch.float64)[:2]
+    loop, fused = (
         optim.Adam([{"params": [p]} for p in params], compile=compile_)
-        for params, compile_ in ((plain, False), (compiled, True))
+        for params, compile_ in ((plain, False), (other, True))
     )
-    apart = [
-        {},
-        {"lr": 1e-2},
-        {"betas": (0.8, 0.95)},
-        {"betas": (0.8, 0.7), "eps": 1e-2},
-        {"betas": (0.9, 0.95)},
-    ]
-    for step, options in enumerate(apart):
-        for optimizer, params in ((one, plain), (other, compiled)):
+    known = {*compiled._functions}
+    changes = [{}, {"lr": 1e-2}, {"lr": 1e-3}, {"betas": (0.9, 0.5)}, {"betas": (0.8, 0.5)}, {"eps": 1e-2}]
+    made = []
+    for step, options in enumerate(changes):
+        for optimizer, params in ((loop, plain), (fused, other)):
             optimizer.param_groups[1].update(options)
             run(optimizer, params, range(step, step + 1))
-        for p, q in zip(plain, compiled, strict=True):
+        for p, q in zip(plain, other, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-14, atol=1e-15)
+        made.append(len({*compiled._functions} - known))
+    assert not compiled._failed
+    assert made == [1, 1, 1, 1, 2, 3]  # not for rates, nor for what follows from the step
+
+
+def test_equal_numbers_of_two_groups_are_one_where_no_schedule_moves_them() -> None:
+    p = torch.zeros(2)
+    rows = [({"p": p}, {"lr": 0.1, "w1": sided(0.1), "w2": sided(0.1), "eps": eps}) for eps in (1e-8, 1e-9)]
+    [(_, ((_, first), (_, second)))], _ = compiled._as_tensors([(print, rows)])
+    assert first["w1"].weight is second["w1"].weight
+    assert all(first[name] is not second[name] for name in ("lr", "w2", "eps"))
+    assert first["w2"].weight is not second["w2"].weight
+    assert (first["lr"].item(), second["eps"].item()) == pytest.approx((0.1, 1e-9))
+
+
+def test_parameters_of_one_shape_stand_side_by_side_whatever_their_groups() -> None:
+    shapes = [(8, 2), (3,), (4, 4), (8, 2), (3,)]
+    rows = [({"p": torch.zeros(shape)}, {"at": at}) for at, shape in enumerate(shapes)]
+    assert [numbers["at"] for _, numbers in _by_size(rows)] == [2, 0, 3, 1, 4]
 
 
 def test_big_vision_adafactor_is_compiled_once_for_all_steps() -> None:
@@ -504,8 +522,6 @@ def test_gcc_is_told_to_fetch_ahead(inductor_cache: None) -> None:
 
 
 def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from optstudy.optim import compiled
-
     def broken(*_: Any, **__: Any) -> Any:
         def call(*_: Any) -> None:
             raise RuntimeError("no C++ compiler found")
@@ -549,10 +565,10 @@ def test_an_optimizer_trains_a_module() -> None:
 
 @pytest.mark.parametrize("compile_", [False, True])
 def test_at_beta_0_averages_are_the_last_gradients(compile_: bool, inductor_cache: None) -> None:
-    p = torch.zeros(4, requires_grad=True)
+    p = torch.zeros(4, requires_grad=True, device=DEVICE)
     optimizer = optim.Adam([p], lr=1.0, betas=(0.0, 0.0), compile=compile_)
     for g in (torch.full((4,), 1.0), torch.tensor([1e-9, 1e-6, -1e-3, 0.5])):
         before = p.detach().clone()
-        p.grad = g
+        p.grad = g = g.to(DEVICE)
         optimizer.step()
     torch.testing.assert_close(p.detach(), before - g.sign())

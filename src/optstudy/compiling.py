@@ -18,7 +18,6 @@ from optstudy import cache
 from optstudy.config import RunConfig
 from optstudy.errors import first_line
 from optstudy.model import Transformer
-from optstudy.optim.compiled import without_advice
 from optstudy.record import write_atomically
 from optstudy.size import SMALL, parameter_count
 
@@ -34,6 +33,7 @@ def pays(config: RunConfig, device: torch.device) -> bool:
     wanted = os.environ.get(SWITCH, "auto")
     if wanted == "0" or (wanted != "1" and parameter_count(config.model) < SMALL):
         return False
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # a config says the precision
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder("compiled")))
     return _works(device.type)
 
@@ -42,8 +42,7 @@ def pays(config: RunConfig, device: torch.device) -> bool:
 def _works(device_type: str) -> bool:
     """Try the compiler on a small function; say why, once, if there is none."""
     try:
-        with without_advice():
-            torch.compile(_trial)(torch.zeros(16, device=device_type))
+        torch.compile(_trial)(torch.zeros(16, device=device_type))
     except Exception as error:
         warnings.warn(
             f"training steps are not compiled and will be slower: {first_line(error)}", stacklevel=3

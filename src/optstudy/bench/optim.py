@@ -61,7 +61,7 @@ class Row:
     step_ms: float
     """The fastest step, milliseconds."""
     host_ms: float
-    """The fastest call, milliseconds: on a CPU the step, on a GPU what it takes to queue it."""
+    """The fastest call, milliseconds: on a CPU the step, on a GPU what it takes the host."""
     gb_per_s: float
     """The least it must move over that time, 10^9 bytes per second."""
     ratio_to_fused_adamw: float
@@ -194,14 +194,16 @@ def _time(
 
 
 def _time_on_gpu(step: Callable[[], Any]) -> tuple[float, float]:
-    """Return the seconds that the GPU takes for a step, and the host to queue it, while the GPU waits."""
+    """Return the seconds that the GPU takes for a step, queued while it waited, and the host for a call."""
     cuda: Any = torch.cuda
     begin, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-    cuda._sleep(WAIT_CYCLES)
-    begin.record()
+    cuda.synchronize()
     start = time.perf_counter()
     step()
     host = time.perf_counter() - start
+    cuda._sleep(WAIT_CYCLES)
+    begin.record()
+    step()
     end.record()
     end.synchronize()
     return float(begin.elapsed_time(end)) / 1e3, host
@@ -247,12 +249,9 @@ def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Return a header and the rows as text, for a terminal; the host's times where they are others."""
-    header: tuple[str, ...] = ("optimizer", "step, ms", "GB/s", "to fused AdamW")
-    lines = [header] + [
-        (row.name, f"{row.step_ms:.2f}", f"{row.gb_per_s:.1f}", f"{row.ratio_to_fused_adamw:.2f}")
-        for row in rows
-    ]
-    if all(row.host_ms == row.step_ms for row in rows):
-        return lines
-    hosts = ["host, ms", *(f"{row.host_ms:.2f}" for row in rows)]
-    return [(*line, host) for line, host in zip(lines, hosts, strict=True)]
+    columns = {"optimizer": [row.name for row in rows], "step, ms": [f"{row.step_ms:.2f}" for row in rows]}
+    if any(row.host_ms != row.step_ms for row in rows):
+        columns["host, ms"] = [f"{row.host_ms:.2f}" for row in rows]
+    columns["GB/s"] = [f"{row.gb_per_s:.1f}" for row in rows]
+    columns["to fused AdamW"] = [f"{row.ratio_to_fused_adamw:.2f}" for row in rows]
+    return [tuple(columns), *zip(*columns.values(), strict=True)]

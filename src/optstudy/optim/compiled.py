@@ -1,7 +1,8 @@
 """Kernels over many parameters: in a plain loop, or as one compiled function for all of them.
 
 Numbers that change from step to step go into compiled code as 0-d tensors, so that nothing is compiled twice.
-Both ways round each operation in the same order, so rules without means give the same bits.
+Both ways take the same operations in the same order: sign rules give the same bits, elementwise rules differ
+by two units in the last place at most.
 """
 
 import types
@@ -16,10 +17,10 @@ from torch import Tensor
 LARGE = 10_000_000
 """Weights from which compiling (tens of seconds, once per machine) pays by itself."""
 
-INDUCTOR: dict[str, Any] = {"size_asserts": False}
-"""Check shapes once only."""
+ANYWHERE: dict[str, Any] = {"size_asserts": False}
+"""Inductor's options: check shapes once only."""
 
-FEW: dict[str, Any] = {
+ON_CPU: dict[str, Any] = {
     "realize_reads_threshold": 64,
     "realize_opcount_threshold": 1000,
     "realize_acc_reads_threshold": 64,
@@ -27,9 +28,9 @@ FEW: dict[str, Any] = {
     "max_fusion_size": 64,
     "cpp.max_horizontal_fusion_size": 8,
 }
-"""On a CPU: compute what is used twice twice, in one loop, rather than store it for another. Loops that share
-a number join, but of others, such as those of two parameters, a few at most: a core keeps up with a few
-arrays, not with dozens."""
+"""Compute what is used twice twice, in one loop, rather than store it for another. Loops that share a number
+join, but of others, such as those of two parameters, a few at most: a core keeps up with a few arrays, not
+with dozens."""
 
 AHEAD: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off -fprefetch-loop-arrays"
@@ -40,19 +41,18 @@ AHEAD: dict[str, Any] = {
 many the arrays; left alone, a core stops at each page's end. Inductor has no option for it, but puts this
 one, which says that products are not contracted, on the compiler's command line as it is."""
 
-EXACT: dict[str, Any] = {
+ON_GPU: dict[str, Any] = {
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
     "eager_numerics.disable_ftz": True,
+    "combo_kernels": True,
 }
-"""On a GPU: round each operation as the plain loop does; else products are contracted, quotients near their
-values and the smallest numbers 0."""
+"""Round each operation as the plain loop does; else products are contracted, quotients near their values and
+the smallest numbers 0. Loops over several parameters share a launch; alone, a small one ends before it fills
+the GPU."""
 
-SHARED: dict[str, Any] = {"combo_kernels": True}
-"""On a GPU: loops over several parameters share a launch; alone, a small one ends before it fills the GPU."""
-
-RATES = ("lr", "decay")
-"""Numbers that follow from a group's learning rate, which a schedule moves."""
+CONSTANT = ("w1", "beta", "eps")
+"""Numbers that no schedule moves."""
 
 Kernel: TypeAlias = Callable[..., tuple[Tensor, ...] | None]
 """``kernel(p, g, **state, **numbers)``, in place; hashable."""
@@ -93,11 +93,11 @@ def run(work: Work, compile_: bool | None, weights: int) -> list[Any]:
     first = work[0][1][0][0]["p"]
     # What else differs, such as strides, torch notices itself, and compiles anew.
     shapes = tuple((kernel, *(tensors["p"].shape for tensors, _ in rows)) for kernel, rows in work)
-    key = (first.device, first.dtype, shapes)
-    function = _functions.get(key)
-    if function is None:
-        return _compile(key, work)
-    returned: list[Any] = function(_as_tensors(work))
+    arguments, pattern = _as_tensors(work)
+    key = (first.device, first.dtype, shapes, pattern)
+    if key not in _functions:
+        return _compile(key, arguments, work)
+    returned: list[Any] = _functions[key](arguments)
     return returned
 
 
@@ -112,15 +112,15 @@ def each(work: Work) -> list[Any]:
     return returned
 
 
-def _compile(key: tuple[Any, ...], work: Work) -> list[Any]:
+def _compile(key: tuple[Any, ...], arguments: Work, work: Work) -> list[Any]:
     """Compile for these shapes, and call; without a compiler say so, once, and call the plain loop."""
     global _failed
     own_code = types.FunctionType(each.__code__.replace(), globals())  # its own place in torch's code cache
     try:
-        options = INDUCTOR | (_on_cpu() if key[0].type == "cpu" else EXACT | SHARED)
+        options = ANYWHERE | (_on_cpu() if key[0].type == "cpu" else ON_GPU)
         function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
         with without_advice():
-            returned: list[Any] = function(_as_tensors(work))
+            returned: list[Any] = function(arguments)
     except Exception as error:
         _failed = True
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -142,33 +142,44 @@ def _on_cpu() -> dict[str, Any]:
     """Return Inductor's options for a CPU and its compiler."""
     from torch._inductor import cpp_builder  # seconds, of which a plain loop has no need
 
-    return FEW | (AHEAD if cpp_builder.is_gcc() else {})
+    return ON_CPU | (AHEAD if cpp_builder.is_gcc() else {})
 
 
-def _as_tensors(work: Work) -> Work:
-    """Return the same with numbers as 0-d tensors.
+def _as_tensors(work: Work) -> tuple[Work, tuple[Any, ...]]:
+    """Return the same with numbers as 0-d tensors, and which of them are one: code is compiled for that.
 
-    Equal numbers are one tensor, also where groups differ: loops that share one can join. Not so rates, which
-    are equal in some steps only; when what is shared changes, code is compiled anew.
+    Of two groups, equal numbers that no schedule moves are one, as loops that share a number can join.
     """
+
+    def key_of(numbers: Numbers, name: str) -> tuple[Any, ...]:
+        x = numbers[name]
+        return name, x if name in CONSTANT and not isinstance(x, Tensor) else id(numbers)
+
     distinct = {id(numbers): numbers for _, rows in work for _, numbers in rows}
-    every = [(owner, name, x) for owner, numbers in distinct.items() for name, x in numbers.items()]
-    made = _tensors([x.weight if isinstance(x, Sided) else x for *_, x in every], work[0][1][0][0]["p"])
-    shared: dict[tuple[Any, ...], Any] = {}
-    numbers_of: dict[int, Numbers] = {owner: {} for owner in distinct}
-    for (owner, name, x), one in zip(every, made, strict=True):
-        key = (name, owner if name in RATES or isinstance(x, Tensor) else x)
-        numbers_of[owner][name] = shared.setdefault(key, Sided(one, x.small) if isinstance(x, Sided) else one)
-    return [(kernel, [(mine, numbers_of[id(numbers)]) for mine, numbers in rows]) for kernel, rows in work]
+    values = {key_of(numbers, name): x for numbers in distinct.values() for name, x in numbers.items()}
+    made = dict(zip(values, _tensors([*values.values()], work[0][1][0][0]["p"]), strict=True))
+    arguments = {i: {name: made[key_of(n, name)] for name in n} for i, n in distinct.items()}
+    place, owner = ({key: at for at, key in enumerate(keys)} for keys in (values, distinct))
+    pattern = (
+        tuple(owner[id(numbers)] for _, rows in work for _, numbers in rows),
+        tuple(place[key_of(numbers, name)] for numbers in distinct.values() for name in numbers),
+        tuple(x.small if isinstance(x, Sided) else None for x in values.values()),
+    )
+    return [(kernel, [(mine, arguments[id(n)]) for mine, n in rows]) for kernel, rows in work], pattern
 
 
-def _tensors(numbers: Sequence[Any], p: Tensor) -> list[Tensor]:
-    """Return 0-d tensors for computing with ``p``; floats reach a GPU in one copy that nothing waits for."""
+def _tensors(numbers: Sequence[Any], p: Tensor) -> list[Any]:
+    """Return numbers as 0-d tensors for computing with ``p``, a :class:`Sided` as one of such.
+
+    Floats reach a GPU in one copy, which nothing waits for.
+    """
     dtype = torch.promote_types(p.dtype, torch.float32)
-    floats = [x for x in numbers if not isinstance(x, Tensor)]
-    together = torch.tensor(floats, dtype=dtype, pin_memory=p.is_cuda).to(p.device, non_blocking=True)
-    in_turn = iter(together.unbind())
-    return [
-        x.to(p.device, dtype, non_blocking=True).reshape(()) if isinstance(x, Tensor) else next(in_turn)
-        for x in numbers
+    weights = [x.weight if isinstance(x, Sided) else x for x in numbers]
+    floats = [x for x in weights if not isinstance(x, Tensor)]
+    together = torch.tensor(floats, dtype=dtype, device="cpu", pin_memory=p.is_cuda)
+    in_turn = iter(together.to(p.device, non_blocking=p.is_cuda).unbind())
+    tensors = [
+        x.to(p.device, dtype, non_blocking=p.is_cuda).reshape(()) if isinstance(x, Tensor) else next(in_turn)
+        for x in weights
     ]
+    return [Sided(t, x.small) if isinstance(x, Sided) else t for x, t in zip(numbers, tensors, strict=True)]

@@ -81,11 +81,7 @@ class Rule(Optimizer):
         raise NotImplementedError
 
     def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
-        """Return the numbers that kernels are given in step ``k``.
-
-        What depends on the learning rate is called ``lr`` or ``decay``
-        (:data:`optstudy.optim.compiled.RATES`): others that are equal in two groups should stay so.
-        """
+        """Return the numbers that kernels are given in step ``k``."""
         raise NotImplementedError
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -207,10 +203,10 @@ class Rule(Optimizer):
 
 
 def _by_size(rows: Rows) -> Rows:
-    """Return parameters of one shape side by side, the largest first, whatever their groups.
+    """Return a kernel's parameters, whatever their groups, with those of one shape side by side.
 
-    Inductor looks nearby for loops to join. The two tall matrices of a language model, embedding and head,
-    are updated in one where they are neighbours, 8 % of a factored rule's step.
+    Inductor looks nearby for loops to join. A language model's two tall matrices, embedding and head, are
+    updated in one where they are neighbours and share a number: 8 % of a factored rule's step.
     """
     return sorted(rows, key=lambda row: (-row[0]["p"].numel(), row[0]["p"].shape))
 
