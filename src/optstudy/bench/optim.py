@@ -42,7 +42,7 @@ OURS = (
     "sophia",
 )
 LR = 1e-6
-ROUNDS = 20
+ROUNDS = 50
 WAIT_CYCLES = 100_000_000
 """Of a GPU, some 50 ms: longer than a host takes to queue a step."""
 READ_ONLY_STATE = ("h",)
