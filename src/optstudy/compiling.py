@@ -18,6 +18,7 @@ from optstudy import cache
 from optstudy.config import RunConfig
 from optstudy.errors import first_line
 from optstudy.model import Transformer
+from optstudy.optim.compiled import ADVICE
 from optstudy.record import write_atomically
 from optstudy.size import SMALL, parameter_count
 
@@ -33,7 +34,7 @@ def pays(config: RunConfig, device: torch.device) -> bool:
     wanted = os.environ.get(SWITCH, "auto")
     if wanted == "0" or (wanted != "1" and parameter_count(config.model) < SMALL):
         return False
-    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # a config says the precision
+    warnings.filterwarnings("ignore", message=ADVICE)  # a config says the precision
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder("compiled")))
     return _works(device.type)
 

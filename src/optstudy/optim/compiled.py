@@ -7,8 +7,7 @@ by two units in the last place at most.
 
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -50,6 +49,9 @@ ON_GPU: dict[str, Any] = {
 """Round each operation as the plain loop does; else products are contracted, quotients near their values and
 the smallest numbers 0. Loops over several parameters share a launch; alone, a small one ends before it fills
 the GPU."""
+
+ADVICE = "TensorFloat32 tensor cores"
+"""How the compiler begins when it advises to round float32 products on a GPU, which is not wanted here."""
 
 CONSTANT = ("w1", "beta", "eps")
 """Numbers that no schedule moves."""
@@ -119,7 +121,8 @@ def _compile(key: tuple[Any, ...], arguments: Work, work: Work) -> list[Any]:
     try:
         options = ANYWHERE | (_on_cpu() if key[0].type == "cpu" else ON_GPU)
         function = torch.compile(own_code, fullgraph=True, dynamic=False, options=options)
-        with without_advice():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=ADVICE)
             returned: list[Any] = function(arguments)
     except Exception as error:
         _failed = True
@@ -128,14 +131,6 @@ def _compile(key: tuple[Any, ...], arguments: Work, work: Work) -> list[Any]:
         return each(work)
     _functions[key] = function
     return returned
-
-
-@contextmanager
-def without_advice() -> Iterator[None]:
-    """Keep the compiler from advising, once, to round float32 products to TensorFloat32: it is not wanted."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
-        yield
 
 
 def _on_cpu() -> dict[str, Any]:
@@ -150,19 +145,18 @@ def _as_tensors(work: Work) -> tuple[Work, tuple[Any, ...]]:
 
     Of two groups, equal numbers that no schedule moves are one, as loops that share a number can join.
     """
-
-    def key_of(numbers: Numbers, name: str) -> tuple[Any, ...]:
-        x = numbers[name]
-        return name, x if name in CONSTANT and not isinstance(x, Tensor) else id(numbers)
-
     distinct = {id(numbers): numbers for _, rows in work for _, numbers in rows}
-    values = {key_of(numbers, name): x for numbers in distinct.values() for name, x in numbers.items()}
+    keys = {
+        i: {name: (name, x if name in CONSTANT and not isinstance(x, Tensor) else i) for name, x in n.items()}
+        for i, n in distinct.items()
+    }
+    values = {key: distinct[i][name] for i, named in keys.items() for name, key in named.items()}
     made = dict(zip(values, _tensors([*values.values()], work[0][1][0][0]["p"]), strict=True))
-    arguments = {i: {name: made[key_of(n, name)] for name in n} for i, n in distinct.items()}
-    place, owner = ({key: at for at, key in enumerate(keys)} for keys in (values, distinct))
+    arguments = {i: {name: made[key] for name, key in named.items()} for i, named in keys.items()}
+    place, owner = ({key: at for at, key in enumerate(known)} for known in (values, distinct))
     pattern = (
         tuple(owner[id(numbers)] for _, rows in work for _, numbers in rows),
-        tuple(place[key_of(numbers, name)] for numbers in distinct.values() for name in numbers),
+        tuple(place[key] for named in keys.values() for key in named.values()),
         tuple(x.small if isinstance(x, Sided) else None for x in values.values()),
     )
     return [(kernel, [(mine, arguments[id(n)]) for mine, n in rows]) for kernel, rows in work], pattern

@@ -22,18 +22,15 @@ TALL = 8192
 """Rows from which those that are added up together lie far apart."""
 
 
-def compiled_for(s: Tensor) -> str:
-    """Return the kind of device that code is compiled for, if it is.
-
-    On a CPU sums are cut as below; on a GPU the compiler cuts them best itself.
-    """
-    return s.device.type if torch.compiler.is_compiling() else ""
+def cut_by_compiler(s: Tensor) -> bool:
+    """Say whether sums are left whole: in code for a GPU, where the compiler cuts them best itself."""
+    return torch.compiler.is_compiling() and s.device.type != "cpu"
 
 
 def mean(s: Tensor, dim: int) -> Tensor:
     """Return the mean over one dimension, kept; in two stages where that is faster (and more exact)."""
     dim %= s.ndim
-    if dim == s.ndim - 1 or s.shape[dim] % BLOCK or compiled_for(s) not in ("", "cpu"):
+    if dim == s.ndim - 1 or s.shape[dim] % BLOCK or cut_by_compiler(s):
         return s.mean(dim, keepdim=True)
     shape = (*s.shape[:dim], -1, BLOCK, *s.shape[dim + 1 :])
     return s.view(shape).mean(dim + 1).mean(dim, keepdim=True)
@@ -45,7 +42,7 @@ def mean_of_rest(s: Tensor, kept: int) -> Tensor:
     Rows of a whole tensor are added up from several places first. Not so compiled for a GPU.
     """
     rest = tuple(range(kept, s.ndim))
-    if rest and compiled_for(s) not in ("", "cpu"):
+    if rest and cut_by_compiler(s):
         return s.mean(rest, keepdim=True)
     if kept == 0 and len(rest) > 1 and s.shape[0] % STREAMS == 0:
         s = side_by_side(s, 0) / STREAMS
@@ -175,7 +172,8 @@ class Factored(Weight):
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means over columns and over rows."""
         dims = self.row % s.ndim, self.column % s.ndim
-        if compiled_for(s) != "cpu" or sorted(dims)[0] != s.ndim - 2 or s.shape[-2] % ROWS:
+        together = torch.compiler.is_compiling() and not cut_by_compiler(s)
+        if not together or sorted(dims)[0] != s.ndim - 2 or s.shape[-2] % ROWS:
             return mean(s, self.column), mean(s, self.row)
         last, before = in_one_pass(s)
         return (last, before) if dims[0] < dims[1] else (before, last)
