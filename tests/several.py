@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from optstudy import checkpoint, optim
+from optstudy import checkpoint, ending, optim
 from optstudy.config import RunConfig, validate
 from optstudy.optim.sharded import whole
 from optstudy.parallel import Ranks, joined
@@ -146,3 +146,4 @@ if __name__ == "__main__":
         jobs = json.loads((Path(sys.argv[1]) / "jobs.json").read_text())
         results = [work(job, own) for job in jobs]
         (Path(sys.argv[1]) / f"{own.rank}.json").write_text(json.dumps(results))
+    ending.end(0)

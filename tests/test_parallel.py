@@ -205,6 +205,33 @@ def test_stopped_by_a_signal_to_any_process_a_run_goes_on_under_torchrun(corpus_
     assert {path.name for path in folder.iterdir()} == files
 
 
+LATE = """
+import sys, time
+import torch
+from torch import distributed as dist
+from optstudy.ending import end
+from optstudy.parallel import joined
+
+with joined() as ranks:
+    group = dist.group.WORLD
+    if ranks.first:
+        time.sleep(0.5)
+    dist.all_reduce(torch.ones(1), async_op=not ranks.first)
+if not ranks.first:
+    sys.setswitchinterval(1000)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        pass
+end(7)
+"""
+"""Its second process ends while a thread of gloo waits for Python's lock, to let go of a tensor."""
+
+
+def test_a_thread_that_still_holds_a_tensor_does_not_abort_the_end():
+    codes, said = end(start(2, ["-c", LATE]))
+    assert (codes, said) == ([7, 7], ["", ""])
+
+
 def test_every_process_ends_a_diverged_run_as_such_and_a_mistake_is_told_once(corpus_slice, tmp_path):
     wild = {
         "optimizer.name": "sgdw",

@@ -2,11 +2,12 @@
 
 import errno
 import sys
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 from optstudy import __version__
-from optstudy.ending import OutOfMemory
+from optstudy.ending import OutOfMemory, end
 from optstudy.errors import NO_ROOM, UserError
 
 DONE, FAILED, USERS_MISTAKE, DIVERGED, PREEMPTED = 0, 1, 2, 3, 75
@@ -56,10 +57,10 @@ for parent, name, target in (
     parent.command(f"optstudy.commands.{target}", name=name)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit with its code; modules are looked for in the working folder, too."""
     sys.path.append("")
-    sys.exit(run(sys.argv[1:]))
+    end(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

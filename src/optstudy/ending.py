@@ -1,9 +1,11 @@
-"""How a run may end before its end: asked to stop, or out of memory. Imports no torch."""
+"""How a run ends before its end, asked to stop or out of memory; how a process ends. Imports no torch."""
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Requests to stop: preemption by Slurm, a time limit, a user's kill, Ctrl-C."""
@@ -49,6 +51,26 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def of_several() -> bool:
+    """Whether ``torchrun`` started this process as one of several that train a run together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def end(code: int) -> NoReturn:
+    """End this process with an exit code; one of several skips Python's own clean-up, atexit included.
+
+    A thread of gloo may be about to let go of a collective's tensor, for which it needs Python's lock. Python
+    ends threads that ask for it during the clean-up, and C++ then aborts the process: code -6 for a run that
+    has ended well. ``destroy_process_group`` ends these threads only once nothing holds the group, and
+    DTensor's caches hold it for good (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    if of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:

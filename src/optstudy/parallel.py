@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.optim.optimizer import Optimizer
 
+from optstudy.ending import of_several
 from optstudy.errors import UserError
 from optstudy.optim.rule import Rule
 from optstudy.optim.sharded import is_sharded, shard_like, whole
@@ -148,19 +149,21 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started; a single one where it did not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """Join the processes that ``torchrun`` started; a single one where it did not.
+
+    The process is to end with :func:`optstudy.ending.end`.
+    """
+    if not of_several():
         yield Ranks()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
-    yield Ranks(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+    yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     leave()  # not after an error amid a run: it would wait for what never comes
 
 
 def leave() -> None:
-    """Take leave of the other processes, which do so too; gloo aborts a process that just ends."""
+    """Take leave of the other processes, which do so too."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,6 +1,5 @@
 """``optstudy train``."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +9,7 @@ from optstudy.cli import DIVERGED, DONE, PREEMPTED
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig
-from optstudy.ending import Interruption, Preempted
+from optstudy.ending import Interruption, Preempted, of_several
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.attempts import Attempt, Held, attempt
@@ -52,7 +51,7 @@ def train(
         device: `auto`, `cpu` or `cuda`.
         set_: a config value over the file's, as `key=value`; may be given several times.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not of_several():
         with _Others() as others:
             return _lead(config_or_run_folder, runs, device, set_, others)
     from optstudy.parallel import joined
