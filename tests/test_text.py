@@ -1,10 +1,15 @@
 """Corpora: the same text from every format, a fixed split, and errors that name file and line."""
 
+import codecs
 import gzip
 import hashlib
 import itertools
 import json
+import os
+import random
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +69,120 @@ def test_every_format_gives_the_same_documents(tmp_path: Path, some_articles: li
         assert list(files.documents(path)) == some_articles
 
 
+LINES = ["a.jsonl", "a.json", "a.ndjson", "a.jl", "a.jsonlines", "A.JSONL", "a.NdJson", "a.b.JL"]
+TEXTS = ["a.txt", "a.text", "a.md", "A.TXT", "read.Me.MD"]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".GZ"])
+@pytest.mark.parametrize("name", LINES + TEXTS)
+def test_a_name_says_how_a_file_is_read_alone_and_in_a_folder(
+    tmp_path: Path, name: str, packed: str, own_cache: Path
+) -> None:
+    rows = ["one", "two", "three"]
+    data = write_lines(tmp_path / "rows", rows).read_bytes()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / (name + packed)).write_bytes(gzip.compress(data) if packed else data)
+    expected = sorted(rows) if name in LINES else [data.decode().strip()]
+    for root in (folder, folder / (name + packed)):
+        corpus = text.corpus(f"path:{root}")
+        assert sorted(d for split in text.SPLITS for d in corpus.documents(split)) == expected
+
+
+def test_what_begins_like_json_under_another_name_is_not_read_as_plain_text(tmp_path: Path) -> None:
+    line = b'{"text": "a"}\n'
+    for name, content in {
+        "part-00000": line,
+        "data.jsonl.bak": b"\xef\xbb\xbf \n" + line,
+        "data.log.gz": gzip.compress(line * 1000),
+        "list": b"[\n  " + line + b"]",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        assert ".jsonl, one object per line, or in .txt" in _error(tmp_path / name)
+    (tmp_path / "notes.log").write_bytes(b"plain text\n" + line)
+    assert list(text.documents(f"path:{tmp_path / 'notes.log'}", "train")) == ['plain text\n{"text": "a"}']
+
+
+TABLES = ["a.csv", "a.TSV", "a.csv.gz", "a.parquet", "a.Parquet", "a.arrow", "a.feather", "a.xlsx", "a.XLS"]
+TABLES += ["a.zip", "a.jsonl.zip", "a.tar", "a.tar.gz", "a.tgz", "a.jsonl.zst", "a.jsonl.bz2", "a.txt.xz"]
+DOCUMENTS = ["a.pdf", "a.docx", "a.epub", "a.npy", "a.pt", "a.pkl"]
+
+
+@pytest.mark.parametrize("name", TABLES + DOCUMENTS)
+def test_tables_and_archives_are_refused_with_what_to_do(tmp_path: Path, name: str, own_cache: Path) -> None:
+    (tmp_path / name).write_text("id,text\n" + "1,some text that could be read\n" * 100)
+    for read in (text.fingerprint, lambda corpus: list(text.documents(corpus, "train"))):
+        with pytest.raises(UserError) as error:
+            read(f"path:{tmp_path / name}")
+        assert f"{tmp_path / name}: " in str(error.value)
+        assert "JSON lines" in str(error.value) or "unpack it" in str(error.value)
+    write_lines(tmp_path / "b.jsonl", ["one", "two"])
+    if name in TABLES:  # half of the corpus may be in it
+        assert name in _error(tmp_path)
+    else:
+        assert list(text.documents(f"path:{tmp_path}", "train")) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("beginning", "words"),
+    [
+        (b"PAR1\x15\x04", "a table"),
+        (b"ARROW1\0\0", "a table"),
+        (b"SQLite format 3\0", "a table"),
+        (b"PK\x03\x04", "unpack it"),
+        (b"\x28\xb5\x2f\xfd", "unpack it"),
+        (b"BZh91AY&SY", "unpack it"),
+        (b"%PDF-1.7", "plain text"),
+        (gzip.compress(b"text"), r"end in \.gz"),
+        (codecs.BOM_UTF16_LE + "text".encode("utf-16-le"), "UTF-8"),
+        (codecs.BOM_UTF16_BE + "text".encode("utf-16-be"), "UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a", "a.txt", "a.jsonl"])
+def test_a_beginning_gives_away_what_a_name_hides(
+    tmp_path: Path, beginning: bytes, words: str, name: str, own_cache: Path
+) -> None:
+    (tmp_path / name).write_bytes(beginning)
+    with pytest.raises(UserError, match=words):
+        text.fingerprint(f"path:{tmp_path / name}")
+    with pytest.raises(UserError, match=words):
+        list(files.documents(tmp_path / name))
+
+
+def test_words_that_resemble_such_beginnings_are_text(tmp_path: Path) -> None:
+    for words in ("PAR1 of the report", "BZhang wrote", "PK is a name", "Rar! said he", "Obj"):
+        (tmp_path / "a.txt").write_text(words)
+        assert list(text.documents(f"path:{tmp_path / 'a.txt'}", "train")) == [words]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, packed: bool, own_cache: Path) -> None:
+    pack: Callable[[bytes], bytes] = gzip.compress if packed else bytes
+    rows = write_lines(tmp_path / "rows", ["one", "\ufefftwo", "three"]).read_bytes()
+    marked = codecs.BOM_UTF8 + rows
+    lines, plain = (tmp_path / f"a{ending}{'.gz' if packed else ''}" for ending in (".jsonl", ".txt"))
+    lines.write_bytes(pack(marked + marked + codecs.BOM_UTF8))  # of files that were joined, too
+    assert list(files.documents(lines)) == ["one", "\ufefftwo", "three"] * 2
+    plain.write_bytes(pack(codecs.BOM_UTF8 + "first \ufeff line".encode()))
+    assert list(files.documents(plain)) == ["first \ufeff line"]
+    with_mark = text.fingerprint(f"path:{plain}")
+    assert with_mark != _identity(plain, lines=False)
+
+
+def _identity(path: Path, lines: bool) -> str:
+    """The fingerprint of a file since the first release: those of runs that exist must not change."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(f"reading:1 [({lines}, False, '{digest}')]".encode()).hexdigest()[:12]
+
+
+def test_fingerprints_of_runs_that_exist_stay(tmp_path: Path, own_cache: Path) -> None:
+    assert (text.fingerprint("enwik8"), text.fingerprint("c4")) == ("9b0c112f738e", "140b043d8fbd")
+    for name in ("a.txt", "a.jsonl", "a.json.gz", "notes"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(b'{"text": "a"}', mtime=0) if name.endswith(".gz") else b"words")
+        assert text.fingerprint(f"path:{path}") == _identity(path, "json" in name)
+
+
 def test_plain_text_is_cut_at_blank_lines_and_loses_nothing(tmp_path: Path, some_articles: list[str]) -> None:
     whole = "\n\n".join(some_articles)
     (tmp_path / "a.txt").write_text(whole)
@@ -106,9 +225,10 @@ def test_files_named_validation_are_the_validation_split(tmp_path: Path, some_ar
 def test_reading_goes_on_from_any_position(tmp_path: Path, split: str) -> None:
     for i in range(7):
         write_lines(tmp_path / f"{i}.jsonl", [f"{i}/{j}" for j in range(i * 3)])
-    whole = list(text.read(f"path:{tmp_path}", split))
+    corpus = text.corpus(f"path:{tmp_path}")
+    whole = list(corpus.read(split))
     for i, (position, _) in enumerate(whole):
-        assert list(text.read(f"path:{tmp_path}", split, position)) == whole[i + 1 :]
+        assert list(corpus.read(split, position)) == whole[i + 1 :]
 
 
 def test_fingerprint_follows_the_contents_wherever_they_lie(tmp_path: Path, own_cache: Path) -> None:
@@ -146,6 +266,11 @@ def _line(value: object) -> bytes:
         (_line({"text": "a"}) + _line(["b"]), "line 2", '"text"'),
         (_line({"text": 5}), "line 1", '"text"'),
         (_line({"text": "a"}) + b'{"text": "\\ud800"}\n', "line 2", "surrogate"),
+        (_line({"text": "a"}) + b'{"text": "b", "id": ' + b"9" * 5000 + b"}\n", "line 2", "4,300 digits"),
+        (_line({"text": "a"}) + b'{"text": "b", "id": [-' + b"1" * 10**6 + b"]}\n", "line 2", "digits"),
+        (b'{"text": "b", "meta": ' + b"[" * 3000 + b"]" * 3000 + b"}\n", "line 1", "nested too deeply"),
+        (_line({"text": "a"}) + b'{"a":' * 200_000, "line 2", "nested too deeply"),
+        (_line({"text": "a"}) + b"[" * 200_000, "line 2", "nested too deeply"),
     ],
 )
 def test_bad_line_is_named(tmp_path: Path, content: bytes, line: str, words: str) -> None:
@@ -169,6 +294,175 @@ def test_truncated_gzip_is_named(tmp_path: Path, some_articles: list[str]) -> No
     assert "gzip" in _error(tmp_path / "a.json.gz")
     (tmp_path / "a.json.gz").write_bytes(b"no gzip at all")
     assert "gzip" in _error(tmp_path / "a.json.gz")
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl.GZ", "a.txt.gz", "a.gz"])
+def test_a_gzip_file_without_a_byte_is_a_failed_download(tmp_path: Path, name: str, own_cache: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    assert f"{tmp_path / name}: empty" in _error(tmp_path / name)
+    write_lines(tmp_path / "b.jsonl", ["one", "two"])
+    if name != "a.gz":
+        assert f"{tmp_path / name}: empty" in _error(tmp_path)
+    for beginning in (b"\x1f", b"\x1f\x8b\x08", gzip.compress(b'{"text": "a"}')[:-1]):
+        (tmp_path / name).write_bytes(beginning)
+        assert "gzip" in _error(tmp_path / name)
+    (tmp_path / name).write_bytes(gzip.compress(b""))
+    assert list(files.documents(tmp_path / name)) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "pipe.txt", "pipe.jsonl.gz"])
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_refused_unopened(
+    tmp_path: Path, kind: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    path = tmp_path / kind
+    with socket.socket(socket.AF_UNIX) as there:
+        if kind == "socket":
+            there.bind(kind)
+        elif kind == "device":
+            path.symlink_to("/dev/zero")
+        else:
+            os.mkfifo(path)
+        words = f"{path}: a {kind.partition('.')[0].replace('pipe', 'named pipe')}, "
+        assert words in _error(path)
+        with pytest.raises(UserError, match="where a regular file is needed"):
+            list(files.documents(path))
+        if "." in kind:
+            write_lines(tmp_path / "b.jsonl", ["one", "two"])
+            assert words in _error(tmp_path)
+
+
+def test_a_broken_link_is_named_not_left_out(tmp_path: Path) -> None:
+    write_lines(tmp_path / "b.jsonl", ["one", "two"])
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "gone")
+    assert f"{tmp_path / 'a.jsonl'}: No such file" in _error(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz"])
+def test_a_line_without_end_is_read_to_its_bound(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 1000)
+    pack: Callable[[bytes], bytes] = gzip.compress if name.endswith("gz") else bytes
+    fits = _line({"text": "x" * 987})
+    assert len(fits) == 1000
+    (tmp_path / name).write_bytes(pack(fits * 3))
+    assert len(list(files.documents(tmp_path / name))) == (3 if "json" in name else 1)
+    (tmp_path / name).write_bytes(pack(fits + _line({"text": "x" * 988})))
+    assert f"{tmp_path / name}, line 2: more than 1,000 bytes without a line end" in _error(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("~nosuchuser/x", "~nosuchuser/x: No such file"),
+        ("~nosuchuser", "~nosuchuser: No such file"),
+        ("a\0b", "a\\x00b: no file can have this name: a NUL"),
+        ("a\ud83d.jsonl", "a\\ud83d.jsonl: no file can have this name: half a character"),
+        ("caf\udce9", "caf\\udce9: No such file"),
+        ("two\nlines", "two\\nlines: No such file"),
+        ("x" * 5000, "File name too long"),
+    ],
+)
+def test_a_name_that_no_file_has_is_named_in_one_line(name: str, words: str, own_cache: Path) -> None:
+    assert words in _error(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("~backup.jsonl", b"~backup.jsonl"),
+        ("caf\udce9.jsonl", b"caf\xe9.jsonl"),
+        ("\ud83d\ude00.jsonl", "\U0001f600.jsonl".encode()),
+        ("\U0001f600 \u6c49.jsonl", "\U0001f600 \u6c49.jsonl".encode()),
+        ("two\nlines [b] #2: a=b.jsonl", b"two\nlines [b] #2: a=b.jsonl"),
+    ],
+)
+def test_any_name_that_a_file_has_is_found(
+    written: str, name: bytes, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_lines(tmp_path / "rows", ["one", "two"]).read_bytes()
+    Path(os.fsdecode(name)).write_bytes(data)
+    corpus = text.corpus(f"path:{written}")
+    assert list(corpus.documents("train")) == ["one"]
+    assert corpus.fingerprint == text.fingerprint(f"path:{tmp_path / os.fsdecode(name)}")
+
+
+def test_a_home_folder_stands_for_its_tilde(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_lines(tmp_path / "a.jsonl", ["one", "two"])
+    assert list(text.documents("path:~/a.jsonl", "train")) == ["one"]
+
+
+def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path, own_cache: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["one", "two"])
+    corpus = text.corpus(f"path:{path}")
+    corpus.check_unchanged()
+    stamps = path.stat()
+    write_lines(path, ["one", "twx"])
+    os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))  # as a copy that keeps times does
+    with pytest.raises(UserError, match="changed while"):
+        corpus.check_unchanged()
+
+
+def test_what_is_remembered_of_files_may_be_lost_or_damaged(tmp_path: Path, own_cache: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["one", "two"])
+    fingerprint = text.fingerprint(f"path:{path}")
+    [memory] = (own_cache / "files").iterdir()
+    for content in (b"", b"[]", b"5", b'{".": 5}', b'{".": [1]}', b"\xff", b"[" * 100_000):
+        memory.write_bytes(content)
+        assert text.fingerprint(f"path:{path}") == fingerprint
+
+
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path, own_cache: Path) -> None:
+    """Each of 400 with a few random damages, under a random name: documents or one line, nothing else."""
+    rng = random.Random(0)
+    good = write_lines(tmp_path / "rows", ["one \u00e9l\u00e8ve", "", "two\n\nparts"] * 5).read_bytes()
+    inserts = [
+        codecs.BOM_UTF8,
+        b"\0",
+        b"\xff\xfe",
+        b"\r",
+        b"\n\n",
+        b"[" * 5000,
+        b"9" * 5000,
+        b'"',
+        b"\\ud800",
+    ]
+    refused = 0
+    for number in range(400):
+        data = bytearray(good)
+        for _ in range(rng.randrange(3)):
+            at = rng.randrange(len(data) + 1)
+            match rng.randrange(3):
+                case 0:
+                    data[at:at] = rng.choice(inserts)
+                case 1:
+                    del data[at:]
+                case _:
+                    data[at : at + 1] = rng.randbytes(1)
+        name = rng.choice([*LINES, *TEXTS, *TABLES, "a", "a.log"])
+        packed = rng.random() < 0.3
+        content = gzip.compress(bytes(data)) if packed else bytes(data)
+        if packed and rng.random() < 0.5:
+            content = content[: rng.randrange(len(content))]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / (name + ".gz" * packed)).write_bytes(content)
+        for root in (folder, folder / (name + ".gz" * packed)):
+            try:
+                documents = list(text.documents(f"path:{root}", "train"))
+            except UserError as error:
+                refused += 1
+                assert str(root) in str(error)
+                assert "\n" not in str(error)
+            else:
+                assert all(name in LINES or document.encode() in data for document in documents)
+    assert 200 < refused < 700
 
 
 def test_what_is_no_corpus_is_named(tmp_path: Path) -> None:

@@ -1,19 +1,26 @@
 """Tokenizers give the ids of the reference, document by document."""
 
+import hashlib
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece as library
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from optstudy import cache
 from optstudy.errors import UserError
 from optstudy.sources import download
 from optstudy.sources.download import IndexFile
-from optstudy.tokenizing import sentencepiece, tokenizer
+from optstudy.tokenizing import names, sentencepiece, tokenizer
+from tests.conftest import write_lines
 
 GOLDEN = Path(__file__).parent / "golden"
 REFERENCE = IndexFile(
@@ -27,9 +34,20 @@ ODD = [
     "  two  spaces ",
     "\n\nnew\n\n\nlines\n",
     "tab\tb\xa0c\u3000d",
-    "a <extra_id_5> b</s> c <pad>x",
     "ﬁ ½ Å Ａ",
 ]
+SPELT = [
+    "a </s> b",
+    "a</s>b",
+    "</s>",
+    "</s></s",
+    "<pad>x<unk>y",
+    "<s> begin",
+    "＜/s＞",
+    "a <extra_id_5> b<extra_id_99>",
+    "x <0x41><0x0A> y",
+]
+"""Special pieces and their like, spelt out."""
 ODD += ["日本語 😀😀 x", "a▁b", "x\u200by", " leading", "don't stop 123,456.789", "x"]
 
 
@@ -108,6 +126,169 @@ def test_sentencepiece_files_give_the_ids_of_their_own_library(name: str) -> Non
         assert model.encode(sample, add_special_tokens=False).ids == ids, sample
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, some_articles: list[str]) -> dict[str, Path]:
+    """SentencePiece models of both kinds with pieces for bytes, trained by their own library."""
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    paths = {}
+    for kind in ("unigram", "bpe"):
+        file = io.BytesIO()
+        library.SentencePieceTrainer.train(
+            sentence_iterator=iter(line for article in some_articles[:10] for line in article.splitlines()),
+            model_writer=file,
+            vocab_size=600,
+            model_type=kind,
+            byte_fallback=True,
+            minloglevel=2,
+        )
+        paths[kind] = folder / f"{kind}.model"
+        paths[kind].write_bytes(file.getvalue())
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "t5"])
+def test_what_special_pieces_look_like_is_text_as_sentencepiece_has_it(
+    kind: str, trained: dict[str, Path]
+) -> None:
+    path = Path(tokenizer.file("t5", "enwik8")) if kind == "t5" else trained[kind]
+    encoder = tokenizer.load(path)
+    theirs = library.SentencePieceProcessor(model_file=str(path))
+    documents = SPELT if kind == "t5" else [*SPELT, "日本 and 😀"]
+    for document in documents:
+        ids, _ = encoder.encode([document])
+        assert ids.tolist() == [*theirs.encode(document), theirs.eos_id()], document
+
+
+def specials() -> dict[str, Tokenizer]:
+    """Tokenizers that find an end token in a text, each in a way of its own."""
+    vocabulary = {"[UNK]": 0, "</s>": 1, "a": 2, "b": 3}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    added = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, " ": 2}, merges=[]))
+    added.add_tokens(["<|endoftext|>"])
+    special = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, " ": 2}, merges=[]))
+    special.add_special_tokens(["<|endoftext|>"])
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((piece, -5.0) for piece in "ab </s>")]
+    whole = Tokenizer(models.BPE(vocab={**{c: i for i, c in enumerate("ab </s>")}, "</s>": 9}, merges=[]))
+    whole.model.ignore_merges = True
+    return {
+        "word": words,
+        "added": added,
+        "special": special,
+        "unigram": Tokenizer(models.Unigram(pieces, 0)),
+        "ignored merges": whole,
+    }
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bpe-2048", "t5", *specials()])
+def test_an_end_token_stands_behind_each_document_and_nowhere_else(
+    name: str, tmp_path: Path, some_articles: list[str]
+) -> None:
+    if name in specials():
+        specials()[name].save(str(tmp_path / "tokenizer.json"))
+        encoder = tokenizer.load(tmp_path / "tokenizer.json")
+    else:
+        encoder = fetched(name)
+    end = encoder.model.id_to_token(encoder.end)
+    documents = [end, f"a {end} b", f"a{end}b", f"{end}{end}", f"a {end}", some_articles[0] + end]
+    documents += [f"{end[:-1]} {end[1:]}", *tokenizer.ENDS]
+    ids, ends = encoder.encode(documents)
+    assert np.flatnonzero(ids == encoder.end).tolist() == [place - 1 for place in ends]
+    assert len(ends) == len(documents)
+
+
+def test_special_pieces_of_a_unigram_tokenizer_json_are_text_too(t5: tokenizer.Encoder) -> None:
+    path = cache.folder("tokenizers", "t5") / "tokenizer.json"
+    try:
+        published = tokenizer.load(download.obtain(path, REFERENCE_SHA256, [REFERENCE]))
+    except UserError as error:
+        pytest.skip(str(error))
+    assert published.encode(SPELT)[0].tolist() == t5.encode(SPELT)[0].tolist()
+
+
+def test_long_words_are_cut_in_training_and_change_nothing_for_others(some_articles: list[str]) -> None:
+    words = ["x" * tokenizer.LONGEST_WORD, "7" * 1024, "-" * 1024, "\n" * 1024]
+    documents = [*some_articles, *words]
+    plain = tokenizer._byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=[tokenizer.END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    plain.train_from_iterator(documents, trainer)
+    assert tokenizer._train(iter(documents), 700).to_str() == plain.to_str()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "7", "-", " ", "ab", "\u6c49"])
+def test_training_on_one_word_without_end_ends(letter: str) -> None:
+    """A million letters would take minutes as one word, whatever the kind of letter."""
+    model = tokenizer._train(iter([letter * 1_000_000]), 300)
+    assert model.get_vocab_size() >= 257
+
+
+def test_no_more_of_a_document_is_trained_on_than_of_the_corpus(
+    monkeypatch: pytest.MonkeyPatch, some_articles: list[str]
+) -> None:
+    monkeypatch.setattr(tokenizer, "TRAINED_ON", 20_000)
+    long = " ".join(some_articles)
+    assert len(long) > 100_000
+    cut = tokenizer._train(iter([long]), 400).to_str()
+    assert cut == tokenizer._train(iter([long[:20_000], "never read " * 100]), 400).to_str()
+
+
+def test_a_tokenizer_file_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "tokenizer.json", tmp_path / "Other.JSON"
+    one.write_bytes(b"first")
+    other.write_bytes(b"first")
+    first = names.fingerprint(str(one))
+    assert first == names.fingerprint(str(other)) == hashlib.sha256(b"first").hexdigest()[:12]
+    stamps = one.stat()
+    one.write_bytes(b"secon")
+    os.utime(one, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    assert names.fingerprint(str(one)) == hashlib.sha256(b"secon").hexdigest()[:12]
+    monkeypatch.chdir(tmp_path)
+    assert names.fingerprint("Other.JSON") == first
+    assert [names.fingerprint(name) for name in ("t5", "gpt2", "bpe-2048")] == [None] * 3
+
+
+def test_names_of_tokenizers_cost_no_import_of_torch_or_tokenizers() -> None:
+    program = (
+        "import sys; import optstudy.tokenizing.names; print({'torch', 'tokenizers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bpe4096", "did you mean 'bpe-4096'"),
+        ("bpe-100", "257 to 65536"),
+        ("bpe-" + "9" * 5000, "257 to 65536"),
+        ("bpe-\u0663\u0660\u0660", "unknown tokenizer"),
+        ("~nosuchuser/a.json", "No such file"),
+        ("a\0.json", "NUL"),
+        ("\ud83d.model", "half a character"),
+        ("two\nlines", "two\\\\nlines"),
+        ("PIPE/a.json", "a named pipe"),
+        ("PIPE/folder.model", "a folder"),
+        ("PIPE/missing.json", "No such file"),
+    ],
+)
+def test_a_name_that_is_no_tokenizer_is_refused_in_one_line(name: str, words: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "folder.model").mkdir()
+    name = name.replace("PIPE", str(tmp_path))
+    corpus = f"path:{write_lines(tmp_path / 'corpus.jsonl', ['one', 'two'])}"
+    for read in (names.fingerprint, lambda named: tokenizer.file(named, corpus)):
+        with pytest.raises(UserError, match=words) as error:
+            read(name)
+        assert "\n" not in str(error.value)
+
+
 def test_sentencepiece_file_ends_documents_with_its_own_end() -> None:
     encoder = tokenizer.load(GOLDEN / "sentencepiece-bpe.model")
     ids, _ = encoder.encode(["a document"])
@@ -159,10 +340,6 @@ def test_more_than_65536_ids_take_four_bytes(tmp_path: Path) -> None:
 
 
 def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'bpe-4096'"):
-        tokenizer.file("bpe4096", "enwik8")
-    with pytest.raises(UserError, match="257 to 65536"):
-        tokenizer.file("bpe-100", "enwik8")
     for name, content in {
         "a.json": b"{}",
         "b.model": b"no model",

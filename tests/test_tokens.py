@@ -1,6 +1,7 @@
 """Token files: the reference's stream, the same bytes however they came about, and no trust in damage."""
 
 import gzip
+import json
 import random
 import subprocess
 import sys
@@ -137,14 +138,21 @@ def test_more_tokens_extend_what_is_there(c4: Path, vocabulary: str, own_cache: 
     assert np.array_equal(few.train[:], whole.train[:30_000])
     assert np.array_equal(more.train[:], whole.train[:60_000])
     assert len(prepare(30_000).train) == 30_000
-    assert len(prepare(10**12).train) == len(whole.train)
+    with pytest.raises(
+        UserError, match=rf"has {len(whole.train):,} training tokens .*, not 1,000,000,000,000"
+    ):
+        prepare(10**12)
+    every = tokens.prepare(f"path:{c4}", vocabulary, tokens=10**12, fewer=True, shard_characters=SMALL)
+    assert len(every.train) == len(whole.train) == len(prepare(len(whole.train)).train)
+    with pytest.raises(UserError, match="ask for fewer"):
+        prepare(len(whole.train) + 1)
 
 
 def test_whole_set_needs_neither_text_nor_encoding(
     c4: Path, vocabulary: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tokens.prepare(f"path:{c4}", vocabulary, shard_characters=SMALL)
-    monkeypatch.setattr(text, "read", None)
+    monkeypatch.setattr(text.Corpus, "read", None)
     monkeypatch.setattr(making, "make", None)
     again = tokens.prepare(f"path:{c4}", vocabulary, shard_characters=SMALL)
     assert again.manifest == first.manifest
@@ -207,6 +215,74 @@ def test_missing_shard_is_named_when_it_is_read(c4: Path, vocabulary: str, own_c
     (made.folder / "train-000002.safetensors").unlink()
     with pytest.raises(UserError, match=r"train-000002.safetensors: .*data prepare"):
         made.train[:]
+
+
+def test_shards_of_earlier_versions_are_read(c4: Path, vocabulary: str, own_cache: Path) -> None:
+    """They have the tokens before the ends; the library writes the widest numbers first."""
+    made = tokens.prepare(f"path:{c4}", vocabulary, shard_characters=SMALL)
+    before = made.train[:].tolist()
+    for path in made.folder.glob("train-*"):
+        shard = shards.open_shard(path)
+        ids, ends = shard.tokens, shard.ends
+        layout = {
+            "__metadata__": {"header": shard.header.model_dump_json()},
+            "tokens": {"dtype": "U16", "shape": [ids.size], "data_offsets": [0, ids.nbytes]},
+            "ends": {
+                "dtype": "U32",
+                "shape": [ends.size],
+                "data_offsets": [ids.nbytes, ids.nbytes + ends.nbytes],
+            },
+        }
+        header = json.dumps(layout).encode()
+        header += b" " * (-len(header) % 8)
+        path.write_bytes(len(header).to_bytes(8, "little") + header + ids.tobytes() + ends.tobytes())
+        shards.open_shard(path).check()
+    again = tokens.prepare(f"path:{c4}", vocabulary, shard_characters=SMALL)
+    assert again.train[:].tolist() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 10_000, b'{"splits": {}}', b"5", b"null"])
+def test_a_damaged_list_of_shards_is_named(
+    content: bytes, c4: Path, vocabulary: str, own_cache: Path
+) -> None:
+    made = tokens.prepare(f"path:{c4}", vocabulary, tokens=1000, shard_characters=SMALL)
+    (made.folder / "tokens.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"tokens\.json: cannot be read .*; delete it") as error:
+        tokens.prepare(f"path:{c4}", vocabulary, tokens=1000, shard_characters=SMALL)
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_of_shards_without_a_split_is_damaged(c4: Path, vocabulary: str, own_cache: Path) -> None:
+    made = tokens.prepare(f"path:{c4}", vocabulary, tokens=1000, shard_characters=SMALL)
+    manifest = json.loads((made.folder / "tokens.json").read_text())
+    del manifest["splits"]["validation"]
+    (made.folder / "tokens.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="cannot be read"):
+        tokens.prepare(f"path:{c4}", vocabulary, tokens=1000, shard_characters=SMALL)
+
+
+def test_shard_of_another_size_than_listed_is_named(c4: Path, vocabulary: str, own_cache: Path) -> None:
+    made = tokens.prepare(f"path:{c4}", vocabulary, shard_characters=SMALL)
+    first, second = (made.folder / f"train-00000{i}.safetensors" for i in (1, 2))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(UserError, match=r"train-000002.safetensors: not as many tokens"):
+        made.train[:]
+
+
+def test_text_that_changes_while_it_is_tokenised_makes_no_set(
+    tmp_path: Path, vocabulary: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["one", "two", "three"])
+    make = making.make
+
+    def disturbed(*arguments: object) -> object:
+        write_lines(path, ["one", "two", "other"])
+        return make(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(making, "make", disturbed)
+    with pytest.raises(UserError, match="changed while they were read"):
+        tokens.prepare(f"path:{path}", vocabulary)
+    assert not list((own_cache / "tokens").rglob("tokens.json"))
 
 
 def test_id_beyond_the_vocabulary_is_found_whatever_the_header_says(tmp_path: Path) -> None:

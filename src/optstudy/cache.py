@@ -1,4 +1,4 @@
-"""Where fetched and derived files lie, and how processes share them."""
+"""The folder for downloaded and derived files, locks between processes, and paths as users write them."""
 
 import os
 from collections.abc import Iterator
@@ -7,35 +7,76 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from optstudy.errors import UserError
+from optstudy.errors import UserError, printable
+
+
+def joined(written: str) -> str:
+    """Return a name of a file in which the halves of a character (JSON's ``\\ud83d\\ude00``) are joined.
+
+    Raises:
+        UserError: no file can have that name.
+    """
+    try:
+        name = written.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        os.fsencode(name)
+    except UnicodeError:
+        raise UserError(f"{printable(written)}: no file can have this name: half a character") from None
+    if "\0" in name:
+        raise UserError(f"{printable(written)}: no file can have this name: a NUL character")
+    return name
+
+
+def expanded(written: str) -> Path:
+    """Return the path that a user wrote; ``~`` and ``~name`` mean a home folder where there is one.
+
+    Raises:
+        UserError: no file can have that name.
+    """
+    path = Path(joined(written))
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name: a file may still begin with a tilde
+        return path
 
 
 def folder(*parts: str) -> Path:
-    """Return a folder of the cache, made if missing.
+    """Return a folder of the cache, made if it is missing.
 
     The cache is ``$OPTSTUDY_CACHE``, else ``$XDG_CACHE_HOME/optstudy``, else ``~/.cache/optstudy``.
+
+    Raises:
+        UserError: the folder cannot be made.
     """
-    root = os.environ.get("OPTSTUDY_CACHE")
-    if root:
-        path = Path(root).expanduser().joinpath(*parts)
-    else:
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        path = Path(home).expanduser().joinpath("optstudy", *parts)
+    own = os.environ.get("OPTSTUDY_CACHE")
+    path = expanded(own or os.environ.get("XDG_CACHE_HOME") or "~/.cache") / ("" if own else "optstudy")
+    if str(path).startswith("~"):
+        raise UserError(
+            f"cache folder {printable(path)}: no such home folder; set OPTSTUDY_CACHE to a folder"
+        )
+    path = path.joinpath(*parts)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cache folder {path}: {error.strerror}; set OPTSTUDY_CACHE to another") from None
+        raise UserError(
+            f"cache folder {printable(path)}: {error.strerror}; set OPTSTUDY_CACHE to another"
+        ) from None
     return path
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``; others wait. The system releases it when a process dies."""
+    """Hold the lock file ``path``; others wait. The system releases it when the process ends.
+
+    Raises:
+        UserError: no permission to write there.
+    """
     lock = FileLock(path)
     try:
         lock.acquire()
     except PermissionError:
-        raise UserError(f"{path}: no permission to write; set OPTSTUDY_CACHE to another folder") from None
+        raise UserError(
+            f"{printable(path)}: no permission to write; set OPTSTUDY_CACHE to another folder"
+        ) from None
     try:
         yield
     finally:

@@ -29,3 +29,8 @@ def first_line(error: BaseException) -> str:
 def shortened(said: str, most: int) -> str:
     """Return a text of at most so many characters."""
     return said if len(said) <= most else f"{said[: most - 3]}..."
+
+
+def printable(said: object) -> str:
+    """Return a text on one line: line ends, control characters and half characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(said))

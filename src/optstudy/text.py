@@ -1,7 +1,7 @@
-"""Text: corpora by name, each with its source, licence, size and identity, and what anyone has in files.
+"""Text: corpora by name, each with its source, licence, size and identity, and anyone's own files.
 
 A corpus is a sequence of sources (files), each a sequence of documents. Its validation split is fixed: the
-source's own where it has one, else the second of each twenty documents.
+source's own where it has one, else the second of every twenty documents.
 """
 
 import hashlib
@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
-from optstudy.errors import UserError, nearest
+from optstudy import cache
+from optstudy.errors import UserError, nearest, printable
 from optstudy.sources import enwik8, files, held_out, wikitext
 from optstudy.sources.hub import HubFiles, numbered
 
@@ -42,8 +42,10 @@ START = Position(0, 0, 0)
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus."""
+    """A corpus: what it is, and its documents. :func:`corpus` returns one; callers hand it on."""
 
+    name: str
+    """As :func:`corpus` knows it."""
     source: str
     licence: str
     size: str
@@ -52,9 +54,46 @@ class Corpus:
     sources: Callable[[str], list[Source]]
     """Sources of a split."""
     splits_itself: bool = True
-    """The sources differ between the splits; else they are the same for both."""
+    """The splits have different sources; else they share them, and every twentieth document is held out."""
     large: bool = False
-    """Too large to take whole: say how many tokens."""
+    """Too large to take whole: the user must say how many tokens."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that say what the cleaned text is, wherever it is stored."""
+        return hashlib.sha256(self.identity.encode()).hexdigest()[:12]
+
+    def check_unchanged(self) -> None:
+        """Look at its files once more: what was made from them is worthless if they changed meanwhile.
+
+        Raises:
+            UserError: they are not those that :func:`corpus` saw.
+        """
+        if corpus(self.name).identity != self.identity:
+            raise UserError(f"{printable(self.name)}: its files changed while they were read; run again")
+
+    def documents(self, split: str) -> Iterator[str]:
+        """Yield the documents of a split, ``train`` or ``validation``.
+
+        Raises:
+            UserError: an unknown split, or text that cannot be had or read.
+        """
+        return (document for _, document in self.read(split))
+
+    def read(self, split: str, start: Position = START) -> Iterator[tuple[Position, str]]:
+        """Yield each document of a split after ``start``, with the position behind it."""
+        if split not in SPLITS:
+            raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
+        total = start.total
+        for number, source in enumerate(self.sources(split)):
+            if number < start.source:
+                continue
+            before = start.document if number == start.source else 0
+            for count, document in enumerate(islice(source.documents(), before, None), before + 1):
+                here = self.splits_itself or held_out(total) == (split == "validation")
+                total += 1
+                if here:
+                    yield Position(number, count, total), document
 
 
 def _enwik8(split: str) -> list[Source]:
@@ -67,7 +106,7 @@ def _hub(hub: HubFiles, split: str) -> list[Source]:
 
 
 def _articles(hub: HubFiles, split: str) -> list[Source]:
-    """Join the lines of WikiText, across its files, to articles: a heading of one level begins each."""
+    """Join the lines of WikiText, across its files, to articles: each begins with a heading of level one."""
 
     def documents() -> Iterator[str]:
         held: list[str] = []
@@ -104,15 +143,17 @@ FINEWEB = HubFiles(
     {"train": _FINEWEB_FILES, "validation": _FINEWEB_FILES},
 )
 
-CORPORA: dict[str, Corpus] = {
-    "enwik8": Corpus(
+_REGISTERED = (
+    Corpus(
+        name="enwik8",
         source=enwik8.URL,
         licence="GFDL and CC BY-SA",
         size="10^8 bytes of dump, 73 MB of prose in 8,655 articles",
         identity=f"md5:{enwik8.MD5} cleaning:{wikitext.CLEANING}",
         sources=_enwik8,
     ),
-    "c4": Corpus(
+    Corpus(
+        name="c4",
         source=C4.root,
         licence="ODC-BY",
         size="305 GB of json.gz, 364,868,892 documents",
@@ -120,14 +161,16 @@ CORPORA: dict[str, Corpus] = {
         sources=partial(_hub, C4),
         large=True,
     ),
-    "wikitext-103": Corpus(
+    Corpus(
+        name="wikitext-103",
         source=WIKITEXT.root,
         licence="CC BY-SA 3.0 and GFDL",
         size="540 MB of text in 28,475 articles",
         identity=WIKITEXT.root,
         sources=partial(_articles, WIKITEXT),
     ),
-    "fineweb": Corpus(
+    Corpus(
+        name="fineweb",
         source=f"{FINEWEB.root} (sample-10BT)",
         licence="ODC-BY",
         size="about 10^10 GPT-2 tokens",
@@ -136,24 +179,32 @@ CORPORA: dict[str, Corpus] = {
         splits_itself=False,
         large=True,
     ),
-}
+)
+CORPORA = {corpus.name: corpus for corpus in _REGISTERED}
 
 
-def corpus(name: str) -> Corpus:
-    """Return a registered corpus, or the one that ``path:FILE_OR_FOLDER`` names.
+def corpus(name: str | Corpus) -> Corpus:
+    """Return a registered corpus, or the one that ``path:FILE_OR_FOLDER`` names; a corpus stands for itself.
 
     In a folder, files whose relative path has the word ``validation`` are the validation split.
+
+    Raises:
+        UserError: an unknown name, or files that cannot be read or hold no text.
     """
+    if isinstance(name, Corpus):
+        return name
     if name == "path:":
         raise UserError("path: needs a file or folder behind it")
     if name.startswith("path:"):
-        return _local(Path(name.removeprefix("path:")).expanduser())
+        return _local(name)
     if name not in CORPORA:
         raise UserError(f"unknown corpus {name!r}{nearest(name, CORPORA)}; or path: and a file or folder")
     return CORPORA[name]
 
 
-def _local(root: Path) -> Corpus:
+def _local(name: str) -> Corpus:
+    written = cache.joined(name.removeprefix("path:"))
+    root = cache.expanded(written)
     digests = files.digests(root)
     held_out = {name for name in digests if "validation" in name}
     splits_itself = 0 < len(held_out) < len(digests)
@@ -164,11 +215,12 @@ def _local(root: Path) -> Corpus:
 
     megabytes = sum((root / name).stat().st_size for name in digests) / 1e6
     contents = [
-        ((root / name).name.endswith(files.LINES), splits_itself and name in held_out, digest)
+        (files.ending(root / name) in files.LINES, splits_itself and name in held_out, digest)
         for name, digest in digests.items()
     ]
     return Corpus(
-        source=str(root),
+        name=f"path:{written}",
+        source=printable(root),
         licence="the owner's",
         size=f"{megabytes:,.1f} MB in {len(digests):,} files",
         identity=f"reading:{files.READING} {contents}",
@@ -177,32 +229,15 @@ def _local(root: Path) -> Corpus:
     )
 
 
-def fingerprint(name: str) -> str:
-    """Return twelve hexadecimal digits that say what the cleaned text is, wherever it lies.
+def fingerprint(name: str | Corpus) -> str:
+    """Return :attr:`Corpus.fingerprint` of a corpus or its name.
 
     Raises:
         UserError: an unknown corpus, or a file that cannot be read.
     """
-    return hashlib.sha256(corpus(name).identity.encode()).hexdigest()[:12]
+    return corpus(name).fingerprint
 
 
-def documents(name: str, split: str) -> Iterator[str]:
-    """Yield the documents of a split, ``train`` or ``validation``."""
-    return (document for _, document in read(name, split))
-
-
-def read(name: str, split: str, start: Position = START) -> Iterator[tuple[Position, str]]:
-    """Yield each document of a split after ``start``, with the position behind it."""
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
-    described = corpus(name)
-    total = start.total
-    for number, source in enumerate(described.sources(split)):
-        if number < start.source:
-            continue
-        before = start.document if number == start.source else 0
-        for count, document in enumerate(islice(source.documents(), before, None), before + 1):
-            here = described.splits_itself or held_out(total) == (split == "validation")
-            total += 1
-            if here:
-                yield Position(number, count, total), document
+def documents(name: str | Corpus, split: str) -> Iterator[str]:
+    """Yield the documents of a split, ``train`` or ``validation``, of a corpus or its name."""
+    return corpus(name).documents(split)

@@ -1,24 +1,25 @@
 """Tokens: documents -> token files.
 
-A token set is a folder of the cache that holds the shards of both splits and ``tokens.json``, which lists
-them. Shards cover fixed stretches of text, so their bytes depend on the corpus and the tokenizer alone: not
-on how many processes wrote them, nor on how often they were interrupted. What is there is kept.
+A token set is a folder of the cache with the shards of both splits and ``tokens.json``, which lists them.
+Shards cover fixed stretches of text, so their bytes depend on the corpus and the tokenizer alone: not on how
+many processes wrote them, nor on how often these were interrupted. Shards that exist are kept.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from optstudy import cache, record, text
-from optstudy.errors import UserError, first_line
-from optstudy.sources import VALIDATION_EVERY
+from optstudy.errors import UserError, first_line, printable
+from optstudy.sources import VALIDATION_EVERY, files
+from optstudy.text import Corpus
 from optstudy.tokenizing import making, tokenizer
 from optstudy.tokenizing.making import Recipe
 from optstudy.tokenizing.shards import Header, Stream
 
 VALIDATION_TOKENS = 1 << 24
-"""What is made of the validation split at most (the paper reads 16,384,000)."""
+"""At most so many are made of the validation split (the paper reads 16,384,000)."""
 MANIFEST = "tokens.json"
 
 
@@ -37,12 +38,12 @@ class Split(BaseModel):
         return sum(header.tokens for header in self.shards.values())
 
     def holds(self, wanted: int | None) -> bool:
-        """Say whether there are as many tokens as wanted, or all there are."""
+        """Say whether there are as many tokens as wanted, or all that the split has."""
         return self.complete or (wanted is not None and self.tokens >= wanted)
 
 
 class Manifest(BaseModel):
-    """What ``tokens.json`` says."""
+    """The contents of ``tokens.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,6 +53,13 @@ class Manifest(BaseModel):
     """A copy, in the same folder."""
     recipe: Recipe
     splits: dict[str, Split]
+
+    @field_validator("splits")
+    @classmethod
+    def _has_both(cls, splits: dict[str, Split]) -> dict[str, Split]:
+        if set(splits) != set(text.SPLITS):
+            raise ValueError("there must be a train and a validation split")
+        return splits
 
 
 @dataclass(frozen=True)
@@ -66,38 +74,43 @@ class Tokens:
 
 
 def prepare(
-    corpus: str,
+    corpus: Corpus | str,
     tokenizer_name: str,
     progress: bool = True,
     *,
     tokens: int | None = None,
+    fewer: bool = False,
     jobs: int = 1,
     check: bool = False,
     shard_characters: int = making.SHARD_CHARACTERS,
 ) -> Tokens:
-    """Return the tokens of ``corpus``, made if they are not in the cache.
+    """Return the tokens of a corpus, made if they are not in the cache.
 
     Args:
-        corpus: a name that :func:`optstudy.text.corpus` knows.
+        corpus: a corpus, or a name that :func:`optstudy.text.corpus` knows.
         tokenizer_name: a name that :func:`optstudy.tokenizing.tokenizer.file` knows.
         progress: show what is being done, if standard error is a terminal.
         tokens: the first so many of the train split; None: all.
+        fewer: take all where the train split has fewer than ``tokens``.
         jobs: processes that encode; with one, the tokenizer's own threads do.
-        check: read every shard that is there, and make damaged ones again.
+        check: read every shard that exists, and make damaged ones again.
         shard_characters: see :data:`optstudy.tokenizing.making.SHARD_CHARACTERS`.
 
     Raises:
-        UserError: text or tokenizer cannot be had or read, or the corpus is too large to take whole.
+        UserError: text or tokenizer cannot be had or read, the corpus is too large to take whole, or it has
+            fewer tokens than wanted.
     """
-    if tokens is None and text.corpus(corpus).large:
-        raise UserError(f"{corpus} is too large to take whole: say how many tokens, such as 3e9")
+    corpus = text.corpus(corpus)
+    if tokens is None and corpus.large:
+        raise UserError(f"{corpus.name} is too large to take whole: say how many tokens, such as 3e9")
     path = tokenizer.file(tokenizer_name, corpus)
     recipe = Recipe(
-        fingerprint=text.fingerprint(corpus),
-        tokenizer_sha256=tokenizer.identity(path),
+        fingerprint=corpus.fingerprint,
+        tokenizer_sha256=files.sha256(path),
         shard_characters=shard_characters,
+        encoding=making.ENCODING,
     )
-    home = cache.folder("tokens", f"{_slug(corpus)}-{_slug(tokenizer_name)}-{recipe.digest}")
+    home = cache.folder("tokens", f"{_slug(corpus.name)}-{_slug(tokenizer_name)}-{recipe.digest}")
     wanted = {"train": tokens, "validation": VALIDATION_TOKENS}
     manifest = read_manifest(home)
     if manifest is None or check or not all(manifest.splits[s].holds(n) for s, n in wanted.items()):
@@ -108,20 +121,27 @@ def prepare(
                 name: _make(making.Work(corpus, name, recipe, path, home, jobs, progress), count, old)
                 for name, count in wanted.items()
             }
+            corpus.check_unchanged()
             manifest = Manifest(
-                corpus=corpus,
-                tokenizer=tokenizer_name,
-                tokenizer_file=f"tokenizer{path.suffix}",
+                corpus=printable(corpus.name),
+                tokenizer=printable(tokenizer_name),
+                tokenizer_file=f"tokenizer{path.suffix.lower()}",
                 recipe=recipe,
                 splits=splits,
             )
             record.write_atomically(home / manifest.tokenizer_file, path.read_bytes())
             record.write_atomically(home / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-    return _open(home, manifest, tokens)
+    made = _open(home, manifest, tokens)
+    if tokens is not None and len(made.train) < tokens and not fewer:
+        raise UserError(
+            f"data.tokens: {printable(corpus.name)} has {len(made.train):,} training tokens with "
+            f"{printable(tokenizer_name)}, not {tokens:,}; ask for fewer, or leave it out to take all"
+        )
+    return made
 
 
 def _make(work: making.Work, wanted: int | None, old: Manifest | None) -> Split:
-    """Make what is missing of a split; what was listed stays."""
+    """Make what is missing of a split; shards that are listed stay."""
     before = old.splits[work.split] if old else Split(complete=False, shards={})
     headers = making.make(work, wanted, len(before.shards), before.complete)
     found = Split(complete=False, shards={making.name(work.split, h.number): h for h in headers})
@@ -137,15 +157,15 @@ def _open(home: Path, manifest: Manifest, train_tokens: int | None) -> Tokens:
         streams[name] = Stream([home / shard for shard in split.shards], counts, limits[name])
         if not len(streams[name]):
             raise UserError(
-                f"{manifest.corpus}: its {name} split holds no text; of each {VALIDATION_EVERY} "
-                "documents the second is for validation, so there must be at least two"
+                f"{manifest.corpus}: its {name} split holds no text; the second of every "
+                f"{VALIDATION_EVERY} documents is for validation, so there must be at least two"
             )
     header = next(iter(manifest.splits["train"].shards.values()))
     return Tokens(streams["train"], streams["validation"], header.vocab_size, home, manifest)
 
 
 def read_manifest(home: Path) -> Manifest | None:
-    """Read ``tokens.json`` of a token set; None if it has none yet.
+    """Return the manifest of a token set; None if it has none yet.
 
     Raises:
         UserError: it is damaged, or of another version.
@@ -154,9 +174,9 @@ def read_manifest(home: Path) -> Manifest | None:
         return Manifest.model_validate_json((home / MANIFEST).read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{home / MANIFEST}: cannot be read ({first_line(error)}); delete it and run again"
+            f"{printable(home / MANIFEST)}: cannot be read ({first_line(error)}); delete it and run again"
         ) from None
 
 

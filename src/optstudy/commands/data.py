@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from rich.text import Text
 from optstudy import cache, text
 from optstudy.batches import Batches
 from optstudy.commands.options import Json
-from optstudy.errors import UserError, nearest
+from optstudy.errors import UserError, nearest, printable
+from optstudy.sources import files
 from optstudy.tokenizing import shards, tokenizer
 from optstudy.tokenizing.shards import Damaged, Stream
 from optstudy.tokens import MANIFEST, Manifest, Split, read_manifest
 from optstudy.tokens import prepare as make
+
+MOST_JOBS = 1024
 
 
 def prepare(
@@ -28,40 +32,45 @@ def prepare(
     jobs: int | None = None,
     json_: Json = False,
 ) -> None:
-    """Turn a corpus to token files. What is there is checked and kept, so that it can be stopped at any time.
+    """Turn a corpus into token files. Existing ones are checked and kept, so it can be stopped at any time.
 
     Parameters
     ----------
     corpus
-        A name that `optstudy data list` shows, or path: and a file or folder of text.
+        A name that `optstudy data list` shows, or `path:` and a file or folder of text.
     tokenizer
-        t5, gpt2, bpe-N (N pieces, trained on the corpus), a tokenizer.json or a SentencePiece .model file.
+        `t5`, `gpt2`, `bpe-N` (N pieces, trained on the corpus), a `tokenizer.json`, a SentencePiece `.model`.
     tokens
-        How many tokens to have for training, such as 3e9; all, if not given.
+        How many tokens to make for training, such as 3e9; all, if not given or if there are fewer.
     jobs
         Processes that encode; one per core, if not given.
     json_
-        For programs.
+        Write JSON, for programs.
     """
     count = None if tokens is None else _count(tokens)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    made = make(corpus, tokenizer, tokens=count, jobs=_positive(cores if jobs is None else jobs), check=True)
+    jobs = _positive(cores if jobs is None else jobs)
+    if jobs > MOST_JOBS:
+        raise UserError(f"--jobs: at most {MOST_JOBS:,}, not {jobs:,}")
+    made = make(corpus, tokenizer, tokens=count, fewer=True, jobs=jobs, check=True)
     if json_:
         _write_json(_facts(made.folder, made.manifest))
         return
-    out = Console(highlight=False)
+    out = _console()
     for name, split in made.manifest.splits.items():
         out.print(f"{name}: {_summary(split)}", soft_wrap=True)
-    out.print(str(made.folder), soft_wrap=True)
+    if count is not None and len(made.train) < count:
+        out.print(f"these are all training tokens; {count:,} were asked for", soft_wrap=True)
+    out.print(printable(made.folder), soft_wrap=True)
 
 
 def list_(*, json_: Json = False) -> None:
-    """Show the corpora that can be prepared, and the token sets that are.
+    """Show the corpora that can be prepared, and the token sets that exist.
 
     Parameters
     ----------
     json_
-        For programs.
+        Write JSON, for programs.
     """
     sets, damaged = _sets()
     if json_:
@@ -73,12 +82,12 @@ def list_(*, json_: Json = False) -> None:
         broken = [{"set": home.name, "reason": reason} for home, reason in damaged.items()]
         _write_json({"corpora": corpora, "sets": [_facts(*item) for item in sets.items()], "damaged": broken})
         return
-    out = Console(highlight=False)
+    out = _console()
     table = Table("corpus", "size", "licence", Column("source", overflow="fold"), box=None)
     for name, corpus in text.CORPORA.items():
         table.add_row(name, corpus.size, corpus.licence, corpus.source)
     out.print(table)
-    out.print(f"\n{len(sets)} token sets in {cache.folder('tokens')}", soft_wrap=True)
+    out.print(f"\n{len(sets)} token sets in {printable(cache.folder('tokens'))}", soft_wrap=True)
     if sets:
         table = Table(
             "set", "tokenizer", "train tokens", "validation tokens", "MB", box=None, header_style="bold"
@@ -88,43 +97,43 @@ def list_(*, json_: Json = False) -> None:
             table.add_row(home.name, manifest.tokenizer, *counts, f"{_bytes(home) / 1e6:,.1f}")
         out.print(table)
     for reason in damaged.values():
-        out.print(Text(reason), soft_wrap=True)
+        out.print(reason, soft_wrap=True)
 
 
 def info(name: str, *, json_: Json = False) -> None:
-    """Show what a token set was made from and holds.
+    """Show what a token set was made from and what it holds.
 
     Parameters
     ----------
     name
         A set that `optstudy data list` shows, or the beginning of its name.
     json_
-        For programs.
+        Write JSON, for programs.
     """
     home, manifest = _set(name)
     if json_:
         _write_json(_facts(home, manifest))
         return
-    out = Console(highlight=False)
+    out = _console()
     facts = {
-        "folder": str(home),
+        "folder": printable(home),
         "corpus": f"{manifest.corpus} (fingerprint {manifest.recipe.fingerprint})",
         "tokenizer": f"{manifest.tokenizer} (SHA-256 {manifest.recipe.tokenizer_sha256})",
         "vocabulary": f"{_vocabulary(manifest):,} ids",
     } | {split: _summary(manifest.splits[split]) for split in text.SPLITS}
     for key, value in facts.items():
-        out.print(Text(f"{key:<15} {value}"), soft_wrap=True)
+        out.print(f"{key:<15} {value}", soft_wrap=True)
 
 
 def verify(name: str | None = None, *, json_: Json = False) -> None:
-    """Read token sets whole and compare them with their checksums. Damage is exit code 2.
+    """Read token sets completely and compare them with their checksums. Damage is exit code 2.
 
     Parameters
     ----------
     name
         A set that `optstudy data list` shows, or the beginning of its name; all, if not given.
     json_
-        For programs.
+        Write JSON, for programs.
     """
     sets, damaged = (dict([_set(name)]), dict[Path, str]()) if name else _sets()
     faults = {home: [reason] for home, reason in damaged.items()} | {
@@ -133,16 +142,16 @@ def verify(name: str | None = None, *, json_: Json = False) -> None:
     if json_:
         _write_json([{"set": home.name, "faults": found} for home, found in faults.items()])
     else:
-        out = Console(highlight=False)
+        out = _console()
         for home, found in faults.items():
             out.print("\n".join(found) or f"{home.name}: good", soft_wrap=True)
     broken = [
-        f"optstudy data prepare {sets[home].corpus} --tokenizer {sets[home].tokenizer}"
+        shlex.join(["optstudy", "data", "prepare", sets[home].corpus, "--tokenizer", sets[home].tokenizer])
         for home, found in faults.items()
         if found and home in sets
     ]
     if broken:
-        raise UserError(f"damaged; this makes them again: {'; '.join(broken)}")
+        raise UserError(f"damaged; make them again with: {'; '.join(broken)}")
     if damaged:
         raise UserError("; ".join(damaged.values()))
 
@@ -150,7 +159,7 @@ def verify(name: str | None = None, *, json_: Json = False) -> None:
 def show(
     name: str, *, sequences: int = 3, sequence_length: int = 64, split: str = "train", seed: int = 0
 ) -> None:
-    """Decode a few sequences as a run would read them.
+    """Decode a few sequences as a run reads them.
 
     Parameters
     ----------
@@ -161,21 +170,27 @@ def show(
     sequence_length
         Tokens of each.
     split
-        train or validation.
+        `train` or `validation`.
     seed
-        Of the order.
+        Seed of the order, as in a run.
     """
     home, manifest = _set(name)
     if split not in manifest.splits:
         raise UserError(f"unknown split {split!r}{nearest(split, manifest.splits)}")
     held = manifest.splits[split].shards
     stream = Stream([home / shard for shard in held], [header.tokens for header in held.values()], None)
-    batches = Batches(stream, _positive(sequence_length), _positive(sequences), seed)
+    there = len(stream) // _positive(sequence_length)
+    batches = Batches(stream, sequence_length, min(_positive(sequences), max(there, 1)), seed)
     model = tokenizer.load(home / manifest.tokenizer_file).model
-    out = Console(highlight=False)
+    out = _console()
     for number, ids in zip(batches.order(0), batches[0], strict=True):
         out.rule(f"sequence {number:,} of {len(batches):,}")
         out.print(Text(model.decode(ids.tolist(), skip_special_tokens=False)))
+
+
+def _console() -> Console:
+    """Return one that prints texts as they are: a name may have brackets."""
+    return Console(highlight=False, markup=False)
 
 
 def _write_json(tree: Any) -> None:
@@ -187,7 +202,7 @@ def _bytes(home: Path) -> int:
 
 
 def _facts(home: Path, manifest: Manifest) -> dict[str, Any]:
-    """What a set is, for programs."""
+    """Return what a set is, for programs."""
     splits = {
         name: {
             "tokens": split.tokens,
@@ -216,7 +231,7 @@ def _homes() -> list[Path]:
 
 
 def _sets() -> tuple[dict[Path, Manifest], dict[Path, str]]:
-    """The token sets, and what is wrong with those whose manifest cannot be read."""
+    """Return the token sets, and what is wrong with those whose manifest cannot be read."""
     sets, damaged = {}, {}
     for home in _homes():
         try:
@@ -242,7 +257,7 @@ def _set(name: str) -> tuple[Path, Manifest]:
 
 def _faults(home: Path, manifest: Manifest) -> list[str]:
     vocabulary = home / manifest.tokenizer_file
-    whole = vocabulary.exists() and tokenizer.identity(vocabulary) == manifest.recipe.tokenizer_sha256
+    whole = vocabulary.exists() and files.sha256(vocabulary) == manifest.recipe.tokenizer_sha256
     return ([] if whole else [f"{vocabulary}: missing, or wrong checksum"]) + [
         f"{home / shard}: {fault}"
         for split in manifest.splits.values()
@@ -252,7 +267,7 @@ def _faults(home: Path, manifest: Manifest) -> list[str]:
 
 
 def _fault(path: Path, listed: shards.Header) -> str:
-    """Say in one line what is wrong with a shard; nothing if it is good."""
+    """Say in one line what is wrong with a shard; an empty text if it is good."""
     try:
         shard = shards.open_shard(path)
         shard.check()

@@ -1,4 +1,4 @@
-"""Rows of files on the Hugging Face hub, streamed through the library ``datasets`` (an optional extra)."""
+"""Rows of files on the Hugging Face hub, streamed by the library ``datasets`` (an optional extra)."""
 
 import importlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class HubFiles:
         """Yield the column ``text`` of one file.
 
         Raises:
-            UserError: ``datasets`` is not installed, or the file cannot be had.
+            UserError: ``datasets`` is not installed, or the file cannot be read.
         """
         datasets = _library(name)
         url = f"{self.root}/{name}"
@@ -34,7 +34,7 @@ class HubFiles:
                 yield _text(row, url)
         except UserError:
             raise
-        except Exception as error:  # what its many layers raise has no common base
+        except Exception as error:  # its layers raise errors without a common base
             raise UserError(
                 f"{url} cannot be read ({first_line(error)}); it needs a connection to the hub, "
                 "or give local shards as path:FOLDER"

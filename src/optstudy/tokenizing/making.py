@@ -1,9 +1,8 @@
 """Making the shards of one split: one process reads the text and writes the shards, several encode.
 
-A shard is the shortest run of documents of a given size, so what it holds follows from the text alone. A
-shard that is there and whole is kept; reading then goes on behind it. The encoding processes touch no file of
-the token set: one that outlives its killed parent for a moment can change nothing that the next preparation
-makes.
+A shard is the shortest run of documents that reaches a given size, so its content follows from the text
+alone. A shard that exists and is whole is kept, and reading goes on behind it. The encoding processes touch
+no file of the token set, so one that outlives its killed parent for a moment does no harm.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -32,9 +31,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from optstudy import record, text
-from optstudy.errors import UserError
-from optstudy.text import START, Position
+from optstudy import record
+from optstudy.errors import UserError, printable
+from optstudy.text import START, Corpus, Position
 from optstudy.tokenizing import shards, tokenizer
 from optstudy.tokenizing.shards import Damaged, Header
 
@@ -42,7 +41,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SHARD_CHARACTERS = 1 << 24
-"""A shard ends behind the document that reaches this many characters."""
+"""A shard ends after the document that reaches this many characters."""
+ENCODING = 2
+"""Raised whenever the same text and tokenizer file give other ids than before. 2: special tokens that are
+spelt out in a text are text."""
 
 
 class Recipe(BaseModel):
@@ -55,6 +57,8 @@ class Recipe(BaseModel):
     tokenizer_sha256: str
     shard_characters: int
     format: int = shards.FORMAT
+    encoding: int = 1
+    """:data:`ENCODING` when it was made; older sets do not say it."""
 
     @property
     def digest(self) -> str:
@@ -64,9 +68,9 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True)
 class Work:
-    """One split to be made."""
+    """One split to make."""
 
-    corpus: str
+    corpus: Corpus
     split: str
     recipe: Recipe
     tokenizer_file: Path
@@ -76,20 +80,18 @@ class Work:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """The documents of one shard."""
+class Block:
+    """The documents of one shard, for the process that encodes them."""
 
-    work: Work
-    number: int
-    start: Position
+    tokenizer_file: Path
     stop: Position
-    empty: int
-    characters: int
     documents: list[str]
+    facts: dict[str, Any]
+    """Of the shard's header."""
 
 
 Pending = dict[Future[tuple[Header, bytes]], int]
-"""Shards that are being encoded, with their numbers."""
+"""Shards that are being encoded, by number."""
 
 
 def name(split: str, number: int) -> str:
@@ -104,7 +106,7 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
         work: what to make.
         wanted: tokens; None: all.
         at_least: shards to have in any case.
-        complete: whether these are known to be all.
+        complete: whether they are known to be all.
     """
     headers: dict[int, Header] = {}
     with _pool(work.jobs) as pool, _progress(work, wanted) as show:
@@ -137,7 +139,7 @@ def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[
 
 
 def _collect(work: Work, pending: Pending, headers: dict[int, Header]) -> None:
-    """Wait for a shard, and write it."""
+    """Wait for at least one shard and write it."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         number = pending.pop(future)
         headers[number], data = future.result()
@@ -145,7 +147,7 @@ def _collect(work: Work, pending: Pending, headers: dict[int, Header]) -> None:
 
 
 def _shortest(headers: dict[int, Header], wanted: int | None) -> int:
-    """Count the shards, from the first on, that hold ``wanted`` tokens; all if they do not."""
+    """Count the shards, from the first on, that are needed for ``wanted`` tokens; all if too few."""
     total = count = 0
     while count in headers and (wanted is None or total < wanted):
         total += headers[count].tokens
@@ -159,7 +161,7 @@ def _enough(headers: dict[int, Header], wanted: int | None) -> bool:
 
 
 def _kept(work: Work, number: int, position: Position) -> Header | None:
-    """Return the header of a shard that is there, whole and what would be made again."""
+    """Return the header of a shard that exists, is whole and is the one that would be made."""
     path = work.home / name(work.split, number)
     if not path.exists():
         return None
@@ -174,18 +176,18 @@ def _kept(work: Work, number: int, position: Position) -> Header | None:
 
 
 class _Reader:
-    """Takes blocks off a split, from any position; in a row without seeking."""
+    """Reads the blocks of a split from any position; one after the other without seeking."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.position: Position | None = None
         self.stream: Iterator[tuple[Position, str]] = iter(())
 
-    def take(self, number: int, start: Position) -> _Block | None:
-        """Read the block that begins at ``start``; None behind the last document."""
+    def take(self, number: int, start: Position) -> Block | None:
+        """Read the block that begins at ``start``; None after the last document."""
         work = self.work
         if self.position != start:
-            self.stream, self.position = text.read(work.corpus, work.split, start), start
+            self.stream, self.position = work.corpus.read(work.split, start), start
         documents: list[str] = []
         empty = characters = 0
         while characters < work.recipe.shard_characters and (item := next(self.stream, None)):
@@ -197,25 +199,23 @@ class _Reader:
                 empty += 1
         if self.position == start:
             return None
-        return _Block(work, number, start, self.position, empty, characters, documents)
+        facts = {
+            "recipe": work.recipe.digest,
+            "split": work.split,
+            "number": number,
+            "start": start,
+            "stop": self.position,
+            "empty": empty,
+            "characters": characters,
+        }
+        return Block(work.tokenizer_file, self.position, documents, facts)
 
 
-def encode(block: _Block) -> tuple[Header, bytes]:
-    """Return a block's shard; runs in a worker process."""
-    encoder = _encoder(block.work.tokenizer_file)
+def encode(block: Block) -> tuple[Header, bytes]:
+    """Return the header and the file of a block's shard; runs in a worker process."""
+    encoder = _encoder(block.tokenizer_file)
     tokens, ends = encoder.encode(block.documents)
-    return shards.pack(
-        tokens,
-        ends,
-        recipe=block.work.recipe.digest,
-        vocab_size=encoder.vocab_size,
-        split=block.work.split,
-        number=block.number,
-        start=block.start,
-        stop=block.stop,
-        empty=block.empty,
-        characters=block.characters,
-    )
+    return shards.pack(tokens, ends, vocab_size=encoder.vocab_size, **block.facts)
 
 
 @lru_cache(maxsize=1)
@@ -225,7 +225,7 @@ def _encoder(path: Path) -> tokenizer.Encoder:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[Executor]:
-    """Run blocks in ``jobs`` processes; in this one if there is but one."""
+    """Encode blocks in ``jobs`` processes; in this one if there is only one."""
     if jobs == 1:
         yield _Here()
         return
@@ -235,8 +235,8 @@ def _pool(jobs: int) -> Iterator[Executor]:
         yield pool
     except BrokenProcessPool:
         raise UserError(
-            "an encoding process died, perhaps for want of memory: try fewer jobs "
-            "(a script may only ask for several below: if __name__ == '__main__')"
+            "an encoding process died, perhaps of too little memory: try fewer jobs "
+            "(a script may ask for several only under: if __name__ == '__main__')"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -249,7 +249,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone: the pool itself would leave it waiting for work for ever."""
+    """End this process when its parent is gone; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -257,7 +257,7 @@ def _end_with_parent() -> None:
 
 
 class _Here(Executor):
-    """Runs what is submitted at once, in this thread."""
+    """Runs what is submitted immediately, in this thread."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -267,9 +267,13 @@ class _Here(Executor):
 
 @contextmanager
 def _progress(work: Work, wanted: int | None) -> Iterator[Callable[[dict[int, Header]], None]]:
-    """Show tokens made and, if it is known how many are wanted, the time left."""
+    """Show the tokens made and, if the number wanted is known, the time left."""
     console = Console(stderr=True)
-    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    columns: list[ProgressColumn] = [
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    ]
     if wanted is not None:
         columns += [BarColumn(), TimeRemainingColumn()]
     hidden = not (work.progress and console.is_terminal)
@@ -278,7 +282,7 @@ def _progress(work: Work, wanted: int | None) -> Iterator[Callable[[dict[int, He
 
         def show(headers: dict[int, Header]) -> None:
             tokens = sum(header.tokens for header in headers.values())
-            description = f"{work.corpus}, {work.split}: {tokens / 1e6:,.1f} M tokens"
+            description = f"{printable(work.corpus.name)}, {work.split}: {tokens / 1e6:,.1f} M tokens"
             bar.update(task, description=description, completed=tokens)
 
         show({})

@@ -1,13 +1,11 @@
 """Token files: one shard of a split each, in the safetensors format.
 
-A shard is a JSON header and two arrays: ``tokens`` (uint16 or uint32) and ``ends`` (uint32: where each
+A shard has a JSON header and two arrays: ``tokens`` (uint16 or uint32) and ``ends`` (uint32: where each
 document ends, in tokens from the shard's start). Its header says what made it, what it holds and the SHA-256
 of the arrays. It is a function of the documents and the tokenizer alone.
 """
 
 import hashlib
-import json
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,20 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from optstudy.errors import UserError
+from optstudy.errors import UserError, printable
 
 FORMAT = 1
 OPEN_AT_ONCE = 512
-"""Shards of a split kept mapped; each costs a file descriptor."""
+"""Shards of a split that are kept mapped."""
 
 TokenArray = npt.NDArray[Any]
 """uint16 or uint32."""
-DTYPES = {"U16": np.dtype("<u2"), "U32": np.dtype("<u4")}
+DTYPES = ("U16", "U32")
+"""Of ``tokens``, as safetensors names them."""
 
 
 class Header(BaseModel):
-    """What a shard says of itself."""
+    """What a shard says about itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,32 +60,41 @@ class Damaged(Exception):
 
 def pack(tokens: TokenArray, ends: npt.NDArray[np.uint32], **header: Any) -> tuple[Header, bytes]:
     """Return the header of a shard, and what its file holds."""
-    body = tokens.tobytes() + ends.tobytes()
     described = Header(
         **header,
         tokens=tokens.size,
         documents=ends.size,
         max_id=int(tokens.max(initial=0)),
-        sha256=hashlib.sha256(body).hexdigest(),
+        sha256=_checksum(tokens, ends),
     )
-    name = next(name for name, dtype in DTYPES.items() if dtype == tokens.dtype)
-    layout = {
-        "__metadata__": {"header": described.model_dump_json()},
-        "tokens": {"dtype": name, "shape": [tokens.size], "data_offsets": [0, tokens.nbytes]},
-        "ends": {"dtype": "U32", "shape": [ends.size], "data_offsets": [tokens.nbytes, len(body)]},
-    }
-    text = json.dumps(layout).encode()
-    text += b" " * (-len(text) % 8)
-    return described, len(text).to_bytes(8, "little") + text + body
+    return described, save({"tokens": tokens, "ends": ends}, {"header": described.model_dump_json()})
+
+
+def _checksum(tokens: TokenArray, ends: npt.NDArray[np.uint32]) -> str:
+    return hashlib.sha256(tokens.tobytes() + ends.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Shard:
-    """An opened shard; its arrays lie on the disk until they are read."""
+    """An opened shard; its arrays stay on the disk until they are read."""
 
     header: Header
-    tokens: TokenArray
-    ends: npt.NDArray[np.uint32]
+    file: Any
+    """A handle of :class:`safetensors.safe_open`."""
+    stretch: Any
+    """Sliced, it reads a stretch of the tokens."""
+
+    @property
+    def tokens(self) -> TokenArray:
+        """All tokens, read."""
+        array: TokenArray = self.file.get_tensor("tokens")
+        return array
+
+    @property
+    def ends(self) -> npt.NDArray[np.uint32]:
+        """Where each document ends, read."""
+        array: npt.NDArray[np.uint32] = self.file.get_tensor("ends")
+        return array
 
     def check(self) -> None:
         """Read everything.
@@ -92,12 +102,11 @@ class Shard:
         Raises:
             Damaged: the arrays differ from what the header says.
         """
-        if hashlib.sha256(self.tokens.tobytes() + self.ends.tobytes()).hexdigest() != self.header.sha256:
+        tokens = self.tokens
+        if _checksum(tokens, self.ends) != self.header.sha256:
             raise Damaged("wrong checksum")
-        if self.tokens.size and int(self.tokens.max()) >= self.header.vocab_size:
-            raise Damaged(
-                f"token {int(self.tokens.max())} is beyond the vocabulary of {self.header.vocab_size:,}"
-            )
+        if tokens.size and int(tokens.max()) >= self.header.vocab_size:
+            raise Damaged(f"token {int(tokens.max())} is beyond the vocabulary of {self.header.vocab_size:,}")
 
 
 def open_shard(path: Path) -> Shard:
@@ -107,39 +116,33 @@ def open_shard(path: Path) -> Shard:
         Damaged: no shard of this format, cut short, or with ids beyond the vocabulary.
     """
     try:
-        with path.open("rb") as file:
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        size = int.from_bytes(data[:8].tobytes(), "little")
-        layout = json.loads(data[8 : 8 + size].tobytes())
-        header = Header.model_validate_json(layout["__metadata__"]["header"])
-        tokens, ends = (_array(data[8 + size :], layout[name]) for name in ("tokens", "ends"))
+        file: Any = safe_open(path, framework="np")
+        header = Header.model_validate_json((file.metadata() or {})["header"])
+        tokens, ends = file.get_slice("tokens"), file.get_slice("ends")
     except ValidationError:
         raise Damaged(f"no token file of format {FORMAT}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, KeyError, SafetensorError) as error:
         raise Damaged(f"no token file, or cut short ({error})") from None
-    if header.format != FORMAT or (tokens.size, ends.size) != (header.tokens, header.documents):
+    if header.format != FORMAT or (
+        (tokens.get_shape(), ends.get_shape(), ends.get_dtype())
+        != ([header.tokens], [header.documents], "U32")
+        or tokens.get_dtype() not in DTYPES
+    ):
         raise Damaged("its header contradicts itself")
     if header.max_id >= header.vocab_size:
         raise Damaged(f"token {header.max_id} is beyond the vocabulary of {header.vocab_size:,}")
-    return Shard(header, tokens, ends)
-
-
-def _array(body: npt.NDArray[np.uint8], entry: dict[str, Any]) -> Any:
-    start, stop = entry["data_offsets"]
-    if not 0 <= start <= stop <= body.size:
-        raise ValueError("the data end early")
-    return body[start:stop].view(DTYPES[entry["dtype"]])
+    return Shard(header, file, tokens)
 
 
 class Stream:
-    """The first ``limit`` tokens of several shards, as one array that is sliced."""
+    """The first ``limit`` tokens of several shards, sliced like one array."""
 
     def __init__(self, paths: Sequence[Path], counts: Sequence[int], limit: int | None) -> None:
         self.paths = list(paths)
         self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         total = int(self.starts[-1])
         self.limit = total if limit is None else min(limit, total)
-        self._tokens = lru_cache(maxsize=OPEN_AT_ONCE)(self._map)
+        self._shard = lru_cache(maxsize=OPEN_AT_ONCE)(self._open)
 
     def __len__(self) -> int:
         return self.limit
@@ -150,15 +153,20 @@ class Stream:
         found = []
         while start < stop:
             offset = int(self.starts[first])
-            tokens = self._tokens(first)[start - offset : stop - offset]
-            found.append(tokens)
-            start += tokens.size
+            last = min(stop, int(self.starts[first + 1]))
+            found.append(self._shard(first).stretch[start - offset : last - offset])
+            start = last
             first += 1
         array = found[0] if len(found) == 1 else np.concatenate(found or [np.empty(0, dtype=np.uint16)])
         return array[::step]
 
-    def _map(self, number: int) -> TokenArray:
+    def _open(self, number: int) -> Shard:
         try:
-            return open_shard(self.paths[number]).tokens
+            shard = open_shard(self.paths[number])
+            if shard.header.tokens != self.starts[number + 1] - self.starts[number]:
+                raise Damaged("not as many tokens as its set lists")
+            return shard
         except Damaged as reason:
-            raise UserError(f"{self.paths[number]}: {reason}; run `optstudy data prepare` again") from None
+            raise UserError(
+                f"{printable(self.paths[number])}: {reason}; run `optstudy data prepare` again"
+            ) from None

