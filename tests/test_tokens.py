@@ -297,6 +297,20 @@ def test_id_beyond_the_vocabulary_is_found_whatever_the_header_says(tmp_path: Pa
         shards.open_shard(path).check()
 
 
+@pytest.mark.timeout(100)
+def test_a_script_without_a_main_guard_is_told_instead_of_waiting_for_itself(
+    tmp_path: Path, vocabulary: str, own_cache: Path
+) -> None:
+    corpus = f"path:{write_lines(tmp_path / 'a.jsonl', ['one', 'two', 'three'])}"
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from optstudy import tokens\ntokens.prepare({corpus!r}, {vocabulary!r}, jobs=2, progress=False)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "only under: if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
 def test_error_in_the_text_leaves_nothing_that_is_trusted(
     tmp_path: Path, vocabulary: str, own_cache: Path
 ) -> None:

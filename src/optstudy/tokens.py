@@ -100,6 +100,7 @@ def prepare(
         UserError: text or tokenizer cannot be had or read, the corpus is too large to take whole, or it has
             fewer tokens than wanted.
     """
+    making.check_jobs(jobs)
     corpus = text.corpus(corpus)
     if tokens is None and corpus.large:
         raise UserError(f"{corpus.name} is too large to take whole: say how many tokens, such as 3e9")

@@ -94,6 +94,16 @@ Pending = dict[Future[tuple[Header, bytes]], int]
 """Shards that are being encoded, by number."""
 
 
+def check_jobs(jobs: int) -> None:
+    """Refuse several processes while a worker imports a script: it would wait for its parent's lock for ever.
+
+    Raises:
+        UserError: the script asks for several outside ``if __name__ == "__main__"``.
+    """
+    if jobs > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError("a script may ask for several jobs only under: if __name__ == '__main__'")
+
+
 def name(split: str, number: int) -> str:
     """Return the file name of a shard."""
     return f"{split}-{number:06d}.safetensors"
