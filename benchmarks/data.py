@@ -1,9 +1,9 @@
-"""The data path against its budgets: encoding, memory, loading.
+"""Speed and memory of the data path: encoding, preparing, loading.
 
     python benchmarks/data.py
 
-encodes enwik8 with the T5 tokenizer by ``tokenizers`` alone and by ``optstudy data prepare`` (in turn, the
-best of three each, on two cores), prepares a document of 50 MB, and reads batches.
+encodes enwik8 with the T5 tokenizer, with ``tokenizers`` alone and with ``optstudy data prepare`` (in turn,
+the best of three each, on two cores), prepares a document of 50 MB, and reads batches.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -67,11 +67,6 @@ def loading(made: tokens.Tokens, batch_size: int, length: int) -> float:
     for step in range(steps):
         batches[step]
     return steps * batch_size * length / (time.perf_counter() - began)
-
-
-def best(measure: Callable[[], float]) -> float:
-    """Smallest of a few."""
-    return min(measure() for _ in range(ROUNDS))
 
 
 def main() -> None:

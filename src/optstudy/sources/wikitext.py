@@ -1,7 +1,7 @@
-"""Articles of a MediaWiki XML dump as plain prose, by standard-library regular expressions.
+"""Articles of a MediaWiki XML dump as plain prose, with the standard library's regular expressions.
 
-Deterministic: the same dump gives the same bytes. Only ASCII character classes are used, so that the
-Unicode tables of a Python version play no part.
+Deterministic: the same dump gives the same bytes. Only ASCII character classes are used, so the Unicode
+tables of the Python version do not matter.
 """
 
 import html
@@ -45,7 +45,7 @@ def articles(dump: str) -> Iterator[str]:
 
 
 def clean(markup: str) -> str:
-    """Reduce wiki markup to prose: paragraphs parted by one blank line, headings and lists as lines."""
+    """Reduce wiki markup to prose: paragraphs separated by a blank line, headings and list items as lines."""
     text = _DROPPED.sub("", markup)
     for pattern in _INNERMOST:
         found = 1
