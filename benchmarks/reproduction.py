@@ -14,14 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from optstudy import claims, study
-from optstudy import report as reports
-from optstudy.commands.claims import Loader
-from optstudy.commands.sweeps import RECORDED, recorded, sweep_of
-from optstudy.labels import cut
+from optstudy.figure import Figure
+from optstudy.findings import RECORDED, figure_of, recorded, verdicts
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
 from optstudy.report.page import caption
 from optstudy.session import Session
+from optstudy.stats import Summary
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZES = {
@@ -43,25 +42,25 @@ def main() -> None:
     chosen = parser.parse_args()
     page = chosen.docs / "reproduction.md"
     remarks = dict(REMARKS.findall(page.read_text())) if page.exists() else {}
-    verdicts = claims.judge(Loader(chosen.scale, chosen.runs), chosen.scale)
+    judged = verdicts(chosen.scale, chosen.runs)
     sections = []
     notes: dict[str, None] = {}
     for name in sorted(study.names(), key=lambda name: not name.startswith("paper/")):
         if name.startswith(RECORDED):
             kept = recorded(name, chosen.scale)
-            sweep = sweep_of(Session(study.load(name), chosen.scale, chosen.runs, kept=kept))
-            mine = [verdict for verdict in verdicts if verdict.claim.figure == name]
-            sections.append(section(name, sweep, mine, chosen.docs, remarks.get(name, ""), notes))
-            if name == "beyond/fidelity" and sweep.rows:
-                measured(chosen.docs / "fidelity.md", sweep)
-    start = opening(verdicts, chosen.scale, remarks.get("all", ""), notes)
+            figure = figure_of(Session(study.load(name), chosen.scale, chosen.runs, kept=kept))
+            mine = [verdict for verdict in judged if verdict.claim.figure == name]
+            sections.append(section(name, figure, mine, chosen.docs, remarks.get(name, ""), notes))
+            if name == "beyond/fidelity" and figure.rows:
+                measured(chosen.docs / "fidelity.md", figure)
+    start = opening(judged, chosen.scale, remarks.get("all", ""), notes)
     write_atomically(page, "\n".join([start, *sections]))
     sys.stdout.write(f"wrote {page}\n")
 
 
-def opening(verdicts: list[claims.Verdict], scale: str, remark: str, notes: Iterable[str]) -> str:
+def opening(judged: list[claims.Verdict], scale: str, remark: str, notes: Iterable[str]) -> str:
     """What the record is, the verdicts counted, and what the tables' columns mean."""
-    counted = Counter(verdict.word for verdict in verdicts)
+    counted = Counter(verdict.word for verdict in judged)
     words = ", ".join(
         f"{counted[word]} {plural}"
         for word, plural in (
@@ -74,7 +73,7 @@ def opening(verdicts: list[claims.Verdict], scale: str, remark: str, notes: Iter
     return f"""# What was reproduced
 
 Every figure of the paper at the scale `{scale}`, drawn from the committed record, beside what the paper says
-of it. Of its {len(verdicts)} statements: {words}. "Does not hold" means at this scale{SIZES.get(scale, "")}.
+of it. Of its {len(judged)} statements: {words}. "Does not hold" means at this scale{SIZES.get(scale, "")}.
 Thresholds were fixed before the runs; `optstudy claims --scale {scale}` judges again, `make reproduce` runs
 everything from nothing. Losses and estimates are in nats per token, intervals are 95 % over seeds.
 
@@ -87,30 +86,30 @@ The columns of the tables:
 
 def section(
     name: str,
-    sweep: reports.Sweep,
-    verdicts: list[claims.Verdict],
+    figure: Figure,
+    judged: list[claims.Verdict],
     docs: Path,
     remark: str,
     notes: dict[str, None],
 ) -> str:
     """One study: question, figure, verdicts, table; what its columns mean goes into ``notes``."""
-    lines = [f"## {name}: {sweep.title}", "", sweep.asks, ""]
-    if not sweep.rows:
+    lines = [f"## {name}: {figure.title}", "", figure.asks, ""]
+    if not figure.rows:
         return "\n".join(
-            [*lines, f"Not run at {sweep.scale} yet: `{sweep.command}`.", "", held(name, remark)]
+            [*lines, f"Not run at {figure.scale} yet: `{figure.command}`.", "", held(name, remark)]
         )
-    image = docs / "figures" / sweep.scale / f"{name.replace('/', '-')}.png"
+    image = docs / "figures" / figure.scale / f"{name.replace('/', '-')}.png"
     image.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(image, figures.draw(sweep, "png"))
-    lines += [f"![{sweep.title}]({image.relative_to(docs).as_posix()})", ""]
-    if verdicts:
+    write_atomically(image, figures.draw(figure, "png"))
+    lines += [f"![{figure.title}]({image.relative_to(docs).as_posix()})", ""]
+    if judged:
         lines += [
             "| the paper says | here | estimate | interval | seeds | test |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [verdict_row(verdict) for verdict in verdicts] + [""]
-    lines += [tables.table(sweep, caption(sweep)).partition("\n")[2].strip(), ""]
-    notes.update(dict.fromkeys(note for note in tables.meanings(sweep) if not note.endswith(" settings.")))
+        lines += [verdict_row(verdict) for verdict in judged] + [""]
+    lines += [tables.table(figure, caption(figure)).partition("\n")[2].strip(), ""]
+    notes.update(dict.fromkeys(note for note in tables.meanings(figure) if not note.endswith(" settings.")))
     return "\n".join([*lines, held(name, remark)])
 
 
@@ -129,26 +128,26 @@ def held(name: str, remark: str) -> str:
     return f"<!-- remarks: {name} -->\n{remark}<!-- end -->\n"
 
 
-def measured(page: Path, printed: reports.Sweep) -> None:
+def measured(page: Path, printed: Figure) -> None:
     """Put the printed settings' bests beside the released ones' into the page on fidelity."""
     lines = ["| optimizer | best loss, printed | at | best loss, released | at |", "|---|---|---|---|---|"]
     for summary in printed.summaries:
-        released = released_of(summary.label, printed)
-        found = [summary, *([released] if released else [])]
-        cells = [f"{style.nats(s.best.value, s.best.half_width)} | {style.number(s.setting)}" for s in found]
-        lines.append(f"| {style.full_name(summary.label)} | {' | '.join(cells)}{' | | ' * (not released)} |")
+        released = released_of(summary.curve.name, printed)
+        found = [one for one in (summary, released) if one is not None and one.best is not None]
+        cells = [f"{style.nats(one.best)} | {style.setting(one)}" for one in found]
+        lines.append(f"| {style.name(summary.curve)} | {' | '.join(cells)}{' | | ' * (2 - len(found))} |")
     table = "\n".join(lines) + "\n"
     write_atomically(page, MEASURED.sub(lambda found: found[1] + table + found[2], page.read_text()))
 
 
-def released_of(label: str, printed: reports.Sweep):  # type: ignore[no-untyped-def]
+def released_of(name: str, printed: Figure) -> Summary | None:
     """The same curve as released."""
-    for name in ("paper/fig1", "paper/fig9", "paper/fig3"):
-        kept = recorded(name, printed.scale)
+    for study_name in ("paper/fig1", "paper/fig9", "paper/fig3"):
+        kept = recorded(study_name, printed.scale)
         runs = printed.runs or Path("runs")
-        sweep = sweep_of(Session(study.load(name), printed.scale, runs, kept=kept))
-        for summary in sweep.summaries:
-            if cut(summary.label)[1] == label:
+        figure = figure_of(Session(study.load(study_name), printed.scale, runs, kept=kept))
+        for summary in figure.summaries:
+            if summary.curve.name == name:
                 return summary
     return None
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from measured import NO_RECORD, WINDOW, Found, Load, recorded, table, window_row
 
 from optstudy import optim
-from optstudy.labels import cut
 from optstudy.listing import Listed, listing
 from optstudy.optimizers import OF_THE_CONFIG, OPTIMIZERS
 from optstudy.signature import signature
@@ -141,10 +140,10 @@ def windows(names: Sequence[str], found: Found) -> str:
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for study_name, scales in found.items():
         link = f"[{study_name}](../studies/paper-{study_name}.md)"
-        for scale, summaries in scales:
-            for one in summaries:
-                if (name := cut(one.label)[1]) in names:
-                    rows.setdefault((scale, name), (scale, *window_row(one), link))
+        for scale, figure in scales:
+            for one in figure.summaries:
+                if (name := one.curve.name) in names:
+                    rows.setdefault((scale, name), (scale, *window_row(figure, one), link))
     if not any(found.values()):
         return f"{NO_RECORD}\n"
     if not rows:

@@ -14,8 +14,7 @@ from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 
 from optstudy import archive, claims, study, yamlfile
-from optstudy.commands.sweeps import RECORDED
-from optstudy.labels import cut
+from optstudy.findings import RECORDED
 from optstudy.listing import listing
 from optstudy.plan import Plan
 
@@ -95,7 +94,10 @@ def results(name: str, load: Load) -> list[str]:
             if name != "demo"
             else "`make demo` measures it; the picture in the README is its.\n"
         ]
-    return [f"At {scale}:\n\n{table(WINDOW, map(window_row, summaries))}" for scale, summaries in found]
+    return [
+        f"At {scale}:\n\n{table(WINDOW, (window_row(figure, one) for one in figure.summaries))}"
+        for scale, figure in found
+    ]
 
 
 # How to choose, the command line, layers, citing
@@ -108,8 +110,8 @@ def choosing(load: Load) -> str:
         return f"{NO_RECORD}\n"
     state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in listing()}
     parts = []
-    for scale, summaries in found:
-        rows = [(*window_row(one), state.get(cut(one.label)[1], "")) for one in summaries]
+    for scale, figure in found:
+        rows = [(*window_row(figure, one), state.get(one.curve.name, "")) for one in figure.summaries]
         parts.append(f"### At {scale}\n\n{table((*WINDOW, 'state, bytes/param'), rows)}")
     return "\n".join(parts)
 

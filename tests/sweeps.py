@@ -2,11 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from optstudy.curves import Placed
-from optstudy.report import Place, Sweep
+from optstudy.curves import Place, Placed, Run
+from optstudy.figure import Figure
 from optstudy.table import Row
 
 INITIAL = 8.3
@@ -67,12 +67,19 @@ def loss_at(name: str, lr: float, seed: int) -> float | None:
     return min(best + bend * decades**2 + jitter, INITIAL + 0.2)
 
 
-def placed(rows: Iterable[Row], labels: Mapping[str, str], x: str) -> list[Placed]:
-    """Put runs where their configs say: on the curve of their id, at the value of the dotted key ``x``."""
-    return [(row, labels[row.id], row.value(x)) for row in rows]
+def place(run: str, label: str, x: Any) -> Place:
+    """A run at a setting on ``PANEL / CURVE``, or ``PANEL / ROW / COLUMN`` of a map."""
+    *head, curve = label.split(" / ")
+    panel, row = (*head, "", "")[:2]
+    return Place(run, curve, x, panel, row)
 
 
-def sweep(seeds: int = 3, points: int = 7, **changes: Any) -> Sweep:
+def placed(rows: Iterable[Row], x: str = "optimizer.lr") -> list[Placed]:
+    """Runs where their configs say: on their optimizer's curve, at the value of the dotted key ``x``."""
+    return [(Run(row), place(row.id, row.optimizer, row.value(x))) for row in rows]
+
+
+def figure(seeds: int = 3, points: int = 7, **changes: Any) -> Figure:
     """Five optimizers, half-decades around each one's best."""
     rows = []
     for name, (_, where, _, state, ms) in OPTIMIZERS.items():
@@ -82,16 +89,19 @@ def sweep(seeds: int = 3, points: int = 7, **changes: Any) -> Sweep:
                 row(name, lr, loss_at(name, lr, seed), seed, state_bytes_per_param=state, step_ms=ms)
                 for seed in range(seeds)
             ]
-    rows, labels = changes.pop("rows", rows), changes.pop("labels", None)
+    rows, labels = changes.pop("rows", rows), changes.pop("labels", None) or {}
     x = changes.get("x", "optimizer.lr")
-    found = placed(rows, labels or {r.id: r.optimizer for r in rows}, x)
     values: dict[str, Any] = {
         "name": "paper/fig1",
         "title": "Five optimizers over the learning rate",
         "asks": "How do the optimizers compare at their best, and how much does the learning rate matter?",
         "scale": "pico",
         "rows": rows,
-        "places": [Place(row.id, label, setting) for row, label, setting in found],
+        "places": [
+            place(r.id, labels.get(r.id, r.optimizer), r.value(x))
+            for r in rows
+            if not labels or r.id in labels
+        ],
         "command": "optstudy run paper/fig1 --scale pico",
     }
-    return Sweep(**{**values, **changes})
+    return Figure(**{**values, **changes})

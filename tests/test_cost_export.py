@@ -9,7 +9,9 @@ import pytest
 
 from optstudy import cost, export, study
 from optstudy.commands.launching import Launching
+from optstudy.curves import Place
 from optstudy.errors import UserError
+from optstudy.figure import Figure
 from optstudy.launch import slurm
 from optstudy.launch.slots import slots
 from optstudy.session import Session
@@ -38,8 +40,11 @@ def test_the_tidy_table_has_a_row_per_run_and_curve_and_a_column_per_key(tmp_pat
     for point in points:
         finish(tmp_path, point)
     rows = export.every(tmp_path)
-    records = export.table(rows, {points[0].id: ["a", "b"], points[1].id: ["c"]})
-    assert sorted(record["curve"] for record in records) == ["a", "b", "c"]
+    where = [(points[0].id, "a", ""), (points[0].id, "b", "p"), (points[1].id, "c", "")]
+    places = [Place(run, curve, 1e-3, panel) for run, curve, panel in where]
+    records = export.table(Figure("s", "t", rows, places))
+    assert sorted(record["curve"] for record in records) == ["a", "c", "p / b"]
+    assert [record["id"] for record in export.runs(rows)] == [row.id for row in rows]
     assert {record["optimizer.lr"] for record in records} == {p.config.optimizer.lr for p in points}
     export.write(records, tmp_path / "runs.csv", "csv")
     with io.StringIO((tmp_path / "runs.csv").read_text()) as file:

@@ -17,7 +17,9 @@ import pytest
 from rich.console import Console
 
 from optstudy import report
+from optstudy.curves import Curve
 from optstudy.errors import UserError
+from optstudy.figure import Figure
 from optstudy.report import figures, maps, page, payload, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
@@ -57,7 +59,7 @@ class Elements(HTMLParser):
         return json.loads(self.scripts[0])
 
 
-def with_runs(sweep: report.Sweep, folder: Path, **extra: Any) -> report.Sweep:
+def with_runs(sweep: Figure, folder: Path, **extra: Any) -> Figure:
     """The sweep with a metrics file for each run."""
     for row in sweep.rows:
         (folder / row.id).mkdir(parents=True)
@@ -69,7 +71,7 @@ def with_runs(sweep: report.Sweep, folder: Path, **extra: Any) -> report.Sweep:
     return dataclasses.replace(sweep, runs=folder)
 
 
-def printed(sweep: report.Sweep, **options: Any) -> str:
+def printed(sweep: Figure, **options: Any) -> str:
     console = Console(file=io.StringIO(), **options)
     report.show(sweep, console)
     assert isinstance(console.file, io.StringIO)
@@ -79,7 +81,7 @@ def printed(sweep: report.Sweep, **options: Any) -> str:
 def test_a_report_is_made_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from tests import sweeps; from optstudy import report;"
-        f"report.write(sweeps.sweep(seeds=1, points=3), pathlib.Path({str(tmp_path)!r}), report.FORMATS);"
+        f"report.write(sweeps.figure(seeds=1, points=3), pathlib.Path({str(tmp_path)!r}), report.FORMATS);"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
@@ -87,7 +89,7 @@ def test_a_report_is_made_without_torch(tmp_path: Path) -> None:
 
 
 def test_the_table_off_a_terminal_is_plain_lines_with_every_column() -> None:
-    head, *rows = printed(sweeps.sweep()).splitlines()
+    head, *rows = printed(sweeps.figure()).splitlines()
     for name in ("optimizer", "best loss", "best lr", "decades ≤0.1", "state B/param", "step ms", "diverged"):
         assert name in head
     assert re.search(r"^Adam +5\.\d{3} ± 0\.\d{3} +3\.2e-3 ", rows[0])
@@ -97,19 +99,20 @@ def test_the_table_off_a_terminal_is_plain_lines_with_every_column() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_the_table_fits_the_terminal_and_keeps_what_matters(width: int) -> None:
-    text = printed(sweeps.sweep(seeds=1), width=width, force_terminal=True, color_system=None)
+    text = printed(sweeps.figure(seeds=1), width=width, force_terminal=True, color_system=None)
     table = text[: text.index("lowest validation loss")]
     assert max(map(len, table.splitlines())) <= width
-    for value in ("Adafactor", "3.2e-3", "8", "31", "3.2e-4"):
+    settings = [style.setting(summary) for summary in sweeps.figure(seeds=1).summaries]
+    for value in ("Adafactor", "8", "31", *settings):
         assert value in table
 
 
 def test_the_answer_says_what_to_use_where_how_sure_and_what_a_wrong_setting_costs() -> None:
-    found = answer(sweeps.sweep())
+    found = answer(sweeps.figure())
     assert re.fullmatch(
-        r"Adam at learning rate 3\.2e-3 has the lowest validation loss: 5\.\d{3} ± 0\.\d{3} nats "
-        r"\(95% interval, 3 seeds\)\. A learning rate 3× too low costs 0\.\d{3} ± 0\.\d{3} nats, "
-        r"3× too high 0\.\d{3} ± 0\.\d{3} nats\.",
+        r"Adam at learning rate 3\.\d+e-3 has the lowest validation loss: 5\.\d{3} ± 0\.\d{3} nats "
+        r"\(95% interval, 3 seeds; run: 5\.\d{3} at 3\.2e-3\)\. "
+        r"A learning rate 3× too low costs 0\.\d{3} ± 0\.\d{3} nats, 3× too high 0\.\d{3} ± 0\.\d{3} nats\.",
         found.sentence,
     )
     assert found.warnings == ()
@@ -118,8 +121,10 @@ def test_the_answer_says_what_to_use_where_how_sure_and_what_a_wrong_setting_cos
 
 
 def test_one_seed_is_said_to_give_no_interval() -> None:
-    found = answer(sweeps.sweep(seeds=1))
-    assert "(one seed: no interval)" in found.sentence
+    found = answer(sweeps.figure(seeds=1))
+    assert "(one seed: no interval; run: " in found.sentence
+    assert found.rest[0].startswith("Not decided with one seed: Adafactor (+0.")
+    assert not any("Behind" in text for text in found.rest)
     assert any("One seed everywhere" in text for text in found.warnings)
     assert "±" not in found.sentence
 
@@ -130,12 +135,12 @@ def test_an_interval_that_rests_on_the_seeds_of_other_settings_says_so() -> None
     ]
     assert (
         "(95% interval from the seeds of nearby settings, one seed here)"
-        in answer(sweeps.sweep(rows=rows)).sentence
+        in answer(sweeps.figure(rows=rows)).sentence
     )
 
 
 def test_a_single_setting_claims_nothing_of_others() -> None:
-    found = answer(sweeps.sweep(rows=[sweeps.row(loss=5.0)]))
+    found = answer(sweeps.figure(rows=[sweeps.row(loss=5.0)]))
     assert [heading for heading, _, _ in found.facts] == ["Use", "At learning rate"]
     assert found.facts[1][2] == "the only one tried" and "3×" not in found.sentence
 
@@ -151,13 +156,13 @@ def test_curves_within_the_noise_are_said_to_be_indistinguishable() -> None:
         for lr in (1e-3, 1e-2)
         for seed, noise in enumerate((0, 0.1))
     ]
-    found = answer(sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows}))
+    found = answer(sweeps.figure(rows=rows, labels={row.id: row.optimizer for row in rows}))
     assert any(text.startswith("Not distinguishable") and "Lion" in text for text in found.rest)
 
 
 def test_an_optimum_at_the_edge_is_said_loudly_in_every_form(tmp_path: Path) -> None:
-    rows = [row for row in sweeps.sweep(seeds=1).rows if row.optimizer != "adam" or row.lr < 4e-3]
-    sweep = sweeps.sweep(rows=rows)
+    rows = [row for row in sweeps.figure(seeds=1).rows if row.optimizer != "adam" or row.lr < 4e-3]
+    sweep = sweeps.figure(rows=rows)
     text = "Optimum at the edge of the grid: highest learning rate tried for Adam"
     assert "3× too high an unknown amount (not tried)" in answer(sweep).sentence
     assert text in printed(sweep)
@@ -168,19 +173,19 @@ def test_an_optimum_at_the_edge_is_said_loudly_in_every_form(tmp_path: Path) -> 
 
 
 def test_missing_runs_are_counted() -> None:
-    assert answer(sweeps.sweep(seeds=1, missing=4)).warnings[0].startswith("4 of 39 runs have no result")
+    assert answer(sweeps.figure(seeds=1, missing=4)).warnings[0].startswith("4 of 39 runs have no result")
 
 
 def test_a_study_in_which_nothing_trained_recommends_nothing() -> None:
     rows = [sweeps.row(lr=lr, loss=None) for lr in (0.1, 1.0)]
-    found = answer(sweeps.sweep(rows=rows, labels={row.id: "adam" for row in rows}))
+    found = answer(sweeps.figure(rows=rows, labels={row.id: "adam" for row in rows}))
     assert "nothing to recommend" in found.sentence
     assert found.facts == ()
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_every_format_is_written_and_read_back(tmp_path: Path, seeds: int) -> None:
-    written = report.write(sweeps.sweep(seeds=seeds), tmp_path, report.FORMATS)
+    written = report.write(sweeps.figure(seeds=seeds), tmp_path, report.FORMATS)
     assert [path.name for path in written] == [
         "index.html",
         "figure.pdf",
@@ -196,25 +201,25 @@ def test_every_format_is_written_and_read_back(tmp_path: Path, seeds: int) -> No
 
 def test_an_unknown_format_is_the_users_mistake_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'htm'.*did you mean 'html'"):
-        report.write(sweeps.sweep(seeds=1), tmp_path / "out", ["png", "htm"])
+        report.write(sweeps.figure(seeds=1), tmp_path / "out", ["png", "htm"])
     assert not (tmp_path / "out").exists()
 
 
 def test_without_finished_runs_there_is_a_page_and_no_figure(tmp_path: Path) -> None:
-    written = report.write(sweeps.sweep(rows=[], missing=9), tmp_path)
+    written = report.write(sweeps.figure(rows=[], missing=9), tmp_path)
     assert [path.name for path in written] == ["index.html"]
     assert "No run has finished yet" in written[0].read_text()
-    assert "no finished runs" in printed(sweeps.sweep(rows=[]))
+    assert "no finished runs" in printed(sweeps.figure(rows=[]))
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
 def test_figures_are_stable_to_the_byte(kind: str) -> None:
-    one, other = (figures.draw(sweeps.sweep(seeds=2, points=5), kind) for _ in range(2))
+    one, other = (figures.draw(sweeps.figure(seeds=2, points=5), kind) for _ in range(2))
     assert one == other
 
 
 def test_text_stays_text_in_svg_and_truetype_in_pdf() -> None:
-    sweep = sweeps.sweep(seeds=1)
+    sweep = sweeps.figure(seeds=1)
     texts = [
         node.text
         for node in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
@@ -226,7 +231,7 @@ def test_text_stays_text_in_svg_and_truetype_in_pdf() -> None:
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
-    text = page.page(with_runs(sweeps.sweep(), tmp_path))
+    text = page.page(with_runs(sweeps.figure(), tmp_path))
     assert len(text.encode()) < 3_000_000
     elements = Elements(text)
     fetched = [a for _, a in elements.tags if {"src", "srcset", "data", "poster"} & a.keys()]
@@ -244,13 +249,13 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 
 def test_the_page_says_how_to_reproduce_it(tmp_path: Path) -> None:
-    text = page.page(with_runs(sweeps.sweep(seeds=1), tmp_path))
+    text = page.page(with_runs(sweeps.figure(seeds=1), tmp_path))
     for value in ("optstudy run paper/fig1 --scale pico", "enwik8", "f00d5eed", "2.13.0", "Z80", "0.1.0"):
         assert value in text
 
 
 def test_every_run_is_on_the_page_with_id_seed_and_config(tmp_path: Path) -> None:
-    sweep = sweeps.sweep()
+    sweep = sweeps.figure()
     data = Elements(page.page(sweep)).data
     assert {run[0] for run in data["runs"]} == {row.id for row in sweep.rows}
     placed = sorted(k for curve in data["curves"] for point in curve["points"] for k in point[3])
@@ -259,7 +264,7 @@ def test_every_run_is_on_the_page_with_id_seed_and_config(tmp_path: Path) -> Non
     assert sum(run[3] == "diverged" for run in data["runs"]) == sum(r.state == "diverged" for r in sweep.rows)
 
 
-def hostile() -> report.Sweep:
+def hostile() -> Figure:
     """Five curves in which every text that can come from a file is hostile."""
     rows = []
     for k, lr in enumerate((1e-3, 1e-2, 1e-1)):
@@ -271,7 +276,7 @@ def hostile() -> report.Sweep:
         row.config["data"].update(corpus=HOSTILE, fingerprint=HOSTILE, tokenizer=HOSTILE)
         rows.append(row)
     claim = dict.fromkeys(("name", "statement", "verdict", "estimate", "seeds"), HOSTILE)
-    return sweeps.sweep(
+    return sweeps.figure(
         rows=rows,
         labels={row.id: HOSTILE for row in rows},
         claims=[{**claim, "interval": [HOSTILE, HOSTILE]}],
@@ -306,7 +311,7 @@ def test_figures_take_hostile_names_as_text(kind: str) -> None:
 
 def test_control_characters_and_underscores_do_not_break_a_figure() -> None:
     rows = [sweeps.row("_\x00\x1b[31m$", lr, 5.0) for lr in (1e-3, 1e-2)]
-    sweep = sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows})
+    sweep = sweeps.figure(rows=rows, labels={row.id: row.optimizer for row in rows})
     texts = [
         n.text for n in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
     ]
@@ -326,7 +331,7 @@ def test_tables_take_hostile_names_as_text(tmp_path: Path) -> None:
 
 def test_markup_in_names_is_no_markup_on_the_terminal() -> None:
     rows = [sweeps.row("[bold red]x[/bold red]", 1e-3, 5.0)]
-    sweep = sweeps.sweep(rows=rows, labels={rows[0].id: rows[0].optimizer}, name="[blink]n")
+    sweep = sweeps.figure(rows=rows, labels={rows[0].id: rows[0].optimizer}, name="[blink]n")
     text = printed(sweep, width=150, force_terminal=True, color_system=None)
     assert "[bold red]x[/bold red]" in text and "[blink]n" in text
 
@@ -372,8 +377,18 @@ def test_markers_have_equal_areas(marker: tuple[tuple[float, float], ...]) -> No
     assert area == pytest.approx(style.AREA, rel=1e-3)
 
 
+def named(*labels: str) -> list[Curve]:
+    """Curves of these labels, without points."""
+    places = [sweeps.place("", label, 0.0) for label in labels]
+    return [Curve(place.curve, (), True, place.panel) for place in places]
+
+
 def test_an_optimizer_has_one_colour_and_marker_in_every_study() -> None:
-    assert style.slots(["sgdw", "adam"])["adam"] == style.slots(["150m / adam", "x"])["150m / adam"] == 0
+    assert (
+        style.slots(named("sgdw", "adam"))["adam"]
+        == style.slots(named("150m / adam", "x"))["150m / adam"]
+        == 0
+    )
     known = [slot for _, slot in style.KNOWN.values()]
     assert len({(style.colour(slot), style.marker(slot)) for slot in known}) == len(known)
     assert len({name for name, _ in style.KNOWN.values()}) == len(known)
@@ -381,7 +396,7 @@ def test_an_optimizer_has_one_colour_and_marker_in_every_study() -> None:
 
 @pytest.mark.parametrize("count", [3, 9, 40])
 def test_curves_of_one_figure_never_look_alike(count: int) -> None:
-    found = style.slots(["adam", "adam_tied_betas", *(f"optimizer {k}" for k in range(count))]).values()
+    found = style.slots(named("adam", "adam_tied_betas", *(f"optimizer {k}" for k in range(count)))).values()
     assert len({(style.colour(slot), style.marker(slot)) for slot in found}) == count + 2
     if count + 1 <= len(style.COLOURS):
         assert len({style.colour(slot) for slot in found}) == count + 1
@@ -407,14 +422,14 @@ def test_a_page_of_two_thousand_runs_is_small(tmp_path: Path) -> None:
     rows = [
         sweeps.row(f"optimizer {k % 20}", 10 ** (k // 20 % 50 / 12 - 4), 5.0, k // 1000) for k in range(2000)
     ]
-    sweep = sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows})
+    sweep = sweeps.figure(rows=rows, labels={row.id: row.optimizer for row in rows})
     text = page.page(with_runs(sweep, tmp_path))
     assert 300_000 < len(text.encode()) < 5_000_000
     assert len(Elements(text).data["runs"]) == 2000
 
 
 def test_training_curves_are_thinned_and_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
-    sweep = with_runs(sweeps.sweep(seeds=1), tmp_path)
+    sweep = with_runs(sweeps.figure(seeds=1), tmp_path)
     found = payload.payload(sweep)["series"]
     assert len(found) == len(sweep.rows)
     assert found["0"]["loss"][0] == (0, 8.0) and found["0"]["loss"][-1] == (4096 * 299, 5.01)
@@ -425,8 +440,8 @@ def test_training_curves_are_thinned_and_a_line_cut_short_is_left_out(tmp_path: 
 
 def test_effective_learning_rates_cost_nothing_where_they_are_not_recorded(tmp_path: Path) -> None:
     recorded = {"effective_lr": {"head": {"q05": 1e-3, "q50": 1e-2}}}
-    with_them = page.page(with_runs(sweeps.sweep(seeds=1, points=3), tmp_path / "a", **recorded))
-    without = page.page(with_runs(sweeps.sweep(seeds=1, points=3), tmp_path / "b"))
+    with_them = page.page(with_runs(sweeps.figure(seeds=1, points=3), tmp_path / "a", **recorded))
+    without = page.page(with_runs(sweeps.figure(seeds=1, points=3), tmp_path / "b"))
     assert 'id="effective"' in with_them and 'id="effective"' not in without
     assert Elements(with_them).data["series"]["0"]["effective"] == [[4096 * 299, recorded["effective_lr"]]]
 
@@ -435,7 +450,7 @@ def test_effective_learning_rates_are_drawn_with_a_panel_for_each_role(tmp_path:
     recorded = {
         "effective_lr": {role: {"q05": 1e-3, "q50": 1e-2, "q95": 1e-1} for role in ("head", "norm", "qkv")}
     }
-    sweep = with_runs(sweeps.sweep(seeds=1, points=3, kind="effective"), tmp_path, **recorded)
+    sweep = with_runs(sweeps.figure(seeds=1, points=3, kind="effective"), tmp_path, **recorded)
     texts = [
         node.text
         for node in ET.fromstring(figures.draw(sweep, "svg")).iter("{http://www.w3.org/2000/svg}text")
@@ -448,7 +463,7 @@ def test_the_answer_on_effective_learning_rates_is_how_far_apart_they_are(tmp_pa
     recorded = {"head": {"q05": 1e-5, "q50": 1e-3, "q95": 1e-1}, "norm": {"q05": 1e-3, "q95": 2e-3}}
     row = sweeps.row("adalayer_star", loss=5.0)
     sweep = with_runs(
-        sweeps.sweep(rows=[row], labels={row.id: "adalayer_star"}, kind="effective"),
+        sweeps.figure(rows=[row], labels={row.id: "adalayer_star"}, kind="effective"),
         tmp_path,
         effective_lr=recorded,
     )
@@ -461,7 +476,7 @@ def test_the_answer_on_effective_learning_rates_is_how_far_apart_they_are(tmp_pa
     assert 'id="figure"' not in text and "one higher" not in text
 
 
-def subplots(sweep: report.Sweep) -> list[Any]:
+def subplots(sweep: Figure) -> list[Any]:
     """Axes that the sweep's figure draws on."""
     from matplotlib.figure import Figure
 
@@ -471,11 +486,11 @@ def subplots(sweep: report.Sweep) -> list[Any]:
 
 
 def test_several_panels_stand_side_by_side_aligned_on_top_and_dash_what_other_studies_ran() -> None:
-    rows = sweeps.sweep(seeds=1).rows
+    rows = sweeps.figure(seeds=1).rows
     places = [
-        report.Place(row.id, f"{size} / {row.optimizer}", row.lr) for size in ("150m", "300m") for row in rows
+        sweeps.place(row.id, f"{size} / {row.optimizer}", row.lr) for size in ("150m", "300m") for row in rows
     ]
-    sweep = report.Sweep("paper/fig4", "t", rows, places, baselines=frozenset({"150m / sgdw", "300m / sgdw"}))
+    sweep = Figure("paper/fig4", "t", rows, places, baselines=frozenset({("", "sgdw")}))
     axes = subplots(sweep)
     assert [axis.get_title(loc="left") for axis in axes] == ["150m", "300m"] * 2
     assert [axis.get_xlabel().endswith("relative to each best") for axis in axes] == [True] * 2 + [False] * 2
@@ -483,15 +498,15 @@ def test_several_panels_stand_side_by_side_aligned_on_top_and_dash_what_other_st
         assert sum(line.get_linestyle() == "--" for line in axis.lines) == 1
         assert axis.get_ylim() == axes[0].get_ylim()
     drawn = Elements(page.page(sweep)).data["curves"]
-    assert {curve["label"] for curve in drawn if curve["dashed"]} == sweep.baselines
+    assert {curve["label"] for curve in drawn if curve["dashed"]} == {"150m / sgdw", "300m / sgdw"}
 
 
 def test_panels_over_different_settings_have_loss_axes_of_their_own() -> None:
     rows = [sweeps.row(lr=lr, loss=5 + lr) for lr in (1e-3, 1e-2)] + [sweeps.row(lr=0.5, loss=7.0)]
-    places = [report.Place(row.id, "decay / adam", row.lr) for row in rows]
-    places += [report.Place(row.id, "warm-up / adam", row.lr) for row in rows[:2]]
+    places = [sweeps.place(row.id, "decay / adam", row.lr) for row in rows]
+    places += [sweeps.place(row.id, "warm-up / adam", row.lr) for row in rows[:2]]
     axes = {"decay": "optimizer.weight_decay", "warm-up": "schedule.warmup"}
-    decay, warm_up = subplots(report.Sweep("s", "t", rows, places, axes=axes))
+    decay, warm_up = subplots(Figure("s", "t", rows, places, axes=axes))
     assert decay.get_ylim()[1] > 6.5 and warm_up.get_ylim()[1] < 5.1
 
 
@@ -501,7 +516,7 @@ def test_the_script_is_short_and_our_own() -> None:
     assert "innerHTML" not in script and "eval(" not in script and "document.write" not in script
 
 
-def adaptivity_map() -> report.Sweep:
+def adaptivity_map() -> Figure:
     rows, labels = [], {}
     for panel, role, block in itertools.product(("Adam down", "SGD up"), ("head", "norm"), ("row", "none")):
         for k in range(3):
@@ -511,7 +526,7 @@ def adaptivity_map() -> report.Sweep:
             rows.append(row)
             labels[row.id] = " / ".join((panel, role, block))
     del labels[rows[-1].id], labels[rows[-2].id], labels[rows[-3].id]
-    return sweeps.sweep(rows=rows[:-3], labels=labels, kind="map")
+    return sweeps.figure(rows=rows[:-3], labels=labels, kind="map")
 
 
 def test_a_map_has_the_best_of_every_cell_and_a_gap_where_nothing_ran(tmp_path: Path) -> None:
@@ -532,10 +547,10 @@ def test_panels_are_compared_within_themselves() -> None:
         for lr in (1e-3, 1e-2, 1e-1)
     ]
     labels = {row.id: f"{'150m' if row.lr < 0.05 else '300m'} / {row.optimizer}" for row in rows}
-    found = answer(sweeps.sweep(rows=rows, labels=labels))
+    found = answer(sweeps.figure(rows=rows, labels=labels))
     assert found.sentence.startswith("In “150m”, Adam")
     assert any(text.startswith("In “300m”, Adam") for text in found.rest)
-    text = page.page(sweeps.sweep(rows=rows, labels=labels))
+    text = page.page(sweeps.figure(rows=rows, labels=labels))
     headings = [tag for tag in Elements(text).tags if tag[1].get("scope") == "rowgroup"]
     assert len(headings) == 2 and "150m / Adam" not in re.sub("<script.*</script>", "", text, flags=re.S)
     assert not any("300m" in text for text in found.rest if text.startswith("Behind"))
@@ -544,15 +559,15 @@ def test_panels_are_compared_within_themselves() -> None:
 def test_a_run_lies_on_every_curve_that_shares_it_and_panels_have_their_own_axes(tmp_path: Path) -> None:
     shared, other = sweeps.row(lr=1e-3, loss=5.0), sweeps.row(lr=1e-2, loss=5.2)
     places = [
-        report.Place(shared.id, "decay / adam", 0.0),
-        report.Place(other.id, "decay / adam", 0.1),
-        report.Place(shared.id, "warm-up / adam", 0.1),
-        report.Place(other.id, "warm-up / adam", 0.5),
+        sweeps.place(shared.id, "decay / adam", 0.0),
+        sweeps.place(other.id, "decay / adam", 0.1),
+        sweeps.place(shared.id, "warm-up / adam", 0.1),
+        sweeps.place(other.id, "warm-up / adam", 0.5),
     ]
     axes = {"decay": "optimizer.weight_decay", "warm-up": "schedule.warmup"}
-    sweep = report.Sweep("paper/fig7", "Other settings", [shared, other], places, axes=axes)
+    sweep = Figure("paper/fig7", "Other settings", [shared, other], places, axes=axes)
     assert [[point.x for point in curve.points] for curve in sweep.curves] == [[0.0, 0.1], [0.1, 0.5]]
-    assert sweep.plots == [("decay", False), ("warm-up", False)]
+    assert [(panel.name, panel.plots) for panel in sweep.panels] == [("decay", [False]), ("warm-up", [False])]
     found = answer(sweep)
     assert "at weight decay 0 has" in found.sentence and "at warm-up 0.1" in found.rest[0]
     data = Elements(page.page(sweep)).data
@@ -570,22 +585,22 @@ def test_windows_that_differ_between_panels_are_told_in_their_cells() -> None:
         sweeps.row(lr=lr, loss=5 + abs(k - 2) / 10)
         for k, lr in enumerate((1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2))
     ]
-    places = [report.Place(row.id, "lr / adam", row.lr) for row in rows]
+    places = [sweeps.place(row.id, "lr / adam", row.lr) for row in rows]
     places += [
-        report.Place(row.id, "eps / adam", eps)
+        sweeps.place(row.id, "eps / adam", eps)
         for row, eps in zip(rows, (1e-15, 1e-12, 1e-8, 1e-5, 1e-2), strict=True)
     ]
-    sweep = report.Sweep("s", "t", rows, places, axes={"eps": "optimizer.options.eps"})
+    sweep = Figure("s", "t", rows, places, axes={"eps": "optimizer.options.eps"})
     (cells,) = [column for column in columns(sweep) if column.heading == "Sensitivity"]
     assert "of each panel's window: within ±1 decade or over the whole grid" in cells.about
     assert cells.cells == ("0.120", "0.120") and cells.notes == ("within ±1 decade", "over the whole grid")
-    assert sweep.plots == [("lr", False), ("lr", True), ("eps", False)]
+    assert [(panel.name, panel.plots) for panel in sweep.panels] == [("lr", [False, True]), ("eps", [False])]
 
 
 def test_a_short_axis_is_labelled_with_its_settings() -> None:
     rows = [sweeps.row(lr=lr, loss=5.0 + lr) for lr in (0.02, 0.05, 0.1, 0.4)]
-    places = [report.Place(row.id, "adam", row.lr) for row in rows]
-    drawn = figures.draw(report.Sweep("s", "t", rows, places, x="schedule.warmup"), "svg")
+    places = [sweeps.place(row.id, "adam", row.lr) for row in rows]
+    drawn = figures.draw(Figure("s", "t", rows, places, x="schedule.warmup"), "svg")
     texts = [node.text or "" for node in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
     assert {"0.02", "0.05", "0.1", "0.4"} <= set(texts)
     assert drawn.count(b'id="xtick_') == 4
@@ -593,12 +608,12 @@ def test_a_short_axis_is_labelled_with_its_settings() -> None:
 
 def test_a_place_of_a_run_that_has_not_ended_is_left_out() -> None:
     row = sweeps.row(loss=5.0)
-    places = [report.Place(row.id, "adam", 1e-3), report.Place("absent", "lion", 1e-3)]
-    assert [curve.label for curve in report.Sweep("s", "t", [row], places).curves] == ["adam"]
+    places = [sweeps.place(row.id, "adam", 1e-3), sweeps.place("absent", "lion", 1e-3)]
+    assert [curve.label for curve in Figure("s", "t", [row], places).curves] == ["adam"]
 
 
 def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
-    made = {column.heading.replace("\u00a0", " "): column for column in columns(sweeps.sweep())}
+    made = {column.heading.replace("\u00a0", " "): column for column in columns(sweeps.figure())}
     assert all(column.about for heading, column in made.items() if heading != "Optimizer")
     assert "Sensitivity, ±1 dec." in made and "within ±1 decade," in made["Sensitivity, ±1 dec."].about
     assert all(len(column.cells) == 5 for column in made.values())
@@ -606,13 +621,13 @@ def test_every_column_says_what_it_means_and_sensitivity_its_window() -> None:
 
 def test_a_best_at_the_edge_of_an_unfinished_curve_is_no_advice_to_widen_the_grid() -> None:
     rows = [sweeps.row(lr=lr, loss=loss) for lr, loss in ((1e-3, 5.2), (1e-2, 5.0), (1e-1, 5.1))]
-    places = [report.Place(row.id, "adam", row.lr) for row in rows]
-    whole, part = (report.Sweep("s", "t", some, places) for some in (rows, rows[:2]))
-    assert whole.unfinished == frozenset() and part.unfinished == {"adam"}
+    places = [sweeps.place(row.id, "adam", row.lr) for row in rows]
+    whole, part = (Figure("s", "t", some, places) for some in (rows, rows[:2]))
+    assert [figure.unfinished(figure.curves[0]) for figure in (whole, part)] == [False, True]
     assert not any("edge" in text for text in answer(part).warnings)
     assert answer(part).facts[1][2] == "the highest tried so far"
     assert columns(part)[2].notes == ("edge so far",)
-    told = answer(report.Sweep("s", "t", rows[:2], places[:2])).warnings
+    told = answer(Figure("s", "t", rows[:2], places[:2])).warnings
     assert any("widen the grid" in text for text in told)
 
 
@@ -623,10 +638,10 @@ def test_claims_are_shown_with_their_verdicts_where_there_are_any() -> None:
         {**claim, "verdict": "holds", "estimate": 0.2, "interval": [0.1, 0.3], "seeds": 3},
         {**claim, "verdict": "not decided", "estimate": None, "interval": None, "seeds": 1},
     ]
-    text = page.page(sweeps.sweep(claims=judged))
+    text = page.page(sweeps.figure(claims=judged))
     assert "3 claims: 2 hold, 1 not decided" in text and text.count('class="verdict holds"') == 2
     assert "1.150 to 1.170" in text and "sgd-worse" in text
-    assert "Claims</h2>" not in page.page(sweeps.sweep())
+    assert "Claims</h2>" not in page.page(sweeps.figure())
 
 
 def test_the_answer_of_a_map_is_what_matters_most_and_least() -> None:
@@ -642,7 +657,7 @@ def test_the_answer_of_a_map_is_what_matters_most_and_least() -> None:
 def test_many_seeds_are_one_picture_in_a_vector_figure_and_the_rest_stays_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sweep = sweeps.sweep(seeds=5, points=7)
+    sweep = sweeps.figure(seeds=5, points=7)
     image, use = "{http://www.w3.org/2000/svg}image", "{http://www.w3.org/2000/svg}use"
 
     def drawn() -> tuple[int, int]:
@@ -658,13 +673,13 @@ def test_many_seeds_are_one_picture_in_a_vector_figure_and_the_rest_stays_drawn(
 
 
 def test_formats_asked_for_together_are_those_asked_for_alone() -> None:
-    sweep = sweeps.sweep(seeds=2, points=5)
+    sweep = sweeps.figure(seeds=2, points=5)
     together = figures.draw_all(sweep, ["png", "svg", "pdf"])
     assert together == {kind: figures.draw(sweep, kind) for kind in together}
 
 
 def test_settings_that_differ_are_those_of_whole_configs() -> None:
-    rows = sweeps.sweep(seeds=2, points=3).rows
+    rows = sweeps.figure(seeds=2, points=3).rows
     odd = [
         sweeps.row(config={**rows[0].config, "watch": {"norms": True}}, id="a"),
         sweeps.row(config={k: v for k, v in rows[0].config.items() if k != "schedule"}, id="b"),
@@ -674,8 +689,6 @@ def test_settings_that_differ_are_those_of_whole_configs() -> None:
         flat = [dict(leaves(row.config)) for row in some]
         every = dict.fromkeys(key for one in flat for key in one if key != "seed")
         wanted = {key for key in every if any(one.get(key) != flat[0].get(key) for one in flat)}
-        sent = payload.payload(
-            report.Sweep("s", "t", some, [report.Place(r.id, r.optimizer, r.lr) for r in some])
-        )
+        sent = payload.payload(Figure("s", "t", some, [sweeps.place(r.id, r.optimizer, r.lr) for r in some]))
         assert set(sent["keys"]) == wanted
         assert [run[6] for run in sent["runs"]] == [[one.get(k) for k in sent["keys"]] for one in flat]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from optstudy.report import Sweep, figures, page, style, write, write_index
+from optstudy.figure import Figure
+from optstudy.report import figures, page, style, write, write_index
 from tests import sweeps
 from tests.test_report import HOSTILE, adaptivity_map, hostile, with_runs
 
@@ -115,7 +116,7 @@ def console_of(browser: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Figure:
     """Five optimizers, three seeds, diverged runs, training curves, effective learning rates and claims."""
     runs = tmp_path_factory.mktemp("runs")
     claim = {
@@ -125,7 +126,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         "interval": [1.15, 1.17],
         "seeds": 3,
     }
-    sweep = sweeps.sweep(
+    sweep = sweeps.figure(
         runs=runs, claims=[{**claim, "verdict": "holds"}, {**claim, "verdict": "not decided"}]
     )
     quantiles = {"q05": 1e-4, "q50": 1e-3, "q95": 1e-2}
@@ -145,7 +146,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 @pytest.fixture(scope="module")
-def path(study: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(study: Figure, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(study, tmp_path_factory.mktemp("report"), ["html"])[0]
 
 
@@ -209,7 +210,7 @@ def test_text_has_enough_contrast_in_both_themes(browser: Any, path: Path, schem
 
 
 def test_every_run_is_drawn_once_and_diverged_ones_on_top_only(
-    browser: Any, path: Path, study: Sweep
+    browser: Any, path: Path, study: Figure
 ) -> None:
     visit(browser, path)
     chart = all_of(browser, "#figure svg")[0]
@@ -261,7 +262,7 @@ def at_run(browser: Any, state: str) -> tuple[Any, float, float]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("state", ["done", "diverged"])
 def test_hovering_a_run_shows_its_id_seed_and_config(
-    browser: Any, path: Path, study: Sweep, size: str, state: str
+    browser: Any, path: Path, study: Figure, size: str, state: str
 ) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
@@ -301,7 +302,7 @@ def test_the_choice_of_runs_changes_the_training_curves(browser: Any, path: Path
 
 
 def test_the_loss_axis_is_that_of_the_figures_and_closes_in_on_what_is_shown(
-    browser: Any, path: Path, study: Sweep
+    browser: Any, path: Path, study: Figure
 ) -> None:
     visit(browser, path)
     assert browser.execute_script("return lossRange()") == pytest.approx(
@@ -333,7 +334,7 @@ def test_a_page_of_hostile_names_is_inert(browser: Any, tmp_path: Path, size: st
 
 
 def test_the_policy_of_a_page_refuses_a_script_that_is_not_its_own(
-    browser: Any, study: Sweep, tmp_path: Path
+    browser: Any, study: Figure, tmp_path: Path
 ) -> None:
     text = page.page(study).replace("</main>", "<script>window.pwned = true</script></main>")
     (tmp_path / "x.html").write_text(text)
@@ -348,10 +349,10 @@ def test_a_map_an_index_and_panels_fit_the_screen(browser: Any, tmp_path: Path, 
     for k, row in enumerate(rows):
         row.config["training"]["batch_size"] = 128 << k
     labels = {row.id: f"{'150m, no QK norm or z-loss' if k else '150m'} / adam" for k, row in enumerate(rows)}
-    panels = sweeps.sweep(rows=rows, labels=labels, x="training.batch_size")
+    panels = sweeps.figure(rows=rows, labels=labels, x="training.batch_size")
     recorded = {"effective_lr": {role: {"q05": 1e-4, "q50": 1e-3, "q95": 1e-2} for role in style.ROLES}}
     one = [sweeps.row("adalayer_star", loss=5.0)]
-    alone = sweeps.sweep(rows=one, labels={one[0].id: "adalayer_star"}, kind="effective")
+    alone = sweeps.figure(rows=one, labels={one[0].id: "adalayer_star"}, kind="effective")
     effective = with_runs(alone, tmp_path / "runs", **recorded)
     pages = write_index([adaptivity_map(), panels, effective], tmp_path, ["html"], "The paper")
     assert len(pages) == 4
@@ -366,7 +367,7 @@ def test_a_map_an_index_and_panels_fit_the_screen(browser: Any, tmp_path: Path, 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_claims_stand_on_the_page_with_their_verdicts_and_are_counted_on_the_index(
-    browser: Any, study: Sweep, tmp_path: Path, size: str
+    browser: Any, study: Figure, tmp_path: Path, size: str
 ) -> None:
     index, page, *_ = write_index([study, adaptivity_map()], tmp_path, ["html"], "The paper")
     visit(browser, page, size)
@@ -386,7 +387,7 @@ def test_a_page_of_two_thousand_runs_draws_them_all(browser: Any, tmp_path: Path
         curve, at, seed = k % 20, k // 20 % 50, k // 1000
         loss = 5.0 + curve / 20 + (at - 25) ** 2 / 900
         rows.append(sweeps.row(f"optimizer {curve}", 10 ** (at / 12 - 4), loss, seed))
-    sweep = sweeps.sweep(rows=rows, labels={row.id: row.optimizer for row in rows})
+    sweep = sweeps.figure(rows=rows, labels={row.id: row.optimizer for row in rows})
     visit(browser, write(sweep, tmp_path, ["html"])[0])
     dots = [mark.get_attribute("d") for mark in all_of(browser, "#figure path.dots")]
     assert sum(path.count("M") for path in dots) == 2 * 2000
@@ -421,7 +422,7 @@ def test_without_script_the_static_figure_is_shown(browser: Any, path: Path) -> 
 
 
 def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidden(
-    browser: Any, study: Sweep, monkeypatch: pytest.MonkeyPatch
+    browser: Any, study: Figure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.ui import WebDriverWait

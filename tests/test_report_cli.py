@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optstudy import cli, study
-from optstudy.commands.sweeps import sweep_of
+from optstudy.findings import figure_of
 from optstudy.session import Session
 from tests import sweeps
 
@@ -45,12 +45,12 @@ def test_panels_are_named_by_what_ran_and_runs_that_panels_share_are_drawn_once(
     sessions = {name: Session(study.load(f"paper/{name}"), "pico", tmp_path) for name in ("fig3", "fig13")}
     for session in sessions.values():
         finish(tmp_path, session)
-    fig3, fig13 = (sweep_of(session) for session in sessions.values())
-    assert fig3.panels == ["last layer", "last layer and norms"]
-    assert fig3.baselines >= {f"{p} / {c}" for p in fig3.panels for c in ("adalayer_star", "sgdw")}
-    assert not any("hybrid" in label for label in fig3.baselines)
-    assert fig13.panels == [""]
-    assert {"adafactor", "sgdw"} <= fig13.baselines and not any("/" in label for label in fig13.labels)
+    fig3, fig13 = (figure_of(session) for session in sessions.values())
+    assert [panel.title for panel in fig3.panels] == ["last layer", "last layer and norms"]
+    for panel in fig3.panels:
+        assert {c.name for c in panel.curves if fig3.baseline(c)} == {"adalayer_star", "sgdw"}
+    assert [panel.title for panel in fig13.panels] == [""]
+    assert {"adafactor", "sgdw"} <= {curve.name for curve in fig13.curves if fig13.baseline(curve)}
     assert all(len(point.rows) == 1 for curve in fig13.curves for point in curve.points)
 
 
@@ -60,7 +60,7 @@ def test_the_command_on_the_page_is_the_one_that_ran(tmp_path: Path) -> None:
     chosen = study.overrides(
         ["training.steps=50", "optimizer.options.betas=[0.9, 0.95]", "data.corpus=enwik8"]
     )
-    command = sweep_of(Session(study.load(str(file)), "nano", tmp_path, chosen, seeds=2)).command
+    command = figure_of(Session(study.load(str(file)), "nano", tmp_path, chosen, seeds=2)).command
     _, _, *words = shlex.split(command)
     assert command.startswith("optstudy run ") and words[:3] == [str(file), "--scale", "nano"]
     assert study.overrides([b for a, b in pairwise(words) if a == "--set"]) == chosen

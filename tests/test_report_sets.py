@@ -15,17 +15,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from optstudy import report
+from optstudy import report, stats
 from optstudy.errors import UserError
-from optstudy.report.comparison import compare_rows, paired
+from optstudy.figure import Figure
+from optstudy.report.comparison import compare_rows
 from optstudy.report.index import slugs
 from optstudy.report.live import Load, make_server, version
 from optstudy.table import Row
 from tests import sweeps
 
 
-def small(**changes: object) -> report.Sweep:
-    return sweeps.sweep(seeds=1, points=3, **changes)
+def small(**changes: object) -> Figure:
+    return sweeps.figure(seeds=1, points=3, **changes)
 
 
 def test_an_index_links_a_page_for_each_study(tmp_path: Path) -> None:
@@ -132,8 +133,8 @@ def test_a_folder_without_finished_runs_is_the_users_mistake(tmp_path: Path) -> 
 
 
 def test_one_pair_has_no_interval_and_several_have_students() -> None:
-    assert paired([0.1]).half_width is None
-    assert paired([0.1, 0.3]).half_width == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    assert stats.mean([0.1]).half_width is None
+    assert stats.mean([0.1, 0.3]).half_width == pytest.approx(12.7062 * 0.1, rel=1e-4)
 
 
 @contextlib.contextmanager
@@ -235,7 +236,7 @@ def test_the_version_depends_on_results_not_on_their_order() -> None:
 def test_a_study_that_cannot_be_read_now_is_told_and_served_again_later() -> None:
     broken = [True]
 
-    def load() -> list[report.Sweep]:
+    def load() -> list[Figure]:
         if broken:
             raise UserError("runs/abc/result.json: not readable")
         return [small()]

@@ -10,39 +10,65 @@ from typing import Any
 
 from optstudy.catalog import Catalog
 from optstudy.errors import UserError
+from optstudy.figure import Figure
 from optstudy.record import write_atomically
 from optstudy.table import Row, leaves
 
 FORMATS = ("csv", "parquet")
 
 
-def table(rows: Iterable[Row], labels: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
-    """Return runs as flat records: ``id``, ``curve``, results, then the config by dotted key, lists as JSON.
+def table(figure: Figure) -> list[dict[str, Any]]:
+    """Return a figure's runs as flat records: ``id``, ``curve``, then as :func:`runs`.
 
-    Args:
-        rows: finished runs.
-        labels: the curves each run's id lies on; a run on two curves gives two records.
+    A run on two curves gives two records. ``note`` is what a reader must know of a run, if there is any.
     """
+    labels: dict[str, list[str]] = {}
+    notes: dict[str, str] = {}
+    for curve in figure.curves:
+        for point in curve.points:
+            for run in point.runs:
+                labels.setdefault(run.row.id, []).append(curve.label)
+                notes |= {run.row.id: run.note} if run.note else {}
+    records = [
+        {
+            "id": record["id"],
+            "curve": label,
+            **record,
+            **({"note": notes.get(record["id"], "")} if notes else {}),
+        }
+        for record in runs(figure.rows)
+        for label in labels.get(record["id"], [""])
+    ]
+    return records
+
+
+def runs(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return runs as flat records: ``id``, results, then the config by dotted key, lists as JSON."""
     results = [field.name for field in fields(Row) if field.name not in ("id", "config")]
     records = []
     for row in rows:
         config = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in leaves(row.config)}
-        for curve in labels.get(row.id, [""]) if labels is not None else [""]:
-            named = {"id": row.id, "curve": curve} if labels is not None else {"id": row.id}
-            records.append({**named, **{name: getattr(row, name) for name in results}, **config})
+        records.append({"id": row.id, **{name: getattr(row, name) for name in results}, **config})
     columns = list(dict.fromkeys(key for record in records for key in record))
     return [{column: record.get(column) for column in columns} for record in records]
 
 
-def every(runs: Path) -> list[Row]:
+def plain(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return records whose columns have one type each, see :func:`_column`."""
+    columns = list(records[0]) if records else []
+    made = [_column([record[name] for record in records]) for name in columns]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
+
+
+def every(folder: Path) -> list[Row]:
     """Return the rows of all finished runs of a runs folder, by id.
 
     Raises:
         UserError: no such folder.
     """
-    if not runs.is_dir():
-        raise UserError(f"{runs}: no such runs folder")
-    return Catalog(runs).rows(sorted(path.name for path in runs.iterdir()))
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such runs folder")
+    return Catalog(folder).rows(sorted(path.name for path in folder.iterdir()))
 
 
 def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:

@@ -1,4 +1,6 @@
-"""Labels of curves: ``PANEL / CURVE`` where a figure has panels."""
+"""Labels of curves in plans: ``PANEL / CURVE`` where a study has panels, ``ROW / COLUMN`` in a map."""
+
+from collections.abc import Iterable
 
 SEPARATOR = " / "
 
@@ -8,10 +10,18 @@ def joined(panel: str, curve: str) -> str:
     return SEPARATOR.join(filter(None, (panel, curve)))
 
 
-def cut(label: str) -> tuple[str, str]:
-    """Return panel and curve; the panel is empty where the label names none."""
-    panel, _, curve = label.rpartition(SEPARATOR)
-    return panel, curve
+def placed(label: str, panels: Iterable[str], is_map: bool = False) -> tuple[str, str, str]:
+    """Return panel, row and curve of a label; what it does not have is empty.
+
+    Args:
+        label: what a plan calls a curve.
+        panels: names of the study's panels.
+        is_map: curves are named ``ROW / COLUMN``; of other studies none is cut.
+    """
+    panel = max((name for name in panels if name and in_panel(label, name)), key=len, default="")
+    curve = label.removeprefix(f"{panel}{SEPARATOR}") if panel else label
+    row, _, column = curve.rpartition(SEPARATOR) if is_map else ("", "", curve)
+    return panel, row, column
 
 
 def is_curve(label: str, curve: str, panel: str | None = None) -> bool:

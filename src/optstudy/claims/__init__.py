@@ -1,7 +1,7 @@
 """The paper's statements, each a predicate over the study table with a verdict. No torch."""
 
 from optstudy.claims.adaptivity import ADALAYER, FREEZING, HYBRIDS, SOPHIA_CLAIMS
-from optstudy.claims.evidence import Evidence, Figure, Load, Measured, Missing, Of
+from optstudy.claims.evidence import Evidence, Load, Missing, Of
 from optstudy.claims.optimizers import HYPERPARAMETERS, SWEEPS
 from optstudy.claims.verdict import Claim, Part, Verdict
 
@@ -9,9 +9,7 @@ __all__ = [
     "CLAIMS",
     "Claim",
     "Evidence",
-    "Figure",
     "Load",
-    "Measured",
     "Missing",
     "Of",
     "Part",

@@ -1,38 +1,20 @@
-"""What claims are judged by: curves of finished sweeps, and numbers with intervals taken from them. No torch.
+"""What claims are judged by: curves of finished figures, and numbers taken from them. No torch.
 
-Every number is a weighted sum of mean losses of settings. Where it compares two bests whose runs share seeds,
-it is the mean of the seed-matched differences; its t interval pools the variance of such differences over the
-settings within :data:`optstudy.stats.POOL_WINDOW` decades of the bests. Otherwise the variance of one run is
-pooled over all settings near the bests that have several seeds. An interval takes the choice of the best as
-given.
+All numbers are :mod:`optstudy.stats`'s, so a claim and a report say the same of the same runs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from optstudy import stats
 from optstudy.curves import Curve, Point
-from optstudy.labels import in_panel, is_curve
-from optstudy.stats import Term
+from optstudy.figure import Figure
+from optstudy.stats import Estimate, Term
 
 
 class Missing(Exception):
     """What a claim needs and there is not, in words."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """The finished part of one study."""
-
-    curves: Mapping[str, Curve]
-    """By label, ``PANEL / CURVE`` where there are panels."""
-    incomplete: frozenset[str] = frozenset()
-    """Labels of curves of which runs are missing."""
-    effective: Sequence[Mapping[str, Any]] = ()
-    """Effective learning rates over the best run: rows of ``step`` and ``effective_lr``, by role."""
 
 
 Load = Callable[[str], Figure]
@@ -53,15 +35,9 @@ class Of:
     most: float = math.inf
     """Only settings in this range."""
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A number, its interval (None without seeds to take it from) and the seeds of the settings compared."""
-
-    value: float
-    low: float | None
-    high: float | None
-    seeds: int
+    def __str__(self) -> str:
+        where = self.study.rpartition("/")[2]
+        return f"{self.curve} ({where}{f', {self.panel}' if self.panel else ''})"
 
 
 @dataclass
@@ -81,30 +57,35 @@ class Evidence:
         """Return a complete curve.
 
         Raises:
-            Missing: none of that name, or runs of it are missing.
+            Missing: none of that name, several, or runs of it are missing.
         """
         figure = self.figure(of.study)
-        labels = [*figure.curves, *figure.incomplete]
-        ends = [label for label in labels if is_curve(label, of.curve)]
-        here = [label for label in ends if in_panel(label, of.panel)]
-        label = next(iter(here or ends), None)
-        if label is None or label in figure.incomplete:
+        panels = [c.panel for c in figure.curves if c.name == of.curve]
+        panels += sorted(panel for panel, name in figure.incomplete if name == of.curve)
+        panel = of.panel if of.panel in panels else next(iter(panels), None)
+        if panel is None or (panel, of.curve) in figure.incomplete:
             raise Missing(f"runs of {of.study} {of.curve}")
-        curve = figure.curves[label]
+        found = [c for c in figure.curves if (c.panel, c.name) == (panel, of.curve)]
+        if len(found) > 1:
+            raise Missing(f"one {of.curve} in {of.study}: it has {', '.join(c.label for c in found)}")
         if (of.least, of.most) == (-math.inf, math.inf):
-            return curve
-        inside = tuple(p for p in curve.points if of.least <= p.x <= of.most)
+            return found[0]
+        inside = tuple(p for p in found[0].points if of.least <= p.x <= of.most)
         if not inside:
             raise Missing(f"settings of {of.study} {of.curve} in that range")
-        return Curve(curve.label, inside, curve.log)
+        return replace(found[0], points=inside)
 
-    def noise(self, *some: Of) -> list[Curve]:
-        """Return further curves to take seed variance from, for those that have no seeds of their own."""
-        found = []
-        for of in some:
-            if of.noise is not None and all(len(p.rows) < 2 for p in self.curve(of).points):
-                found.append(self.curve(of.noise))
-        return found
+    def noise(self, of: Of) -> Curve | None:
+        """Return the curve to take the variance over seeds from, for one that has a single seed."""
+        if of.noise is None or any(len(point.rows) > 1 for point in self.curve(of).points):
+            return None
+        return self.curve(of.noise)
+
+    def pair(self, one: Of, other: Of) -> "Pair":
+        """Return two curves side by side."""
+        curves, noise = (self.curve(one), self.curve(other)), (self.noise(one), self.noise(other))
+        seeded = [n or c for n, c in zip(noise, curves, strict=True)]
+        return Pair(*curves, *noise, (seeded[0], seeded[1]) if any(noise) else None)
 
 
 @dataclass(frozen=True)
@@ -113,81 +94,83 @@ class Pair:
 
     one: Curve
     other: Curve
-    noise: Sequence[Curve] = ()
+    noise_one: Curve | None = None
+    noise_other: Curve | None = None
+    noise: tuple[Curve, Curve] | None = None
+    """Both with several seeds, where one of the two has a single one."""
 
-    def best(self) -> Measured:
-        """Best loss of the one above that of the other, nats."""
-        matched = _matched(self.one.best, self.other.best)
-        variance, degrees = self._matched_variance
-        if matched and degrees:
-            half = stats.student_t(degrees) * math.sqrt(variance / len(matched))
-            value = math.fsum(matched) / len(matched)
-            return Measured(value, value - half, value + half, len(matched))
-        return self.sum([(1.0, self.one.best), (-1.0, self.other.best)])
+    def best(self) -> Estimate:
+        """Best loss of the one above that of the other, nats.
 
-    def sensitivity(self, whole: bool = False) -> Measured:
+        Raises:
+            Missing: one of them never trained.
+        """
+        found = stats.difference(self.one, self.other, self.noise)
+        if found is None:
+            raise Missing(f"a run of {self._untrained()} that trained")
+        return found
+
+    def sensitivity(self, whole: bool = False) -> Estimate:
         """Sensitivity of the one above that of the other, over the widest window that both have.
 
         Args:
             whole: over all settings of each curve.
 
         Raises:
-            Missing: a best lies at the edge of its grid.
+            Missing: a best lies at the edge of its grid, or a curve never trained.
         """
         for window in (math.inf,) if whole else stats.WINDOWS:
-            mine = stats.sensitivity_terms(self.one, window)
-            theirs = stats.sensitivity_terms(self.other, window)
-            if mine and theirs:
-                return self.sum([*mine, *((-weight, point) for weight, point in theirs)])
+            mine = stats.sensitivity(self.one, window, self.noise_one)
+            theirs = stats.sensitivity(self.other, window, self.noise_other)
+            if mine is not None and theirs is not None:
+                if _alike(self.one, self.other):
+                    return Estimate(0.0, 0.0, seeds=mine.seeds)
+                return stats.minus(mine, theirs)
         raise Missing(f"a window around the bests of {self.one.label} and {self.other.label}")
 
-    def sum(self, terms: Sequence[Term]) -> Measured:
-        """A weighted sum of mean losses of points of both."""
-        return measure(terms, [self.one, self.other, *self.noise])
+    def setting(self) -> Estimate:
+        """Best setting of the one above that of the other, decades.
 
-    @cached_property
-    def _matched_variance(self) -> tuple[float, int]:
-        """Variance of one seed-matched difference, pooled over settings equally far from each best."""
-        squares, degrees = 0.0, 0
-        for point in self.one.points:
-            offset = point.position - self.one.best.position
-            if self.one.log and abs(offset) > stats.POOL_WINDOW + stats.SLACK:
-                continue
-            for twin in self.other.points:
-                if abs(twin.position - self.other.best.position - offset) <= stats.SLACK:
-                    found = _matched(point, twin)
-                    if len(found) > 1:
-                        mean = math.fsum(found) / len(found)
-                        squares += math.fsum((d - mean) ** 2 for d in found)
-                        degrees += len(found) - 1
-        return (squares / degrees, degrees) if degrees else (math.nan, 0)
+        Raises:
+            Missing: one of them never trained, or has no logarithmic axis.
+        """
+        mine, theirs = stats.best_setting(self.one), stats.best_setting(self.other)
+        if mine is None or theirs is None:
+            raise Missing(f"a best of {self._untrained()}")
+        return stats.minus(mine, theirs)
 
+    def at(self, setting: float) -> Estimate:
+        """Loss of the one at a setting above that of the other there."""
+        return self.paired([(1.0, at(self.one, setting))], [(1.0, at(self.other, setting))])
 
-def measure(terms: Sequence[Term], curves: Sequence[Curve]) -> Measured:
-    """Return a weighted sum of mean losses, its interval from the seed variance of ``curves``."""
-    distinct = list({id(curve): curve for curve in curves}.values())
-    estimate = stats.contrast(terms, *distinct)
-    seeds = max((len(p.rows) for _, p in terms), default=0)
-    if estimate.half_width is None:
-        return Measured(estimate.value, None, None, seeds)
-    half = estimate.half_width
-    return Measured(estimate.value, estimate.value - half, estimate.value + half, seeds)
+    def mean(self) -> Estimate:
+        """Mean loss over all settings of the one above that of the other."""
+        return self.paired(*([(1 / len(c.points), p) for p in c.points] for c in (self.one, self.other)))
+
+    def paired(self, mine: Sequence[Term], theirs: Sequence[Term]) -> Estimate:
+        """A weighted sum of losses of the one above one of the other."""
+        return stats.paired(mine, theirs, self.one, self.other, self.noise)
+
+    def _untrained(self) -> str:
+        return (self.other if self.one.trained else self.one).label
 
 
-def best_settings(curve: Curve, noise: Sequence[Curve] = ()) -> tuple[float, float] | None:
-    """Lowest and highest position whose loss cannot be told from the best; None without seeds."""
-    found = [curve.best.position]
+def at(curve: Curve, setting: float) -> Point:
+    """The point of a curve at a setting.
+
+    Raises:
+        Missing: it has none there.
+    """
     for point in curve.points:
-        if point is not curve.best:
-            above = measure([(1.0, point), (-1.0, curve.best)], [curve, *noise])
-            if above.low is None:
-                return None
-            if above.low <= 0:
-                found.append(point.position)
-    return min(found), max(found)
+        if point.x == setting:
+            return point
+    raise Missing(f"{curve.label} at {setting:g}")
 
 
-def _matched(point: Point, twin: Point) -> list[float]:
-    """Differences of finished runs with the same seed."""
-    losses = {row.seed: row.loss for row in twin.rows if row.state == "done"}
-    return [r.loss - losses[r.seed] for r in point.rows if r.state == "done" and r.seed in losses]
+def _alike(one: Curve, other: Curve) -> bool:
+    """Whether two curves have the same losses at settings equally far apart."""
+    return _shape(one) == _shape(other)
+
+
+def _shape(curve: Curve) -> list[tuple[float, dict[int, float]]]:
+    return [(round(p.position - curve.best.position, 2), p.by_seed) for p in curve.points]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from optstudy import stats
-from optstudy.claims.evidence import Evidence, Measured, Missing, Of, Pair, best_settings, measure
-from optstudy.claims.verdict import Part, Rule
-from optstudy.curves import Curve, Point
+from optstudy.claims.evidence import Evidence, Missing, Of, Pair
+from optstudy.claims.evidence import at as point_at
+from optstudy.claims.verdict import Part, Range, Rule
+from optstudy.stats import Estimate
 
 Both = tuple[Of, Of]
 ALL = math.inf
@@ -34,7 +35,6 @@ def best(*pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
 
 def sensitivity(*pairs: Both, low: float = -ALL, high: float = ALL, whole: bool = False) -> Rule:
     """Sensitivity of the first of each pair above that of the second, around each one's own best."""
-
     return _paired(pairs, low, high, lambda pair: pair.sensitivity(whole))
 
 
@@ -42,70 +42,39 @@ def average(*pairs: Both, low: float = -ALL, high: float = ALL, whole: bool = Fa
     """The same, the mean over all pairs."""
 
     def parts(evidence: Evidence) -> Iterator[Part]:
-        terms, curves = [], []
-        for one, other in pairs:
-            pair = _pair(evidence, one, other)
-            for window in (math.inf,) if whole else stats.WINDOWS:
-                mine, theirs = (stats.sensitivity_terms(c, window) for c in (pair.one, pair.other))
-                if mine and theirs:
-                    break
-            else:
-                raise Missing(f"a window around the bests of {_said(one)} and {_said(other)}")
-            terms += [(w / len(pairs), p) for w, p in mine] + [(-w / len(pairs), p) for w, p in theirs]
-            curves += [pair.one, pair.other, *pair.noise]
-        yield Part(measure(terms, curves), low, high)
+        found = [evidence.pair(one, other).sensitivity(whole) for one, other in pairs]
+        yield Part(stats.combined([(1 / len(found), one) for one in found]), low, high)
 
     return parts
 
 
 def at(setting: float, *pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
     """Loss of the first of each pair at one setting above that of the second there."""
-
-    def found(pair: Pair) -> Measured:
-        one, other = (_at(curve, setting) for curve in (pair.one, pair.other))
-        return pair.sum([(1.0, one), (-1.0, other)])
-
-    return _paired(pairs, low, high, found)
+    return _paired(pairs, low, high, lambda pair: pair.at(setting))
 
 
 def mean(*pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
     """Mean loss over all settings of the first of each pair above that of the second."""
-
-    def found(pair: Pair) -> Measured:
-        mine = [(1 / len(pair.one.points), p) for p in pair.one.points]
-        theirs = [(-1 / len(pair.other.points), p) for p in pair.other.points]
-        return pair.sum([*mine, *theirs])
-
-    return _paired(pairs, low, high, found)
+    return _paired(pairs, low, high, Pair.mean)
 
 
 def gain(default: float, *some: Of, low: float = -ALL, high: float = ALL) -> Rule:
-    """Loss at a default setting above that at the best one."""
+    """Loss at a default setting above that at the best one tried."""
+
+    def found(evidence: Evidence, of: Of) -> Estimate:
+        curve = evidence.curve(of)
+        return stats.above(curve, point_at(curve, default), evidence.noise(of))
 
     def parts(evidence: Evidence) -> Iterator[Part]:
         for of in some:
-            try:
-                curve = evidence.curve(of)
-                terms = [(1.0, _at(curve, default)), (-1.0, curve.best)]
-                yield Part(measure(terms, [curve, *evidence.noise(of)]), low, high)
-            except Missing as missing:
-                yield Part(None, low, high, str(missing))
+            yield _part(low, high, lambda of=of: found(evidence, of))  # type: ignore[misc]
 
     return parts
 
 
 def settings(*pairs: Both, low: float = -ALL, high: float = ALL) -> Rule:
-    """Decades between the best settings of each pair, with the settings that cannot be told from the best."""
-
-    def found(pair: Pair) -> Measured:
-        value = pair.one.best.position - pair.other.best.position
-        mine, theirs = (best_settings(curve, pair.noise) for curve in (pair.one, pair.other))
-        seeds = min(len(pair.one.best.rows), len(pair.other.best.rows))
-        if mine is None or theirs is None:
-            return Measured(value, None, None, seeds)
-        return Measured(value, mine[0] - theirs[1], mine[1] - theirs[0], seeds)
-
-    return _paired(pairs, low, high, found)
+    """Decades between the best settings of each pair."""
+    return _paired(pairs, low, high, Pair.setting)
 
 
 def rates(of: Callable[[dict[str, dict[str, float]]], float], low: float, high: float = ALL) -> Rule:
@@ -117,7 +86,7 @@ def rates(of: Callable[[dict[str, dict[str, float]]], float], low: float, high: 
         values = sorted(of(row["effective_lr"]) for row in rows if row["step"] >= last / 10)
         if not values:
             raise Missing("effective learning rates of paper/fig2")
-        yield Part(Measured(median(values), values[0], values[-1], 1), low, high)
+        yield Part(Range(median(values), values[0], values[-1]), low, high)
 
     return parts
 
@@ -134,28 +103,16 @@ def middle(by_role: dict[str, dict[str, float]], roles: Sequence[str]) -> float:
     return math.fsum(found) / len(found)
 
 
-def _paired(pairs: Sequence[Both], low: float, high: float, found: Callable[[Pair], Measured]) -> Rule:
+def _paired(pairs: Sequence[Both], low: float, high: float, found: Callable[[Pair], Estimate]) -> Rule:
     def parts(evidence: Evidence) -> Iterator[Part]:
         for one, other in pairs:
-            try:
-                yield Part(found(_pair(evidence, one, other)), low, high)
-            except Missing as missing:
-                yield Part(None, low, high, str(missing))
+            yield _part(low, high, lambda one=one, other=other: found(evidence.pair(one, other)))  # type: ignore[misc]
 
     return parts
 
 
-def _pair(evidence: Evidence, one: Of, other: Of) -> Pair:
-    return Pair(evidence.curve(one), evidence.curve(other), evidence.noise(one, other))
-
-
-def _at(curve: Curve, setting: float) -> Point:
-    for point in curve.points:
-        if point.x == setting:
-            return point
-    raise Missing(f"{curve.label} at {setting:g}")
-
-
-def _said(of: Of) -> str:
-    where = of.study.rpartition("/")[2]
-    return f"{of.curve} ({where}{f', {of.panel}' if of.panel else ''})"
+def _part(low: float, high: float, found: Callable[[], Estimate]) -> Part:
+    try:
+        return Part(found(), low, high)
+    except Missing as missing:
+        return Part(None, low, high, str(missing))

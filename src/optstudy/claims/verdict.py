@@ -1,20 +1,41 @@
-"""Verdicts: a claim is parts, each a number that must lie in a range; its interval decides. No torch."""
+"""Verdicts: a claim is parts, each a number that must lie in a range; their intervals decide. No torch.
+
+A claim of several parts is decided at :data:`optstudy.stats.LEVEL` as a whole: the parts' p-values are
+corrected for their number (Holm 1979). The interval that is shown is each number's own.
+"""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.claims.evidence import Evidence, Measured, Missing
+from optstudy.claims.evidence import Evidence, Missing
+from optstudy.stats import LEVEL, Estimate
 
 Word = Literal["holds", "does not hold", "not decided"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number that was measured many times in one run, and the range of what was measured."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int = 1
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The range."""
+        return self.low, self.high
 
 
 @dataclass(frozen=True)
 class Part:
     """One number and the range that it must lie in."""
 
-    measured: Measured | None
+    measured: Estimate | Range | None
     """None where runs are missing."""
     low: float = -math.inf
     high: float = math.inf
@@ -22,21 +43,32 @@ class Part:
     """What is missing."""
 
     @property
-    def verdict(self) -> Word:
-        """``holds``: the whole interval is in the range; ``does not hold``: none of it is."""
-        m = self.measured
-        if m is None or m.low is None or m.high is None:
-            return "not decided"
-        if self.low <= m.low and m.high <= self.high:
-            return "holds"
-        return "does not hold" if m.high < self.low or m.low > self.high else "not decided"
-
-    @property
     def slack(self) -> float:
         """How far the number is inside the range; negative: outside."""
         if self.measured is None:
             return -math.inf
         return min(self.measured.value - self.low, self.high - self.measured.value)
+
+    @property
+    def chance(self) -> float:
+        """The p-value of the number's lying on the side of the range's ends where it was found."""
+        m = self.measured
+        if m is None:
+            return 1.0
+        if isinstance(m, Estimate):
+            return m.beyond(abs(self.slack))
+        inside = self.low <= m.low and m.high <= self.high
+        return 0.0 if inside or m.high < self.low or m.low > self.high else 1.0
+
+    def verdict(self, correction: int = 1) -> Word:
+        """``holds``: the whole interval is in the range; ``does not hold``: none of it is.
+
+        Args:
+            correction: what the p-value is multiplied by.
+        """
+        if self.chance * correction > 1 - LEVEL + 1e-12:
+            return "not decided"
+        return "holds" if self.slack >= 0 else "does not hold"
 
 
 Rule = Callable[[Evidence], Iterator[Part]]
@@ -69,20 +101,31 @@ class Verdict:
 
     claim: Claim
     scale: str
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = field(default=())
+
+    @cached_property
+    def words(self) -> tuple[Word, ...]:
+        """The verdict on each part, corrected for the number of parts (Holm's step-down)."""
+        words: dict[int, Word] = {}
+        open_ = False
+        for rank, k in enumerate(sorted(range(len(self.parts)), key=lambda k: self.parts[k].chance)):
+            word = self.parts[k].verdict(len(self.parts) - rank)
+            open_ = open_ or word == "not decided"
+            words[k] = "not decided" if open_ else word
+        return tuple(words[k] for k in range(len(self.parts)))
 
     @property
     def word(self) -> Word:
         """Holds if every part does; does not hold if any does not; else not decided."""
-        words = {part.verdict for part in self.parts}
-        if "does not hold" in words:
+        if "does not hold" in self.words:
             return "does not hold"
-        return "holds" if words == {"holds"} else "not decided"
+        return "holds" if set(self.words) == {"holds"} else "not decided"
 
     @property
     def deciding(self) -> Part:
         """The part that is nearest to failing, or fails the most, among those with the claim's verdict."""
-        return min((p for p in self.parts if p.verdict == self.word), key=lambda part: part.slack)
+        mine = [part for part, word in zip(self.parts, self.words, strict=True) if word == self.word]
+        return min(mine, key=lambda part: part.slack)
 
     @property
     def why_not(self) -> str:
@@ -92,7 +135,11 @@ class Verdict:
         part = self.deciding
         if part.measured is None:
             return f"missing: {part.missing}"
-        return "no seeds" if part.measured.low is None else "the interval reaches over the threshold"
+        if part.measured.interval is None:
+            return "one seed"
+        if part.verdict() == "not decided":
+            return "the interval reaches over the threshold"
+        return f"decided alone, but not as one of {len(self.parts)} parts"
 
     def tree(self) -> dict[str, Any]:
         """For programs; estimate, interval and seeds are the deciding part's."""
@@ -104,6 +151,6 @@ class Verdict:
             "scale": self.scale,
             "verdict": self.word,
             "estimate": None if m is None else m.value,
-            "interval": None if m is None or m.low is None else [m.low, m.high],
+            "interval": None if m is None or m.interval is None else list(m.interval),
             "seeds": 0 if m is None else m.seeds,
         }

@@ -12,7 +12,7 @@ from optstudy import export as tidy
 from optstudy.catalog import expect_many
 from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Assignments
-from optstudy.commands.sweeps import RECORDED, recorded
+from optstudy.findings import RECORDED, figure_of, recorded
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile
 
@@ -50,15 +50,12 @@ def export(
         return _extend(record, scale, runs)
     expect_many()
     if name is None:
-        records = tidy.table(tidy.every(runs))
+        records = tidy.runs(tidy.every(runs))
     else:
         session = Session(
             study.load(name), scale, runs, study.overrides(set_), seeds, kept=recorded(name, scale)
         )
-        labels: dict[str, list[str]] = {}
-        for point in session.plan.points:
-            labels.setdefault(point.id, []).append(point.curve)
-        records = tidy.table(session.rows(), labels)
+        records = tidy.table(figure_of(session))
         session.remember()
     path = out or Path(f"runs.{format_}")
     tidy.write(records, path, format_)

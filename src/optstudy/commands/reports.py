@@ -14,10 +14,10 @@ from optstudy import report as reports
 from optstudy import study
 from optstudy.catalog import expect_many
 from optstudy.cli import DONE
-from optstudy.commands.claims import Judge
 from optstudy.commands.options import RUNS, Assignments, StudyName
-from optstudy.commands.sweeps import recorded
 from optstudy.errors import UserError
+from optstudy.figure import Figure
+from optstudy.findings import Judge, recorded
 from optstudy.report.live import LOOPBACK
 from optstudy.session import Session
 
@@ -69,7 +69,7 @@ def report(
         kept = {n: recorded(n, scale) for n in names}
         sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=kept[n]) for n in names]
         if serve:
-            reports.serve(Judge(sessions).sweeps, host, port, _serving)
+            reports.serve(Judge(sessions).figures, host, port, _serving)
             _remember(sessions)
         elif names == [name]:
             write_report(sessions[0], out, formats, pool)
@@ -87,14 +87,14 @@ def _write_all(
     sessions: Sequence[Session], out: Path, formats: Sequence[str], title: str, pool: Executor | None
 ) -> None:
     """Write the reports of several studies and their index."""
-    sweeps = Judge(sessions).sweeps()
+    figures = Judge(sessions).figures()
     _remember(sessions)
     progress = itertools.count(1)
 
-    def told(sweep: reports.Sweep) -> None:
-        sys.stderr.write(f"[{next(progress)}/{len(sweeps)}] {sweep.name}: {len(sweep.rows)} runs\n")
+    def told(figure: Figure) -> None:
+        sys.stderr.write(f"[{next(progress)}/{len(figures)}] {figure.name}: {len(figure.rows)} runs\n")
 
-    written = reports.write_index(sweeps, out, formats, title, told, pool)
+    written = reports.write_index(figures, out, formats, title, told, pool)
     sys.stdout.write(f"wrote {written[0]} and {len(written) - 1} files beside it\n")
 
 
@@ -126,13 +126,13 @@ def write_report(
     Raises:
         UserError: no run has ended, or an unknown format.
     """
-    (sweep,) = Judge([session]).sweeps()
-    if not sweep.rows:
-        raise UserError(f"{sweep.name}: no run has ended in {session.runs}; first: {sweep.command}")
-    drawn = reports.draw(sweep, formats, pool)
+    (figure,) = Judge([session]).figures()
+    if not figure.rows:
+        raise UserError(f"{figure.name}: no run has ended in {session.runs}; first: {figure.command}")
+    drawn = reports.draw(figure, formats, pool)
     session.remember()
-    reports.show(sweep)
-    for path in reports.write(sweep, out / sweep.name / sweep.scale, formats, drawn=drawn):
+    reports.show(figure)
+    for path in reports.write(figure, out / figure.name / figure.scale, formats, drawn=drawn):
         sys.stdout.write(f"wrote {path}\n")
 
 

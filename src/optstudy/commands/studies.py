@@ -17,8 +17,8 @@ from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
-from optstudy.commands.sweeps import recorded, sweep_of
 from optstudy.config import RunConfig
+from optstudy.findings import figure_of, recorded
 from optstudy.launch import attempts
 from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session
@@ -177,9 +177,9 @@ def status(
         sys.stdout.write(f"{failure(session.runs_known[run_id], runs / run_id)}\n")
     if failed:
         sys.stdout.write("optstudy run with --retry tries them again\n")
-    sweep = sweep_of(session)
-    if sweep.rows:
-        report.show(sweep)
+    figure = figure_of(session)
+    if figure.rows:
+        report.show(figure)
     return DONE
 
 

@@ -1,10 +1,11 @@
 """Reports: a study's runs as a page that opens anywhere, as figures for a paper, as a table. No torch."""
 
 from optstudy.report.comparison import Comparison, compare, show_comparison, write_comparison
+from optstudy.report.figures import drawing
 from optstudy.report.files import DEFAULT_FORMATS, FORMATS, TABLES, check, draw, drawing_pool, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
-from optstudy.report.sweep import Place, Sweep
+from optstudy.report.page import fragment
 from optstudy.report.terminal import lines, plain, show, table
 
 __all__ = [
@@ -12,12 +13,12 @@ __all__ = [
     "FORMATS",
     "TABLES",
     "Comparison",
-    "Place",
-    "Sweep",
     "check",
     "compare",
     "draw",
+    "drawing",
     "drawing_pool",
+    "fragment",
     "lines",
     "plain",
     "serve",

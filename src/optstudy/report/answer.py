@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from optstudy import stats
+from optstudy.figure import Figure, Panel
 from optstudy.report import style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
-from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
 
 NAMED = 7
@@ -26,109 +26,124 @@ class Answer:
     warnings: tuple[str, ...]
 
 
-def answer(sweep: Sweep) -> Answer:
+def answer(figure: Figure) -> Answer:
     """Say which curve is best, in the first panel at length. There must be a finished run."""
-    if sweep.kind == "effective" and (found := spreads(sweep)):
-        return _of_spreads(sweep, found)
-    if sweep.kind == "map" and (
-        moved := [(heat.title, some) for heat in heats(sweep) if (some := moves(heat))]
+    if figure.kind == "effective" and (found := spreads(figure)):
+        return _of_spreads(figure, found)
+    if figure.kind == "map" and (
+        moved := [(heat.title, some) for heat in heats(figure) if (some := moves(heat))]
     ):
-        return _of_map(sweep, moved)
-    first, *panels = sweep.groups
-    best = first[0]
-    if not best.curve.trained:
+        return _of_map(figure, moved)
+    first, *others = figure.panels
+    best = first.summaries[0]
+    if best.best is None:
         text = "No run got below the loss before training, so there is nothing to recommend."
-        return Answer(text, (), (), tuple(warnings(sweep)))
-    sentence = f"{claim(sweep, best)}."
+        return Answer(text, (), (), tuple(warnings(figure)))
+    sentence = f"{claim(figure, first, best)}."
     if best.curve.log and len(best.curve.points) > 1:
-        axis = sweep.axis(best.label).partition(",")[0]
+        axis = _short(first)
         sentence += f" A {axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
     rest = [
-        *compare(sweep, first),
-        *(f"{claim(sweep, group[0])}." for group in panels if group[0].curve.trained),
+        *compare(first),
+        *(f"{claim(figure, panel, panel.summaries[0])}." for panel in others if panel.summaries[0].best),
     ]
-    return Answer(sentence, tuple(_facts(sweep, best)), tuple(rest), tuple(warnings(sweep)))
+    return Answer(sentence, tuple(_facts(figure, first, best)), tuple(rest), tuple(warnings(figure)))
 
 
-def claim(sweep: Sweep, best: Summary) -> str:
+def claim(figure: Figure, panel: Panel, best: Summary) -> str:
     """Which curve has the lowest loss, where, and how sure that is."""
-    axis = sweep.axis(best.label).partition(",")[0]
-    panel = sweep.panel(best.label)
-    where = f"{sweep.name_of(best.label)} at {axis} {style.number(best.setting)}"
-    if panel:
-        where = f"In “{panel}”, {where}"
-    loss = style.nats(best.best.value, best.best.half_width)
-    return f"{where} has the lowest validation loss: {loss} nats ({uncertainty(best)})"
+    assert best.best is not None
+    where = f"{style.name_in(figure, best.curve)} at {_short(panel)} {style.setting(best)}"
+    if title := panel.title:
+        where = f"In “{title}”, {where}"
+    run = f"; run: {style.tried(best)}" if best.fitted else ""
+    return f"{where} has the lowest validation loss: {style.nats(best.best)} nats ({uncertainty(best)}{run})"
 
 
-def compare(sweep: Sweep, group: list[Summary]) -> list[str]:
-    """Sentences on how the other curves of a group stand to its best."""
-    best, *others = [s for s in group if s.curve.trained]
-    tied: list[str] = []
-    worse: list[str] = []
+def compare(panel: Panel) -> list[str]:
+    """Sentences on how the other curves of a panel stand to its best."""
+    best, *others = [s for s in panel.summaries if s.best is not None]
+    said: dict[str, list[str]] = {"equal": [], "tied": [], "open": [], "worse": []}
     for other in others:
         gap = stats.difference(other.curve, best.curve)
-        text = f"{sweep.name_of(other.label)} (+{style.nats(gap.value, gap.half_width)})"
-        (tied if gap.half_width is not None and gap.value <= gap.half_width else worse).append(text)
+        assert gap is not None
+        text = f"{style.name(other.curve)} ({style.nats(gap, '+')})"
+        said[_stands(gap)].append(style.name(other.curve) if _stands(gap) == "equal" else text)
     sentences = []
-    if tied:
-        sentences.append(f"Not distinguishable from it with these seeds: {_and(tied)} nats.")
-    if worse:
-        sentences.append(f"Behind it: {_and(worse)} nats.")
+    if said["equal"]:
+        sentences.append(f"Equal to it in every loss: {_and(said['equal'])}.")
+    if said["tied"]:
+        sentences.append(f"Not distinguishable from it with these seeds: {_and(said['tied'])} nats.")
+    if said["open"]:
+        sentences.append(f"Not decided with one seed: {_and(said['open'])} nats.")
+    if said["worse"]:
+        sentences.append(f"Behind it: {_and(said['worse'])} nats.")
     measured = [(s.sensitivity.value, s) for s in (best, *others) if s.sensitivity is not None]
     if len(measured) > 1:
         value, calm = min(measured, key=lambda pair: pair[0])
-        name, within = sweep.name_of(calm.label), style.window(calm.window)
+        name, within = style.name(calm.curve), style.window(calm.window)
         sentences.append(f"Least sensitive: {name}, {value:.3f} nats lost on average {within}.")
     return sentences
 
 
+def _stands(gap: Estimate) -> str:
+    """Whether a curve is ``equal`` to the best, ``tied`` with it, ``worse``, or the question is ``open``."""
+    if gap.value == 0 and not gap.error and not gap.slack:
+        return "equal"
+    if gap.half_width is None:
+        return "open"
+    return "tied" if gap.value <= gap.half_width else "worse"
+
+
 def uncertainty(summary: Summary) -> str:
     """Where the interval of the best loss comes from."""
-    if summary.best.half_width is None:
+    if summary.best is None or summary.best.half_width is None:
         return "one seed: no interval"
-    if summary.seeds == 1:
+    if summary.best.seeds == 1:
         return f"{stats.LEVEL:.0%} interval from the seeds of nearby settings, one seed here"
-    return f"{stats.LEVEL:.0%} interval, {summary.seeds} seeds"
+    return f"{stats.LEVEL:.0%} interval, {summary.best.seeds} seeds"
 
 
 def cost(estimate: Estimate | None) -> str:
     """What a setting off the best costs, in words."""
-    if estimate is None:
-        return "an unknown amount (not tried)"
-    return f"{style.nats(estimate.value, estimate.half_width)} nats"
+    return "an unknown amount (not tried)" if estimate is None else f"{style.nats(estimate)} nats"
 
 
-def warnings(sweep: Sweep) -> list[str]:
+def warnings(figure: Figure) -> list[str]:
     """What a reader must know before trusting the table."""
     found = []
-    if sweep.missing:
-        total = sweep.missing + len(sweep.rows)
-        found.append(f"{sweep.missing} of {total} runs have no result yet; this is a preview.")
+    if figure.missing:
+        total = figure.missing + len(figure.rows)
+        found.append(f"{figure.missing} of {total} runs have no result yet; this is a preview.")
     for side in ("lowest", "highest"):
-        at_edge = (s for s in sweep.summaries if s.curve.edge == side and s.label not in sweep.unfinished)
-        names = [_located(sweep, s) for s in at_edge]
+        at_edge = [s for s in figure.summaries if s.curve.edge == side and not figure.unfinished(s.curve)]
+        names = [_located(figure, s) for s in at_edge]
         if names:
             found.append(
-                f"Optimum at the edge of the grid: {side} {sweep.axis_of_all} tried for {_and(names)}. "
+                f"Optimum at the edge of the grid: {side} {figure.axis} tried for {_and(names)}. "
                 "The true best may lie beyond; widen the grid."
             )
-    never = [_located(sweep, s) for s in sweep.summaries if not s.curve.trained]
+    never = [_located(figure, s) for s in figure.summaries if s.best is None]
     if never:
         found.append(f"No run of {_and(never)} got below the loss before training.")
-    if sweep.one_seed:
-        found.append("One seed everywhere: no interval. Small differences may be chance.")
+    if figure.one_seed:
+        found.append("One seed everywhere: no interval, and no difference is decided.")
+    found += [f"{_located(figure, s)}: {note}." for s in figure.summaries for note in s.curve.notes]
     return found
 
 
-def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
-    loss = style.nats(best.best.value, best.best.half_width)
-    panel = sweep.panel(best.label)
-    heading = f"Use, in “{panel}”" if panel else "Use"
-    yield heading, sweep.name_of(best.label), f"{loss} nats, {uncertainty(best)}"
-    so_far = " so far" if best.label in sweep.unfinished else ""
-    edge = f"the {best.curve.edge} tried{so_far}" if best.curve.edge else _settings(len(best.curve.points))
-    yield f"At {sweep.axis(best.label)}", style.number(best.setting), edge
+def _facts(figure: Figure, panel: Panel, best: Summary) -> Iterator[tuple[str, str, str]]:
+    assert best.best is not None
+    heading = f"Use, in “{panel.title}”" if panel.title else "Use"
+    yield heading, style.name(best.curve), f"{style.nats(best.best)} nats, {uncertainty(best)}"
+    so_far = " so far" if figure.unfinished(best.curve) else ""
+    if best.curve.edge:
+        remark = f"the {best.curve.edge} tried{so_far}"
+    elif best.fitted:
+        remark = f"{style.around(best)}; " * bool(style.around(best)) + f"run: {style.tried(best)}"
+    else:
+        remark = _settings(len(best.curve.points))
+    yield f"At {panel.axis}", style.setting(best), remark
     if not best.curve.log or len(best.curve.points) == 1:
         return
     for heading, estimate in (("If 3× too low", best.lower), ("If 3× too high", best.higher)):
@@ -139,7 +154,7 @@ def _facts(sweep: Sweep, best: Summary) -> Iterator[tuple[str, str, str]]:
             yield heading, f"+{estimate.value:.3f}", f"{doubt}nats above its best"
 
 
-def _of_map(sweep: Sweep, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answer:
+def _of_map(figure: Figure, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answer:
     """Which row of a map matters most and which least, panel by panel; the first panel's rows at length."""
     said = []
     for title, rows in moved:
@@ -150,16 +165,16 @@ def _of_map(sweep: Sweep, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answer
             text += f"; for {least.row} least, by {least.nats:.3f}"
         said.append(f"In “{title}”, {text}." if title else f"{text[:1].upper()}{text[1:]}.")
     facts = [(m.row, f"{m.nats:.3f} nats", f"from {m.best} to {m.worst}") for m in moved[0][1]]
-    best = f"{claim(sweep, sweep.summaries[0])}."
-    return Answer(said[0], tuple(facts), (*said[1:], best), tuple(warnings(sweep)))
+    best = f"{claim(figure, figure.panels[0], figure.summaries[0])}."
+    return Answer(said[0], tuple(facts), (*said[1:], best), tuple(warnings(figure)))
 
 
-def _of_spreads(sweep: Sweep, found: Mapping[str, Spread]) -> Answer:
+def _of_spreads(figure: Figure, found: Mapping[str, Spread]) -> Answer:
     """How unequal the effective learning rates are that an optimizer gives, role by role."""
-    best = sweep.summaries[0]
+    best = figure.summaries[0]
     widest = max(found, key=lambda role: found[role].decades)
     calmest = min(found, key=lambda role: found[role].decades)
-    name = f"{sweep.name_of(best.label)} at {sweep.axis(best.label)} {style.number(best.setting)}"
+    name = f"{style.name(best.curve)} at {figure.panels[0].axis} {style.number(best.tried.x)}"
     span = f"{name} spreads its effective learning rates over {found[widest].decades:.1f} decades in {widest}"
     if widest != calmest:
         span += f", over {found[calmest].decades:.1f} in {calmest}"
@@ -168,12 +183,16 @@ def _of_spreads(sweep: Sweep, found: Mapping[str, Spread]) -> Answer:
         for role, one in found.items()
     ]
     about = "Decades between the outer quantiles over a role's parameters or blocks, median over the run."
-    return Answer(f"{span}.", tuple(facts), (about,), tuple(warnings(sweep)[: bool(sweep.missing)]))
+    return Answer(f"{span}.", tuple(facts), (about,), tuple(warnings(figure)[: bool(figure.missing)]))
 
 
-def _located(sweep: Sweep, summary: Summary) -> str:
-    panel = sweep.panel(summary.label)
-    return sweep.name_of(summary.label) + (f" ({panel})" if panel else "")
+def _short(panel: Panel) -> str:
+    return panel.axis.partition(",")[0]
+
+
+def _located(figure: Figure, summary: Summary) -> str:
+    title = figure.title_of(summary.curve.panel)
+    return style.name(summary.curve) + (f" ({title})" if title else "")
 
 
 def _settings(number: int) -> str:

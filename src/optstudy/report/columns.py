@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from optstudy import stats
+from optstudy.figure import Figure
 from optstudy.report import style
-from optstudy.report.sweep import Sweep
 from optstudy.stats import Estimate, Summary
 
 MISSING = "–"
@@ -30,11 +30,11 @@ class Column:
     """Left out where there is no room."""
 
 
-def columns(sweep: Sweep) -> list[Column]:
-    """The table, in the order of ``sweep.summaries``."""
-    reference = sweep.reference
-    windows = {summary.window for summary in sweep.summaries}
-    log = any(summary.curve.log for summary in sweep.summaries)
+def columns(figure: Figure) -> list[Column]:
+    """The table, in the order of ``figure.summaries``."""
+    reference = figure.reference
+    windows = {summary.window for summary in figure.summaries}
+    log = any(summary.curve.log for summary in figure.summaries)
     made: list[Column] = []
 
     def add(
@@ -45,23 +45,29 @@ def columns(sweep: Sweep) -> list[Column]:
         note: Callable[[Summary], str] = _nothing,
         **layout: bool,
     ) -> None:
-        cells, notes = tuple(map(cell, sweep.summaries)), tuple(map(note, sweep.summaries))
+        cells, notes = tuple(map(cell, figure.summaries)), tuple(map(note, figure.summaries))
         made.append(Column(short, heading, about, cells, notes, **layout))
 
-    curve = "curve" if sweep.kind == "map" else "optimizer"
-    add(curve, curve.capitalize(), "", lambda s: style.full_name(s.label), text=True)
+    curve = "curve" if figure.kind == "map" else "optimizer"
+    add(curve, curve.capitalize(), "", lambda s: style.full_name(figure, s.curve), text=True)
     about = (
-        f"validation cross-entropy, nats per token, mean over seeds; ± {stats.LEVEL:.0%} t interval, "
-        "seed variance pooled over settings near the best; that the best was chosen is not in it"
+        "validation cross-entropy, nats per token, by a parabola through the best setting tried and its "
+        "neighbours where one fits, else of the best setting tried; "
+        f"± {stats.LEVEL:.0%} t interval over seeds, widened by what a parabola may miss or, without one, by "
+        "the choice of the best"
     )
     add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
-    axis = sweep.axis_of_all
+    axis = figure.axis
     short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"
-    add(short, f"Best {axis}", f"of {_grid(sweep)}", _setting, lambda s: _edge(sweep, s))
+    about = f"where the best loss is; {_grid(figure)} were tried"
+    add(short, f"Best {axis}", about, _setting, lambda s: _edge(figure, s))
+    if any(summary.fitted for summary in figure.summaries):
+        about = "mean loss of the best setting that was run, and that setting"
+        add("best run", "Best run", about, _tried, extra=True)
     if log:
-        about = "nats above the best at a third of the best setting, interpolated"
+        about = "nats above the best setting run at a third of it, interpolated"
         add("÷3", "3× too low", about, lambda s: _rise(s, s.lower), extra=True)
-        about = "nats above the best at three times the best setting, interpolated"
+        about = "nats above the best setting run at three times it, interpolated"
         add("×3", "3× too high", about, lambda s: _rise(s, s.higher), extra=True)
     short, heading, about = _sensitivity(windows)
     add(
@@ -73,11 +79,11 @@ def columns(sweep: Sweep) -> list[Column]:
         extra=True,
     )
     if log:
-        about = f"decades within {stats.MARGIN:g} nats of the best; ≥ where the grid ends first"
+        about = f"decades within {stats.MARGIN:g} nats of the best setting run; ≥ where the grid ends first"
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
     about = "optimizer state, bytes per parameter"
     add("state B/param", "State, bytes/param", about, lambda s: f"{s.state_bytes:.3g}")
-    if not sweep.recorded:  # a record's steps were timed on other machines, beside other work
+    if not figure.recorded:  # a record's steps were timed on other machines, beside other work
         add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
         if reference:
             add(
@@ -91,19 +97,25 @@ def columns(sweep: Sweep) -> list[Column]:
     return made
 
 
-def _grid(sweep: Sweep) -> str:
-    sizes = sorted({len(summary.curve.points) for summary in sweep.summaries})
+def _grid(figure: Figure) -> str:
+    sizes = sorted({len(summary.curve.points) for summary in figure.summaries})
     return f"{sizes[0]} to {sizes[-1]} settings" if len(sizes) > 1 else f"{sizes[0]} settings"
 
 
 def _setting(summary: Summary) -> str:
-    return {"lowest": "↓ ", "highest": "↑ ", None: ""}[summary.curve.edge] + style.number(summary.setting)
+    if summary.best is None:
+        return MISSING
+    return {"lowest": "↓ ", "highest": "↑ ", None: ""}[summary.curve.edge] + style.setting(summary)
 
 
-def _edge(sweep: Sweep, summary: Summary) -> str:
+def _edge(figure: Figure, summary: Summary) -> str:
     if not summary.curve.edge:
-        return ""
-    return "edge so far" if summary.label in sweep.unfinished else EDGE
+        return style.around(summary) if summary.fitted else ""
+    return "edge so far" if figure.unfinished(summary.curve) else EDGE
+
+
+def _tried(summary: Summary) -> str:
+    return MISSING if summary.best is None else style.tried(summary)
 
 
 def _sensitivity(windows: Collection[float]) -> tuple[str, str, str]:
@@ -121,17 +133,19 @@ def _nothing(summary: Summary) -> str:
 
 
 def _seeds(summary: Summary) -> str:
-    return f"{summary.seeds} seed" + "s" * (summary.seeds != 1)
+    if summary.best is None:
+        return "never trained"
+    return f"{summary.best.seeds} seed" + "s" * (summary.best.seeds != 1)
 
 
 def _rise(summary: Summary, estimate: Estimate | None) -> str:
-    if not summary.curve.log:
+    if not summary.curve.log or summary.best is None:
         return MISSING
-    return "not tried" if estimate is None else f"+{style.nats(estimate.value, estimate.half_width)}"
+    return "not tried" if estimate is None else style.nats(estimate, "+")
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    return MISSING if estimate is None else style.nats(estimate.value, estimate.half_width)
+    return MISSING if estimate is None else style.nats(estimate)
 
 
 def _safe(summary: Summary) -> str:

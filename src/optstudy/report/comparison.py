@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from optstudy import stats
 from optstudy.catalog import Catalog
+from optstudy.curves import Place, Run, group, positive
 from optstudy.errors import UserError
 from optstudy.record import write_atomically
 from optstudy.report import style
@@ -46,8 +47,8 @@ class Group:
     pairs: Sequence[Pair]
     loss: Estimate
     """Mean change of the loss with a paired t interval."""
-    best: float
-    """Change of the lowest loss."""
+    best: Estimate | None
+    """Change of the best loss, see :func:`optstudy.stats.difference`; None where one side never trained."""
     step: float
     """Median ratio of step times, after over before."""
     memory: float
@@ -75,7 +76,7 @@ class Comparison:
     @property
     def pairs(self) -> list[Pair]:
         """All pairs, the largest change of loss first."""
-        every = [pair for group in self.groups for pair in group.pairs]
+        every = [pair for one in self.groups for pair in one.pairs]
         return sorted(every, key=lambda pair: -abs(pair.change))
 
     @property
@@ -84,11 +85,11 @@ class Comparison:
         pairs = self.pairs
         if not pairs:
             return f"No run of {self.after} has the config of one of {self.before}."
-        change = paired([pair.change for pair in pairs])
+        change = stats.mean([pair.change for pair in pairs])
         equal = sum(pair.change == 0 for pair in pairs)
-        doubt = "" if change.half_width is None else f" ± {change.half_width:.4f} (95% interval)"
         return (
-            f"{len(pairs)} pairs: the loss changed by {change.value:+.4f}{doubt} nats on average, "
+            f"{len(pairs)} pairs: the loss changed by {_nats(change)}"
+            f"{' (95% interval)' * (change.half_width is not None)} nats on average, "
             f"is equal in {equal}, and a step takes {_ratio(pairs, 'step_ms'):.2f} times as long."
         )
 
@@ -126,20 +127,10 @@ def compare_rows(before: Sequence[Row], after: Sequence[Row], one: str, other: s
     )
 
 
-def paired(changes: Sequence[float]) -> Estimate:
-    """Mean of differences with a t interval over them; none with a single one."""
-    n = len(changes)
-    mean = math.fsum(changes) / n
-    if n < 2:
-        return Estimate(mean)
-    variance = math.fsum((change - mean) ** 2 for change in changes) / (n - 1)
-    return Estimate(mean, stats.student_t(n - 1) * math.sqrt(variance / n))
-
-
 def cells(comparison: Comparison) -> list[list[str]]:
     """The table per optimizer, headings first."""
     head = ["optimizer", "pairs", "mean change", "best changed", "now diverge", "no longer", "step", "memory"]
-    return [head, *(_cells(group) for group in comparison.groups)]
+    return [head, *map(_cells, comparison.groups)]
 
 
 def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
@@ -202,9 +193,28 @@ def _unique(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Row]:
 
 
 def _group(name: str, pairs: Sequence[Pair]) -> Group:
-    best = min(p.after.loss for p in pairs) - min(p.before.loss for p in pairs)
-    loss = paired([pair.change for pair in pairs])
-    return Group(name, pairs, loss, best, _ratio(pairs, "step_ms"), _ratio(pairs, "peak_memory_mb"))
+    loss = stats.mean([pair.change for pair in pairs])
+    return Group(name, pairs, loss, _best(pairs), _ratio(pairs, "step_ms"), _ratio(pairs, "peak_memory_mb"))
+
+
+def _best(pairs: Sequence[Pair]) -> Estimate | None:
+    """How much worse the best of the runs after is than that of the runs before."""
+    after = {pair.before.id: Run(pair.after) for pair in pairs}
+    placed = [(Run(pair.before), Place(pair.before.id, "", pair.before.lr)) for pair in pairs]
+    before = group(placed, positive(pair.before.lr for pair in pairs))
+    changed = [
+        replace(
+            one, points=tuple(replace(p, runs=tuple(after[row.id] for row in p.rows)) for p in one.points)
+        )
+        for one in before
+    ]
+    one, other = (min(curves, key=lambda curve: curve.best.loss) for curves in (changed, before))
+    return stats.difference(one, other)
+
+
+def _nats(estimate: Estimate) -> str:
+    half = estimate.half_width
+    return f"{estimate.value:+.4f}" + ("" if half is None else f" ± {half:.4f}")
 
 
 def _ratio(pairs: Sequence[Pair], field: str) -> float:
@@ -213,24 +223,23 @@ def _ratio(pairs: Sequence[Pair], field: str) -> float:
     return median(ratios) if ratios else math.nan
 
 
-def _cells(group: Group) -> list[str]:
-    doubt = "" if group.loss.half_width is None else f" ± {group.loss.half_width:.4f}"
-    now, before = group.turned
+def _cells(one: Group) -> list[str]:
+    now, before = one.turned
     return [
-        style.name(group.name),
-        str(len(group.pairs)),
-        f"{group.loss.value:+.4f}{doubt}",
-        f"{group.best:+.4f}",
+        style.known(one.name),
+        str(len(one.pairs)),
+        _nats(one.loss),
+        "–" if one.best is None else _nats(one.best),
         str(now),
         str(before),
-        f"{group.step:.2f}×",
-        f"{group.memory:.2f}×",
+        f"{one.step:.2f}×",
+        f"{one.memory:.2f}×",
     ]
 
 
 def _pair(pair: Pair) -> list[str]:
     return [
-        f"{style.name(pair.after.optimizer)}, lr {style.number(pair.after.lr)}, seed {pair.after.seed}",
+        f"{style.known(pair.after.optimizer)}, lr {style.number(pair.after.lr)}, seed {pair.after.seed}",
         pair.after.id,
         _loss(pair.before),
         _loss(pair.after),

@@ -6,23 +6,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from optstudy.figure import Figure
 from optstudy.report import style
-from optstudy.report.payload import read_metrics
-from optstudy.report.sweep import Sweep
 
 Recorded = Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
 """Tokens read, and the quantiles by role."""
 
 
-def recorded(sweep: Sweep) -> Recorded:
+def recorded(figure: Figure) -> Recorded:
     """What the best run of the best curve that recorded any holds; empty where none did."""
-    for summary in sweep.summaries:
-        for run in summary.curve.best.rows:
-            metrics = read_metrics(sweep, run.id)
-            found = [(row["tokens"], row["effective_lr"]) for row in metrics if row.get("effective_lr")]
-            if found:
-                return found
-    return []
+    return [(row["tokens"], row["effective_lr"]) for row in figure.effective]
 
 
 @dataclass(frozen=True)
@@ -36,11 +29,11 @@ class Spread:
     """Names of the outer quantiles, such as 5 % and 95 %."""
 
 
-def spreads(sweep: Sweep) -> dict[str, Spread]:
+def spreads(figure: Figure) -> dict[str, Spread]:
     """The spread of every role that the drawn run recorded, the widest first."""
     ratios: dict[str, list[float]] = {}
     outer: dict[str, tuple[str, str]] = {}
-    for _, roles in recorded(sweep):
+    for _, roles in recorded(figure):
         for role, quantiles in roles.items():
             if len(quantiles) < 2 or min(quantiles.values()) <= 0:
                 continue
@@ -59,15 +52,15 @@ def quantile(name: str) -> str:
     return f"{int(percent)} %" if name.startswith("q") and percent.isdecimal() else name
 
 
-def draw_effective(figure: Any, sweep: Sweep) -> None:
+def draw_effective(drawing: Any, figure: Figure) -> None:
     """Draw one panel per role on a matplotlib figure: a line per quantile, the median darkest."""
-    rows = recorded(sweep)
+    rows = recorded(figure)
     roles = sorted({role for _, found in rows for role in found}, key=style.role)
-    colour = style.colour(style.slots(sweep.labels)[sweep.summaries[0].label])
+    colour = style.colour(style.slots(figure.curves)[figure.summaries[0].curve.label])
     columns = max(1, min(4, len(roles)))
     lines = max(1, -(-len(roles) // columns))
-    figure.set_size_inches(max(3.0, 2.2 * columns), 2.2 * lines)
-    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    drawing.set_size_inches(max(3.0, 2.2 * columns), 2.2 * lines)
+    grid = drawing.subplots(lines, columns, sharey=True, squeeze=False)
     axes = list(grid.flat)
     for unused in axes[len(roles) :]:
         unused.set_axis_off()
@@ -88,4 +81,6 @@ def draw_effective(figure: Any, sweep: Sweep) -> None:
         axis.set_xlabel("tokens")
     if roles:
         handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=5, title="quantile", title_fontsize=8)
+        drawing.legend(
+            handles, names, loc="outside lower center", ncols=5, title="quantile", title_fontsize=8
+        )

@@ -6,16 +6,17 @@ Files are byte-stable: no dates, a fixed hash salt, text kept as text in SVG and
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from optstudy.curves import Curve
+from optstudy.figure import Figure, Panel
 from optstudy.report import style
 from optstudy.report.effective import draw_effective
 from optstudy.report.maps import draw_map
-from optstudy.report.sweep import Sweep
 
 SETTINGS: Any = {
     "pdf.fonttype": 42,
@@ -48,41 +49,57 @@ STRIP = 0.045
 
 def load() -> None:
     """Load matplotlib and what it loads when it first draws, such as fonts."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
-    figure = Figure(layout="constrained")
-    figure.add_subplot(xscale="log", title=" ")
+    made = Drawing(layout="constrained")
+    made.add_subplot(xscale="log", title=" ")
     for name in ("svg", "png"):
-        figure.savefig(io.BytesIO(), format=name)
+        made.savefig(io.BytesIO(), format=name)
 
 
-def draw(sweep: Sweep, file_format: str, dpi: int = DPI) -> bytes:
+def draw(figure: Figure, file_format: str, dpi: int = DPI) -> bytes:
     """Draw a study as ``pdf``, ``svg`` or ``png``."""
-    return draw_all(sweep, [file_format], dpi)[file_format]
+    return draw_all(figure, [file_format], dpi)[file_format]
 
 
-def draw_all(sweep: Sweep, formats: Iterable[str], dpi: int = DPI) -> dict[str, bytes]:
+def draw_all(figure: Figure, formats: Iterable[str], dpi: int = DPI) -> dict[str, bytes]:
     """Draw a study once, laid out once, and write it in each of several formats."""
     import matplotlib
-    from matplotlib.figure import Figure
+
+    with _settings():
+        made = drawing(figure)
+        if (layout := made.get_layout_engine()) is not None:
+            layout.execute(made)
+            made.set_layout_engine(None)
+        extent = made.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
+        drawn = {name: io.BytesIO() for name in formats}
+        for name, buffer in drawn.items():
+            made.savefig(buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent)
+    return {name: buffer.getvalue() for name, buffer in drawn.items()}
+
+
+def drawing(figure: Figure) -> Any:
+    """A study as a ``matplotlib.figure.Figure``, to be changed, shown or saved."""
+    from matplotlib.figure import Figure as Drawing
+
+    with _settings():
+        made = Drawing(layout="constrained")
+        if figure.kind == "map":
+            draw_map(made, figure)
+        elif figure.kind == "effective":
+            draw_effective(made, figure)
+        else:
+            _panels(made, figure)
+    return made
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    import matplotlib
 
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(layout="constrained")
-        if sweep.kind == "map":
-            draw_map(figure, sweep)
-        elif sweep.kind == "effective":
-            draw_effective(figure, sweep)
-        else:
-            _panels(figure, sweep)
-        if (layout := figure.get_layout_engine()) is not None:
-            layout.execute(figure)
-            figure.set_layout_engine(None)
-        extent = figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
-        drawn = {name: io.BytesIO() for name in formats}
-        for name, buffer in drawn.items():
-            figure.savefig(buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent)
-    return {name: buffer.getvalue() for name, buffer in drawn.items()}
+        yield
 
 
 def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
@@ -112,37 +129,35 @@ class _Frame:
 def _frame(curves: Sequence[Curve]) -> _Frame:
     low, high = loss_range(curves)
     lost = [curve for curve in curves if any(_lost(point, high) for point in curve.points)]
-    names = dict.fromkeys(style.name(curve.label) for curve in lost)
+    names = dict.fromkeys(style.name(curve) for curve in lost)
     return _Frame(low, high, {name: high + (high - low) * STRIP * (k + 1) for k, name in enumerate(names)})
 
 
-def _panels(figure: Any, sweep: Sweep) -> None:
-    slots = style.slots(sweep.labels)
-    keys = {sweep.key(label) for label in sweep.labels}
-    frames = {key: _frame([c for c in sweep.curves if sweep.key(c.label) == key]) for key in keys}
-    for axis, (panel, aligned) in _places(figure, sweep.plots, shared=len(keys) == 1):
-        curves = [curve for curve in sweep.curves if sweep.panel(curve.label) == panel]
-        frame = frames[sweep.key(curves[0].label)]
-        for curve in reversed(curves):
-            dashed = curve.label in sweep.baselines
-            _curve(axis, curve, slots[curve.label], frame, aligned, dashed)
+def _panels(made: Any, figure: Figure) -> None:
+    slots = style.slots(figure.curves)
+    keys = {panel.key for panel in figure.panels}
+    frames = {key: _frame([c for p in figure.panels if p.key == key for c in p.curves]) for key in keys}
+    plots = [(panel, aligned) for panel in figure.panels for aligned in panel.plots]
+    for axis, (panel, aligned) in _places(made, plots, shared=len(keys) == 1):
+        frame = frames[panel.key]
+        for curve in reversed(panel.curves):
+            _curve(axis, curve, slots[curve.label], frame, aligned, figure.baseline(curve))
         axis.axhspan(frame.high, frame.ceiling, color="#fdf1e7", lw=0, zorder=0)
         axis.set_ylim(frame.low, frame.ceiling)
         axis.set_yticks([tick for tick in axis.get_yticks() if frame.low <= tick <= frame.high])
-        _ticks(axis, curves, aligned)
-        name = sweep.axis(curves[0].label)
-        axis.set_xlabel(style.drawn(f"{name}, relative to each best" if aligned else name))
-        axis.set_title(style.drawn(panel), loc="left", fontsize=9)
+        _ticks(axis, panel.curves, aligned)
+        axis.set_xlabel(style.drawn(f"{panel.axis}, relative to each best" if aligned else panel.axis))
+        axis.set_title(style.drawn(panel.title), loc="left", fontsize=9)
         if frame.rows and axis.get_subplotspec().is_first_col():
             spot = {"xycoords": ("axes fraction", "data"), "va": "center", "ha": "right"}
             words = {"fontsize": 7, "color": "#9a3d00"}
             axis.annotate("diverged", (-0.015, (frame.high + frame.ceiling) / 2), **spot, **words)
-    _legend(figure, sweep, slots)
+    _legend(made, figure, slots)
 
 
 def _places(
-    figure: Any, plots: Sequence[tuple[str, bool]], shared: bool
-) -> list[tuple[Any, tuple[str, bool]]]:
+    made: Any, plots: Sequence[tuple[Panel, bool]], shared: bool
+) -> list[tuple[Any, tuple[Panel, bool]]]:
     """Axes of all plots: one panel as swept and aligned side by side, several in columns, aligned on top.
 
     As in the paper, whose figures are aligned and have a column for each size; at most four columns, three
@@ -157,8 +172,8 @@ def _places(
         below = columns * -(-len(aligned) // columns)
         wanted = {**dict(enumerate(aligned)), **dict(enumerate(swept, below))}
     rows = -(-(max(wanted) + 1) // columns)
-    figure.set_size_inches({1: 4.6, 2: 7.2, 3: 8.6}.get(columns, 10.5), 2.6 * rows + 0.5)
-    axes = figure.subplots(rows, columns, sharey=shared, squeeze=False)
+    made.set_size_inches({1: 4.6, 2: 7.2, 3: 8.6}.get(columns, 10.5), 2.6 * rows + 0.5)
+    axes = made.subplots(rows, columns, sharey=shared, squeeze=False)
     for row in axes:
         row[0].set_ylabel("validation loss, nats")
     for cell, axis in enumerate(axes.flat):
@@ -167,12 +182,12 @@ def _places(
     return [(axes.flat[cell], plot) for cell, plot in wanted.items()]
 
 
-def _legend(figure: Any, sweep: Sweep, slots: Any) -> None:
+def _legend(made: Any, figure: Figure, slots: Any) -> None:
     from matplotlib.lines import Line2D
 
-    names = {style.name(curve.label): slots[curve.label] for curve in sweep.curves}
+    names = {style.name(curve): slots[curve.label] for curve in figure.curves}
     handles = [Line2D([], [], **style.look(slot, 3.4)) for slot in names.values()]
-    legend = figure.legend(
+    legend = made.legend(
         handles, [" " * len(n) for n in names], loc="outside lower center", ncols=min(len(names), 5)
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -184,7 +199,7 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
 
     look = style.look(slot, 3.0)
     colour, top = look["color"], frame.high
-    strip = frame.rows.get(style.name(curve.label), top)
+    strip = frame.rows.get(style.name(curve), top)
     size = (1.0, top - frame.low)
     inner = Rectangle((0.0, frame.low), *size, transform=axis.get_yaxis_transform())
     shift = curve.best.position if aligned else 0.0

@@ -11,10 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from optstudy.catalog import expect_many
 from optstudy.errors import UserError, nearest
+from optstudy.figure import Figure
 from optstudy.record import write_atomically
 from optstudy.report import figures, tables
 from optstudy.report.page import caption, page
-from optstudy.report.sweep import Sweep
 
 FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
 DEFAULT_FORMATS = ("html", "png", "svg")
@@ -40,10 +40,10 @@ def _prepare() -> None:
     expect_many()
 
 
-def draw(sweep: Sweep, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
+def draw(figure: Figure, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
     """Have the figure drawn that :func:`write` needs: by the pool at once, else here when it is asked for."""
-    pictures = _pictures(sweep, formats)
-    return later(pool, figures.draw_all, sweep, pictures) if pictures else dict
+    pictures = _pictures(figure, formats)
+    return later(pool, figures.draw_all, figure, pictures) if pictures else dict
 
 
 def later(
@@ -62,7 +62,7 @@ def _call(pickled: bytes) -> Any:
 
 
 def write(
-    sweep: Sweep,
+    figure: Figure,
     out: Path,
     formats: Iterable[str] = DEFAULT_FORMATS,
     home: str = "",
@@ -82,26 +82,26 @@ def write(
     """
     wanted = check(formats)
     out.mkdir(parents=True, exist_ok=True)
-    drawn = drawn or draw(sweep, wanted)
+    drawn = drawn or draw(figure, wanted)
     written = []
     for name in wanted:
         if name == "html":
-            path, content = out / "index.html", page(sweep, home, figure=lambda: drawn()["svg"]).encode()
-        elif not sweep.rows:
+            path, content = out / "index.html", page(figure, home, drawn=lambda: drawn()["svg"]).encode()
+        elif not figure.rows:
             continue
         elif name in figures.METADATA:
             path, content = out / f"figure.{name}", drawn()[name]
         else:
-            path, content = out / f"table.{name}", TABLES[name](sweep, caption(sweep)).encode()
+            path, content = out / f"table.{name}", TABLES[name](figure, caption(figure)).encode()
         write_atomically(path, content)
         written.append(path)
     return written
 
 
-def _pictures(sweep: Sweep, formats: Iterable[str]) -> list[str]:
+def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:
     """Formats of the figure that a report holds; its page holds an SVG."""
     wanted = dict.fromkeys("svg" if name == "html" else name for name in formats)
-    return [name for name in wanted if name in figures.METADATA] if sweep.rows else []
+    return [name for name in wanted if name in figures.METADATA] if figure.rows else []
 
 
 def check(formats: Iterable[str]) -> list[str]:

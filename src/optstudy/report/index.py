@@ -7,23 +7,23 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from optstudy.figure import Figure
 from optstudy.record import write_atomically
 from optstudy.report import figures
 from optstudy.report.answer import answer
 from optstudy.report.files import check, draw, later, write
 from optstudy.report.page import budget, render, verdicts
-from optstudy.report.sweep import Sweep
 
 DPI = 90
 """Of the figures on the index."""
 
 
 def write_index(
-    sweeps: Sequence[Sweep],
+    studies: Sequence[Figure],
     out: Path,
     formats: Iterable[str],
     title: str,
-    told: Callable[[Sweep], None] = lambda sweep: None,
+    told: Callable[[Figure], None] = lambda study: None,
     pool: Executor | None = None,
 ) -> list[Path]:
     """Write ``out/index.html`` and one folder per study beside it.
@@ -36,18 +36,18 @@ def write_index(
         UserError: an unknown format.
     """
     wanted = check(formats)
-    drawn = [draw(sweep, wanted, pool) for sweep in sweeps]
+    drawn = [draw(study, wanted, pool) for study in studies]
     written: list[Path] = []
-    for sweep, slug, figure in zip(sweeps, slugs(sweeps), drawn, strict=True):
-        written += write(sweep, out / slug, wanted, "../index.html", figure)
-        told(sweep)
+    for study, slug, figure in zip(studies, slugs(studies), drawn, strict=True):
+        written += write(study, out / slug, wanted, "../index.html", figure)
+        told(study)
     page = out / "index.html"
-    write_atomically(page, index(sweeps, title, pool=pool))
+    write_atomically(page, index(studies, title, pool=pool))
     return [page, *written]
 
 
 def index(
-    sweeps: Sequence[Sweep],
+    studies: Sequence[Figure],
     title: str,
     tail: str = "/index.html",
     refresh: int | None = None,
@@ -60,35 +60,35 @@ def index(
         refresh: seconds after which a served index loads itself again.
         pool: draws; None draws here.
     """
-    images = [later(pool, figures.draw, sweep, "png", DPI) if sweep.rows else bytes for sweep in sweeps]
-    places = zip(sweeps, slugs(sweeps), images, strict=True)
-    cards = [_card(sweep, slug + tail, image) for sweep, slug, image in places]
-    done = sum(len(sweep.rows) for sweep in sweeps)
-    missing = sum(sweep.missing for sweep in sweeps)
+    images = [later(pool, figures.draw, study, "png", DPI) if study.rows else bytes for study in studies]
+    places = zip(studies, slugs(studies), images, strict=True)
+    cards = [_card(study, slug + tail, image) for study, slug, image in places]
+    done = sum(len(study.rows) for study in studies)
+    missing = sum(study.missing for study in studies)
     return render("index.html", None, refresh=refresh, title=title, cards=cards, done=done, missing=missing)
 
 
-def slugs(sweeps: Sequence[Sweep]) -> list[str]:
+def slugs(studies: Sequence[Figure]) -> list[str]:
     """A folder name for each study: its name in letters, digits and hyphens, numbered where two are equal."""
     made: list[str] = []
-    for sweep in sweeps:
-        base = re.sub(r"[^a-z0-9]+", "-", sweep.name.lower()).strip("-") or "study"
+    for study in studies:
+        base = re.sub(r"[^a-z0-9]+", "-", study.name.lower()).strip("-") or "study"
         number = sum(re.fullmatch(rf"{base}(-\d+)?", other) is not None for other in made)
         made.append(f"{base}-{number + 1}" if number else base)
     return made
 
 
-def _card(sweep: Sweep, address: str, image: Callable[[], bytes]) -> dict[str, Any]:
-    card = {"address": address, "name": sweep.name, "title": sweep.title, "scale": sweep.scale, "image": ""}
-    if not sweep.rows:
+def _card(study: Figure, address: str, image: Callable[[], bytes]) -> dict[str, Any]:
+    card = {"address": address, "name": study.name, "title": study.title, "scale": study.scale, "image": ""}
+    if not study.rows:
         return {**card, "sentence": "No run has finished yet.", "budget": "", "warnings": 0, "verdicts": ""}
-    found = answer(sweep)
+    found = answer(study)
     encoded = base64.b64encode(image()).decode()
     return {
         **card,
         "sentence": found.sentence,
-        "budget": budget(sweep),
+        "budget": budget(study),
         "warnings": len(found.warnings),
-        "verdicts": verdicts(sweep),
+        "verdicts": verdicts(study),
         "image": f"data:image/png;base64,{encoded}",
     }

@@ -1,4 +1,4 @@
-"""A report that follows a sweep, served read-only on this machine alone unless asked otherwise."""
+"""A report that follows a study, served read-only on this machine alone unless asked otherwise."""
 
 import contextlib
 import hashlib
@@ -11,11 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from optstudy.errors import UserError
+from optstudy.figure import Figure
 from optstudy.report.index import index, slugs
 from optstudy.report.page import page
-from optstudy.report.sweep import Sweep
 
-Load = Callable[[], Sequence[Sweep]]
+Load = Callable[[], Sequence[Figure]]
 INDEX_POLL = 30
 """Seconds between a served index's looks for new runs."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -44,25 +44,25 @@ class Site:
         One study is at ``/``; of several there is an index. ``version`` beside a page changes with its runs.
         """
         with self._lock:
-            sweeps = list(self._load())
-            if len(sweeps) == 1:
-                places = {"/": sweeps[0]}
+            studies = list(self._load())
+            if len(studies) == 1:
+                places = {"/": studies[0]}
             else:
-                places = {f"/{slug}/": sweep for slug, sweep in zip(slugs(sweeps), sweeps, strict=True)}
+                places = {f"/{slug}/": study for slug, study in zip(slugs(studies), studies, strict=True)}
                 if path == "/":
-                    now = "".join(map(version, sweeps))
+                    now = "".join(map(version, studies))
                     return "text/html", self._cached(
-                        "/", now, lambda: index(sweeps, "Studies", "/", INDEX_POLL)
+                        "/", now, lambda: index(studies, "Studies", "/", INDEX_POLL)
                     )
             folder, _, leaf = path.rpartition("/")
-            sweep = places.get(f"{folder}/")
-            if sweep is None or leaf not in ("", "version"):
+            study = places.get(f"{folder}/")
+            if study is None or leaf not in ("", "version"):
                 return None
-            now = version(sweep)
+            now = version(study)
             if leaf:
                 return "text/plain", now
-            home = "/" if len(sweeps) > 1 else ""
-            return "text/html", self._cached(path, now, lambda: page(sweep, home, live=now))
+            home = "/" if len(studies) > 1 else ""
+            return "text/html", self._cached(path, now, lambda: page(study, home, live=now))
 
     def _cached(self, path: str, now: str, make: Callable[[], str]) -> str:
         if path not in self._pages or self._pages[path][0] != now:
@@ -70,10 +70,10 @@ class Site:
         return self._pages[path][1]
 
 
-def version(sweep: Sweep) -> str:
+def version(study: Figure) -> str:
     """Changes when a run of the study ends."""
-    ends = sorted(f"{row.id} {row.state} {row.val_loss}" for row in sweep.rows)
-    return hashlib.sha256("\n".join([sweep.name, str(sweep.missing), *ends]).encode()).hexdigest()[:16]
+    ends = sorted(f"{row.id} {row.state} {row.val_loss}" for row in study.rows)
+    return hashlib.sha256("\n".join([study.name, str(study.missing), *ends]).encode()).hexdigest()[:16]
 
 
 def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> ThreadingHTTPServer:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optstudy.labels import cut
+from optstudy.curves import Curve
+from optstudy.figure import Figure
 from optstudy.report import style
-from optstudy.report.sweep import Sweep
-from optstudy.stats import Summary
+from optstudy.stats import Estimate, Summary
 
 RAMP = ((0.90, 0.94, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
 """From no loss to the worst, light to dark, so that it is read in grey and by the colour-blind."""
@@ -63,15 +63,17 @@ def moves(heat: Heat) -> list[Move]:
     return sorted(found, key=lambda move: -move.nats)
 
 
-def heats(sweep: Sweep) -> list[Heat]:
-    """The panels of a map study, whose curves are labelled ``PANEL / ROW / COLUMN``."""
-    summaries = {summary.label: summary for summary in sweep.summaries}
-    lowest = min(summary.best.value for summary in summaries.values())
-    widest = max(summary.best.value for summary in summaries.values()) - lowest
+def heats(figure: Figure) -> list[Heat]:
+    """The panels of a map study: a row and a column for every curve."""
+    bests = [summary.best.value for summary in figure.summaries if summary.best is not None]
+    lowest, widest = (min(bests), max(bests) - min(bests)) if bests else (0.0, 0.0)
+    summaries = {summary.curve.label: summary for summary in figure.summaries}
     panels: dict[str, dict[tuple[str, str], Cell]] = {}
-    for curve in sweep.curves:
-        title, row, column = place(curve.label)
-        panels.setdefault(title, {})[row, column] = _cell(summaries[curve.label], lowest, widest)
+    for curve in figure.curves:
+        summary = summaries[curve.label]
+        if summary.best is not None:
+            cells = panels.setdefault(_title(figure, curve), {})
+            cells[curve.row, curve.name] = _cell(summary, summary.best, lowest, widest)
     return [
         Heat(
             title, tuple(dict.fromkeys(r for r, _ in cells)), tuple(dict.fromkeys(c for _, c in cells)), cells
@@ -80,11 +82,9 @@ def heats(sweep: Sweep) -> list[Heat]:
     ]
 
 
-def place(label: str) -> tuple[str, str, str]:
-    """Panel, row and column that a curve's label names; missing parts are empty."""
-    head, column = cut(label)
-    panel, row = cut(head)
-    return panel, row, column
+def _title(figure: Figure, curve: Curve) -> str:
+    """The panel of a cell; what else sets its curve apart makes a panel of its own."""
+    return (figure.title_of(curve.panel) + style.apart(curve)).removeprefix(", ")
 
 
 def shade(share: float) -> tuple[float, float, float]:
@@ -94,21 +94,24 @@ def shade(share: float) -> tuple[float, float, float]:
     return tuple(a + at * (b - a) for a, b in zip(left, right, strict=True))  # type: ignore[return-value]
 
 
-def draw_map(figure: Any, sweep: Sweep) -> None:
+def draw_map(drawing: Any, figure: Figure) -> None:
     """Draw every panel of a map on a matplotlib figure."""
-    panels = heats(sweep)
+    panels = heats(figure)
+    if not panels:
+        drawing.text(0.1, 0.5, "No run got below the loss before training.")
+        return
     widths = [len(heat.columns) for heat in panels]
     rows = max(len(heat.rows) for heat in panels)
     under = {heat.title: [wrapped(column) for column in heat.columns] for heat in panels}
     lines = max(label.count("\n") for labels in under.values() for label in labels)
     width = max(4.0, 1.4 + 0.85 * sum(widths) + 0.9 * (len(panels) - 1))
-    figure.set_size_inches(width, 1.2 + 0.42 * rows + 0.15 * lines)
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    drawing.set_size_inches(width, 1.2 + 0.42 * rows + 0.15 * lines)
+    axes = drawing.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for axis, heat in zip(axes, panels, strict=True):
         axis.grid(False)
         axis.set_title(style.drawn(heat.title), loc="left", fontsize=9)
         axis.set_xticks(range(len(heat.columns)), under[heat.title])
-        axis.set_yticks(range(len(heat.rows)), [style.drawn(style.name(r)) for r in heat.rows])
+        axis.set_yticks(range(len(heat.rows)), [style.drawn(style.known(r)) for r in heat.rows])
         axis.tick_params(length=0)
         axis.set_xlim(-0.5, len(heat.columns) - 0.5)
         axis.set_ylim(len(heat.rows) - 0.5, -0.5)
@@ -118,17 +121,17 @@ def draw_map(figure: Any, sweep: Sweep) -> None:
             x, y = heat.columns.index(column), heat.rows.index(row)
             axis.fill_between([x - 0.48, x + 0.48], y - 0.47, y + 0.47, color=cell.shade, lw=0)
             axis.text(x, y, f"{cell.excess:+.3f}", ha="center", va="center", color=cell.ink, fontsize=8)
-    figure.supxlabel("best validation loss above the best of the map, nats", fontsize=8)
+    drawing.supxlabel("best validation loss above the best of the map, nats", fontsize=8)
 
 
 def wrapped(column: str) -> str:
     """A column's name in lines about as long as its cells are wide."""
-    return textwrap.fill(style.drawn(style.name(column)), LETTERS, break_long_words=False)
+    return textwrap.fill(style.drawn(style.known(column)), LETTERS, break_long_words=False)
 
 
-def _cell(summary: Summary, lowest: float, widest: float) -> Cell:
-    excess = summary.best.value - lowest
+def _cell(summary: Summary, best: Estimate, lowest: float, widest: float) -> Cell:
+    excess = best.value - lowest
     colour = shade(excess / widest if widest else 0.0)
     text = "#" + "".join(f"{round(255 * part):02x}" for part in colour)
     ink = max(("#000000", "#ffffff"), key=lambda candidate: style.contrast(candidate, text))
-    return Cell(excess, style.number(summary.setting), summary.best.half_width, text, ink)
+    return Cell(excess, style.setting(summary), best.half_width, text, ink)

@@ -14,13 +14,13 @@ from markupsafe import Markup
 
 import optstudy
 from optstudy import record
+from optstudy.figure import Figure
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import payload
-from optstudy.report.sweep import Sweep
 from optstudy.table import Row, leaves
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,53 +29,54 @@ POLL = 5
 OF_A_PROCESS = ("pid", "argv")
 """Keys of a run's environment that say nothing of how to make it again."""
 HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
+FRAGMENT_DPI = 110
 READ = 300
 """Runs whose environments are read, evenly spaced."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
-def page(sweep: Sweep, home: str = "", live: str = "", figure: Callable[[], bytes] | None = None) -> str:
+def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], bytes] | None = None) -> str:
     """The page of a study.
 
     Args:
-        sweep: the study's runs.
-        figure: gives its drawn SVG, for readers without script; None draws it.
+        figure: the study's.
+        drawn: gives its drawn SVG, for readers without script; None draws it.
         home: address of the index it belongs to.
         live: version of a served page, which loads itself again when that changes; empty for a file.
     """
-    made = columns(sweep) if sweep.rows else []
-    data = {**payload(sweep), "live": live, "poll": POLL} if sweep.rows else None
+    made = columns(figure) if figure.rows else []
+    data = {**payload(figure), "live": live, "poll": POLL} if figure.rows else None
     series = data["series"] if data else {}
-    slots = style.slots(curve.label for curve in sweep.curves)
+    slots = style.slots(figure.curves)
     return render(
         "page.html",
         "report.js" if data else None,
         refresh=POLL if live and not data else None,
         home=home,
-        name=sweep.name,
-        title=sweep.title,
-        scale=sweep.scale,
-        asks=sweep.asks,
-        axis=sweep.axis_of_all,
-        budget=budget(sweep),
-        answer=answer(sweep) if sweep.rows else EMPTY,
+        name=figure.name,
+        title=figure.title,
+        scale=figure.scale,
+        asks=figure.asks,
+        axis=figure.axis,
+        budget=budget(figure),
+        answer=answer(figure) if figure.rows else EMPTY,
         columns=made,
-        rows=_table_rows(sweep, slots),
-        chips=_chips(sweep, slots),
-        heat=heats(sweep) if sweep.rows and sweep.kind == "map" else None,
-        swept=sweep.swept,
-        seeded=any(len(point.rows) > 1 for curve in sweep.curves for point in curve.points),
-        baselines=any(label in sweep.baselines for label in sweep.labels),
+        rows=_table_rows(figure, slots),
+        chips=_chips(figure, slots),
+        heat=heats(figure) if figure.rows and figure.kind == "map" else None,
+        swept=figure.swept,
+        seeded=any(len(point.rows) > 1 for curve in figure.curves for point in curve.points),
+        baselines=any(map(figure.baseline, figure.curves)),
         has_series=bool(series),
         has_effective=any("effective" in curve for curve in series.values()),
         quantiles=_quantiles(series),
-        effective_first=sweep.kind == "effective",
-        claims=[_claim(claim) for claim in sweep.claims],
-        verdicts=verdicts(sweep),
-        command=sweep.command,
-        facts=provenance(sweep),
+        effective_first=figure.kind == "effective",
+        claims=[_claim(claim) for claim in figure.claims],
+        verdicts=verdicts(figure),
+        command=figure.command,
+        facts=provenance(figure),
         data=script_json(data),
-        static_figure=_inline_svg(figure() if figure else figures.draw(sweep, "svg")) if sweep.rows else "",
+        static_figure=_inline_svg(drawn() if drawn else figures.draw(figure, "svg")) if figure.rows else "",
     )
 
 
@@ -96,32 +97,50 @@ def render(template: str, script: str | None, **values: Any) -> str:
     )
 
 
+def fragment(figure: Figure) -> str:
+    """A study in short, for a notebook: the answer, the table and the figure, without script."""
+    image = ""
+    if figure.rows:
+        image = base64.b64encode(figures.draw(figure, "png", FRAGMENT_DPI)).decode()
+    return (
+        _environment()
+        .get_template("fragment.html")
+        .render(
+            title=figure.title,
+            caption=caption(figure),
+            answer=answer(figure) if figure.rows else EMPTY,
+            columns=columns(figure) if figure.rows else [],
+            image=image,
+        )
+    )
+
+
 def script_json(tree: Any) -> Markup:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def caption(sweep: Sweep) -> str:
+def caption(figure: Figure) -> str:
     """Study, scale and budget in one line."""
-    return ", ".join(filter(None, (sweep.name, sweep.scale and f"scale {sweep.scale}", budget(sweep))))
+    return ", ".join(filter(None, (figure.name, figure.scale and f"scale {figure.scale}", budget(figure))))
 
 
-def budget(sweep: Sweep) -> str:
+def budget(figure: Figure) -> str:
     """Runs, seeds and tokens."""
-    if not sweep.rows:
+    if not figure.rows:
         return "no finished runs"
-    counts = sorted({len(p.rows) for c in sweep.curves for p in c.points})
+    counts = sorted({len(p.rows) for c in figure.curves for p in c.points})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    tokens = sorted({row.tokens for row in sweep.rows if row.state == "done"})
+    tokens = sorted({row.tokens for row in figure.rows if row.state == "done"})
     each = f", {style.count(tokens[-1])} tokens each" if len(tokens) == 1 else ""
-    runs, seed = (noun + "s" * (n != 1) for noun, n in (("run", len(sweep.rows)), ("seed", counts[-1])))
-    return f"{len(sweep.rows)} {runs}{each}, {seeds} {seed} per setting"
+    runs, seed = (noun + "s" * (n != 1) for noun, n in (("run", len(figure.rows)), ("seed", counts[-1])))
+    return f"{len(figure.rows)} {runs}{each}, {seeds} {seed} per setting"
 
 
-def provenance(sweep: Sweep) -> list[tuple[str, str]]:
+def provenance(figure: Figure) -> list[tuple[str, str]]:
     """What made the runs: version, corpus, machine, size, time."""
-    if not sweep.rows:
+    if not figure.rows:
         return [("Report made by", f"optstudy {optstudy.__version__}")]
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
     for key, heading in (
@@ -130,21 +149,21 @@ def provenance(sweep: Sweep) -> list[tuple[str, str]]:
         ("data.tokenizer", "Tokenizer"),
         ("training.precision", "Precision"),
     ):
-        found.append((heading, _few(list(dict.fromkeys(_value(row, key) for row in sweep.rows)))))
-    found.append(("Parameters", _few([style.count(n) for n in sorted({row.params for row in sweep.rows})])))
-    found.append(("Tokens in all", style.count(sum(row.tokens for row in sweep.rows))))
-    found.append(("Run time in all", _duration(sum(row.seconds for row in sweep.rows))))
-    return found + environments(sweep)
+        found.append((heading, _few(list(dict.fromkeys(_value(row, key) for row in figure.rows)))))
+    found.append(("Parameters", _few([style.count(n) for n in sorted({row.params for row in figure.rows})])))
+    found.append(("Tokens in all", style.count(sum(row.tokens for row in figure.rows))))
+    found.append(("Run time in all", _duration(sum(row.seconds for row in figure.rows))))
+    return found + environments(figure)
 
 
-def environments(sweep: Sweep) -> list[tuple[str, str]]:
+def environments(figure: Figure) -> list[tuple[str, str]]:
     """Machines and versions that the runs recorded; several values where the runs differ."""
-    if sweep.runs is None:
+    if figure.runs is None:
         return []
     found: dict[str, dict[str, None]] = {}
-    for row in sweep.rows[:: 1 + len(sweep.rows) // READ]:
+    for row in figure.rows[:: 1 + len(figure.rows) // READ]:
         try:
-            tree = record.read_json(sweep.runs / row.id / "env.json")
+            tree = record.read_json(figure.runs / row.id / "env.json")
         except (OSError, ValueError):
             continue
         for key, value in leaves(tree) if isinstance(tree, dict) else ():
@@ -158,22 +177,22 @@ def _inline_svg(drawn: bytes) -> Markup:
     return Markup(text[text.index("<svg") :])
 
 
-def _table_rows(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
-    made = columns(sweep) if sweep.rows else []
+def _table_rows(figure: Figure, slots: Mapping[str, int]) -> list[dict[str, Any]]:
+    made = columns(figure) if figure.rows else []
     return [
         {
-            "label": summary.label,
-            "slot": slots[summary.label],
-            "panel": sweep.panel(summary.label),
-            "name": sweep.name_of(summary.label),
+            "label": summary.curve.label,
+            "slot": slots[summary.curve.label],
+            "panel": figure.panel_of(summary.curve).title,
+            "name": style.name_in(figure, summary.curve),
             "cells": [{"value": c.cells[k], "note": c.notes[k], "text": c.text} for c in made],
         }
-        for k, summary in enumerate(sweep.summaries)
+        for k, summary in enumerate(figure.summaries)
     ]
 
 
-def _chips(sweep: Sweep, slots: Mapping[str, int]) -> list[dict[str, Any]]:
-    named = {sweep.name_of(curve.label): slots[curve.label] for curve in sweep.curves}
+def _chips(figure: Figure, slots: Mapping[str, int]) -> list[dict[str, Any]]:
+    named = {style.name_in(figure, curve): slots[curve.label] for curve in figure.curves}
     return [{"name": name, "slot": slot} for name, slot in named.items()]
 
 
@@ -187,9 +206,9 @@ def _quantiles(series: Mapping[str, Any]) -> str:
 PLURAL = {"holds": "hold", "does not hold": "do not hold"}
 
 
-def verdicts(sweep: Sweep) -> str:
+def verdicts(figure: Figure) -> str:
     """How many of a study's claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
-    counts = Counter(str(claim.get("verdict", "")) for claim in sweep.claims)
+    counts = Counter(str(claim.get("verdict", "")) for claim in figure.claims)
     total = counts.total()
     each = ", ".join(
         f"{n} {verdict if n == 1 else PLURAL.get(verdict, verdict)}" for verdict, n in counts.items()

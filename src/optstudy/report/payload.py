@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optstudy import record
 from optstudy.curves import Curve
+from optstudy.figure import Figure, Panel
 from optstudy.report import style
-from optstudy.report.sweep import Sweep
 from optstudy.table import Row, leaves
 
 ALL_RUNS = 300
@@ -16,67 +15,59 @@ POINTS = 40_000
 """Points of training curves on one page."""
 
 
-def payload(sweep: Sweep) -> dict[str, Any]:
+def payload(figure: Figure) -> dict[str, Any]:
     """Everything the script needs, names unescaped."""
-    slots = style.slots(curve.label for curve in sweep.curves)
-    index = {row.id: k for k, row in enumerate(sweep.rows)}
-    keys, settings = _varying([row.config for row in sweep.rows])
+    slots = style.slots(figure.curves)
+    index = {row.id: k for k, row in enumerate(figure.rows)}
+    keys, settings = _varying([row.config for row in figure.rows])
     return {
-        "panels": [_panel(sweep, panel) for panel in sweep.panels],
+        "panels": [_panel(panel) for panel in figure.panels],
         "colours": style.COLOURS,
         "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
-        "curves": [_curve(curve, slots[curve.label], sweep, index) for curve in sweep.curves],
+        "curves": [
+            _curve(curve, k, slots[curve.label], figure, index)
+            for k, panel in enumerate(figure.panels)
+            for curve in panel.curves
+        ],
         "keys": keys,
         "runs": [
             [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, values]
-            for row, values in zip(sweep.rows, settings, strict=True)
+            for row, values in zip(figure.rows, settings, strict=True)
         ],
-        "series": series(sweep, index),
+        "series": series(figure, index),
     }
 
 
-def series(sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
+def series(figure: Figure, index: Mapping[str, int]) -> dict[str, Any]:
     """Training curves of chosen runs by their place in ``index``, thinned to fit the page."""
-    rows = chosen(sweep)
+    rows = chosen(figure)
     limit = max(20, min(200, POINTS // max(1, len(rows))))
-    read = ((row, read_metrics(sweep, row.id)) for row in rows)
+    read = ((row, figure.history(row.id)) for row in rows)
     return {str(index[row.id]): _series(metrics, limit) for row, metrics in read if metrics}
 
 
-def chosen(sweep: Sweep) -> list[Row]:
+def chosen(figure: Figure) -> list[Row]:
     """Runs whose training curves go on the page."""
-    if len(sweep.rows) <= ALL_RUNS:
-        return list(sweep.rows)
+    if len(figure.rows) <= ALL_RUNS:
+        return list(figure.rows)
     rows = []
-    for curve in sweep.curves:
+    for curve in figure.curves:
         at = curve.points.index(curve.best)
         rows += [point.rows[0] for point in curve.points[max(0, at - 1) : at + 2]]
     return rows[:ALL_RUNS]
 
 
-def read_metrics(sweep: Sweep, run: str) -> list[dict[str, Any]]:
-    """Rows of a run's metrics that say how many tokens were read; none where the file cannot be read."""
-    try:
-        rows: list[Any] = [] if sweep.runs is None else record.read_metrics(sweep.runs / run)
-    except (OSError, ValueError):
-        rows = []
-    rows = rows or sweep.recorded.get(run, [])
-    return [row for row in rows if isinstance(row, dict) and _finite(row.get("tokens"))]
+def _panel(panel: Panel) -> dict[str, Any]:
+    return {"name": panel.title, "axis": panel.axis, "log": panel.log, "plots": panel.plots}
 
 
-def _panel(sweep: Sweep, panel: str) -> dict[str, Any]:
-    curve = next(curve for curve in sweep.curves if sweep.panel(curve.label) == panel)
-    aligned = [both for name, both in sweep.plots if name == panel]
-    return {"name": panel, "axis": sweep.axis(curve.label), "log": curve.log, "plots": aligned}
-
-
-def _curve(curve: Curve, slot: int, sweep: Sweep, index: Mapping[str, int]) -> dict[str, Any]:
+def _curve(curve: Curve, panel: int, slot: int, figure: Figure, index: Mapping[str, int]) -> dict[str, Any]:
     return {
         "label": curve.label,
-        "name": sweep.name_of(curve.label),
-        "panel": sweep.panels.index(sweep.panel(curve.label)),
+        "name": style.name_in(figure, curve),
+        "panel": panel,
         "slot": slot,
-        "dashed": curve.label in sweep.baselines,
+        "dashed": figure.baseline(curve),
         "best": curve.points.index(curve.best),
         "points": [
             [style.number(p.x), round(p.position, 5), _round(p.loss), [index[row.id] for row in p.rows]]

@@ -9,7 +9,10 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optstudy.labels import cut, joined
+from optstudy.curves import Curve, said
+from optstudy.curves import number as number
+from optstudy.figure import Figure
+from optstudy.stats import Estimate, Summary
 
 COLOURS = (
     "#0072b2",
@@ -53,17 +56,6 @@ KNOWN = {
 }
 """Names as the paper writes them and the place in the palette, see :func:`colour` and :func:`marker`."""
 
-AXES = {
-    "optimizer.lr": "learning rate",
-    "optimizer.weight_decay": "weight decay",
-    "optimizer.options.eps": "epsilon",
-    "optimizer.options.momentum": "momentum",
-    "schedule.warmup": "warm-up, share of the steps",
-    "training.batch_size": "batch size, sequences",
-    "training.steps": "steps",
-}
-"""What a config key is called on an axis."""
-
 ROLES = ("head", "qkv", "attention_out", "mlp_in", "mlp_out", "norm", "embedding")
 """In the order of Figure 2: last layer, matrices, norms; then what it leaves out."""
 
@@ -96,25 +88,35 @@ MARKERS = (
 """Outlines of equal area."""
 
 
-def panel(label: str) -> str:
-    """The panel a curve's label names before the separator; empty without one."""
-    return cut(label)[0]
+def known(name: str) -> str:
+    """A name as the paper writes it."""
+    return KNOWN[name][0] if name in KNOWN else name
 
 
-def name(label: str) -> str:
-    """The curve's name without its panel, as the paper writes it."""
-    own = cut(label)[1]
-    return KNOWN[own][0] if own in KNOWN else own
+def name(curve: Curve) -> str:
+    """The curve's name without its panel, as the paper writes it; in a map with its row."""
+    own = known(curve.name) + apart(curve)
+    return f"{curve.row} / {own}" if curve.row else own
 
 
-def full_name(label: str) -> str:
+def full_name(figure: Figure, curve: Curve) -> str:
     """Panel and name."""
-    return joined(panel(label), name(label))
+    return " / ".join(filter(None, (figure.title_of(curve.panel), name(curve))))
 
 
-def slots(labels: Iterable[str]) -> Mapping[str, int]:
-    """The place of each curve in the palette: its own for a known optimizer, else by the name's checksum."""
-    own = {label: cut(label)[1] for label in labels}
+def name_in(figure: Figure, curve: Curve) -> str:
+    """The name by which a curve is told from those it is compared with: in a map with its panel."""
+    return full_name(figure, curve) if figure.kind == "map" else name(curve)
+
+
+def apart(curve: Curve) -> str:
+    """What sets a curve apart from those of its name: ``, batch size 16``."""
+    return said((key, known(value) if key == "optimizer.name" else value) for key, value in curve.apart)
+
+
+def slots(curves: Iterable[Curve]) -> Mapping[str, int]:
+    """The place in the palette of each curve, by label: a known optimizer's own, else by the checksum."""
+    own = {curve.label: curve.name + apart(curve) for curve in curves}
     taken: dict[str, int] = {n: KNOWN[n][1] for n in own.values() if n in KNOWN}
     for unknown in sorted(set(own.values()) - set(taken)):
         colours = {slot % len(COLOURS) for slot in taken.values()}
@@ -169,24 +171,28 @@ def role(name: str) -> tuple[int, str]:
     return (ROLES.index(name) if name in ROLES else len(ROLES)), name
 
 
-def axis(key: str) -> str:
-    """What the axis of a config key, or of a study's own ``$name``, is called."""
-    return AXES.get(key, key.rpartition(".")[2].removeprefix("$").replace("_", " "))
+def nats(estimate: Estimate, sign: str = "") -> str:
+    """A number of nats to a thousandth, with its interval if there is one: ``4.903 ± 0.037``."""
+    half = estimate.half_width
+    return f"{estimate.value:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
-def number(x: Any) -> str:
-    """A setting, to three significant digits: 3.16e-3, 0.1, 31.6."""
-    if isinstance(x, bool) or not isinstance(x, (int, float)):
-        return str(x)
-    if x == 0 or 0.01 <= abs(x) < 1e5:
-        return f"{x:.3g}" if abs(x) < 1000 else f"{x:g}"
-    mantissa, _, exponent = f"{x:.2e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+def setting(summary: Summary) -> str:
+    """The best setting, by the parabola where there is one."""
+    return number(summary.at)
 
 
-def nats(value: float, half_width: float | None = None) -> str:
-    """A loss to a thousandth, with its interval if there is one."""
-    return f"{value:.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
+def around(summary: Summary) -> str:
+    """The interval of the best setting: ``8.9e-3 to 0.0141``; empty where there is none."""
+    if summary.setting is None or summary.setting.interval is None:
+        return ""
+    low, high = summary.setting.interval
+    return f"{number(float(f'{10**low:.2g}'))} to {number(float(f'{10**high:.2g}'))}"
+
+
+def tried(summary: Summary) -> str:
+    """The best setting that was run: ``4.903 at 0.01``."""
+    return f"{summary.tried.loss:.3f} at {number(summary.tried.x)}"
 
 
 def window(half: float) -> str:

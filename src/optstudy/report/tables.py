@@ -1,8 +1,8 @@
 """The summary table as Markdown and LaTeX."""
 
+from optstudy.figure import Figure
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
-from optstudy.report.sweep import Sweep
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -22,16 +22,16 @@ LATEX = {
 }
 
 
-def markdown(sweep: Sweep, caption: str) -> str:
+def markdown(figure: Figure, caption: str) -> str:
     """A pipe table under a heading, with the answer and the meaning of the columns."""
-    return "\n".join([table(sweep, caption), *meanings(sweep)]) + "\n"
+    return "\n".join([table(figure, caption), *meanings(figure)]) + "\n"
 
 
-def table(sweep: Sweep, caption: str) -> str:
+def table(figure: Figure, caption: str) -> str:
     """The same without the meaning of the columns."""
-    made = columns(sweep)
-    found = answer(sweep)
-    lines = [f"# {_markdown(sweep.title)}", "", _markdown(caption), "", _markdown(found.sentence), ""]
+    made = columns(figure)
+    found = answer(figure)
+    lines = [f"# {_markdown(figure.title)}", "", _markdown(caption), "", _markdown(found.sentence), ""]
     lines.append("| " + " | ".join(_markdown(c.heading) for c in made) + " |")
     lines.append("|" + "|".join(":--" if c.text else "--:" for c in made) + "|")
     lines += [
@@ -41,14 +41,14 @@ def table(sweep: Sweep, caption: str) -> str:
     return "\n".join(lines)
 
 
-def meanings(sweep: Sweep) -> list[str]:
+def meanings(figure: Figure) -> list[str]:
     """What the columns mean, a list item each."""
-    return [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in columns(sweep) if c.about]
+    return [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in columns(figure) if c.about]
 
 
-def latex(sweep: Sweep, caption: str) -> str:
+def latex(figure: Figure, caption: str) -> str:
     """A ``table`` for booktabs, its caption stating runs, window and interval."""
-    made = columns(sweep)
+    made = columns(figure)
     rows = [" & ".join(map(_latex, row)) + r" \\" for row in zip(*(c.cells for c in made), strict=True)]
     about = "; ".join(f"{c.heading}: {c.about}" for c in made if c.about)
     return (
@@ -57,7 +57,7 @@ def latex(sweep: Sweep, caption: str) -> str:
                 r"% needs \usepackage{booktabs,graphicx}",
                 r"\begin{table}",
                 r"\centering",
-                rf"\caption{{{_latex(sweep.title)}. {_latex(caption)}. {_latex(about)}.}}",
+                rf"\caption{{{_latex(figure.title)}. {_latex(caption)}. {_latex(about)}.}}",
                 r"\resizebox{\linewidth}{!}{%",
                 rf"\begin{{tabular}}{{{''.join('l' if c.text else 'r' for c in made)}}}",
                 r"\toprule",

@@ -7,35 +7,37 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from optstudy.figure import Figure
 from optstudy.report import style
 from optstudy.report.answer import answer
 from optstudy.report.columns import Column, columns
-from optstudy.report.sweep import Sweep
 
 
-def show(sweep: Sweep, console: Console | None = None) -> None:
+def show(figure: Figure, console: Console | None = None) -> None:
     """Print the table, the answer and its warnings."""
     out = console or Console()
-    if sweep.rows:
-        out.print(table(sweep, out.width) if out.is_terminal else plain(sweep), soft_wrap=not out.is_terminal)
-    for line in lines(sweep):
+    if figure.rows:
+        out.print(
+            table(figure, out.width) if out.is_terminal else plain(figure), soft_wrap=not out.is_terminal
+        )
+    for line in lines(figure):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def lines(sweep: Sweep) -> list[str]:
+def lines(figure: Figure) -> list[str]:
     """The answer and its warnings, a sentence or two a line."""
-    if not sweep.rows:
-        return [style.printable(f"{sweep.name}: no finished runs")]
-    found = answer(sweep)
+    if not figure.rows:
+        return [style.printable(f"{figure.name}: no finished runs")]
+    found = answer(figure)
     return [style.printable(line) for line in (found.sentence, *found.rest, *found.warnings)]
 
 
-def table(sweep: Sweep, width: int = 200) -> Table:
+def table(figure: Figure, width: int = 200) -> Table:
     """One line per curve, best first; less wanted columns are left out where ``width`` is too small."""
-    cells = columns(sweep)
+    cells = columns(figure)
     while _width(cells) > width and any(column.extra for column in cells):
         cells.remove(next(column for column in reversed(cells) if column.extra))
-    result = Table(title=_shown(f"{sweep.name}  {sweep.scale}"), title_justify="left", box=box.SIMPLE_HEAD)
+    result = Table(title=_shown(f"{figure.name}  {figure.scale}"), title_justify="left", box=box.SIMPLE_HEAD)
     for column in cells:
         result.add_column(_shown(column.short), justify="left" if column.text else "right", overflow="fold")
     for row in zip(*(column.cells for column in cells), strict=True):
@@ -43,9 +45,9 @@ def table(sweep: Sweep, width: int = 200) -> Table:
     return result
 
 
-def plain(sweep: Sweep) -> str:
+def plain(figure: Figure) -> str:
     """The whole table as aligned lines without colour or boxes."""
-    cells = columns(sweep)
+    cells = columns(figure)
     rows: list[Sequence[str]] = [
         [column.short for column in cells],
         *zip(*(column.cells for column in cells), strict=True),
