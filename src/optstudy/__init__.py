@@ -1,3 +1,15 @@
 """optstudy: which optimizer, at what setting, and how safe is that choice?"""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_LAZY = {"open_study": "optstudy.findings"}
+"""Public names by the module that has them: each is imported when it is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
