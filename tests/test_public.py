@@ -9,7 +9,7 @@ from optstudy import optim
 from tests.pages import DOCS
 
 PUBLIC = {
-    "optstudy": ["__version__"],
+    "optstudy": ["__version__", "open_study"],
     "optstudy.optim": [
         "Adafactor", "AdafactorBigVision", "Adalayer", "Adam", "Lion", "Preconditioned", "SGDW", "Signum",
         "Sophia", "Together",

@@ -6,6 +6,7 @@ study.run(jobs=2).claims()
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from optstudy import archive, study
 from optstudy import claims as paper
 from optstudy import report as reports
+from optstudy.cli import DONE, USERS_MISTAKE
 from optstudy.curves import Curve, Place
 from optstudy.errors import UserError
 from optstudy.export import plain, table
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 RECORDED = ("paper/", "beyond/")
 """Studies that the package's record holds; any other runs everything itself."""
-USERS_MISTAKE = 2
-"""Exit code of the command line, as :data:`optstudy.cli.USERS_MISTAKE`, which is above this module."""
 
 
 def open_study(
@@ -96,26 +96,33 @@ class Findings:
         Raises:
             UserError: a mistake that can be mended, in one line; or runs that failed.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            words = [sys.executable, "-m", "optstudy", *_arguments(self._session), "--out", folder]
-            words += ["--runs", str(self._session.runs)] + ["--fresh"] * self._fresh
-            words += [] if jobs is None else ["--jobs", str(jobs)]
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        session = self._session
+        words = [sys.executable, "-m", "optstudy", *_arguments(session), "--runs", str(session.runs)]
+        words += ["--fresh"] * self._fresh + ([] if jobs is None else ["--jobs", str(jobs)])
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                [*words, "--out", folder],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches it once, by way of this process
+            )
             with process:
-                assert process.stdout is not None and process.stderr is not None
+                assert process.stdout is not None
                 try:
                     for line in process.stdout:
                         if not line.startswith("wrote "):
                             sys.stdout.write(line)
-                    told = process.stderr.read().strip()
                 except KeyboardInterrupt:
-                    process.wait()  # it has the same signal and leaves checkpoints
+                    process.send_signal(signal.SIGINT)
+                    process.wait()
                     raise
-        if process.returncode:
-            last = told.splitlines()[-1].removeprefix("optstudy: ") if told else ""
-            if process.returncode == USERS_MISTAKE:
-                raise UserError(last)
-            raise UserError(f"{shlex.join(words[2:])} ended with {process.returncode}: {last or 'see above'}")
+            errors.seek(0)
+            said = errors.read().strip().splitlines() or ["no reason given"]
+        if process.returncode == USERS_MISTAKE:
+            raise UserError(said[-1].removeprefix("optstudy: "))
+        if process.returncode != DONE:
+            raise UserError(f"{shlex.join(words[2:])} ended with {process.returncode}: {said[-1]}")
         return self
 
     def table(self) -> list[dict[str, Any]]:
