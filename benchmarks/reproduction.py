@@ -109,7 +109,7 @@ def section(
         ]
         lines += [verdict_row(verdict) for verdict in judged] + [""]
     lines += [tables.table(figure, caption(figure)).partition("\n")[2].strip(), ""]
-    notes.update(dict.fromkeys(note for note in tables.meanings(figure) if not note.endswith(" settings.")))
+    notes.update(dict.fromkeys(note for note in tables.meanings(figure) if not note.endswith(" tried.")))
     return "\n".join([*lines, held(name, remark)])
 
 

@@ -17,11 +17,12 @@ tried, and its interval includes that it was chosen from them.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -48,6 +49,7 @@ CONTENDS = 0.9
 UNLIKELY = 0.05
 """Significance of the tests within an estimate: whether a parabola fits, whether variances differ."""
 
+T = TypeVar("T")
 Term = tuple[float, Point]
 """A weight and a point, of a weighted sum of losses."""
 
@@ -537,6 +539,21 @@ def _summary(curve: Curve, window: float) -> Summary:
 # Seeds
 
 
+def _once(function: Callable[[Curve], T]) -> Callable[[Curve], T]:
+    """Compute once what is asked of every point of a curve; keep it with the curve, as a property would."""
+
+    @wraps(function)
+    def kept(curve: Curve) -> T:
+        found: dict[str, Any] = vars(curve)
+        if function.__name__ not in found:
+            found[function.__name__] = function(curve)
+        value: T = found[function.__name__]
+        return value
+
+    return kept
+
+
+@_once
 def rest(curve: Curve) -> tuple[float, float]:
     """Variance of one run's loss that is neither its setting's nor its seed's, and its degrees of freedom.
 
@@ -557,6 +574,7 @@ def rest(curve: Curve) -> tuple[float, float]:
     return float((left**2).sum()) / degrees, degrees
 
 
+@_once
 def _spread(curve: Curve) -> tuple[float, float]:
     """Variance of one run's loss over seeds, pooled over settings near the best, and its degrees of freedom.
 
@@ -637,7 +655,8 @@ def _alone(terms: Sequence[Term], curve: Curve) -> Estimate:
 
 
 def _choices(curve: Curve, found: Best) -> int:
-    return 1 if found.fitted else len(contenders(curve))
+    """Settings that the best was chosen from by chance; a parabola takes three of them together."""
+    return max(1, len(contenders(curve)) - (2 if found.fitted else 0))
 
 
 def _matched(one: Curve, other: Curve, own: bool) -> list[list[float]]:

@@ -59,7 +59,7 @@ def columns(figure: Figure) -> list[Column]:
     add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
     axis = figure.axis
     short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"
-    about = f"where the best loss is; {_grid(figure)} were tried"
+    about = f"where the best loss is; {_grid(figure)} tried"
     add(short, f"Best {axis}", about, _setting, lambda s: _edge(figure, s))
     if any(summary.fitted for summary in figure.summaries):
         about = "mean loss of the best setting that was run, and that setting"
@@ -99,7 +99,9 @@ def columns(figure: Figure) -> list[Column]:
 
 def _grid(figure: Figure) -> str:
     sizes = sorted({len(summary.curve.points) for summary in figure.summaries})
-    return f"{sizes[0]} to {sizes[-1]} settings" if len(sizes) > 1 else f"{sizes[0]} settings"
+    if len(sizes) > 1:
+        return f"{sizes[0]} to {sizes[-1]} settings were"
+    return "1 setting was" if sizes == [1] else f"{sizes[0]} settings were"
 
 
 def _setting(summary: Summary) -> str:
