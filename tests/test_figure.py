@@ -95,6 +95,10 @@ def batches(config: Any) -> float:
     return 4.0 + 0.1 * config.training.batch_size + abs(math.log10(config.optimizer.lr) + 2)
 
 
+def batches_of(row: Row) -> int:
+    return int(row.value("training.batch_size"))
+
+
 @pytest.mark.parametrize(
     ("text", "labels"),
     [
@@ -132,6 +136,8 @@ def test_an_axis_that_is_neither_x_nor_curve_makes_curves_of_its_own(
         assert [heat.title for heat in maps.heats(figure)] == [
             f"optimizer {style.known(name)}, batch size {b}" for name in ("adam", "lion") for b in (4, 16)
         ]
+    part = Figure("s", "t", [r for r in figure.rows if batches_of(r) == 4], figure.places, kind=figure.kind)
+    assert {curve.label for curve in part.curves} <= set(labels)  # while the others have not ended, too
     reports.write(figure, tmp_path / "out", reports.FORMATS)
     page = (tmp_path / "out" / "index.html").read_text()
     assert all(style.name(curve) in page for curve in figure.curves)

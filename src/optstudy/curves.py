@@ -33,6 +33,8 @@ class Place:
     """The row of a map."""
     note: str = ""
     """What a reader must know of this run, a short phrase; empty for most."""
+    apart: tuple[str, ...] = ()
+    """Config keys whose values name the part of the curve that it is on, see :func:`apart`."""
 
 
 @dataclass(frozen=True)
@@ -240,21 +242,43 @@ def _split(placed: Sequence[Placed]) -> Iterable[tuple[tuple[tuple[str, Any], ..
     Yields:
         Keys and values that name a part, and its runs; a single part without keys for most curves.
     """
-    at: dict[Any, list[dict[str, Any]]] = {}
-    for run, place in placed:
-        at.setdefault(_setting(place.x), []).append(run.row.config)
-    keys = list(dict.fromkeys(key for configs in at.values() for key in _differing(configs)))
+    named = list(dict.fromkeys(key for _, place in placed for key in place.apart))
+    found = _varying((place.x, run.row.config) for run, place in placed)
+    keys = list(dict.fromkeys([*named, *found]))
     parts: dict[tuple[str, ...], list[Placed]] = {}
     values: dict[tuple[str, ...], list[Any]] = {}
     for run, place in placed:
-        flat = dict(leaves(run.row.config)) if keys else {}
-        own = [flat.get(key) for key in keys]
-        text = tuple(json.dumps(value, sort_keys=True) for value in own)
+        text, own = _values(run.row.config, keys)
         parts.setdefault(text, []).append((run, place))
         values.setdefault(text, own)
-    chosen = _naming(list(parts), keys)
+    chosen = _naming(list(parts), keys, len(named))
     for text, runs in parts.items():
         yield tuple((keys[k], _plain(values[text][k])) for k in chosen), runs
+
+
+def apart(settings: Iterable[tuple[Any, dict[str, Any]]]) -> tuple[str, ...]:
+    """Return the keys that name a curve's parts, where runs at one setting differ in more than the seed.
+
+    Args:
+        settings: the setting and the config of every run of the curve, whether it has ended or not.
+    """
+    some = list(settings)
+    keys = _varying(some)
+    return tuple(keys[k] for k in _naming([*{_values(config, keys)[0] for _, config in some}], keys))
+
+
+def _varying(settings: Iterable[tuple[Any, dict[str, Any]]]) -> list[str]:
+    at: dict[Any, list[dict[str, Any]]] = {}
+    for x, config in settings:
+        at.setdefault(_setting(x), []).append(config)
+    return list(dict.fromkeys(key for configs in at.values() for key in _differing(configs)))
+
+
+def _values(config: dict[str, Any], keys: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
+    """A config's values of some keys, as JSON and as they are."""
+    flat = dict(leaves(config)) if keys else {}
+    own = [flat.get(key) for key in keys]
+    return tuple(json.dumps(value, sort_keys=True) for value in own), own
 
 
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
@@ -268,10 +292,16 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
 
 
-def _naming(parts: Sequence[tuple[str, ...]], keys: Sequence[str]) -> list[int]:
-    """The first keys that together tell all parts apart: those that :data:`AXES` names before others."""
+def _naming(parts: Sequence[tuple[str, ...]], keys: Sequence[str], given: int = 0) -> list[int]:
+    """The first keys that together tell all parts apart: those that :data:`AXES` names before others.
+
+    Args:
+        parts: values of the keys.
+        keys: what may name a part.
+        given: how many of the first keys name it in any case.
+    """
     order = sorted(range(len(keys)), key=lambda k: (keys[k] != "optimizer.name", keys[k] not in AXES, k))
-    chosen: list[int] = []
+    chosen = list(range(given))
     for k in order:
         told = {tuple(part[j] for j in chosen) for part in parts}
         if len(told) == len(parts):

@@ -19,11 +19,12 @@ from optstudy import archive, study
 from optstudy import claims as paper
 from optstudy import report as reports
 from optstudy.cli import DONE, USERS_MISTAKE
-from optstudy.curves import Curve, Place
+from optstudy.curves import Curve, Place, apart
 from optstudy.errors import UserError
 from optstudy.export import plain, table
 from optstudy.figure import Figure
 from optstudy.labels import placed
+from optstudy.plan import Point
 from optstudy.report.live import version
 from optstudy.session import Session
 from optstudy.settling import check_scale
@@ -231,10 +232,15 @@ def figure_of(session: Session) -> Figure:
         panel, row, curve = placed(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
-    places: dict[tuple[str, tuple[str, str, str]], Place] = {}
+    lying: dict[tuple[str, str, str], dict[str, Point]] = {}
     for point in points:
-        panel, row, curve = where(point.curve)
-        places[point.id, (panel, row, curve)] = Place(point.id, curve, point.x, panel, row)
+        lying.setdefault(where(point.curve), {})[point.id] = point
+    places = [
+        Place(point.id, curve, point.x, panel, row, apart=keys)
+        for (panel, row, curve), found in lying.items()
+        for keys in [_apart(list(found.values()))]
+        for point in found.values()
+    ]
     waiting = [where(wait.curve) for wait in session.plan.pending]
     return Figure(
         name=session.study.name,
@@ -242,7 +248,7 @@ def figure_of(session: Session) -> Figure:
         asks=file.asks,
         scale=session.scale,
         rows=rows,
-        places=list(places.values()),
+        places=places,
         kind="effective" if all(p.config.training.effective_lr for p in points) else file.figure.kind,
         x=file.figure.x,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
@@ -318,6 +324,13 @@ def verdicts(scale: str, runs: Path, fresh: bool = False) -> list[paper.Verdict]
     """
     check_scale(scale)
     return paper.judge(Loader(scale, runs, fresh), scale)
+
+
+def _apart(points: Sequence[Point]) -> tuple[str, ...]:
+    """Config keys that part a curve's planned runs where several of one seed have one setting."""
+    if len({(str(point.x), point.config.seed) for point in points}) == len(points):
+        return ()
+    return apart((point.x, point.config.model_dump(mode="json")) for point in points)
 
 
 def _titles(session: Session) -> dict[str, str]:
