@@ -44,15 +44,15 @@ class Run:
     row: Row
     note: str = ""
     """See :attr:`Place.note`."""
-    folder: Path | None = None
-    """Where its metrics are; None where there is no folder."""
+    runs: Path | None = None
+    """The runs folder that its own folder is in; None where there is none."""
     kept: Sequence[Mapping[str, Any]] = ()
     """The metrics of a run that has no folder, from a committed record."""
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Rows of its metrics, in order of steps; none where the file is missing or cannot be read."""
-        return history(self.folder, self.kept)
+        return history(None if self.runs is None else self.runs / self.row.id, self.kept)
 
 
 @dataclass(frozen=True)

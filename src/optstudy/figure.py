@@ -178,8 +178,7 @@ class Figure:
         return []
 
     def _run(self, row: Row, place: Place) -> Run:
-        folder = None if self.runs is None else self.runs / row.id
-        return Run(row, place.note, folder, self.recorded.get(row.id, ()))
+        return Run(row, place.note, self.runs, self.recorded.get(row.id, ()))
 
 
 def _log(key: str, runs: Sequence[Placed]) -> bool | None:

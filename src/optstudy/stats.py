@@ -322,11 +322,15 @@ def best_setting(curve: Curve) -> Estimate | None:
 
 def contenders(curve: Curve, noise: Curve | None = None) -> list[Point]:
     """The settings that cannot be told from the best one tried, that one included."""
+    return _contenders(curve) if noise is None else _contending(curve, noise)
+
+
+def _contending(curve: Curve, noise: Curve | None) -> list[Point]:
     found = [curve.best]
     for point in curve.points:
         if point is not curve.best:
-            above = _above(curve, [(1.0, point)], curve.best, noise)
-            if above.error is not None and above.value <= (above.half(CONTENDS) or 0.0):
+            gap = above(curve, point, noise)
+            if gap.error is not None and gap.value <= (gap.half(CONTENDS) or 0.0):
                 found.append(point)
     return found
 
@@ -592,6 +596,11 @@ def _spread(curve: Curve) -> tuple[float, float]:
 
 def _done(point: Point) -> list[float]:
     return [row.loss for row in point.rows if row.state == "done"]
+
+
+@_once
+def _contenders(curve: Curve) -> list[Point]:
+    return _contending(curve, None)
 
 
 def _above(curve: Curve, terms: Sequence[Term], base: Point, noise: Curve | None = None) -> Estimate:
