@@ -20,7 +20,7 @@ class DivergenceRule:
 
     Args:
         steps: optimizer steps after any freeze.
-        freeze_steps: first steps at learning rate 0.
+        freeze_steps: steps before them that estimate second moments.
         warmup: share of ``steps`` spent warming up.
     """
 
