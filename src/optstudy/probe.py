@@ -39,7 +39,7 @@ class Probe:
             self._norms.due = due
 
     def __call__(self) -> dict[str, Any]:
-        """Return what was measured."""
+        """Return what was measured; it may be infinite or NaN."""
         found: dict[str, Any] = {}
         if self._effective_lr:
             found["effective_lr"] = effective_lrs(self._optimizer)
@@ -122,5 +122,6 @@ def _quantiles(tensors: list[Tensor]) -> dict[str, float]:
     stride = -(-sum(t.numel() for t in tensors) // MOST_VALUES)
     stride += stride % 2 == 0 and stride > 0  # odd, so that all columns of a matrix get their turn
     values = torch.cat([t.flatten()[::stride] for t in tensors]).float().cpu().numpy()
-    at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
+    with np.errstate(invalid="ignore"):  # between two infinities
+        at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
     return dict(zip(QUANTILES, at.tolist(), strict=True))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from optstudy.config import RunConfig
 from optstudy.divergence import DivergenceRule
+from optstudy.errors import UserError
 
 Progress = Callable[[dict[str, Any]], None]
 Probe = Callable[[], dict[str, Any]]
@@ -130,9 +131,14 @@ class TrainingLog:
 
         Raises:
             Diverged: it is not finite.
+            UserError: it is not finite before the first step, so there is nothing to compare with.
         """
         self.flush()
         self.validated = step
+        if step == 0 and not math.isfinite(loss):
+            raise UserError(
+                f"the validation loss of the initial weights is {loss}; is it the optimizer's eval()?"
+            )
         if not math.isfinite(loss):
             raise Diverged(step, f"validation loss was {loss} at step {step}")
         if step == 0:

@@ -5,6 +5,7 @@ A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and mac
 """
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -45,6 +46,15 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
 def write_json(path: Path, tree: Any) -> None:
     """Write one JSON document atomically; NaN and infinities are refused."""
     write_atomically(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
+
+
+def finite(tree: Any) -> Any:
+    """Return nested mappings and lists with None for NaN and infinities, which JSON cannot say."""
+    if isinstance(tree, dict):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def read_json(path: Path | str) -> Any:

@@ -6,7 +6,7 @@ import platform
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from optstudy.model import Transformer
 from optstudy.optim.sharded import whole
 from optstudy.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
 from optstudy.probe import Probe
+from optstudy.progress import Diverged
 from optstudy.size import SMALL, parameter_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -98,9 +99,9 @@ class Run:
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
         self.upcoming = ReadAhead(self.batches)
-        self._fresh = (
-            self.compiled and self.ranks.size == 1
-        )  # several must not wait for one that waits for them
+        self._stepped = False
+        # several processes of a run must not wait for one that waits for them
+        self._fresh = self.compiled and self.ranks.size == 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on; batches are a function of the step alone.
@@ -121,6 +122,7 @@ class Run:
         """Take over what :meth:`state_dict` returned."""
         load_model(self.model, state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
+        self._stepped = True
         torch.set_rng_state(state["cpu_rng"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
@@ -130,6 +132,9 @@ class Run:
 
         ``between`` is called before each micro-batch, with model and optimizer as they were before the step;
         what it raises ends the step.
+
+        Raises:
+            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
         """
         share = schedule.factor(self.config, step)
         for group in self.optimizer.param_groups:
@@ -138,11 +143,25 @@ class Run:
         with compiling.one_at_a_time(self.config, self.device) if self._fresh else nullcontext():
             loss, norm = self._gradient(batch, lambda rows: self._training_loss(batch[rows]), between)
         self._fresh = False
-        self.optimizer.step()
+        self._update(step)
         interval = self.config.training.hessian_interval
         if hasattr(self.optimizer, "update_hessian") and step % interval == interval - 1:
             self._refresh_hessian(batch, step)
         return loss, norm, self.config.optimizer.lr * share
+
+    def _update(self, step: int) -> None:
+        """Step the optimizer.
+
+        Raises:
+            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
+        """
+        self._stepped = True
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):  # as torch says it
+                raise
+            raise Diverged(step, f"the update could not be computed at step {step}: {error}") from error
 
     def _gradient(
         self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
@@ -213,16 +232,22 @@ class Run:
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
-        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated."""
+        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated.
+
+        Before its first step these are the initial weights. Then only ``train`` is called, which some need
+        before they step and which others, that have no state yet, fail.
+        """
         parts = getattr(self.optimizer, "optimizers", [self.optimizer])
         switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
-        for part in switching:
-            part.eval()
+        if self._stepped:
+            for part in switching:
+                part.eval()
         try:
             yield
         finally:
             for part in switching:
-                part.train()
+                with nullcontext() if self._stepped else suppress(LookupError, AttributeError):
+                    part.train()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(

@@ -103,11 +103,11 @@ class WeightsAndBiases:
 
 
 def flat(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield numbers by their path, as ``norms/head/gradient``, without the step."""
+    """Yield numbers by their path, as ``norms/head/gradient``; not the step, nor what was not finite."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{name}/")
-        elif prefix or name != "step":
+        elif value is not None and (prefix or name != "step"):
             yield prefix + name, value
 
 

@@ -18,7 +18,7 @@ from optstudy.ending import Interruption, Preempted, out_of_memory
 from optstudy.errors import UserError
 from optstudy.parallel import Ranks, to_device
 from optstudy.progress import Diverged, Progress, TrainingLog
-from optstudy.record import FORMAT, MetricsWriter, read_json, read_result, write_json
+from optstudy.record import FORMAT, MetricsWriter, finite, read_json, read_result, write_json
 from optstudy.run import Run, choose_device
 from optstudy.trackers import Trackers
 
@@ -70,7 +70,7 @@ def train(
             if (shortage := out_of_memory(error)) is None:
                 raise
             raise shortage from error
-        result = {"id": config.id, **outcome, "format": FORMAT}
+        result = {"id": config.id, **finite(outcome), "format": FORMAT}
         still_mine()
         write_json(own / "result.json", result)
         checkpoint.clear(own)
@@ -114,6 +114,7 @@ class _Attempt:
         return checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
 
     def _emit(self, row: dict[str, Any]) -> None:
+        row = finite(row)
         self.metrics.write(row)
         self.trackers.write(row)
         if self._on_progress is not None:

@@ -61,7 +61,18 @@ def read_metrics(sweep: Sweep, run: str) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         rows = []
     rows = rows or sweep.recorded.get(run, [])
-    return [row for row in rows if isinstance(row, dict) and _finite(row.get("tokens"))]
+    return [_measured(row) for row in rows if isinstance(row, dict) and _finite(row.get("tokens"))]
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the effective learning rates of roles where one was not finite."""
+    rates = row.get("effective_lr")
+    if not isinstance(rates, dict):
+        return row
+    whole = {
+        role: of for role, of in rates.items() if isinstance(of, dict) and all(map(_finite, of.values()))
+    }
+    return {**row, "effective_lr": whole or None}
 
 
 def _panel(sweep: Sweep, panel: str) -> dict[str, Any]:
