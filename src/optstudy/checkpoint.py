@@ -7,6 +7,7 @@ and containers, with the first sixteen hexadecimal digits of its SHA-256 in the 
 import hashlib
 import io
 import os
+import pickle
 import re
 import tempfile
 import warnings
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+
+from optstudy.errors import UserError
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
@@ -25,7 +28,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     Args:
         folder: the run's folder.
         step: steps taken so far.
-        state: tensors, numbers, strings and containers of them.
+        state: tensors, numbers, texts, and lists, tuples and dictionaries of them.
     """
     directory = folder / "checkpoints"
     directory.mkdir(exist_ok=True)
@@ -69,8 +72,17 @@ def newest(folder: Path) -> Path | None:
 
 
 def read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
-    """Return what a whole checkpoint holds; with ``mmap``, on the CPU and read only as it is used."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    """Return what a whole checkpoint holds; with ``mmap``, on the CPU and read only as it is used.
+
+    Raises:
+        UserError: it holds what does not load without unpickling.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: holds what does not load without unpickling; delete {path.parent} to begin again"
+        ) from None
     return state
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import platform
+import random
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +19,12 @@ from optstudy.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
+from optstudy.keeping import Keeping
 from optstudy.loss import language_model_loss, loss_rows
 from optstudy.model import Transformer
 from optstudy.optim.sharded import whole
 from optstudy.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
+from optstudy.portable import Packing, Unpacking
 from optstudy.probe import Probe
 from optstudy.progress import Diverged
 from optstudy.size import SMALL, parameter_count
@@ -65,6 +68,8 @@ class Run:
         torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
         _keep_freed_memory()
         torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
+        random.seed(config.seed)
+        np.random.seed(config.seed % 2**32)
         self.config = config
         self.ranks = ranks or Ranks()
         self.device = device = self.ranks.device(device)
@@ -95,6 +100,7 @@ class Run:
         for group in self.optimizer.param_groups:
             if self.compiled and group.get("compile", False) is None:
                 group["compile"] = True
+        self._keeping = Keeping(self.optimizer)
         self.probe = Probe(config, self.optimizer)
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
@@ -107,25 +113,51 @@ class Run:
         """Return everything that later steps depend on; batches are a function of the step alone.
 
         Weights and optimizer state are whole, on the first of several ranks.
+
+        Raises:
+            UserError: the optimizer keeps something that no checkpoint can hold.
         """
         reshard(self.model)
+        optimizer, beside = self._keeping.state()
+        packing = Packing("")
         state = {
             "model": self.ranks.gather(self.model.state_dict()),
-            "optimizer": self.ranks.gather(self.optimizer.state_dict()),
+            "optimizer": self.ranks.gather(optimizer),
+            "beside": self.ranks.gather(beside),
             "cpu_rng": torch.get_rng_state(),
+            "python_rng": random.getstate(),
+            "numpy_rng": packing.pack(np.random.get_state(legacy=False)),
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Take over what :meth:`state_dict` returned; what an older version did not save stays as it is.
+
+        Returns:
+            Places of the optimizer's random generators that could not be put back.
+        """
         load_model(self.model, state["model"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        beside = state.get("beside", {})
+        lost = self._keeping.load(state["optimizer"], beside, load_optimizer, self.device)
         self._stepped = True
         torch.set_rng_state(state["cpu_rng"].cpu())
-        if self.device.type == "cuda":
+        if "python_rng" in state:
+            random.setstate(state["python_rng"])
+            np.random.set_state(Unpacking({}).unpack(state["numpy_rng"]))
+        if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        return lost
+
+    def unsaved(self) -> list[str]:
+        """Say, after a step, what of the optimizer draws or counts and is in no checkpoint.
+
+        Raises:
+            UserError: it keeps something that no checkpoint can hold.
+        """
+        self._keeping.state()
+        return self._keeping.lost()
 
     def step(self, step: int, between: Callable[[], None] = _nothing) -> tuple[Tensor, Tensor, float]:
         """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate.

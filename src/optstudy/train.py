@@ -96,10 +96,11 @@ class _Attempt:
         self._on_progress = on_progress
         self._period = 60 * checkpoint_minutes
         self._saved_at = time.monotonic()
+        self._lost: list[str] = []
         self.log = TrainingLog(run.config, self._emit, run.probe)
         saved = self._saved(folder)
         if saved is not None:
-            run.load_state_dict(saved["run"])
+            self._say_lost(run.load_state_dict(saved["run"]))
             self.log.load_state_dict(to_device(saved["log"], run.device))
         self.metrics = MetricsWriter(own, keep=saved["metrics_bytes"] if saved and self.ranks.first else 0)
         watched = run.config if self.ranks.first else run.config.model_copy(update={"watch": Watch()})
@@ -151,11 +152,15 @@ class _Attempt:
     def _train(self) -> float:
         """Take all steps that are left; return the final validation loss."""
         run, log = self.run, self.log
-        for step in range(log.steps, run.config.total_steps):
+        first = log.steps
+        for step in range(first, run.config.total_steps):
             if step in run.validation_steps and step != log.validated:
                 log.validation(step, run.validation_loss(self._stop_if_asked))
             run.probe.expect(log.row_due)
-            log.training(step, *run.step(step, self._stop_if_asked))
+            taken = run.step(step, self._stop_if_asked)
+            if step == first:
+                self._say_lost(run.unsaved())
+            log.training(step, *taken)
             self.interruption.deferred = True
             self._stop_if_asked()
             if self.ranks.most(time.monotonic() - self._saved_at >= self._period):
@@ -164,6 +169,18 @@ class _Attempt:
         final = run.validation_loss(self._stop_if_asked)
         log.validation(run.config.total_steps, final)
         return final
+
+    def _say_lost(self, places: list[str]) -> None:
+        """Say once, and in ``env.json``, what keeps a resumed run from going on bitwise as it would have."""
+        if places and not self._lost and self.ranks.first:
+            named = ", ".join(places)
+            sys.stderr.write(
+                f"optstudy: {self.folder}: a resumed run will not go on bitwise as it would have: "
+                f"{named} of the optimizer cannot be saved\n"
+            )
+        self._lost = [*dict.fromkeys((*self._lost, *places))]
+        if self._lost:
+            write_json(self.folder / "env.json", {**environment(self.run), "not_saved": self._lost})
 
     def _stop_if_asked(self) -> None:
         """Leave a checkpoint and raise, if a signal has come. State is that after ``log.steps`` steps."""
@@ -198,6 +215,7 @@ def environment(run: Run) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "compiled": run.compiled,
         "processes": run.ranks.size,
+        "not_saved": [],
         "argv": sys.argv,
         "pid": os.getpid(),
     }
