@@ -14,10 +14,10 @@ from rich.table import Table
 from optstudy import claims as paper
 from optstudy import study
 from optstudy.archive import Archive
-from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Json
 from optstudy.commands.sweeps import recorded, sweep_of
 from optstudy.curves import Placed, group
+from optstudy.ending import DONE
 from optstudy.labels import cut
 from optstudy.report import Sweep
 from optstudy.report.effective import recorded as effective_of

@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from optstudy import archive, study
 from optstudy import export as tidy
 from optstudy.catalog import expect_many
-from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.sweeps import RECORDED, recorded
+from optstudy.ending import DONE
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile
 

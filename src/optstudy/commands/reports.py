@@ -13,10 +13,10 @@ from cyclopts import Parameter
 from optstudy import report as reports
 from optstudy import study
 from optstudy.catalog import expect_many
-from optstudy.cli import DONE
 from optstudy.commands.claims import Judge
 from optstudy.commands.options import RUNS, Assignments, StudyName
 from optstudy.commands.sweeps import recorded
+from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.report.live import LOOPBACK
 from optstudy.session import Session

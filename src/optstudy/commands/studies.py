@@ -12,13 +12,13 @@ from cyclopts import Parameter
 
 from optstudy import study
 from optstudy.catalog import expect_many
-from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
 from optstudy.commands.sweeps import recorded, sweep_of
 from optstudy.config import RunConfig
+from optstudy.ending import DONE, FAILED
 from optstudy.launch import attempts
 from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session

@@ -1,15 +1,16 @@
 """``optstudy train``."""
 
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from optstudy import study
-from optstudy.cli import DIVERGED, DONE, PREEMPTED
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig
-from optstudy.ending import Interruption, Preempted, of_several
+from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.attempts import Attempt, Held, attempt
@@ -17,6 +18,9 @@ from optstudy.record import read_result, write_json
 
 if TYPE_CHECKING:
     from optstudy.parallel import Ranks
+
+WAIT_SECONDS = 20.0
+"""For the other processes of a run, before it is said that they are waited for."""
 
 
 def train(
@@ -29,10 +33,10 @@ def train(
 ) -> int:
     """Carry out one run, or continue it from its newest checkpoint.
 
-    A finished run is only reported. Ends with 0 when done, 3 when it diverged, 75 when it was asked to stop
-    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as no memory. The
-    reason stands in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU
-    trains the run together; it may go on with another number of processes than it began with.
+    A finished run is only reported. Exit codes: 0 done, 2 a mistake of yours or a full disk, 3 diverged,
+    4 another process works on the run, 75 asked to stop (the same command continues), 1 otherwise, such as
+    no memory. The reason is in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process
+    per GPU trains the run together; it may go on with another number of processes than it began with.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -56,11 +60,22 @@ def train(
             return _lead(config_or_run_folder, runs, device, set_, others)
     from optstudy.parallel import joined
 
+    waiting = threading.Timer(WAIT_SECONDS, _say_waiting)
+    waiting.daemon = True
+    waiting.start()
     with joined() as ranks:
+        waiting.cancel()
         if not ranks.first:
             return _follow(device, ranks)
         with _Others(ranks) as others:
             return _lead(config_or_run_folder, runs, device, set_, others)
+
+
+def _say_waiting() -> None:
+    size = os.environ.get("WORLD_SIZE")
+    sys.stderr.write(
+        f"optstudy: waiting for the other processes of {size}; to train alone, unset WORLD_SIZE\n"
+    )
 
 
 class _Others:
@@ -120,7 +135,7 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
                 result = _carry_out(folder, device, current, others.ranks)
         except Held as held:
             sys.stderr.write(f"optstudy: {held}\n")
-            return PREEMPTED
+            return HELD
         except Preempted as stop:
             sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
             return PREEMPTED

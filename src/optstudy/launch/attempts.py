@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE
-from optstudy.ending import Preempted
+from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, exit_code
 from optstudy.errors import UserError
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
@@ -52,7 +51,14 @@ def attempt(folder: Path) -> Iterator[Attempt]:
     held = lease.claim(folder, on_loss=lambda: os._exit(PREEMPTED))
     if held is None:
         owner = lease.holder(folder) or {}
-        raise Held(f"{folder}: process {owner.get('pid')} on {owner.get('host')} works on it")
+        with suppress(OSError):
+            _note(folder, {"event": "held", "code": HELD, **lease.identity()})
+        said = f"{folder}: process {owner.get('pid')} on {owner.get('host')} works on it"
+        if (seconds := lease.ahead(folder)) > lease.STALE_SECONDS:
+            said += (
+                f"; its lease is dated {seconds:.0f} s in the future: check the clocks, or delete the lease"
+            )
+        raise Held(said)
     with held:
         current = Attempt(held)
         try:  # from the start's line on: a signal may come within it
@@ -65,14 +71,6 @@ def attempt(folder: Path) -> Iterator[Attempt]:
             raise
         reason = {} if current.reason is None else {"reason": current.reason}
         _note(folder, {"event": "end", "code": current.code, **reason})
-
-
-def exit_code(error: BaseException) -> int:
-    """The code that the command line ends with on an error."""
-    if isinstance(error, (KeyboardInterrupt, Preempted)):
-        return PREEMPTED
-    users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
-    return USERS_MISTAKE if users else FAILED
 
 
 def set_aside(folder: Path) -> str | None:
@@ -111,7 +109,7 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
         elif row["event"] == "start":
             kills = kills + 1 if open_start and row["step"] <= last_step else 0
             last_step, open_start = row["step"], True
-        else:
+        elif row["event"] == "end":
             open_start = False
             if row["code"] == FAILED:
                 failures += 1

@@ -113,6 +113,15 @@ def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
     return _held(newest, stale) if newest is not None else None
 
 
+def ahead(folder: Path) -> float:
+    """Return how many seconds the newest lease's heartbeat lies in the future; 0 where it does not."""
+    newest = _newest(folder)
+    try:
+        return 0.0 if newest is None else max(0.0, newest.stat().st_mtime - _now(folder))
+    except FileNotFoundError:
+        return 0.0
+
+
 def identity() -> dict[str, Any]:
     """Name this process so that another on the same machine can tell whether it lives."""
     pid = os.getpid()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import PREEMPTED
+from optstudy.ending import HELD, OF_SEVERAL, PREEMPTED
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
@@ -82,7 +82,8 @@ def _connected(cpus: int | None) -> Any:
 
 def _train(folder: str, device: str, threads: int) -> int:
     """Do one run, in a process of its own, on the node that Ray chose."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
+    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "optstudy", "train", folder, "--device", device]
     with (Path(folder) / "log.txt").open("a") as log:
         return subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
@@ -92,6 +93,6 @@ def _ended_by_itself(ray: Any, reference: Any) -> bool:
     """Whether a task's run ended with a code of its own, not by a signal, a lease or its worker's death."""
     try:
         code = int(ray.get(reference))
-        return code >= 0 and code != PREEMPTED
+        return code >= 0 and code not in (HELD, PREEMPTED)
     except ray.exceptions.RayError:
         return False
