@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import sys
 from collections.abc import Iterable
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -29,3 +30,13 @@ def first_line(error: BaseException) -> str:
 def shortened(said: str, most: int) -> str:
     """Return a text of at most so many characters."""
     return said if len(said) <= most else f"{said[: most - 3]}..."
+
+
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Tell the user something on standard error, in one line, once per process."""
+    if message not in _said:
+        _said.add(message)
+        sys.stderr.write(f"optstudy: {message}\n")

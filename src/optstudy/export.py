@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.catalog import Catalog
-from optstudy.errors import UserError
-from optstudy.record import write_atomically
+from optstudy.errors import UserError, say_once
+from optstudy.record import ID, write_atomically
 from optstudy.table import Row, leaves
 
 FORMATS = ("csv", "parquet")
@@ -42,7 +42,17 @@ def every(runs: Path) -> list[Row]:
     """
     if not runs.is_dir():
         raise UserError(f"{runs}: no such runs folder")
-    return Catalog(runs).rows(sorted(path.name for path in runs.iterdir()))
+    by_id: dict[str, Row] = {}
+    catalog = Catalog(runs)
+    names = [path.name for path in runs.iterdir()]
+    for name in sorted(names, key=lambda name: (ID.fullmatch(name) is None, name)):
+        row = catalog.row(name)
+        if row is not None and row.id in by_id:
+            say_once(f"{runs / name}: holds run {row.id}, which is there already; left out")
+        elif row is not None:
+            by_id[row.id] = row
+    catalog.save()
+    return [by_id[run_id] for run_id in sorted(by_id)]
 
 
 def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:

@@ -12,13 +12,21 @@ import numpy as np
 import torch
 
 import optstudy
-from optstudy import checkpoint
-from optstudy.config import RunConfig, Watch, validate
+from optstudy import checkpoint, text
+from optstudy.config import RunConfig, Watch
 from optstudy.ending import Interruption, Preempted, out_of_memory
-from optstudy.errors import UserError
+from optstudy.errors import UserError, say_once
+from optstudy.folders import read_config
 from optstudy.parallel import Ranks, to_device
 from optstudy.progress import Diverged, Progress, TrainingLog
-from optstudy.record import FORMAT, MetricsWriter, finite, read_json, read_result, write_json
+from optstudy.record import (
+    FORMAT,
+    ID,
+    MetricsWriter,
+    finite,
+    read_result,
+    write_json,
+)
 from optstudy.run import Run, choose_device
 from optstudy.trackers import Trackers
 
@@ -55,10 +63,8 @@ def train(
     ranks = ranks or Ranks()
     if (result := read_result(folder)) is not None:
         return result
-    tree = read_json(folder / "config.json")
-    if tree is None:
-        raise UserError(f"{folder}: no config.json there; give a run folder or a config file")
-    config = validate(RunConfig, tree, str(folder / "config.json"))
+    config = read_config(folder)
+    check_text(config)
     with Interruption() as interruption, ranks.own(folder) as own:
         interruption.deferred = ranks.size > 1  # they stop together
         try:
@@ -75,6 +81,20 @@ def train(
         write_json(own / "result.json", result)
         checkpoint.clear(own)
         return result
+
+
+def check_text(config: RunConfig) -> None:
+    """Refuse a text that is not the one that the config was made for.
+
+    Raises:
+        UserError: it has another fingerprint, or cannot be read.
+    """
+    found = text.fingerprint(config.data.corpus)
+    if found != config.data.fingerprint:
+        raise UserError(
+            f"data.corpus: the text of {config.data.corpus} is not this run's: its fingerprint is {found}, "
+            f"not {config.data.fingerprint}; restore the text, or begin a run of its own from a config file"
+        )
 
 
 class _Attempt:
@@ -102,7 +122,8 @@ class _Attempt:
         if saved is not None:
             self._say_lost(run.load_state_dict(saved["run"]))
             self.log.load_state_dict(to_device(saved["log"], run.device))
-        self.metrics = MetricsWriter(own, keep=saved["metrics_bytes"] if saved and self.ranks.first else 0)
+        kept = self._metrics_of(saved, folder) if saved is not None and self.ranks.first else b""
+        self.metrics = MetricsWriter(own, kept)
         watched = run.config if self.ranks.first else run.config.model_copy(update={"watch": Watch()})
         self.trackers = Trackers(watched, own, self.log.steps)
 
@@ -112,7 +133,28 @@ class _Attempt:
         if path is None:
             return None
         in_parts = self.ranks.size > 1 and self.run.config.training.parallel == "fsdp"
-        return checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
+        saved = checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
+        begun, name = saved.get("id", self.run.config.id), saved.get("folder", "")
+        if begun != self.run.config.id:
+            raise UserError(
+                f"{folder}/config.json: is the config of run {self.run.config.id}, and the checkpoint is "
+                f"of run {begun}: it was edited; undo that, or delete {path.parent} to begin again"
+            )
+        if ID.fullmatch(name) and name != folder.resolve().name:
+            raise UserError(
+                f"{folder}: is a copy of run {name}, or was renamed; give it the name {name} again"
+            )
+        return saved
+
+    def _metrics_of(self, saved: dict[str, Any], folder: Path) -> bytes:
+        """Return what ``metrics.jsonl`` held at a checkpoint; older versions saved only its length."""
+        if "metrics" in saved:
+            return bytes(saved["metrics"], "utf-8")
+        path = folder / "metrics.jsonl"
+        found = path.read_bytes()[: saved["metrics_bytes"]] if path.exists() else b""
+        if len(found) < saved["metrics_bytes"]:
+            say_once(f"{path}: was cut since the checkpoint; the rows before it are lost")
+        return found
 
     def _emit(self, row: dict[str, Any]) -> None:
         row = finite(row)
@@ -174,9 +216,9 @@ class _Attempt:
         """Say once, and in ``env.json``, what keeps a resumed run from going on bitwise as it would have."""
         if places and not self._lost and self.ranks.first:
             named = ", ".join(places)
-            sys.stderr.write(
-                f"optstudy: {self.folder}: a resumed run will not go on bitwise as it would have: "
-                f"{named} of the optimizer cannot be saved\n"
+            say_once(
+                f"{self.folder}: a resumed run will not go on bitwise as it would have: "
+                f"{named} of the optimizer cannot be saved"
             )
         self._lost = [*dict.fromkeys((*self._lost, *places))]
         if self._lost:
@@ -195,7 +237,9 @@ class _Attempt:
         state = {
             "run": self.run.state_dict(),
             "log": self.log.state_dict(),
-            "metrics_bytes": self.metrics.size,
+            "metrics": self.metrics.content.decode(),
+            "id": self.run.config.id,
+            "folder": self.folder.resolve().name,
         }
         if self.ranks.first:
             checkpoint.save(self.folder, self.log.steps, state)

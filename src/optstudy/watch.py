@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optstudy.cost import Speed
+from optstudy.errors import UserError, say_once
 from optstudy.launch import attempts
 from optstudy.launch.events import Event
 from optstudy.plan import Point
@@ -61,7 +61,7 @@ class Watch:
             if event.kind == "ended":
                 self._ended(point)
             else:
-                self._say(failure(point, event.folder))
+                self._say(failure(self._session, run_id))
         if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self.draw()
 
@@ -88,7 +88,8 @@ class Watch:
 
     def _ended(self, point: Point) -> None:
         row = self._session.row(point.id)
-        assert row is not None
+        if row is None:  # what is wrong with its record has been said
+            return
         outcome = f"val loss {row.val_loss:.3f}" if row.val_loss is not None else f"diverged: {row.reason}"
         states = self._session.states()
         done = sum(state in FINISHED for state in states.values())
@@ -113,7 +114,11 @@ class Watch:
     def _bars(self, running: list[Point]) -> Table:
         table = Table.grid(padding=(0, 1))
         for point in running:
-            rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
+            try:
+                rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
+            except UserError as error:
+                say_once(str(error))
+                rows = []
             step, total = (rows[-1]["step"] if rows else 0), point.config.total_steps
             said = ""
             if rows and step:
@@ -141,10 +146,11 @@ def described(point: Point) -> str:
     return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
 
 
-def failure(point: Point, folder: Path) -> str:
-    """Say which run was set aside, why, and where its log is."""
-    why = attempts.set_aside(folder) or attempts.last_line(folder)
-    return f"failed: {described(point)} ({why}); see {folder}/log.txt"
+def failure(session: Session, run_id: str) -> str:
+    """Say which run was set aside or is damaged, why, and where its log is."""
+    folder = session.runs / run_id
+    why = session.why(run_id) or attempts.last_line(folder)
+    return f"failed: {described(session.runs_known[run_id])} ({why}); see {folder}/log.txt"
 
 
 def duration(seconds: float) -> str:

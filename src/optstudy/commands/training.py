@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 from optstudy import study
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
-from optstudy.config import RunConfig
+from optstudy.config import RunConfig, merge, validate
 from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
 from optstudy.errors import UserError
-from optstudy.launch import attempts
+from optstudy.folders import prepare, read_config
+from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
 from optstudy.record import read_result, write_json
 
@@ -53,7 +54,8 @@ def train(
         config_or_run_folder: a run's folder, or a YAML or JSON file: `scale: pico` and what differs from it.
         runs: where run folders are, for a config file.
         device: `auto`, `cpu` or `cuda`.
-        set_: a config value over the file's, as `key=value`; may be given several times.
+        set_: a config value over the file's, as `key=value`; may be given several times. For a run's folder
+            only what is no part of its id: `watch`, `training.parallel`, `data.corpus`.
     """
     if not of_several():
         with _Others() as others:
@@ -126,7 +128,8 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
     if not folder.is_dir():
         folder = _folder_of(folder, runs, study.overrides(set_), device)
     elif set_:
-        raise UserError("--set: a run folder's config is fixed; give a config file instead")
+        _change(folder, study.overrides(set_))
+    read_config(folder)
     result = read_result(folder)
     if result is None:
         try:
@@ -166,9 +169,17 @@ def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -
         sys.stderr.write(f"optstudy: training.precision: auto is {chosen} here: {why}\n")
         return chosen
 
-    config = study.single(file, overrides, automatic)
-    folder = runs / config.id
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", config.model_dump(mode="json"))
-    return folder
+    return prepare(runs, study.single(file, overrides, automatic), lease.holder)
+
+
+def _change(folder: Path, overrides: dict[str, Any]) -> None:
+    """Change in a run's config what is no part of its id."""
+    config = read_config(folder)
+    changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
+    if changed.id != config.id:
+        raise UserError(
+            "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
+            "data.corpus; give a config file instead"
+        )
+    if read_result(folder) is None:
+        write_json(folder / "config.json", changed.model_dump(mode="json"))

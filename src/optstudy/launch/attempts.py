@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, exit_code
-from optstudy.errors import UserError
+from optstudy.errors import UserError, say_once
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
+from optstudy.record import parse
 
 FAILURES = 2
 """Attempts that failed by themselves after which a run is set aside."""
@@ -154,18 +155,32 @@ def forgive(folder: Path) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's ``attempts.jsonl``; one torn by a kill is left out."""
+    """Return the lines of a run's ``attempts.jsonl``.
+
+    A last line torn by a kill is left out; another that is no attempt is left out and said.
+    """
+    path = folder / "attempts.jsonl"
     try:
-        lines = (folder / "attempts.jsonl").read_text().splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     rows = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+            rows.append(_attempt_line(line, f"{path}:{number}"))
+        except UserError as error:
+            if number < len(lines):
+                say_once(f"{error}; left out")
     return rows
+
+
+def _attempt_line(line: bytes, where: str) -> dict[str, Any]:
+    row = parse(line, where)
+    event = row.get("event")
+    number = {"start": "step", "end": "code"}.get(event) if isinstance(event, str) else "event"
+    if number is not None and type(row.get(number)) is not int:
+        raise UserError(f"{where}: damaged: {number} is {row.get(number)!r}")
+    return row
 
 
 def _note(folder: Path, row: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ locked or deleted to get in. Works on network file systems (no flock); times are
 
 import json
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -16,8 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from optstudy.record import write_json
+from optstudy.errors import UserError, say_once
+from optstudy.record import read_json, write_json
 
+_NAME = re.compile(r"lease-\d{6,}\.json")
 STALE_SECONDS = 60.0
 """Without a heartbeat for so long, a lease of another machine is free."""
 BEAT_SECONDS = 5.0
@@ -130,15 +133,27 @@ def identity() -> dict[str, Any]:
 
 def _held(path: Path, stale: float) -> dict[str, Any] | None:
     try:
-        owner: dict[str, Any] = json.loads(path.read_text())
+        owner = read_json(path)
         beat = path.stat().st_mtime
-    except (FileNotFoundError, json.JSONDecodeError):
+        if owner is not None and not owner.get("released") and not _tells(owner):
+            raise UserError(f"{path}: damaged: it does not say which process holds it")
+    except FileNotFoundError:
         return None
-    if owner.get("released"):
+    except UserError as error:
+        say_once(f"{error}; it is free {stale:.0f} s after its last heartbeat")
+        owner = {"machine": None, "host": "an unknown machine", "pid": "unknown", "started": None}
+        beat = path.stat().st_mtime
+    if owner is None or owner.get("released"):
         return None
     if owner["machine"] == _machine() and owner["machine"]:
         return owner if _started(owner["pid"]) == owner["started"] is not None else None
     return owner if _now(path.parent) - beat < stale else None
+
+
+def _tells(owner: dict[str, Any]) -> bool:
+    """Whether a lease says which process holds it."""
+    names = all(isinstance(owner.get(key), str) for key in ("machine", "host"))
+    return names and type(owner.get("pid")) is int and isinstance(owner.get("started"), (str, type(None)))
 
 
 def _now(folder: Path) -> float:
@@ -166,7 +181,7 @@ def _started(pid: int) -> str | None:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted(folder.glob("lease-*.json"))
+    return sorted(path for path in folder.glob("lease-*.json") if _NAME.fullmatch(path.name))
 
 
 def _newest(folder: Path) -> Path | None:
