@@ -17,9 +17,10 @@ import pytest
 from optstudy import checkpoint
 from optstudy.ending import OF_SEVERAL, Interruption, Preempted, of_several, out_of_memory
 from optstudy.errors import UserError
-from optstudy.launch import attempts
+from optstudy.launch import attempts, slurm
 from optstudy.record import read_json, read_result, write_json
 from optstudy.run import Run
+from optstudy.studyfile import Slurm
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
 
@@ -296,6 +297,22 @@ def test_a_run_that_another_process_works_on_ends_with_code_4_and_is_left_alone(
         assert attempts.set_aside(folder) is None and attempts.kills(folder) == 1
         assert not (folder / "env.json").exists()
     assert attempts.kills(folder) == 0
+
+
+def test_a_slurm_job_whose_run_another_works_on_is_not_queued_again(corpus_slice, tmp_path):
+    """The batch script itself, with what Slurm sets, and a stand-in for ``scontrol``."""
+    folder = folder_of(tiny_on(corpus_slice), tmp_path)
+    script = slurm.script([folder], Slurm(), threads=1, device="cpu")
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/requeued\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    several = {"WORLD_SIZE": "2", "RANK": "0", "SLURM_NTASKS": "2"}
+    task = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1", **several}
+    environment = {**os.environ, **task, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with attempts.attempt(folder):
+        held = subprocess.run(["bash", "-c", script], env=environment, check=False)
+    assert held.returncode == 4 and not (tmp_path / "requeued").exists()
+    done = subprocess.run(["bash", "-c", script], env=environment, check=False)
+    assert done.returncode == 0 and read_result(folder)["state"] == "done"
 
 
 def test_a_lease_from_the_future_is_told_so(tmp_path):

@@ -1,5 +1,6 @@
 """Records survive kills and full disks, and read back as they were written."""
 
+import json
 import os
 import signal
 import subprocess
@@ -120,9 +121,34 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, damage):
     assert len(str(error.value)) < len(str(path)) + 150
 
 
-@pytest.mark.parametrize("damage", [*DAMAGE, "nothing in it"])
+RESULT = {
+    **{"id": "0c6ffb1a97e2", "state": "done", "reason": None, "val_loss": 5.0, "train_loss": 5.0},
+    **{"initial_val_loss": 8.0, "step": 20, "tokens": 1280, "tokens_per_s": 1e4, "seconds": 0.1},
+    **{"step_ms": 5.0, "peak_memory_mb": 300.0, "params": 1000, "state_bytes_per_param": 8.0},
+}
+DIVERGED = {**RESULT, "state": "diverged", "val_loss": None, "train_loss": None}
+WRONG = {
+    "nothing in it": {},
+    **{f"without {key}": {k: v for k, v in RESULT.items() if k != key} for key in RESULT},
+    "a text for a number": {**RESULT, "val_loss": "5.0"},
+    "a truth for a number": {**RESULT, "step": True},
+    "done without a loss": {**RESULT, "val_loss": None},
+    "a number for an id": {**RESULT, "id": 7},
+    "a number beyond all": {**RESULT, "tokens": 10**400},
+    "a loss before the first step that is none": {**DIVERGED, "initial_val_loss": None},
+}
+
+
+def test_whole_results_are_read(tmp_path):
+    for result in (RESULT, DIVERGED):
+        write_json(tmp_path / "result.json", result)
+        assert read_result(tmp_path) == result
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, *WRONG])
 def test_a_damaged_result_is_refused_by_name(tmp_path, damage):
-    (tmp_path / "result.json").write_bytes(DAMAGE.get(damage, b"{}"))
+    content = json.dumps(WRONG[damage]).encode() if damage in WRONG else DAMAGE[damage]
+    (tmp_path / "result.json").write_bytes(content)
     with pytest.raises(UserError, match=f"{tmp_path}/result.json: damaged: "):
         read_result(tmp_path)
 

@@ -132,7 +132,7 @@ def read_result(folder: Path | str) -> dict[str, Any] | None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return (type(value) is int and abs(value) < 1 << 63) or (type(value) is float and math.isfinite(value))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
