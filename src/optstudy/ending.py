@@ -1,4 +1,4 @@
-"""How a run or a process ends: exit codes, signals, a lack of memory, one of several. Imports no torch."""
+"""How a run or process ends: exit codes, signals, out of memory, several processes. Imports no torch."""
 
 import errno
 import os
@@ -12,9 +12,9 @@ from optstudy.errors import NO_ROOM, UserError
 
 DONE = 0
 FAILED = 1
-"""An error of the program, or no memory."""
+"""A bug, or out of memory."""
 USERS_MISTAKE = 2
-"""Something to be mended by the user, a full disk included."""
+"""A mistake that the user can correct, or a full disk."""
 DIVERGED = 3
 """The run has a result: it diverged."""
 HELD = 4
@@ -24,10 +24,10 @@ PREEMPTED = 75
 
 USERS_ERRNOS = frozenset(
     NO_ROOM
-    | {errno.EACCES, errno.EPERM, errno.EROFS}  # no right
-    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # not that kind of file
+    | {errno.EACCES, errno.EPERM, errno.EROFS}  # no permission
+    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # the wrong kind of file
 )
-"""Operating-system errors that the user can mend: they are told in one line."""
+"""Operating-system errors that the user can correct: they are reported in one line."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Requests to stop: preemption by Slurm, a time limit, a user's kill, Ctrl-C."""
@@ -38,14 +38,14 @@ class Preempted(Exception):
 
 
 class OutOfMemory(Exception):
-    """Memory was asked for that was not there."""
+    """An allocation failed."""
 
 
 class Interruption:
     """Turns the signals of :data:`SIGNALS` into an orderly end.
 
-    At first a signal raises :class:`Preempted` where it finds the program. Once :attr:`deferred` is set, it
-    is only noted in :attr:`came`, to be looked at where state is whole; a second Ctrl-C then raises
+    At first a signal raises :class:`Preempted` at once. Once :attr:`deferred` is set, it is only stored in
+    :attr:`came`, for the program to check where its state is complete; a second Ctrl-C then raises
     KeyboardInterrupt. A signal that was ignored before stays ignored.
     """
 
@@ -134,11 +134,11 @@ def _number(name: str, least: int, below: int | None = None) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """End this process with an exit code; one of several skips Python's own clean-up, atexit included.
+    """Exit with a code; one of several processes skips Python's clean-up, atexit included.
 
-    A thread of gloo may be about to let go of a collective's tensor, for which it needs Python's lock. Python
-    ends threads that ask for it during the clean-up, and C++ then aborts the process: code -6 for a run that
-    has ended well. ``destroy_process_group`` ends these threads only once nothing holds the group, and
+    A gloo thread may still have to release a collective's tensor, for which it needs Python's lock. Python
+    ends threads that ask for the lock during clean-up, and C++ then aborts the process: code -6 for a run
+    that ended well. ``destroy_process_group`` ends these threads only once nothing holds the group, and
     DTensor's caches hold it for good (https://github.com/pytorch/pytorch/issues/190489).
     """
     if _several:
@@ -149,7 +149,7 @@ def end(code: int) -> NoReturn:
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """Say in one line that an allocation failed, on CPU or GPU; None for an error of another kind."""
+    """Return a failed allocation, on CPU or GPU, as one line; None for any other error."""
     names = {kind.__name__ for kind in type(error).__mro__}
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if not (on_cpu or names & {"MemoryError", "OutOfMemoryError"}):

@@ -21,12 +21,12 @@ from torch.autograd.function import once_differentiable
 CHUNK_BYTES = 1 << 21
 """Logits held at a time on a CPU: about one core's second-level cache."""
 CHUNK_BYTES_COMPILED = 1 << 24
-"""The same where a chunk's passes are fused into one."""
+"""The same where the passes over a chunk are compiled into one."""
 CHUNK_BYTES_CUDA = 1 << 28
 """The same on a GPU, where large matrix products matter more than cache."""
 
 Rows: TypeAlias = Callable[..., tuple[Tensor, Tensor | None]]
-"""Of the type of :func:`loss_rows`."""
+"""Type of :func:`loss_rows`."""
 
 
 def language_model_loss(

@@ -17,15 +17,15 @@ from typing import Any
 from optstudy.errors import UserError, first_line, say_once, shortened
 
 FORMAT = 1
-"""Raised when the meaning of a file in a run's folder changes."""
+"""Version of the files in a run's folder; increased when the meaning of one changes."""
 ID = re.compile("[0-9a-f]{12}")
 """A run's id, which names its folder."""
 TEMPORARY = ".tmp"
-"""Ends the names of files that are being written; those begin with a dot."""
+"""Suffix of files that are being written; their names begin with a dot."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a temporary name beside ``path``, sync, rename: a reader never sees half a file."""
+    """Write to a temporary file beside ``path``, sync and rename it: a reader never sees half a file."""
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
     try:
@@ -45,18 +45,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove what killed writers of ``folder``'s files left there; only for who alone may write these."""
+    """Remove temporary files that killed writers left in ``folder``; only for its single writer."""
     for leftover in folder.glob(f".{name}.*{TEMPORARY}"):
         leftover.unlink()
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write one JSON document atomically; NaN and infinities are refused."""
+    """Write a JSON document atomically; NaN and infinities raise ValueError."""
     write_atomically(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
 
 def finite(tree: Any) -> Any:
-    """Return nested mappings and lists with None for NaN and infinities, which JSON cannot say."""
+    """Return nested mappings and lists with NaN and infinities replaced by None: JSON has neither."""
     if isinstance(tree, dict):
         return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -191,7 +191,7 @@ class MetricsWriter:
             raise
 
     def sync(self) -> None:
-        """Return once what was written is on disk."""
+        """Wait until what was written is on disk."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:

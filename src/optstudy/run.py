@@ -1,4 +1,4 @@
-"""One run in memory: data, model, optimizer, and one step over them."""
+"""One run in memory: data, model and optimizer, and a step of training."""
 
 import ctypes
 import hashlib
@@ -46,7 +46,7 @@ def choose_device(config: RunConfig, device: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what tensors free; the kernel would map and clear it anew, 5 to 10 % of a step."""
+    """Let glibc keep memory that tensors free: mapping and clearing it again takes 5 to 10 % of a step."""
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
@@ -133,7 +133,7 @@ class Run:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
-        """Take over what :meth:`state_dict` returned; what an older version did not save stays as it is.
+        """Restore what :meth:`state_dict` returned; what an older version did not save stays as it is.
 
         Returns:
             Places of the optimizer's random generators that could not be put back.
@@ -151,7 +151,7 @@ class Run:
         return lost
 
     def unsaved(self) -> list[str]:
-        """Say, after a step, what of the optimizer draws or counts and is in no checkpoint.
+        """Return, after a step, the places in the optimizer whose state no checkpoint holds.
 
         Raises:
             UserError: it keeps something that no checkpoint can hold.
@@ -198,7 +198,7 @@ class Run:
     def _gradient(
         self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
     ) -> tuple[Tensor, Tensor]:
-        """Set the clipped gradient of ``loss_of(rows)``, micro-batches averaged; return loss and norm."""
+        """Compute the clipped gradient of ``loss_of(rows)`` over all micro-batches; return loss and norm."""
         self.model.zero_grad(set_to_none=True)  # of parameters that no optimizer trains, too
         total = torch.zeros((), device=self.device)
         for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
@@ -304,7 +304,7 @@ class Run:
 
 
 def bytes_held(state: Any) -> int:
-    """Return the bytes of the tensors in an optimizer's state, in whatever it nests them (SOAP: lists)."""
+    """Return the bytes of all tensors in an optimizer's state, also in nested containers (SOAP: lists)."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, Mapping):
@@ -313,7 +313,7 @@ def bytes_held(state: Any) -> int:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory that this process has held: of a GPU its tensors', of a CPU all."""
+    """Return the process's peak memory in MiB: of tensors on a GPU, of everything on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10

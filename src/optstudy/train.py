@@ -1,4 +1,4 @@
-"""Training: a config in, a run folder out. No branch on an optimizer's name."""
+"""Training: takes a config, fills a run folder. Nothing here depends on an optimizer's name."""
 
 import os
 import platform
@@ -41,7 +41,7 @@ def train(
     still_mine: Callable[[], None] = lambda: None,
     ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """Carry out the run in ``folder``, from its newest checkpoint if it has one, and return its result.
+    """Train the run in ``folder``, from its newest checkpoint if there is one, and return its result.
 
     A finished run is returned as it is. Of several ranks each calls this, and the first alone writes to it.
 
@@ -84,7 +84,7 @@ def train(
 
 
 def check_text(config: RunConfig) -> None:
-    """Refuse a text that is not the one that the config was made for.
+    """Refuse a text that is not the one the config was made for.
 
     Raises:
         UserError: it has another fingerprint, or cannot be read.
@@ -98,7 +98,7 @@ def check_text(config: RunConfig) -> None:
 
 
 class _Attempt:
-    """One process's work on a run: the loop over its steps, its records and its checkpoints."""
+    """One process's work on a run: the loop over steps, records and checkpoints."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class _Attempt:
             write_json(self.folder / "env.json", {**environment(self.run), "not_saved": self._lost})
 
     def _stop_if_asked(self) -> None:
-        """Leave a checkpoint and raise, if a signal has come. State is that after ``log.steps`` steps."""
+        """Write a checkpoint and raise, if a signal came. The state is that after ``log.steps`` steps."""
         if self.ranks.most(self.interruption.came is not None):
             self._checkpoint()
             came = self.interruption.came or "a signal to another process"
@@ -248,7 +248,7 @@ class _Attempt:
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """Versions and machine: what may explain a difference, and is no part of a run's id."""
+    """Return versions and machine: what may explain a difference, and is no part of a run's id."""
     return {
         "optstudy": optstudy.__version__,
         "python": platform.python_version(),

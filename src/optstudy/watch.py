@@ -1,4 +1,4 @@
-"""A study while it runs: a live table on a terminal, one plain line per finished run elsewhere."""
+"""Progress of a study: a live table on a terminal, elsewhere one line per finished run."""
 
 import sys
 import time
@@ -24,12 +24,12 @@ ORDER = ("done", "diverged", "running", "begun", "waiting", "failed")
 
 
 class Watch:
-    """Shows how a study goes on; its method :meth:`on_event` is what a launcher calls.
+    """Shows the progress of a study; a launcher calls :meth:`on_event`.
 
     Args:
         session: the study.
-        slots: workers, for the time left.
-        console: where to show it; standard output by default.
+        slots: number of workers, to estimate the time left.
+        console: where to print; standard output by default.
     """
 
     def __init__(self, session: Session, slots: int, console: Console | None = None) -> None:
@@ -54,7 +54,7 @@ class Watch:
         self._live.stop()
 
     def on_event(self, event: Event) -> None:
-        """Say what a launcher reports; draw the table anew, but not too often."""
+        """Print what a launcher reports; redraw the table at most every half second."""
         if event.folder is not None and event.kind in ("ended", "failed"):
             run_id = event.folder.name
             point = self._session.runs_known[run_id]
@@ -71,7 +71,7 @@ class Watch:
         self._drawn = time.monotonic()
 
     def render(self) -> Group:
-        """Counts, a bar for every running run, the best loss of every curve so far."""
+        """Return counts by state, a bar for each running run, and each curve's best loss so far."""
         session = self._session
         states = session.states()
         counted = Counter(states.values())
@@ -140,21 +140,21 @@ class Watch:
 
 
 def described(point: Point) -> str:
-    """Name a run for people: its curve, its place on the axis, its seed."""
+    """Return a readable name of a run: its curve, its value on the axis, its seed."""
     lr = point.config.optimizer.lr
     place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
     return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
 
 
 def failure(session: Session, run_id: str) -> str:
-    """Say which run was set aside or is damaged, why, and where its log is."""
+    """Return a line on a run that was set aside or is damaged: why, and where its log is."""
     folder = session.runs / run_id
     why = session.why(run_id) or attempts.last_line(folder)
     return f"failed: {described(session.runs_known[run_id])} ({why}); see {folder}/log.txt"
 
 
 def duration(seconds: float) -> str:
-    """Say a time in the unit that suits it."""
+    """Return a time in seconds, minutes or hours, as suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optstudy.parallel import Ranks
 
 WAIT_SECONDS = 20.0
-"""For the other processes of a run, before it is said that they are waited for."""
+"""How long to wait for the other processes of a run before saying so."""
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     device: str = "auto",
     set_: Assignments = (),
 ) -> int:
-    """Carry out one run, or continue it from its newest checkpoint.
+    """Train one run, or continue it from its newest checkpoint.
 
     A finished run is only reported. Exit codes: 0 done, 2 a mistake of yours or a full disk, 3 diverged,
     4 another process works on the run, 75 asked to stop (the same command continues), 1 otherwise, such as
@@ -81,14 +81,14 @@ def _say_waiting() -> None:
 
 
 class _Others:
-    """The other processes of the run, which wait for the first to say what there is to do."""
+    """The other processes of the run; they wait for the first to say what to do."""
 
     def __init__(self, ranks: "Ranks | None" = None) -> None:
         self.ranks = ranks
         self._called = False
 
     def call(self, folder: Path) -> None:
-        """Have them train the run in a folder."""
+        """Let them train the run in a folder."""
         self._called = True
         if self.ranks is not None:
             self.ranks.same(str(folder.resolve()))
@@ -97,7 +97,7 @@ class _Others:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let them go; after a run, together, lest torchrun stops those that still write."""
+        """Let them end; after a run all together, or torchrun would stop those that still write."""
         if self.ranks is not None and not self._called:
             from optstudy.parallel import leave
 
@@ -148,7 +148,7 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
 
 
 def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
-    """Train. The more often a run was killed, the sooner it saves."""
+    """Train; a run that was killed often writes checkpoints more often."""
     from optstudy.train import CHECKPOINT_MINUTES
     from optstudy.train import train as carry_out
 

@@ -1,7 +1,7 @@
-"""What has been tried on a run, in its folder: ``attempts.jsonl``, a line when one starts and when it ends.
+"""Attempts at a run: ``attempts.jsonl`` in its folder has a line when one starts and one when it ends.
 
-An attempt without an end was killed. From this file alone every launcher knows whether a run may be started
-again or is set aside.
+An attempt without an end was killed. From this file every launcher knows whether a run may be started again
+or is set aside.
 """
 
 import json
@@ -21,9 +21,9 @@ from optstudy.launch.lease import Lease
 from optstudy.record import parse
 
 FAILURES = 2
-"""Attempts that failed by themselves after which a run is set aside."""
+"""Failures after which a run is set aside."""
 KILLS = 25
-"""Attempts in a row that were killed before the run got any further, after which it is set aside."""
+"""Kills in a row, without a newer checkpoint in between, after which a run is set aside."""
 _CHECKPOINT = re.compile(r"step-(\d+)-")
 
 
@@ -33,18 +33,18 @@ class Held(Exception):
 
 @dataclass
 class Attempt:
-    """One process's try at a run."""
+    """One process's attempt at a run."""
 
     lease: Lease
     code: int = DONE
-    """Exit code that it ends with; one that raises need not set it."""
+    """Exit code that it ends with; not needed where an exception ends it."""
     reason: str | None = None
-    """Why, where it is not done."""
+    """Why it is not done."""
 
 
 @contextmanager
 def attempt(folder: Path) -> Iterator[Attempt]:
-    """Hold a run's lease and note the attempt's start and end; an exception is noted and passed on.
+    """Hold a run's lease and record the attempt's start and end; exceptions are recorded and raised again.
 
     Raises:
         Held: another process works on it.
@@ -62,7 +62,7 @@ def attempt(folder: Path) -> Iterator[Attempt]:
         raise Held(said)
     with held:
         current = Attempt(held)
-        try:  # from the start's line on: a signal may come within it
+        try:  # including the first line: a signal may come while it is written
             _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
             yield current
         except BaseException as error:
@@ -75,15 +75,15 @@ def attempt(folder: Path) -> Iterator[Attempt]:
 
 
 def set_aside(folder: Path) -> str | None:
-    """Say why a run is not to be started again, or None."""
+    """Return why a run must not be started again, or None."""
     return verdict(read(folder))
 
 
 def verdict(rows: list[dict[str, Any]]) -> str | None:
-    """Judge the lines of ``attempts.jsonl``: the reason to set the run aside, or None.
+    """Return the reason to set a run aside, by the lines of its ``attempts.jsonl``, or None.
 
-    A failure is an end with code 1. A kill is a start that has no end; it counts while the next start finds
-    no newer checkpoint than it had found itself.
+    A failure is an end with code 1. A kill is a start without an end. Kills are counted anew once an attempt
+    starts from a newer checkpoint than the one before.
     """
     failures, kills, error = _counted(rows)
     if failures >= FAILURES:
@@ -94,12 +94,12 @@ def verdict(rows: list[dict[str, Any]]) -> str | None:
 
 
 def kills(folder: Path) -> int:
-    """Attempts that were killed since the run last got further; of those that have begun, the last too."""
+    """Return the number of kills since the last progress, counting an attempt that is still running."""
     return _counted(read(folder))[1]
 
 
 def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
-    """Failures, kills without progress, and the last error."""
+    """Return failures, kills without progress, and the last error."""
     failures = kills = 0
     last_step = -1
     open_start = False
@@ -119,14 +119,14 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
 
 
 def account(folder: Path, lines: int) -> None:
-    """See to it that a worker which ended on its own has left word, so that none is started without end.
+    """Record a failure where a worker ended on its own without a line, so that it is not restarted forever.
 
     Args:
         folder: the run's.
-        lines: of ``attempts.jsonl`` when the worker was started; as many now say that it never got to work.
+        lines: number of lines in ``attempts.jsonl`` when the worker was started.
 
     Raises:
-        UserError: the run found a mistake that the others would find too, such as a full disk.
+        UserError: the run met a mistake that every other would meet, such as a full disk.
     """
     rows = read(folder)
     if len(rows) == lines and not (folder / "result.json").exists():
@@ -136,7 +136,7 @@ def account(folder: Path, lines: int) -> None:
 
 
 def failed(folder: Path, error: str) -> None:
-    """Note a failure that came before the attempt could."""
+    """Record a failure that came before the attempt's first line."""
     _note(folder, {"event": "end", "code": FAILED, "error": error})
 
 

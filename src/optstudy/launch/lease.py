@@ -1,8 +1,9 @@
-"""Who works on a run: a lease with a heartbeat, in the run's own folder, for any number of machines.
+"""Which process works on a run: a lease with a heartbeat in the run's folder, for any number of machines.
 
 Leases are numbered files, ``lease-000001.json``, ``lease-000002.json`` ...: the highest number holds. A
-number can be created only once, so of several that find a stale lease exactly one takes over; nothing is ever
-locked or deleted to get in. Works on network file systems (no flock); times are the file system's own.
+number can be created only once, so of several processes that find a stale lease exactly one takes over.
+Nothing is locked or deleted to take over. Works on network file systems (no flock); times are those of the
+file system.
 """
 
 import json
@@ -22,12 +23,12 @@ from optstudy.record import read_json, write_json
 
 _NAME = re.compile(r"lease-\d{6,}\.json")
 STALE_SECONDS = 60.0
-"""Without a heartbeat for so long, a lease of another machine is free."""
+"""Without a heartbeat for this long, a lease of another machine is free."""
 BEAT_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
-    """Another process took the run over, because this one was silent for too long."""
+    """Another process took over the run, because this one sent no heartbeat for too long."""
 
 
 class Lease:
@@ -50,7 +51,7 @@ class Lease:
             raise LeaseLost(f"{self.path.parent}: taken over by another process")
 
     def release(self, done: bool) -> None:
-        """Let others in; once the run has a result, take the files away too."""
+        """Free the run for others; once it has a result, remove the lease files."""
         self._ended.set()
         self._thread.join()
         if _newest(self.path.parent) != self.path:
@@ -81,7 +82,7 @@ class Lease:
 
 
 def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:
-    """Claim a run, or return None where another process works on it.
+    """Claim a run; return None if another process works on it.
 
     Args:
         folder: the run's.
@@ -111,7 +112,7 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
 
 
 def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
-    """Say which process works on a run: its host, pid and start; None where nobody does."""
+    """Return host, pid and start of the process that works on a run, or None."""
     newest = _newest(folder)
     return _held(newest, stale) if newest is not None else None
 
@@ -126,7 +127,7 @@ def ahead(folder: Path) -> float:
 
 
 def identity() -> dict[str, Any]:
-    """Name this process so that another on the same machine can tell whether it lives."""
+    """Identify this process, so that another on the same machine can tell whether it is alive."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
 

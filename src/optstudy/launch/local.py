@@ -1,4 +1,4 @@
-"""Worker processes on this machine, one run each, from a server that has torch loaded."""
+"""Worker processes on this machine, one run each, forked from a server that has imported torch."""
 
 import multiprocessing
 import os
@@ -17,12 +17,12 @@ from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
 
 LOOK_SECONDS = 1.0
-"""Between looks at what other launchers have done."""
+"""Time between checks of what other launchers have done."""
 PATIENCE_SECONDS = 30.0
-"""For a worker to leave a checkpoint before it is killed."""
+"""Time for a worker to write a checkpoint before it is killed."""
 
 Command = Callable[[list[str]], int]
-"""The command line: takes arguments, returns an exit code. Of a module, so that a worker finds it."""
+"""The command line: takes arguments, returns an exit code. A worker must be able to import it by name."""
 
 
 def launch(
@@ -73,7 +73,7 @@ def launch(
                 running[worker] = (folder, slot, lines)
                 on_event(Event("started", folder))
             if ended or time.monotonic() - looked > LOOK_SECONDS:
-                board.look()  # after the start of workers, which do not wait for it
+                board.look()  # after workers have been started, so that they need not wait for it
                 looked = time.monotonic()
             wait([worker.sentinel for worker in running], timeout=0.2)
             ended = [worker for worker in running if worker.exitcode is not None]
@@ -103,7 +103,7 @@ def _stop(workers: list[BaseProcess]) -> None:
 
 
 def _work(command: Command, folder: str, device: str, slot: str) -> None:
-    """Do one run in a process of its own: exactly ``optstudy train FOLDER``, its output in ``log.txt``."""
+    """Run ``optstudy train FOLDER`` in a process of its own, with its output in ``log.txt``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for variable in OF_SEVERAL:
         os.environ.pop(variable, None)

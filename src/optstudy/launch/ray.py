@@ -1,4 +1,4 @@
-"""Ray core: one task per run, each a process ``optstudy train`` on any node that sees the runs folder."""
+"""Ray: one task per run, a process ``optstudy train`` on any node that sees the runs folder."""
 
 import importlib
 import os
@@ -66,7 +66,7 @@ def launch(
 
 
 def _connected(cpus: int | None) -> Any:
-    """Return Ray, connected to the cluster, or to one of its own with so many CPUs."""
+    """Return Ray, connected to the cluster, or to a new local one with this many CPUs."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray: Any = importlib.import_module("ray")
@@ -75,13 +75,13 @@ def _connected(cpus: int | None) -> Any:
     local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(log_to_driver=False, logging_level="error", **local)
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises plain exceptions
         raise UserError(f"--launcher ray: {' '.join(str(error).split())[:300]}") from None
     return ray
 
 
 def _train(folder: str, device: str, threads: int) -> int:
-    """Do one run, in a process of its own, on the node that Ray chose."""
+    """Train one run in a process of its own, on the node that Ray chose."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "optstudy", "train", folder, "--device", device]
