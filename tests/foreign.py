@@ -120,6 +120,19 @@ class Hoarder(Descent):
         return 1 / len(state["window"]) / float(state["kept"]["note"].pair.steps)
 
 
+class Averaging(Descent):
+    """Steps along the mean of the last gradients, which it keeps in a deque."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Step along the mean."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                last = self.state[p].setdefault("last", collections.deque(maxlen=3))
+                last.append(p.grad.clone())
+                p.sub_(group["lr"] / len(last) * sum(last))
+
+
 class Drawing(Descent):
     """Draws the length of each step from a generator."""
 

@@ -18,6 +18,7 @@ from optstudy.run import Run
 from optstudy.train import train
 from tests import foreign
 from tests.configs import folder_of, losses, tiny_on
+from tests.several import job, together
 
 CPU = torch.device("cpu")
 GENERATORS = ("OfTheOptimizer", "OfTheState", "Late", "OfTheModule", "Global")
@@ -47,7 +48,7 @@ def resumed(config, folder):
     return first, second
 
 
-@pytest.mark.parametrize("name", ["Hoarder", *GENERATORS])
+@pytest.mark.parametrize("name", ["Hoarder", "Averaging", *GENERATORS])
 def test_a_resumed_run_ends_bitwise_as_an_undisturbed_one(corpus_slice, tmp_path, name):
     first, second = resumed(of(corpus_slice, name), tmp_path)
     assert first.weights_sha256() == second.weights_sha256()
@@ -145,6 +146,19 @@ def test_what_draws_and_cannot_be_saved_is_named_once_and_in_the_record(corpus_s
     train(folder)
     assert capsys.readouterr().err.count("bitwise") == 1
     assert len(read_json(folder / "env.json")["not_saved"]) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_tensors_in_containers_are_whole_in_a_checkpoint_and_spread_again(corpus_slice, tmp_path, parallel):
+    config = of(corpus_slice, "Averaging", **{"training.parallel": parallel, "training.precision": "float64"})
+    (alone,) = together(1, [job(config, 0, 8)], tmp_path)
+    (first,) = together(2, [job(config, 0, 4, save=tmp_path / "0")], tmp_path)
+    (second,) = together(2, [job(config, 4, 8, load=tmp_path / "0")], tmp_path)
+    assert first["losses"] + second["losses"] == pytest.approx(alone["losses"], rel=1e-6)
+    assert second["val_loss"] == pytest.approx(alone["val_loss"], rel=1e-9)
+    (one,) = together(1, [job(config, 4, 8, load=tmp_path / "0")], tmp_path)
+    assert one["losses"] == pytest.approx(second["losses"], rel=1e-6)
 
 
 def test_a_checkpoint_of_an_older_version_is_read(corpus_slice, tmp_path):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from optstudy.optim.sharded import is_sharded, shard_like
 from optstudy.parallel import to_device
 from optstudy.portable import KIND, PLAIN, Packing, Unpacking, is_generator, put
 
@@ -50,12 +51,11 @@ class Keeping:
         packing = Packing(type(self._optimizer).__name__)
         state = packing.pack(self._optimizer.state_dict())
         found = _Search(self._optimizer).found
+        states, groups = self._changed(self._states()), self._changed(self._groups())
         beside = {
-            "state": [
-                (i, key, packing.pack(v, "state", i, key)) for i, key, v in self._changed(self._states())
-            ],
-            "groups": [(i, key, packing.pack(v, i, key)) for i, key, v in self._changed(self._groups())],
-            "generators": [(place, packing.pack(generator, *place)) for place, generator in found.items()],
+            "state": [[i, key, packing.pack(v, "state", i, key)] for i, key, v in states],
+            "groups": [[i, key, packing.pack(v, "groups", i, key)] for i, key, v in groups],
+            "generators": [[place, packing.pack(one, *place)] for place, one in found.items()],
         }
         return state, beside
 
@@ -84,11 +84,14 @@ class Keeping:
                 missing.append((tuple(place), packed))
         unpacking = Unpacking(known)
         take(self._optimizer, _unpacked(state, unpacking))
-        for key, into in (("state", self._states()), ("groups", self._groups())):
-            values = dict(into)
-            for i, name, packed in beside.get(key, []):
-                if i in values:
-                    values[i][name] = unpacking.unpack(to_device(packed, device))
+        parameters = self._parameters()
+        states, groups = dict(self._states()), dict(self._groups())
+        for i, name, packed in beside.get("state", []):
+            if i in states:
+                placed = _sharded(to_device(packed, device), parameters[i])
+                states[i][name] = unpacking.unpack(placed)
+        for i, name, packed in beside.get("groups", []):
+            groups[i][name] = unpacking.unpack(to_device(packed, device))
         parts = _parts(self._optimizer)
         lost = []
         for place, packed in missing:
@@ -106,9 +109,11 @@ class Keeping:
 
     def _states(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """State by parameter, numbered in the order of the groups."""
-        parameters = (p for group in self._optimizer.param_groups for p in group["params"])
         state = self._optimizer.state
-        return ((i, state[p]) for i, p in enumerate(parameters) if p in state)
+        return ((i, state[p]) for i, p in enumerate(self._parameters()) if p in state)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
 
     def _groups(self) -> Iterator[tuple[int, dict[str, Any]]]:
         return enumerate(self._optimizer.param_groups)
@@ -135,10 +140,22 @@ def _unpacked(state: Any, unpacking: Unpacking) -> Any:
     return {**rest, "state": own}
 
 
+def _sharded(packed: Any, parameter: Tensor) -> Any:
+    """Return a packed value with tensors of a sharded parameter's shape sharded as it is."""
+    if not is_sharded(parameter):
+        return packed
+    if isinstance(packed, dict):
+        return {key: _sharded(value, parameter) for key, value in packed.items()}
+    if type(packed) in (list, tuple):
+        return type(packed)(_sharded(value, parameter) for value in packed)
+    same = isinstance(packed, Tensor) and packed.shape == parameter.shape
+    return shard_like(packed, parameter) if same else packed
+
+
 def _stays(value: Any) -> bool:
     """Whether torch's ``load_state_dict`` leaves a value as it is."""
     kind = type(value)
-    if kind in (list, tuple):
+    if kind is list:
         return all(map(_stays, value))
     if kind is dict:
         return all(map(_stays, value.values()))

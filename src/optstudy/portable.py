@@ -68,8 +68,8 @@ class Packing:
 
     def _container(self, value: Any, kind: type, where: tuple[Any, ...]) -> Any:
         """Return what :func:`_made` makes the value of; None where it could not."""
-        if kind in (list, tuple):
-            return kind(self._each(value, where))
+        if kind is list:
+            return self._each(value, where)
         if kind is dict and KIND not in value and all(type(key) in PLAIN for key in value):
             return {key: self.pack(item, *where, key) for key, item in value.items()}
         if kind in (dict, OrderedDict, Counter, defaultdict):
@@ -79,7 +79,7 @@ class Packing:
                 return None
             items = self._each(map(list, value.items()), where)
             return {KIND: kind.__name__, "items": items, "factory": named}
-        if kind in (set, frozenset):
+        if kind in (tuple, set, frozenset):
             return {KIND: kind.__name__, "items": self._each(value, where)}
         if kind is deque:
             return {KIND: "deque", "items": self._each(value, where), "maxlen": value.maxlen}
@@ -167,7 +167,7 @@ def _made(packed: dict[str, Any]) -> Any:
     if kind == "SimpleNamespace":
         return types.SimpleNamespace(**packed["values"])
     if kind != "instance":
-        simple = {"dict": dict, "OrderedDict": OrderedDict, "set": set, "frozenset": frozenset}
+        simple = {cls.__name__: cls for cls in (dict, OrderedDict, tuple, set, frozenset)}
         return simple[kind](packed["items"]) if kind in simple else Counter(dict(packed["items"]))
     cls: Any = _class(packed["module"], packed["class"])
     if cls is None:
