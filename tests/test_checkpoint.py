@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from optstudy import checkpoint
+from optstudy.errors import UserError
 from optstudy.record import read_result
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
@@ -111,5 +112,5 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_nothing_is_unpickled(tmp_path):
     checkpoint.save(tmp_path, 1, {"path": tmp_path})
-    with pytest.raises(Exception, match="weights_only"):
+    with pytest.raises(UserError, match="does not load without unpickling"):
         checkpoint.load(tmp_path, torch.device("cpu"))

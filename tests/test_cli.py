@@ -131,6 +131,16 @@ def test_killed_in_mid_study_and_started_again_the_table_is_that_of_an_undisturb
     assert losses(killed) == losses(undisturbed) and len(losses(killed)) == 6
 
 
+def test_a_study_s_workers_are_single_whatever_the_platform_sets(
+    corpus_slice, study_file, tmp_path, monkeypatch
+):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    one = settings(corpus_slice, **{"optimizer.name": "adam", "optimizer.lr": 1e-2})
+    said = optstudy("run", study_file, "--runs", tmp_path / "runs", "--out", tmp_path / "out", *one)
+    assert said.returncode == 0 and len(losses(tmp_path / "runs")) == 1, said.stderr
+
+
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(corpus_slice, study_file, tmp_path):
     slow = settings(corpus_slice, **{"training.steps": 1_000_000})
     runs = tmp_path / "runs"
@@ -220,7 +230,8 @@ def test_a_worker_finds_everything_imported_that_a_run_needs(corpus_slice, tmp_p
     """Imports in every worker would cost more than a small run itself."""
     folder = folder_of(tiny_on(corpus_slice), tmp_path)
     code = (
-        "import importlib, sys; from optstudy.cli import run; from optstudy.launch.local import PRELOADED\n"
+        "import importlib, sys; from optstudy.cli import run\n"
+        "from optstudy.commands.launching import PRELOADED\n"
         "for name in PRELOADED: importlib.import_module(name)\n"
         "before = set(sys.modules); code = run(['train', sys.argv[1], '--device', 'cpu'])\n"
         "late = {name for name in sys.modules.keys() - before if name.startswith(('torch', 'optstudy'))}\n"

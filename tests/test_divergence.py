@@ -1,11 +1,16 @@
 """Runs are stopped when they have certainly diverged: the rule against runs that nobody stopped."""
 
 import math
+import re
 
 import pytest
+import torch
 
 from optstudy import progress
+from optstudy.config import Watch
 from optstudy.divergence import DivergenceRule
+from optstudy.record import read_metrics
+from optstudy.run import Run
 from optstudy.train import train
 from tests.configs import folder_of, tiny_on
 
@@ -56,3 +61,49 @@ def test_no_run_that_the_rule_stops_would_have_come_back(corpus_slice, tmp_path,
                 came_back = result["state"] == "done" and result["val_loss"] < result["initial_val_loss"]
                 assert not came_back, (name, lr, at, result["val_loss"])
     assert stopped >= 3 and went_on >= 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer.name": "lion", "optimizer.lr": 1e18, "watch.norms": True},
+        {"optimizer.name": "adam", "optimizer.lr": 1e30, "training.effective_lr": True},
+        {"optimizer.name": "adam", "optimizer.options": {"eps": 0.0}, "training.effective_lr": True},
+        {"optimizer.name": "adam", "optimizer.lr": 1e39, "watch.norms": True, "training.effective_lr": True},
+        {"optimizer.name": "torch.optim.SGD", "optimizer.lr": 1e39, "watch.norms": True},
+    ],
+)
+def test_measured_numbers_that_are_not_finite_are_null_and_change_no_end(corpus_slice, tmp_path, changes):
+    watched = tiny_on(corpus_slice, **changes)
+    plain = watched.model_copy(update={"watch": Watch()})
+    result = train(folder := folder_of(watched, tmp_path / "watched"))
+    assert result["state"] == "diverged"
+    assert train(folder_of(plain, tmp_path / "plain"))["reason"] == result["reason"]
+    for name in ("metrics.jsonl", "result.json"):
+        for line in (folder / name).read_text().splitlines():
+            assert not {"NaN", "Infinity", "-Infinity"} & set(re.findall(r"-?[A-Za-z]+", line))
+
+
+def test_a_null_is_in_the_row_of_a_run_that_goes_on(corpus_slice, tmp_path, monkeypatch):
+    """Weights near 1e19 in a part that the loss does not see, so that only their norm overflows."""
+    config = tiny_on(corpus_slice, **{"watch.norms": True, "watch.tensorboard": True})
+    original = Run.__init__
+
+    def huge(self, *arguments):
+        original(self, *arguments)
+        with torch.no_grad():
+            self.model.embedding.weight[2047] = 1e30
+
+    monkeypatch.setattr(Run, "__init__", huge)
+    shown = []
+    result = train(folder := folder_of(config, tmp_path), on_progress=shown.append)
+    assert result["state"] == "done"
+    rows = [row for row in read_metrics(folder) if "loss" in row]
+    assert {row["norms"]["embedding"]["weight"] for row in rows} == {None}
+    assert all(row["norms"]["embedding"]["update"] > 0 for row in rows)
+    assert shown == read_metrics(folder)
+
+
+def test_an_optimizer_whose_eval_fails_before_its_first_step_is_not_asked_then(corpus_slice, tmp_path):
+    config = tiny_on(corpus_slice, **{"optimizer.name": "tests.foreign.Switching"})
+    assert train(folder_of(config, tmp_path))["state"] == "done"

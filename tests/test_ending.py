@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from optstudy import checkpoint
-from optstudy.ending import Interruption, Preempted, out_of_memory
-from optstudy.launch import attempts
-from optstudy.record import read_json, read_result
+from optstudy.ending import OF_SEVERAL, Interruption, Preempted, of_several, out_of_memory
+from optstudy.errors import UserError
+from optstudy.launch import attempts, slurm
+from optstudy.record import read_json, read_result, write_json
 from optstudy.run import Run
+from optstudy.studyfile import Slurm
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
 
@@ -227,3 +229,97 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_as_undisturbed(co
     assert f"{newest}: checkpoint is damaged; falling back to the one before" in done.stderr
     assert json.loads((folder / "result.json").read_text())["weights_sha256"] == expected["weights_sha256"]
     assert Path(before).name < newest.name
+
+
+ONE_OF_TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29633"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": " "},
+        {"WORLD_SIZE": "1", "RANK": "x"},
+        {"RANK": "1"},
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "1"},
+        {"LOCAL_RANK": "1", "MASTER_ADDR": "here"},
+    ],
+)
+def test_these_environments_are_of_a_single_process(monkeypatch, environment):
+    set_only(monkeypatch, environment)
+    assert not of_several()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "-2"}, "at least 1"),
+        ({"WORLD_SIZE": "2.0"}, "WORLD_SIZE is '2.0'"),
+        ({"RANK": None}, "RANK is not set, where a whole number from 0 to 1 is needed"),
+        ({"RANK": ""}, "RANK is ''"),
+        ({"RANK": "2"}, "RANK is '2'"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK is 'x'"),
+        ({"MASTER_ADDR": None}, "WORLD_SIZE is 2, but MASTER_ADDR is not set"),
+        ({"MASTER_PORT": ""}, "MASTER_PORT is not set"),
+    ],
+)
+def test_an_environment_that_does_not_say_which_of_several_is_refused(monkeypatch, changes, said):
+    set_only(monkeypatch, {k: v for k, v in {**ONE_OF_TWO, **changes}.items() if v is not None})
+    with pytest.raises(UserError) as refused:
+        of_several()
+    assert said in str(refused.value) and "unset WORLD_SIZE" in str(refused.value)
+
+
+def set_only(monkeypatch, environment):
+    for name in OF_SEVERAL:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_it_is_refused_by_the_command_in_a_line(corpus_slice, tmp_path):
+    folder = folder_of(tiny_on(corpus_slice), tmp_path)
+    environment = {**os.environ, "WORLD_SIZE": "garbage"}
+    done = subprocess.run([*COMMAND, folder], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("optstudy: WORLD_SIZE is 'garbage'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_run_that_another_process_works_on_ends_with_code_4_and_is_left_alone(corpus_slice, tmp_path):
+    folder = folder_of(tiny_on(corpus_slice), tmp_path)
+    with attempts.attempt(folder):
+        done, noted = ended(folder)
+        assert done.returncode == noted["code"] == 4 and noted["event"] == "held"
+        assert f"{folder}: process {os.getpid()} on " in done.stderr and "works on it" in done.stderr
+        assert attempts.set_aside(folder) is None and attempts.kills(folder) == 1
+        assert not (folder / "env.json").exists()
+    assert attempts.kills(folder) == 0
+
+
+def test_a_slurm_job_whose_run_another_works_on_is_not_queued_again(corpus_slice, tmp_path):
+    """The batch script itself, with what Slurm sets, and a stand-in for ``scontrol``."""
+    folder = folder_of(tiny_on(corpus_slice), tmp_path)
+    script = slurm.script([folder], Slurm(), threads=1, device="cpu")
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/requeued\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    several = {"WORLD_SIZE": "2", "RANK": "0", "SLURM_NTASKS": "2"}
+    task = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1", **several}
+    environment = {**os.environ, **task, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with attempts.attempt(folder):
+        held = subprocess.run(["bash", "-c", script], env=environment, check=False)
+    assert held.returncode == 4 and not (tmp_path / "requeued").exists()
+    done = subprocess.run(["bash", "-c", script], env=environment, check=False)
+    assert done.returncode == 0 and read_result(folder)["state"] == "done"
+
+
+def test_a_lease_from_the_future_is_told_so(tmp_path):
+    elsewhere = {"machine": "elsewhere", "host": "far", "pid": 1, "started": "1"}
+    write_json(tmp_path / "lease-000001.json", elsewhere)
+    later = time.time() + 86_400
+    os.utime(tmp_path / "lease-000001.json", (later, later))
+    said = r"dated 86\d\d\d s in the future: check the clocks"
+    with pytest.raises(attempts.Held, match=said), attempts.attempt(tmp_path):
+        pytest.fail("it is held")

@@ -266,6 +266,37 @@ def test_who_lost_a_lease_may_write_no_more(tmp_path):
     assert (tmp_path / "lease-000002.json").exists()
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": [1]}', "\0" * 40, '{"machine": 1, "pid": 2}'])
+def test_a_damaged_lease_holds_for_its_minute_and_is_named(tmp_path, content, capsys):
+    path = tmp_path / "lease-000001.json"
+    path.write_text(content)
+    (tmp_path / "lease-mine.json").write_text("no lease")
+    assert claim(tmp_path) is None and f"{path}: damaged" in capsys.readouterr().err
+    stale = time.time() - lease.STALE_SECONDS - 1
+    os.utime(path, (stale, stale))
+    taken = claim(tmp_path)
+    assert taken is not None and taken.path.name == "lease-000002.json"
+    taken.release(done=True)
+
+
+def test_lines_that_are_no_attempts_are_named_and_left_out(tmp_path, capsys):
+    lines = [
+        "",
+        "[]",
+        "{}",
+        '{"event": "start"}',
+        '{"event": "end", "code": "1"}',
+        '{"event": []}',
+        "\0" * 9,
+    ]
+    torn = '{"event": "sta'
+    (tmp_path / "attempts.jsonl").write_text("\n".join([*lines, '{"event": "start", "step": 3}', torn]))
+    assert attempts.read(tmp_path) == [{"event": "start", "step": 3}]
+    said = capsys.readouterr().err
+    assert all(f"attempts.jsonl:{number}: damaged" in said for number in range(1, 1 + len(lines)))
+    assert said.count("\n") == len(lines) and attempts.kills(tmp_path) == 1
+
+
 START, FAIL, STOP = (
     {"event": "start", "step": 0},
     {"event": "end", "code": 1, "error": "bug"},

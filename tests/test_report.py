@@ -459,6 +459,17 @@ def test_effective_learning_rates_are_drawn_with_a_panel_for_each_role(tmp_path:
     assert figures.draw(dataclasses.replace(sweep, runs=None), "png").startswith(b"\x89PNG")
 
 
+def test_a_role_whose_effective_learning_rates_were_not_finite_is_left_out(tmp_path: Path) -> None:
+    recorded = {"head": {"q05": 1e-3, "q50": None}, "norm": {"q05": 1e-3, "q50": 1e-2}}
+    sweep = sweeps.figure(seeds=1, points=3, kind="effective")
+    some = with_runs(sweep, tmp_path / "some", effective_lr=recorded)
+    data = Elements(page.page(some)).data["series"]["0"]
+    assert data["effective"] == [[4096 * 299, {"norm": recorded["norm"]}]]
+    none = with_runs(sweep, tmp_path / "none", effective_lr={"head": recorded["head"]})
+    for one in (some, none):
+        assert figures.draw(one, "png").startswith(b"\x89PNG") and answer(one)
+
+
 def test_the_answer_on_effective_learning_rates_is_how_far_apart_they_are(tmp_path: Path) -> None:
     recorded = {"head": {"q05": 1e-5, "q50": 1e-3, "q95": 1e-1}, "norm": {"q05": 1e-3, "q95": 2e-3}}
     row = sweeps.row("adalayer_star", loss=5.0)

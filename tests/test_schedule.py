@@ -6,6 +6,7 @@ import pytest
 
 from optstudy import schedule
 from tests.configs import tiny
+from tests.golden_recipe import NAMES, read
 
 
 def course(**settings):
@@ -34,8 +35,29 @@ def test_no_warm_up_starts_at_the_top_of_the_cosine():
     assert course(**{"training.steps": 100, "schedule.warmup": 0.0})[0] == pytest.approx(1, abs=1e-3)
 
 
-def test_frozen_steps_come_before_the_whole_course_at_rate_zero():
+def test_of_f_frozen_steps_all_but_the_last_have_rate_0_and_the_course_follows():
     plain = course(**{"training.steps": 50})
-    frozen = course(**{"training.steps": 50, "schedule.freeze_steps": 7})
-    assert frozen[:6] == [0.0] * 6 and frozen[6] == 0.1
-    assert frozen[7:] == plain
+    for freeze_steps in (1, 2, 7):
+        frozen = course(**{"training.steps": 50, "schedule.freeze_steps": freeze_steps})
+        assert frozen[: freeze_steps - 1] == [0.0] * (freeze_steps - 1) and frozen[freeze_steps - 1] == 0.1
+        assert frozen[freeze_steps:] == plain
+
+
+RELEASED = [name for name in NAMES if read(f"{name}.f64")["schedule"].get("index_offset") == 1]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_course_is_that_of_the_released_loop(name):
+    golden = read(f"{name}.f64")
+    said = golden["schedule"]
+    freeze_steps = said.get("t_freeze") or 0
+    steps = said["total"] - freeze_steps
+    settings = {"warmup": said["warmup"] / steps, "warmup_start": said["alpha_0"], "final": said["alpha_f"]}
+    settings["freeze_steps"] = freeze_steps
+    factors = course(**{"training.steps": steps, "schedule": settings})
+    for group in golden["groups"]:
+        assert [group["peak_lr"] * f for f in factors] == pytest.approx(group["lr"], rel=1e-12)
+
+
+def test_the_released_loop_is_recorded_with_and_without_a_freeze():
+    assert len(RELEASED) > 1 and any("frozen" in name for name in RELEASED)

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from optstudy.errors import UserError, say_once
 from optstudy.record import write_atomically
 from optstudy.table import Row, read_row
 
@@ -53,17 +54,25 @@ class Catalog:
         self._parts: list[tuple[str, Any]] = []
         self._shared: dict[tuple[str, str], Any] = {}
         self._read = 0
+        self.damaged: dict[str, str] = {}
+        """What is wrong with the records that could not be read, by id."""
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._rows
 
     def row(self, run_id: str) -> Row | None:
-        """The run's row, or None while it has no result."""
+        """The run's row, or None while it has no result; a damaged record is named, once, and passed over."""
         if run_id not in self._rows:
+            self.damaged.pop(run_id, None)
             stamp = self._stamp(run_id)
             if stamp is None:
                 return None
-            row = self._recalled(run_id, stamp) or self._fresh(run_id)
+            try:
+                row = self._recalled(run_id, stamp) or self._fresh(run_id)
+            except UserError as error:
+                self.damaged[run_id] = str(error)
+                say_once(f"{error}; left out")
+                return None
             if row is None:
                 return None
             self._rows[run_id], self._stamps[run_id] = row, stamp
@@ -102,12 +111,14 @@ class Catalog:
             write_atomically(self._runs / NAME, f'{head[:-1]},"parts":[{",".join(parts)}]}}\n')
 
     def _stamp(self, run_id: str) -> Stamp | None:
-        stamp = []
+        stamp: Stamp = []
         for name in FILES:
             try:
                 found = os.stat(f"{self._root}/{run_id}/{name}")  # noqa: PTH116  # a path object costs more than the call
             except (FileNotFoundError, NotADirectoryError):
-                return None
+                if not stamp:
+                    return None
+                return []  # a result without a config: damaged
             stamp += [found.st_size, found.st_mtime_ns, found.st_ino]
         return stamp
 

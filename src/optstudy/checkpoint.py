@@ -1,12 +1,13 @@
 """Checkpoints of one run: written atomically, checksummed, the last two kept, loaded without unpickling.
 
-A checkpoint is one file, ``checkpoints/step-STEP-HASH.pt``: what ``torch.save`` writes of tensors, numbers
-and containers, with the first sixteen hexadecimal digits of its SHA-256 in the name.
+A checkpoint is one file written by ``torch.save``, ``checkpoints/step-STEP-HASH.pt``. HASH is the first 16
+hexadecimal digits of its SHA-256.
 """
 
 import hashlib
 import io
 import os
+import pickle
 import re
 import tempfile
 import warnings
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+
+from optstudy.errors import UserError
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
@@ -25,7 +28,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     Args:
         folder: the run's folder.
         step: steps taken so far.
-        state: tensors, numbers, strings and containers of them.
+        state: tensors, numbers, texts, and lists, tuples and dictionaries of them.
     """
     directory = folder / "checkpoints"
     directory.mkdir(exist_ok=True)
@@ -41,7 +44,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         if writer.error is None:
             raise
         writer.error.filename = str(directory)
-        raise writer.error from error  # a full disk, which torch reports as another thing
+        raise writer.error from error  # such as a full disk, for which torch raises something else
     path = directory / f"step-{step:09d}-{writer.digest()}.pt"
     Path(temporary).chmod(0o644)
     Path(temporary).replace(path)
@@ -51,13 +54,13 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the newest checkpoint that is whole, or None; say so of damaged ones passed over."""
+    """Return the newest undamaged checkpoint, or None; warn of damaged ones."""
     path = newest(folder)
     return None if path is None else read(path, device)
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the path of the newest checkpoint that is whole, or None; say so of damaged ones passed over."""
+    """Return the path of the newest undamaged checkpoint, or None; warn of damaged ones."""
     for path in _newest_first(folder):
         match = _NAME.fullmatch(path.name)
         assert match is not None
@@ -69,8 +72,17 @@ def newest(folder: Path) -> Path | None:
 
 
 def read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
-    """Return what a whole checkpoint holds; with ``mmap``, on the CPU and read only as it is used."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    """Return the content of an undamaged checkpoint; with ``mmap``, on the CPU and read as it is used.
+
+    Raises:
+        UserError: it holds what does not load without unpickling.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: holds what does not load without unpickling; delete {path.parent} to begin again"
+        ) from None
     return state
 
 
@@ -94,7 +106,7 @@ def _digest(path: Path) -> str:
 
 
 class _HashingWriter:
-    """Passes bytes on to a file, hashes them on the way and remembers what the system refused."""
+    """Writes to a file, hashes what it writes and keeps the operating system's error."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
@@ -114,7 +126,7 @@ class _HashingWriter:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: there is no buffer."""
 
     def __enter__(self) -> Self:
         return self
@@ -125,5 +137,5 @@ class _HashingWriter:
                 os.fsync(self._file.fileno())
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits of what was written."""
+        """Return 16 hexadecimal digits of the hash of what was written."""
         return self._hash.hexdigest()[:16]

@@ -1,24 +1,13 @@
-"""The command line: which commands there are, and how they end. Commands load only when they are called."""
+"""The command line: which commands there are, and how errors are told. A command loads when it is called."""
 
-import errno
 import sys
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 from optstudy import __version__
-from optstudy.ending import OutOfMemory, end
-from optstudy.errors import NO_ROOM, UserError
-
-DONE, FAILED, USERS_MISTAKE, DIVERGED, PREEMPTED = 0, 1, 2, 3, 75
-"""Exit codes: 75 says that the run can be resumed."""
-
-USERS_ERRNOS = frozenset(
-    NO_ROOM
-    | {errno.EACCES, errno.EPERM, errno.EROFS}  # no right
-    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # not that kind of file
-)
-"""Operating-system errors that the user can mend: they are told in one line."""
+from optstudy.ending import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE, OutOfMemory, end
+from optstudy.errors import UserError
 
 app = App(
     name="optstudy",

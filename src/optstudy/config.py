@@ -113,7 +113,8 @@ class Schedule(Strict):
     final: Fraction = 0.1
     """Share of the peak that the cosine ends at."""
     freeze_steps: Annotated[int, Field(ge=0)] = 0
-    """First steps at learning rate 0, in which second moments are estimated; added to ``steps``."""
+    """F, first steps that estimate second moments, added to ``steps``. As in the released code, the first
+    F - 1 have learning rate 0, and the F-th already has the rate that the warm-up starts from."""
 
 
 class Training(Strict):

@@ -194,7 +194,16 @@ def history(folder: Path | None, kept: Sequence[Mapping[str, Any]] = ()) -> list
         rows: list[Any] = [] if folder is None else record.read_metrics(folder)
     except (OSError, ValueError):
         rows = []
-    return [row for row in rows or kept if isinstance(row, dict)]
+    return [_measured(row) for row in rows or kept if isinstance(row, dict)]
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the effective learning rates of roles of which one was not finite, and is null."""
+    rates = row.get("effective_lr")
+    if not isinstance(rates, dict):
+        return row
+    kept = {role: of for role, of in rates.items() if isinstance(of, dict) and None not in of.values()}
+    return {**row, "effective_lr": kept or None}
 
 
 Placed = tuple[Run, Place]

@@ -1,18 +1,18 @@
-"""When a run has certainly diverged and need not go on. Imports no torch.
+"""When a run has diverged and is stopped. Imports no torch.
 
-The rule: some loss is not finite, or the smoothed training loss stays above twice the first step's for a
-tenth of the steps, counted after any freeze and the warm-up. Runs that it stops ended above the loss before
-training when they were let go on, and that is what the table counts them as anyway.
+The rule: a loss is not finite, or the smoothed training loss stays above twice the first step's for a tenth
+of the steps in a row, counted after any freeze and the warm-up. Such runs, when not stopped, ended above the
+loss before training, which is the loss that the table counts for a diverged run anyway.
 """
 
 import math
 
 FACTOR = 2.0
-"""How far above the first step's loss, as a multiple of it."""
+"""Limit of the smoothed loss, as a multiple of the first step's."""
 SHARE = 0.1
-"""Of the steps after the freeze: how long in a row."""
+"""How long the loss must stay above the limit, as a share of the steps after the freeze."""
 SMOOTHING = 0.01
-"""Of the same: time constant of the exponential mean."""
+"""Time constant of the exponential mean, as a share of the same steps."""
 
 
 class DivergenceRule:
@@ -20,7 +20,7 @@ class DivergenceRule:
 
     Args:
         steps: optimizer steps after any freeze.
-        freeze_steps: first steps at learning rate 0.
+        freeze_steps: steps before them that estimate second moments.
         warmup: share of ``steps`` spent warming up.
     """
 
@@ -33,7 +33,7 @@ class DivergenceRule:
         self._start = self._smoothed = math.nan
 
     def update(self, loss: float) -> str | None:
-        """Take the next step's loss; return the reason why the run has diverged, or None."""
+        """Add the next step's loss; return why the run has diverged, or None."""
         step = self._steps
         self._steps += 1
         if not math.isfinite(loss):

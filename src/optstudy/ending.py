@@ -1,11 +1,33 @@
-"""How a run ends before its end, asked to stop or out of memory; how a process ends. Imports no torch."""
+"""How a run or process ends: exit codes, signals, out of memory, several processes. Imports no torch."""
 
+import errno
 import os
 import signal
 import sys
 import threading
 from types import FrameType
 from typing import Any, NoReturn, Self
+
+from optstudy.errors import NO_ROOM, UserError
+
+DONE = 0
+FAILED = 1
+"""A bug, or out of memory."""
+USERS_MISTAKE = 2
+"""A mistake that the user can correct, or a full disk."""
+DIVERGED = 3
+"""The run has a result: it diverged."""
+HELD = 4
+"""Another process works on the run; nothing was done."""
+PREEMPTED = 75
+"""The run was asked to stop, and the same command continues it."""
+
+USERS_ERRNOS = frozenset(
+    NO_ROOM
+    | {errno.EACCES, errno.EPERM, errno.EROFS}  # no permission
+    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # the wrong kind of file
+)
+"""Operating-system errors that the user can correct: they are reported in one line."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Requests to stop: preemption by Slurm, a time limit, a user's kill, Ctrl-C."""
@@ -16,14 +38,14 @@ class Preempted(Exception):
 
 
 class OutOfMemory(Exception):
-    """Memory was asked for that was not there."""
+    """An allocation failed."""
 
 
 class Interruption:
     """Turns the signals of :data:`SIGNALS` into an orderly end.
 
-    At first a signal raises :class:`Preempted` where it finds the program. Once :attr:`deferred` is set, it
-    is only noted in :attr:`came`, to be looked at where state is whole; a second Ctrl-C then raises
+    At first a signal raises :class:`Preempted` at once. Once :attr:`deferred` is set, it is only stored in
+    :attr:`came`, for the program to check where its state is complete; a second Ctrl-C then raises
     KeyboardInterrupt. A signal that was ignored before stays ignored.
     """
 
@@ -53,20 +75,73 @@ class Interruption:
             signal.signal(number, handler)
 
 
+def exit_code(error: BaseException) -> int:
+    """Return the code that the command line ends with on an error."""
+    if isinstance(error, (KeyboardInterrupt, Preempted)):
+        return PREEMPTED
+    users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
+    return USERS_MISTAKE if users else FAILED
+
+
+OF_SEVERAL = (
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK"),
+    *("ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+)
+"""Environment variables by which ``torchrun``, and some platforms, say that a process is one of several."""
+
+_several = False
+
+
 def of_several() -> bool:
-    """Whether ``torchrun`` started this process as one of several that train a run together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether ``torchrun`` started this process as one of several that train a run together.
+
+    Only ``optstudy train`` asks; a study's workers are started without these variables.
+
+    Raises:
+        UserError: the variables say so, but not who this process is.
+    """
+    global _several
+    if not os.environ.get("WORLD_SIZE", "").strip():
+        return False
+    size = _number("WORLD_SIZE", 1)
+    if size == 1:
+        return False
+    _number("RANK", 0, size)
+    if "LOCAL_RANK" in os.environ:
+        _number("LOCAL_RANK", 0, size)
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise UserError(f"WORLD_SIZE is {size}, but {missing[0]} is not set; {_START_OR_UNSET}")
+    _several = True
+    return True
+
+
+_START_OR_UNSET = "start the processes of one run with torchrun, or unset WORLD_SIZE for a single one"
+
+
+def _number(name: str, least: int, below: int | None = None) -> int:
+    """Read a whole number from the environment."""
+    said = os.environ.get(name)
+    try:
+        number = int(said or "")
+    except ValueError:
+        number = least - 1
+    if number < least or (below is not None and number >= below):
+        came = "is not set" if said is None else f"is {said!r}"
+        allowed = f"at least {least}" if below is None else f"from {least} to {below - 1}"
+        raise UserError(f"{name} {came}, where a whole number {allowed} is needed; {_START_OR_UNSET}")
+    return number
 
 
 def end(code: int) -> NoReturn:
-    """End this process with an exit code; one of several skips Python's own clean-up, atexit included.
+    """Exit with a code; one of several processes skips Python's clean-up, atexit included.
 
-    A thread of gloo may be about to let go of a collective's tensor, for which it needs Python's lock. Python
-    ends threads that ask for it during the clean-up, and C++ then aborts the process: code -6 for a run that
-    has ended well. ``destroy_process_group`` ends these threads only once nothing holds the group, and
+    A gloo thread may still have to release a collective's tensor, for which it needs Python's lock. Python
+    ends threads that ask for the lock during clean-up, and C++ then aborts the process: code -6 for a run
+    that ended well. ``destroy_process_group`` ends these threads only once nothing holds the group, and
     DTensor's caches hold it for good (https://github.com/pytorch/pytorch/issues/190489).
     """
-    if of_several():
+    if _several:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -74,7 +149,7 @@ def end(code: int) -> NoReturn:
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """Say in one line that an allocation failed, on CPU or GPU; None for an error of another kind."""
+    """Return a failed allocation, on CPU or GPU, as one line; None for any other error."""
     names = {kind.__name__ for kind in type(error).__mro__}
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if not (on_cpu or names & {"MemoryError", "OutOfMemoryError"}):

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import sys
 from collections.abc import Iterable
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -34,3 +35,13 @@ def shortened(said: str, most: int) -> str:
 def printable(said: object) -> str:
     """Return a text on one line: line ends, control characters and half characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(said))
+
+
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Tell the user something on standard error, in one line, once per process."""
+    if message not in _said:
+        _said.add(message)
+        sys.stderr.write(f"optstudy: {message}\n")

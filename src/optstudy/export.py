@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.catalog import Catalog
-from optstudy.errors import UserError
+from optstudy.errors import UserError, say_once
 from optstudy.figure import Figure
-from optstudy.record import write_atomically
+from optstudy.record import ID, write_atomically
 from optstudy.table import Row, leaves
 
 FORMATS = ("csv", "parquet")
@@ -68,7 +68,17 @@ def every(folder: Path) -> list[Row]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such runs folder")
-    return Catalog(folder).rows(sorted(path.name for path in folder.iterdir()))
+    by_id: dict[str, Row] = {}
+    catalog = Catalog(folder)
+    names = [path.name for path in folder.iterdir()]
+    for name in sorted(names, key=lambda name: (ID.fullmatch(name) is None, name)):
+        row = catalog.row(name)
+        if row is not None and row.id in by_id:
+            say_once(f"{folder / name}: holds run {row.id}, which is there already; left out")
+        elif row is not None:
+            by_id[row.id] = row
+    catalog.save()
+    return [by_id[run_id] for run_id in sorted(by_id)]
 
 
 def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:

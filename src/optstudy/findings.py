@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 from optstudy import archive, study
 from optstudy import claims as paper
 from optstudy import report as reports
-from optstudy.cli import DONE, USERS_MISTAKE
 from optstudy.curves import Curve, Place, apart
+from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
 from optstudy.export import plain, table
 from optstudy.figure import Figure

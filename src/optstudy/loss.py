@@ -16,16 +16,17 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 1 << 21
 """Logits held at a time on a CPU: about one core's second-level cache."""
 CHUNK_BYTES_COMPILED = 1 << 24
-"""The same where a chunk's passes are fused into one."""
+"""The same where the passes over a chunk are compiled into one."""
 CHUNK_BYTES_CUDA = 1 << 28
 """The same on a GPU, where large matrix products matter more than cache."""
 
 Rows: TypeAlias = Callable[..., tuple[Tensor, Tensor | None]]
-"""Of the type of :func:`loss_rows`."""
+"""Type of :func:`loss_rows`."""
 
 
 def language_model_loss(
@@ -41,8 +42,8 @@ def language_model_loss(
         rows: a compiled :func:`loss_rows`.
 
     Returns:
-        Two scalars, at least float32: the training loss (with z-loss, differentiable in h and w) and the
-        cross-entropy alone (detached).
+        Two scalars, at least float32: the training loss (with z-loss, once differentiable in h and w) and
+        the cross-entropy alone, which needs no gradient.
     """
     if torch.is_autocast_enabled(h_ND.device.type):
         dtype = torch.get_autocast_dtype(h_ND.device.type)
@@ -57,27 +58,21 @@ def loss_rows(
     """Return logsumexp of some rows, shape C1, and the loss's gradient with respect to their logits.
 
     Args:
-        logits_CV: of C rows; may be overwritten.
-        y_C1: their targets.
+        logits_CV: overwritten where they are at least float32.
+        y_C1: targets.
         z: z-loss coefficient.
-        n: rows that the loss is the mean of.
-        gradient: whether to return a gradient.
+        n: number of rows in the whole mean.
+        gradient: whether to return a gradient; None otherwise.
     """
     wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     max_C1 = wide_CV.amax(1, keepdim=True)
-    fused = torch.compiler.is_compiling()  # then one loop over each row stores nothing but the gradient
-    exp_CV = (wide_CV - max_C1).exp() if fused else wide_CV.sub_(max_C1).exp_()
+    exp_CV = wide_CV.sub_(max_C1).exp_()
     sum_C1 = exp_CV.sum(1, keepdim=True)
     lse_C1 = max_C1 + sum_C1.log()
     if not gradient:
         return lse_C1, None
-    if fused:
-        positions = torch.arange(logits_CV.shape[1], device=y_C1.device)
-        grad_CV = (wide_CV - lse_C1).exp() * ((1 + 2 * z * lse_C1) / n)
-        grad_CV = grad_CV - torch.where(positions == y_C1, 1 / n, 0.0)
-    else:
-        grad_CV = exp_CV.mul_((1 + 2 * z * lse_C1) / (sum_C1 * n))
-        grad_CV.scatter_add_(1, y_C1, torch.full_like(lse_C1, -1 / n))
+    grad_CV = exp_CV.mul_((1 + 2 * z * lse_C1) / (sum_C1 * n))
+    grad_CV.scatter_add_(1, y_C1, torch.full_like(lse_C1, -1 / n))
     return lse_C1, grad_CV.to(logits_CV.dtype)
 
 
@@ -111,15 +106,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_w += grad_CV.T @ h_CD
         ctx.save_for_backward(grad_h, grad_w)
         ctx.weight_dtype = w_VD.dtype
-        ctx.mark_non_differentiable(cross_entropy)
-        return (cross_entropy + z * z_loss) / n, cross_entropy / n
+        mean = cross_entropy / n
+        ctx.mark_non_differentiable(mean)
+        return (cross_entropy + z * z_loss) / n, mean
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_h, grad_w = ctx.saved_tensors
-        scale = grads[0]
+        scale = grads[0]  # a float32 scalar: products keep the gradients' dtype
         return (
-            None if grad_h is None else grad_h * scale.to(grad_h.dtype),
+            None if grad_h is None else grad_h * scale,
             None if grad_w is None else (grad_w * scale).to(ctx.weight_dtype),
             None,
             None,

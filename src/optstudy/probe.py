@@ -1,4 +1,4 @@
-"""What is measured inside a run besides its losses."""
+"""Measurements inside a run besides its losses: norms and effective learning rates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +13,16 @@ from optstudy.errors import UserError
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 MOST_VALUES = 1 << 18
-"""Of one role; of more, every n-th of each tensor is taken."""
+"""Values read per role; above this number, every n-th value of each tensor is used."""
 
 
 class Probe:
-    """Adds to a run's rows what its config asks for.
+    """Measures what a run's config asks for, to be added to its rows.
 
-    Norms belong to one step, so :meth:`expect` says before it that a row will end with it.
+    Norms are those of one step. :meth:`expect` must say before that step that a row will end with it.
 
     Raises:
-        UserError: effective learning rates are asked for, and the optimizer divides by no second moment.
+        UserError: effective learning rates are asked for, and the optimizer has no second moment.
     """
 
     def __init__(self, config: RunConfig, optimizer: Optimizer) -> None:
@@ -34,12 +34,12 @@ class Probe:
         self._norms = Norms(optimizer) if config.watch.norms else None
 
     def expect(self, due: bool) -> None:
-        """Say whether the coming step is to be measured."""
+        """Say whether to measure the next step."""
         if self._norms is not None:
             self._norms.due = due
 
     def __call__(self) -> dict[str, Any]:
-        """Return what was measured."""
+        """Return the measurements; numbers may be infinite or NaN."""
         found: dict[str, Any] = {}
         if self._effective_lr:
             found["effective_lr"] = effective_lrs(self._optimizer)
@@ -49,11 +49,11 @@ class Probe:
 
 
 class Norms:
-    """Euclidean norms over all parameters of a role, of the steps that are due.
+    """Euclidean norms over all parameters of a role, for the steps that are due.
 
-    ``gradient`` is what the optimizer is given, clipped; ``update`` is the change of the parameters in the
-    step, weight decay included; ``weight`` is their norm after it. Measured by hooks around the optimizer's
-    step, which keep a copy of the parameters for its duration; nothing is read from the device before
+    ``gradient`` is the clipped gradient that the optimizer gets. ``update`` is the change of the parameters
+    in the step, weight decay included. ``weight`` is their norm after it. Hooks around the optimizer's step
+    measure them and keep a copy of the parameters meanwhile. Nothing is read from the device before
     :meth:`take`.
     """
 
@@ -68,7 +68,7 @@ class Norms:
         optimizer.register_step_post_hook(self._measure_after)
 
     def take(self) -> dict[str, dict[str, float]]:
-        """Return the norms of the step last measured, once; empty where there was none."""
+        """Return the norms of the last measured step and forget them; empty where there are none."""
         kinds = [(role, kind) for role, found in self._found.items() for kind in found]
         if not kinds:
             return {}
@@ -98,7 +98,7 @@ class Norms:
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    """Norm of all together, of the whole tensors where they are sharded."""
+    """Return the norm of all tensors together; of the whole tensors where they are sharded."""
     norm = torch.nn.utils.get_total_norm(tensors)
     whole = getattr(norm, "full_tensor", None)
     return norm if whole is None else whole()
@@ -120,7 +120,8 @@ def effective_lrs(optimizer: Optimizer) -> dict[str, dict[str, float]]:
 
 def _quantiles(tensors: list[Tensor]) -> dict[str, float]:
     stride = -(-sum(t.numel() for t in tensors) // MOST_VALUES)
-    stride += stride % 2 == 0 and stride > 0  # odd, so that all columns of a matrix get their turn
+    stride += stride % 2 == 0 and stride > 0  # odd, so that every column of a matrix is sampled
     values = torch.cat([t.flatten()[::stride] for t in tensors]).float().cpu().numpy()
-    at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
+    with np.errstate(invalid="ignore"):  # between two infinities
+        at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
     return dict(zip(QUANTILES, at.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What a run reports while it trains, and the moment it is known to have diverged."""
+"""What a run reports while it trains, and when it stops because it has diverged."""
 
 import math
 import statistics
@@ -12,31 +12,32 @@ from torch import Tensor
 
 from optstudy.config import RunConfig
 from optstudy.divergence import DivergenceRule
+from optstudy.errors import UserError
 
 Progress = Callable[[dict[str, Any]], None]
 Probe = Callable[[], dict[str, Any]]
-"""Measures what is added to a training row."""
+"""Returns values to add to a training row."""
 LOGGED_ROWS = 100
-"""Training rows that a run writes."""
+"""Number of training rows that a run writes."""
 
 
 @dataclass
 class Diverged(Exception):
-    """The run has certainly diverged (see :mod:`optstudy.divergence`)."""
+    """The run has diverged by the rule of :mod:`optstudy.divergence`."""
 
     step: int
     reason: str
 
 
 class TrainingLog:
-    """Collects what the steps report and writes it in rows; reads the device only once per row."""
+    """Collects the numbers of each step and writes their means in rows; reads the device once per row."""
 
     def __init__(self, config: RunConfig, emit: Progress, probe: Probe = dict) -> None:
         self.emit = emit
         self.probe = probe
         self.steps = 0
         self.validated = -1
-        """Step before which the validation loss was last taken."""
+        """Step at whose start the validation loss was last taken."""
         self.initial_val_loss = float("nan")
         self._every = max(1, config.total_steps // LOGGED_ROWS)
         self._tokens_per_step = config.training.batch_size * config.data.sequence_length
@@ -68,7 +69,7 @@ class TrainingLog:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.steps = state["steps"]
         self.validated = state["validated"]
         self.initial_val_loss = state["initial_val_loss"]
@@ -85,7 +86,7 @@ class TrainingLog:
         return len(self._pending) + 1 == self._every
 
     def training(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
-        """Note one step; every so many steps, write their mean."""
+        """Record one step; write a row when enough steps are pending."""
         self._pending.append((loss, norm, lr))
         self.steps = step + 1
         if len(self._pending) == self._every:
@@ -95,7 +96,7 @@ class TrainingLog:
         """Write the pending steps as one row.
 
         Raises:
-            Diverged: one of them was where the run had certainly diverged.
+            Diverged: at one of them the run had diverged.
         """
         if not self._pending:
             return
@@ -130,9 +131,14 @@ class TrainingLog:
 
         Raises:
             Diverged: it is not finite.
+            UserError: it is not finite before the first step, so there is nothing to compare with.
         """
         self.flush()
         self.validated = step
+        if step == 0 and not math.isfinite(loss):
+            raise UserError(
+                f"the validation loss of the initial weights is {loss}; is it the optimizer's eval()?"
+            )
         if not math.isfinite(loss):
             raise Diverged(step, f"validation loss was {loss} at step {step}")
         if step == 0:
@@ -148,9 +154,9 @@ class TrainingLog:
         self._mark = time.perf_counter()
 
     def final_train_loss(self) -> float:
-        """Mean training loss over the last tenth of the steps."""
+        """Return the mean training loss over the last tenth of the steps."""
         return statistics.fmean(self._losses[-max(1, self._total // 10) :])
 
     def step_ms(self) -> float:
-        """Median over rows of milliseconds per step; validation is not counted."""
+        """Return the median over rows of milliseconds per step, validation excluded."""
         return 1e3 * statistics.median(self._seconds_per_step or [0.0])

@@ -1,23 +1,31 @@
 """Run records: plain folders of JSON that are readable without this program. Standard library only.
 
+Every reader raises one :class:`UserError` that names a damaged file; callers decide what to do without it.
+
 A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and machine), ``metrics.jsonl``
 (losses as they come) and, written last, ``result.json``: its presence says that the run ended.
 """
 
 import json
+import math
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from optstudy.errors import UserError, first_line, say_once, shortened
+
 FORMAT = 1
-"""Raised when the meaning of a file in a run's folder changes."""
+"""Version of the files in a run's folder; increased when the meaning of one changes."""
+ID = re.compile("[0-9a-f]{12}")
+"""A run's id, which names its folder."""
 TEMPORARY = ".tmp"
-"""Ends the names of files that are being written; those begin with a dot."""
+"""Suffix of files that are being written; their names begin with a dot."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a temporary name beside ``path``, sync, rename: a reader never sees half a file."""
+    """Write to a temporary file beside ``path``, sync and rename it: a reader never sees half a file."""
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
     try:
@@ -37,42 +45,112 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove what killed writers of ``folder``'s files left there; only for who alone may write these."""
+    """Remove temporary files that killed writers left in ``folder``; only for its single writer."""
     for leftover in folder.glob(f".{name}.*{TEMPORARY}"):
         leftover.unlink()
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write one JSON document atomically; NaN and infinities are refused."""
+    """Write a JSON document atomically; NaN and infinities raise ValueError."""
     write_atomically(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read one JSON document, or None where there is no such file."""
+def finite(tree: Any) -> Any:
+    """Return nested mappings and lists with NaN and infinities replaced by None: JSON has neither."""
+    if isinstance(tree, dict):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def read_json(path: Path | str) -> dict[str, Any] | None:
+    """Read one JSON object, or None where there is no such file.
+
+    Raises:
+        UserError: the file is damaged: no text, no JSON, or not an object.
+    """
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # of 10,000 runs a Path's calls take longer
-            return json.loads(file.read())
+            return parse(file.read(), str(path))
     except FileNotFoundError:
         return None
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return a finished run's result, or None while there is none."""
-    result: dict[str, Any] | None = read_json(f"{folder}/result.json")
+def parse(content: bytes, where: str) -> dict[str, Any]:
+    """Read the text of one JSON object.
+
+    Raises:
+        UserError: it is damaged, with ``where`` it is.
+    """
+    try:
+        tree = _DECODER.decode(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        why = "it is empty" if not content.strip() else f"it is not JSON ({shortened(first_line(error), 60)})"
+        raise UserError(f"{where}: damaged: {why}; {_MEND}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: damaged: it is not a JSON object; {_MEND}")
+    return tree
+
+
+_MEND = "restore the file or delete it"
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refused)
+
+TEXTS = ("id", "state")
+NUMBERS = (
+    *("initial_val_loss", "step", "tokens", "tokens_per_s", "seconds", "step_ms"),
+    *("peak_memory_mb", "params", "state_bytes_per_param"),
+)
+"""What every result has."""
+LOSSES = ("val_loss", "train_loss")
+"""Numbers of a run that is done; null of one that diverged."""
+
+
+def read_result(folder: Path | str) -> dict[str, Any] | None:
+    """Return a finished run's result, or None while there is none.
+
+    Raises:
+        UserError: it is damaged, or lacks something.
+    """
+    path = f"{folder}/result.json"
+    result = read_json(path)
+    if result is not None:
+        wrong = [key for key in TEXTS if not isinstance(result.get(key), str)]
+        numbers = (*NUMBERS, *LOSSES) if result.get("state") == "done" else NUMBERS
+        wrong += [key for key in numbers if not _is_number(result.get(key))]
+        wrong += [key for key in ("reason", *LOSSES) if key not in result]
+        if wrong:
+            came = shortened(repr(result.get(wrong[0])), 40)
+            raise UserError(f"{path}: damaged: {wrong[0]} is {came}; {_MEND}")
     return result
 
 
+def _is_number(value: Any) -> bool:
+    return (type(value) is int and abs(value) < 1 << 63) or (type(value) is float and math.isfinite(value))
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``metrics.jsonl``; a last line torn by a kill is left out."""
+    """Return the rows of ``metrics.jsonl``; a last line torn by a kill is left out.
+
+    Raises:
+        UserError: another line is damaged, with its number.
+    """
+    path = folder / "metrics.jsonl"
     try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            rows.append(parse(line, f"{path}:{number}"))
+        except UserError:
             if number < len(lines):
                 raise
     return rows
@@ -81,16 +159,24 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 class MetricsWriter:
     """Appends rows to ``metrics.jsonl``, each by a single write.
 
+    What a killed attempt wrote after its last checkpoint is dropped; what was lost since then is written
+    again, and said.
+
     Args:
         folder: the run's folder.
-        keep: bytes of the file to keep; what a killed attempt wrote after its last checkpoint is dropped.
+        kept: what the file held when the checkpoint was written.
     """
 
-    def __init__(self, folder: Path, keep: int = 0) -> None:
+    def __init__(self, folder: Path, kept: bytes = b"") -> None:
         self._path = folder / "metrics.jsonl"
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
-        os.ftruncate(self._descriptor, keep)
-        self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self.content = kept
+        """What the file holds."""
+        found = self._path.read_bytes() if self._path.exists() else b""
+        if not found.startswith(kept):
+            say_once(f"{self._path}: was cut or changed since the checkpoint; written again from there")
+            write_atomically(self._path, kept)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.ftruncate(self._descriptor, len(kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row."""
@@ -98,14 +184,14 @@ class MetricsWriter:
         try:
             while line:
                 written = os.write(self._descriptor, line)
-                self.size += written
+                self.content += line[:written]
                 line = line[written:]
         except OSError as error:
             error.filename = str(self._path)
             raise
 
     def sync(self) -> None:
-        """Return once what was written is on disk."""
+        """Wait until what was written is on disk."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:

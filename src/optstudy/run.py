@@ -1,12 +1,13 @@
-"""One run in memory: data, model, optimizer, and one step over them."""
+"""One run in memory: data, model and optimizer, and a step of training."""
 
 import ctypes
 import hashlib
 import platform
+import random
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from optstudy.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
+from optstudy.keeping import Keeping
 from optstudy.loss import language_model_loss, loss_rows
 from optstudy.model import Transformer
 from optstudy.optim.sharded import whole
 from optstudy.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
+from optstudy.portable import Packing, Unpacking
 from optstudy.probe import Probe
+from optstudy.progress import Diverged
 from optstudy.size import SMALL, parameter_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -42,7 +46,7 @@ def choose_device(config: RunConfig, device: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what tensors free; the kernel would map and clear it anew, 5 to 10 % of a step."""
+    """Let glibc keep memory that tensors free: mapping and clearing it again takes 5 to 10 % of a step."""
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
@@ -64,6 +68,8 @@ class Run:
         torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
         _keep_freed_memory()
         torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
+        random.seed(config.seed)
+        np.random.seed(config.seed % 2**32)
         self.config = config
         self.ranks = ranks or Ranks()
         self.device = device = self.ranks.device(device)
@@ -94,42 +100,73 @@ class Run:
         for group in self.optimizer.param_groups:
             if self.compiled and group.get("compile", False) is None:
                 group["compile"] = True
+        self._keeping = Keeping(self.optimizer)
         self.probe = Probe(config, self.optimizer)
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
         self.upcoming = ReadAhead(self.batches)
-        self._fresh = (
-            self.compiled and self.ranks.size == 1
-        )  # several must not wait for one that waits for them
+        self._stepped = False
+        # several processes of a run must not wait for one that waits for them
+        self._fresh = self.compiled and self.ranks.size == 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on; batches are a function of the step alone.
 
         Weights and optimizer state are whole, on the first of several ranks.
+
+        Raises:
+            UserError: the optimizer keeps something that no checkpoint can hold.
         """
         reshard(self.model)
+        optimizer, beside = self._keeping.state()
+        packing = Packing("")
         state = {
             "model": self.ranks.gather(self.model.state_dict()),
-            "optimizer": self.ranks.gather(self.optimizer.state_dict()),
+            "optimizer": self.ranks.gather(optimizer),
+            "beside": self.ranks.gather(beside),
             "cpu_rng": torch.get_rng_state(),
+            "python_rng": random.getstate(),
+            "numpy_rng": packing.pack(np.random.get_state(legacy=False)),
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Restore what :meth:`state_dict` returned; what an older version did not save stays as it is.
+
+        Returns:
+            Places of the optimizer's random generators that could not be put back.
+        """
         load_model(self.model, state["model"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        beside = state.get("beside", {})
+        lost = self._keeping.load(state["optimizer"], beside, load_optimizer, self.device)
+        self._stepped = True
         torch.set_rng_state(state["cpu_rng"].cpu())
-        if self.device.type == "cuda":
+        if "python_rng" in state:
+            random.setstate(state["python_rng"])
+            np.random.set_state(Unpacking({}).unpack(state["numpy_rng"]))
+        if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        return lost
+
+    def unsaved(self) -> list[str]:
+        """Return, after a step, the places in the optimizer whose state no checkpoint holds.
+
+        Raises:
+            UserError: it keeps something that no checkpoint can hold.
+        """
+        self._keeping.state()
+        return self._keeping.lost()
 
     def step(self, step: int, between: Callable[[], None] = _nothing) -> tuple[Tensor, Tensor, float]:
         """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate.
 
         ``between`` is called before each micro-batch, with model and optimizer as they were before the step;
         what it raises ends the step.
+
+        Raises:
+            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
         """
         share = schedule.factor(self.config, step)
         for group in self.optimizer.param_groups:
@@ -138,16 +175,30 @@ class Run:
         with compiling.one_at_a_time(self.config, self.device) if self._fresh else nullcontext():
             loss, norm = self._gradient(batch, lambda rows: self._training_loss(batch[rows]), between)
         self._fresh = False
-        self.optimizer.step()
+        self._update(step)
         interval = self.config.training.hessian_interval
         if hasattr(self.optimizer, "update_hessian") and step % interval == interval - 1:
             self._refresh_hessian(batch, step)
         return loss, norm, self.config.optimizer.lr * share
 
+    def _update(self, step: int) -> None:
+        """Step the optimizer.
+
+        Raises:
+            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
+        """
+        self._stepped = True
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):  # as torch says it
+                raise
+            raise Diverged(step, f"the update could not be computed at step {step}: {error}") from error
+
     def _gradient(
         self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
     ) -> tuple[Tensor, Tensor]:
-        """Set the clipped gradient of ``loss_of(rows)``, micro-batches averaged; return loss and norm."""
+        """Compute the clipped gradient of ``loss_of(rows)`` over all micro-batches; return loss and norm."""
         self.model.zero_grad(set_to_none=True)  # of parameters that no optimizer trains, too
         total = torch.zeros((), device=self.device)
         for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
@@ -213,16 +264,22 @@ class Run:
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
-        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated."""
+        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated.
+
+        Before its first step these are the initial weights. Then only ``train`` is called, which some need
+        before they step and which others, that have no state yet, fail.
+        """
         parts = getattr(self.optimizer, "optimizers", [self.optimizer])
         switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
-        for part in switching:
-            part.eval()
+        if self._stepped:
+            for part in switching:
+                part.eval()
         try:
             yield
         finally:
             for part in switching:
-                part.train()
+                with nullcontext() if self._stepped else suppress(LookupError, AttributeError):
+                    part.train()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -247,7 +304,7 @@ class Run:
 
 
 def bytes_held(state: Any) -> int:
-    """Return the bytes of the tensors in an optimizer's state, in whatever it nests them (SOAP: lists)."""
+    """Return the bytes of all tensors in an optimizer's state, also in nested containers (SOAP: lists)."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, Mapping):
@@ -256,7 +313,7 @@ def bytes_held(state: Any) -> int:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory that this process has held: of a GPU its tensors', of a CPU all."""
+    """Return the process's peak memory in MiB: of tensors on a GPU, of everything on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10

@@ -1,4 +1,4 @@
-"""The learning rate's course over a run, as a share of its peak. Imports no torch."""
+"""The learning rate over a run, as a share of its peak. Imports no torch."""
 
 import math
 
@@ -6,16 +6,18 @@ from optstudy.config import RunConfig
 
 
 def factor(config: RunConfig, step: int) -> float:
-    """Share of the peak learning rate at ``step``, counted from 0.
+    """Return the share of the peak learning rate at ``step``, counted from 0.
 
-    Zero while second moments are estimated (F steps), then linear from ``warmup_start`` over the W warm-up
-    steps, then a cosine down to ``final`` over the rest. The released loop advances its counter before it
-    asks for the rate, so with s = step + 1 and S = F + steps (semantics of OLMo's ``CosWithWarmup``):
+    The released loop raises its step counter before it asks for the rate (OLMo's ``CosWithWarmup`` and the
+    paper's ``FreezeCosWithWarmup``). So with s = step + 1, F = ``freeze_steps``, W warm-up steps,
+    S = F + ``training.steps``, and a0 and af the shares that the warm-up starts from and the cosine ends at:
 
         s < F            0
         s < F + W        a0 + (1 - a0) (s - F) / W
         s < S            af + (1 - af) (1 + cos(pi (s - F - W) / (S - F - W))) / 2
         s = S            af
+
+    F - 1 steps have rate 0. The F-th, the last that estimates second moments, has rate a0.
     """
     course = config.schedule
     warmup_steps = round(course.warmup * config.training.steps)

@@ -6,8 +6,9 @@ from typing import Any
 
 from optstudy.archive import Archive
 from optstudy.catalog import Catalog
+from optstudy.errors import say_once
+from optstudy.folders import prepare
 from optstudy.launch import attempts, lease
-from optstudy.record import write_json
 from optstudy.study import Plan, Point, Study
 from optstudy.table import Row
 
@@ -41,6 +42,7 @@ class Session:
         self.study, self.scale, self.runs = study, scale, runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._read = Catalog(runs)
+        self._prepared: set[str] = set()
         self._planned = False
         self.plan = self.replan()
 
@@ -76,15 +78,21 @@ class Session:
         return [self._folder(i, point) for i, point in known if i in self._read or i not in self.kept]
 
     def state(self, run_id: str) -> str:
-        """``done``, ``diverged``, ``running``, ``failed`` (set aside), ``begun`` or ``waiting``."""
+        """``done``, ``diverged``, ``running``, ``failed`` (or damaged), ``begun`` or ``waiting``."""
         if (row := self.row(run_id)) is not None:
             return row.state
         folder = self.runs / run_id
+        if run_id in self._read.damaged:
+            return "failed"
         if lease.holder(folder) is not None:
             return "running"
         if attempts.set_aside(folder) is not None:
             return "failed"
         return "begun" if (folder / "attempts.jsonl").exists() else "waiting"
+
+    def why(self, run_id: str) -> str | None:
+        """Say why a run is ``failed``."""
+        return self._read.damaged.get(run_id) or attempts.set_aside(self.runs / run_id)
 
     def states(self) -> dict[str, str]:
         """The state of every run that is known."""
@@ -102,15 +110,18 @@ class Session:
         self._read.save()
 
     def forgive(self) -> int:
-        """Let runs that were set aside be tried again; return how many."""
+        """Let runs that were set aside or are damaged be tried again; return how many."""
         failed = [run_id for run_id, state in self.states().items() if state == "failed"]
         for run_id in failed:
+            result = self.runs / run_id / "result.json"
+            if result.exists():
+                say_once(f"{result}: kept as result.json.damaged, and run again")
+                result.replace(result.with_name("result.json.damaged"))
             attempts.forgive(self.runs / run_id)
         return len(failed)
 
     def _folder(self, run_id: str, point: Point) -> Path:
-        folder = self.runs / run_id
-        if run_id not in self._read and not (folder / "config.json").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "config.json", point.config.model_dump(mode="json"))
-        return folder
+        if run_id not in self._read and run_id not in self._prepared:
+            prepare(self.runs, point.config, lease.holder)
+            self._prepared.add(run_id)
+        return self.runs / run_id

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from optstudy.record import read_json, read_result
+from optstudy.errors import UserError
+from optstudy.record import ID, read_json, read_result
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,28 @@ def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | 
     """Read one run's folder; None while the run has no result.
 
     Args:
+        folder: the run's.
         shared: gives the config to hold in place of an equal one, so that many runs share its parts.
+
+    Raises:
+        UserError: a file is damaged, or the folder is named as one run and holds another.
     """
     result = read_result(folder)
     if result is None:
         return None
+    if ID.fullmatch(folder.name) and folder.name != result["id"]:
+        raise UserError(f"{folder}: holds run {result['id']}: it is a copy, or was renamed")
+    path = f"{folder}/config.json"
+    config = read_json(path)
+    if config is None:
+        raise UserError(f"{path}: is missing")
     fields = {name: result[name] for name in Row.__dataclass_fields__ if name != "config"}
-    config = read_json(f"{folder}/config.json")
-    return Row(config=config if shared is None else shared(config), **fields)
+    row = Row(config=config if shared is None else shared(config), **fields)
+    try:
+        row.optimizer, row.lr, row.seed  # noqa: B018
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: damaged: it lacks the optimizer's name, its lr or the seed") from None
+    return row
 
 
 def read_rows(runs: Path, ids: Iterable[str]) -> list[Row]:

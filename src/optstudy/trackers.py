@@ -1,6 +1,6 @@
-"""Experiment trackers that a run's metrics go to besides ``metrics.jsonl``: TensorBoard, Weights & Biases.
+"""Experiment trackers that get a run's metrics besides ``metrics.jsonl``: TensorBoard, Weights & Biases.
 
-Switched on by ``watch`` of a config, no part of a run's id. Each is an optional extra.
+``watch`` in the config switches them on; it is no part of a run's id. Each is an optional extra.
 """
 
 import importlib
@@ -15,25 +15,25 @@ Row = Mapping[str, Any]
 
 
 class Tracker(Protocol):
-    """Takes rows of ``metrics.jsonl`` as they come."""
+    """Gets each row of ``metrics.jsonl`` as it is written."""
 
     def write(self, row: Row) -> None:
-        """Take one row; it has a ``step``."""
+        """Log one row; it has a ``step``."""
 
     def close(self, code: int) -> None:
-        """Send what is pending; ``code`` is 0 where the run did not fail."""
+        """Send what is pending; ``code`` is 0 unless the run failed."""
 
 
 class Trackers:
-    """Those that a run's config switches on.
+    """The trackers that a run's config switches on.
 
     Args:
         config: the run's.
         folder: the run's; local files go there.
-        steps: steps that the checkpoint it is resumed from had seen, else 0.
+        steps: steps of the checkpoint that the run is resumed from, else 0.
 
     Raises:
-        UserError: one that is not installed, or that cannot be reached.
+        UserError: a tracker is not installed, or cannot be reached.
     """
 
     def __init__(self, config: RunConfig, folder: Path, steps: int) -> None:
@@ -44,7 +44,7 @@ class Trackers:
             self._open.append(WeightsAndBiases(config, folder, config.watch.wandb))
 
     def write(self, row: Row) -> None:
-        """Pass one row on to all."""
+        """Log one row to all of them."""
         for tracker in self._open:
             tracker.write(row)
 
@@ -61,21 +61,21 @@ class TensorBoard:
 
     def __init__(self, folder: Path, steps: int) -> None:
         module = _import("torch.utils.tensorboard", "tensorboard")
-        # what a killed attempt wrote after its checkpoint is hidden
+        # hides what a killed attempt wrote after its checkpoint
         self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=steps + 1)
 
     def write(self, row: Row) -> None:
-        """Take one row."""
+        """Log one row."""
         for name, value in flat(row):
             self._writer.add_scalar(name, value, row["step"])
 
     def close(self, code: int) -> None:
-        """Write out and close."""
+        """Flush and close."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """One W&B run with our run's id, resumed with it; with ``WANDB_MODE=offline`` in ``FOLDER/wandb``."""
+    """A W&B run with this run's id, resumed with it; with ``WANDB_MODE=offline`` kept in ``FOLDER/wandb``."""
 
     def __init__(self, config: RunConfig, folder: Path, project: str) -> None:
         wandb = _import("wandb", "wandb")
@@ -94,7 +94,7 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric="step")  # a resumed run may write a step again
 
     def write(self, row: Row) -> None:
-        """Take one row."""
+        """Log one row."""
         self._run.log({"step": row["step"], **dict(flat(row))})
 
     def close(self, code: int) -> None:
@@ -103,11 +103,11 @@ class WeightsAndBiases:
 
 
 def flat(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield numbers by their path, as ``norms/head/gradient``, without the step."""
+    """Yield numbers by their path, as ``norms/head/gradient``; not the step, nor what was not finite."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{name}/")
-        elif prefix or name != "step":
+        elif value is not None and (prefix or name != "step"):
             yield prefix + name, value
 
 

@@ -1,4 +1,4 @@
-"""Training: a config in, a run folder out. No branch on an optimizer's name."""
+"""Training: takes a config, fills a run folder. Nothing here depends on an optimizer's name."""
 
 import os
 import platform
@@ -12,13 +12,21 @@ import numpy as np
 import torch
 
 import optstudy
-from optstudy import checkpoint
-from optstudy.config import RunConfig, Watch, validate
+from optstudy import checkpoint, text
+from optstudy.config import RunConfig, Watch
 from optstudy.ending import Interruption, Preempted, out_of_memory
-from optstudy.errors import UserError
+from optstudy.errors import UserError, say_once
+from optstudy.folders import read_config
 from optstudy.parallel import Ranks, to_device
 from optstudy.progress import Diverged, Progress, TrainingLog
-from optstudy.record import FORMAT, MetricsWriter, read_json, read_result, write_json
+from optstudy.record import (
+    FORMAT,
+    ID,
+    MetricsWriter,
+    finite,
+    read_result,
+    write_json,
+)
 from optstudy.run import Run, choose_device
 from optstudy.trackers import Trackers
 
@@ -33,7 +41,7 @@ def train(
     still_mine: Callable[[], None] = lambda: None,
     ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """Carry out the run in ``folder``, from its newest checkpoint if it has one, and return its result.
+    """Train the run in ``folder``, from its newest checkpoint if there is one, and return its result.
 
     A finished run is returned as it is. Of several ranks each calls this, and the first alone writes to it.
 
@@ -55,10 +63,8 @@ def train(
     ranks = ranks or Ranks()
     if (result := read_result(folder)) is not None:
         return result
-    tree = read_json(folder / "config.json")
-    if tree is None:
-        raise UserError(f"{folder}: no config.json there; give a run folder or a config file")
-    config = validate(RunConfig, tree, str(folder / "config.json"))
+    config = read_config(folder)
+    check_text(config)
     with Interruption() as interruption, ranks.own(folder) as own:
         interruption.deferred = ranks.size > 1  # they stop together
         try:
@@ -70,15 +76,29 @@ def train(
             if (shortage := out_of_memory(error)) is None:
                 raise
             raise shortage from error
-        result = {"id": config.id, **outcome, "format": FORMAT}
+        result = {"id": config.id, **finite(outcome), "format": FORMAT}
         still_mine()
         write_json(own / "result.json", result)
         checkpoint.clear(own)
         return result
 
 
+def check_text(config: RunConfig) -> None:
+    """Refuse a text that is not the one the config was made for.
+
+    Raises:
+        UserError: it has another fingerprint, or cannot be read.
+    """
+    found = text.fingerprint(config.data.corpus)
+    if found != config.data.fingerprint:
+        raise UserError(
+            f"data.corpus: the text of {config.data.corpus} is not this run's: its fingerprint is {found}, "
+            f"not {config.data.fingerprint}; restore the text, or begin a run of its own from a config file"
+        )
+
+
 class _Attempt:
-    """One process's work on a run: the loop over its steps, its records and its checkpoints."""
+    """One process's work on a run: the loop over steps, records and checkpoints."""
 
     def __init__(
         self,
@@ -96,12 +116,14 @@ class _Attempt:
         self._on_progress = on_progress
         self._period = 60 * checkpoint_minutes
         self._saved_at = time.monotonic()
+        self._lost: list[str] = []
         self.log = TrainingLog(run.config, self._emit, run.probe)
         saved = self._saved(folder)
         if saved is not None:
-            run.load_state_dict(saved["run"])
+            self._say_lost(run.load_state_dict(saved["run"]))
             self.log.load_state_dict(to_device(saved["log"], run.device))
-        self.metrics = MetricsWriter(own, keep=saved["metrics_bytes"] if saved and self.ranks.first else 0)
+        kept = self._metrics_of(saved, folder) if saved is not None and self.ranks.first else b""
+        self.metrics = MetricsWriter(own, kept)
         watched = run.config if self.ranks.first else run.config.model_copy(update={"watch": Watch()})
         self.trackers = Trackers(watched, own, self.log.steps)
 
@@ -111,9 +133,31 @@ class _Attempt:
         if path is None:
             return None
         in_parts = self.ranks.size > 1 and self.run.config.training.parallel == "fsdp"
-        return checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
+        saved = checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
+        begun, name = saved.get("id", self.run.config.id), saved.get("folder", "")
+        if begun != self.run.config.id:
+            raise UserError(
+                f"{folder}/config.json: is the config of run {self.run.config.id}, and the checkpoint is "
+                f"of run {begun}: it was edited; undo that, or delete {path.parent} to begin again"
+            )
+        if ID.fullmatch(name) and name != folder.resolve().name:
+            raise UserError(
+                f"{folder}: is a copy of run {name}, or was renamed; give it the name {name} again"
+            )
+        return saved
+
+    def _metrics_of(self, saved: dict[str, Any], folder: Path) -> bytes:
+        """Return what ``metrics.jsonl`` held at a checkpoint; older versions saved only its length."""
+        if "metrics" in saved:
+            return bytes(saved["metrics"], "utf-8")
+        path = folder / "metrics.jsonl"
+        found = path.read_bytes()[: saved["metrics_bytes"]] if path.exists() else b""
+        if len(found) < saved["metrics_bytes"]:
+            say_once(f"{path}: was cut since the checkpoint; the rows before it are lost")
+        return found
 
     def _emit(self, row: dict[str, Any]) -> None:
+        row = finite(row)
         self.metrics.write(row)
         self.trackers.write(row)
         if self._on_progress is not None:
@@ -150,11 +194,15 @@ class _Attempt:
     def _train(self) -> float:
         """Take all steps that are left; return the final validation loss."""
         run, log = self.run, self.log
-        for step in range(log.steps, run.config.total_steps):
+        first = log.steps
+        for step in range(first, run.config.total_steps):
             if step in run.validation_steps and step != log.validated:
                 log.validation(step, run.validation_loss(self._stop_if_asked))
             run.probe.expect(log.row_due)
-            log.training(step, *run.step(step, self._stop_if_asked))
+            taken = run.step(step, self._stop_if_asked)
+            if step == first:
+                self._say_lost(run.unsaved())
+            log.training(step, *taken)
             self.interruption.deferred = True
             self._stop_if_asked()
             if self.ranks.most(time.monotonic() - self._saved_at >= self._period):
@@ -164,8 +212,20 @@ class _Attempt:
         log.validation(run.config.total_steps, final)
         return final
 
+    def _say_lost(self, places: list[str]) -> None:
+        """Say once, and in ``env.json``, what keeps a resumed run from going on bitwise as it would have."""
+        if places and not self._lost and self.ranks.first:
+            named = ", ".join(places)
+            say_once(
+                f"{self.folder}: a resumed run will not go on bitwise as it would have: "
+                f"{named} of the optimizer cannot be saved"
+            )
+        self._lost = [*dict.fromkeys((*self._lost, *places))]
+        if self._lost:
+            write_json(self.folder / "env.json", {**environment(self.run), "not_saved": self._lost})
+
     def _stop_if_asked(self) -> None:
-        """Leave a checkpoint and raise, if a signal has come. State is that after ``log.steps`` steps."""
+        """Write a checkpoint and raise, if a signal came. The state is that after ``log.steps`` steps."""
         if self.ranks.most(self.interruption.came is not None):
             self._checkpoint()
             came = self.interruption.came or "a signal to another process"
@@ -177,7 +237,9 @@ class _Attempt:
         state = {
             "run": self.run.state_dict(),
             "log": self.log.state_dict(),
-            "metrics_bytes": self.metrics.size,
+            "metrics": self.metrics.content.decode(),
+            "id": self.run.config.id,
+            "folder": self.folder.resolve().name,
         }
         if self.ranks.first:
             checkpoint.save(self.folder, self.log.steps, state)
@@ -186,7 +248,7 @@ class _Attempt:
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """Versions and machine: what may explain a difference, and is no part of a run's id."""
+    """Return versions and machine: what may explain a difference, and is no part of a run's id."""
     return {
         "optstudy": optstudy.__version__,
         "python": platform.python_version(),
@@ -197,6 +259,7 @@ def environment(run: Run) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "compiled": run.compiled,
         "processes": run.ranks.size,
+        "not_saved": [],
         "argv": sys.argv,
         "pid": os.getpid(),
     }

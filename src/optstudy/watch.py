@@ -1,9 +1,8 @@
-"""A study while it runs: a live table on a terminal, one plain line per finished run elsewhere."""
+"""Progress of a study: a live table on a terminal, elsewhere one line per finished run."""
 
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optstudy.cost import Speed
+from optstudy.errors import UserError, say_once
 from optstudy.launch import attempts
 from optstudy.launch.events import Event
 from optstudy.plan import Point
@@ -24,12 +24,12 @@ ORDER = ("done", "diverged", "running", "begun", "waiting", "failed")
 
 
 class Watch:
-    """Shows how a study goes on; its method :meth:`on_event` is what a launcher calls.
+    """Shows the progress of a study; a launcher calls :meth:`on_event`.
 
     Args:
         session: the study.
-        slots: workers, for the time left.
-        console: where to show it; standard output by default.
+        slots: number of workers, to estimate the time left.
+        console: where to print; standard output by default.
     """
 
     def __init__(self, session: Session, slots: int, console: Console | None = None) -> None:
@@ -54,14 +54,14 @@ class Watch:
         self._live.stop()
 
     def on_event(self, event: Event) -> None:
-        """Say what a launcher reports; draw the table anew, but not too often."""
+        """Print what a launcher reports; redraw the table at most every half second."""
         if event.folder is not None and event.kind in ("ended", "failed"):
             run_id = event.folder.name
             point = self._session.runs_known[run_id]
             if event.kind == "ended":
                 self._ended(point)
             else:
-                self._say(failure(point, event.folder))
+                self._say(failure(self._session, run_id))
         if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self.draw()
 
@@ -71,7 +71,7 @@ class Watch:
         self._drawn = time.monotonic()
 
     def render(self) -> Group:
-        """Counts, a bar for every running run, the best loss of every curve so far."""
+        """Return counts by state, a bar for each running run, and each curve's best loss so far."""
         session = self._session
         states = session.states()
         counted = Counter(states.values())
@@ -88,7 +88,8 @@ class Watch:
 
     def _ended(self, point: Point) -> None:
         row = self._session.row(point.id)
-        assert row is not None
+        if row is None:  # what is wrong with its record has been said
+            return
         outcome = f"val loss {row.val_loss:.3f}" if row.val_loss is not None else f"diverged: {row.reason}"
         states = self._session.states()
         done = sum(state in FINISHED for state in states.values())
@@ -113,7 +114,11 @@ class Watch:
     def _bars(self, running: list[Point]) -> Table:
         table = Table.grid(padding=(0, 1))
         for point in running:
-            rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
+            try:
+                rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
+            except UserError as error:
+                say_once(str(error))
+                rows = []
             step, total = (rows[-1]["step"] if rows else 0), point.config.total_steps
             said = ""
             if rows and step:
@@ -135,20 +140,21 @@ class Watch:
 
 
 def described(point: Point) -> str:
-    """Name a run for people: its curve, its place on the axis, its seed."""
+    """Return a readable name of a run: its curve, its value on the axis, its seed."""
     lr = point.config.optimizer.lr
     place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
     return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
 
 
-def failure(point: Point, folder: Path) -> str:
-    """Say which run was set aside, why, and where its log is."""
-    why = attempts.set_aside(folder) or attempts.last_line(folder)
-    return f"failed: {described(point)} ({why}); see {folder}/log.txt"
+def failure(session: Session, run_id: str) -> str:
+    """Return a line on a run that was set aside or is damaged: why, and where its log is."""
+    folder = session.runs / run_id
+    why = session.why(run_id) or attempts.last_line(folder)
+    return f"failed: {described(session.runs_known[run_id])} ({why}); see {folder}/log.txt"
 
 
 def duration(seconds: float) -> str:
-    """Say a time in the unit that suits it."""
+    """Return a time in seconds, minutes or hours, as suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from optstudy.bench import optim as bench_optim
 from optstudy.bench import train as bench_train
-from optstudy.cli import DONE
 from optstudy.commands.launching import at_least_one
 from optstudy.commands.options import Json
+from optstudy.ending import DONE
 
 
 def optim(

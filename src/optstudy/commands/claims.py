@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from optstudy.claims import Verdict
-from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Json
+from optstudy.ending import DONE
 from optstudy.findings import verdicts
 
 

@@ -13,6 +13,8 @@ from optstudy.session import FINISHED, Session
 from optstudy.studyfile import Slurm
 
 LAUNCHERS = ("local", "slurm", "ray")
+PRELOADED = ("optstudy.commands.training", "optstudy.train", "torch._dynamo")
+"""What workers of this machine start with; torch.optim takes 1.2 s for torch._dynamo on first use."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,11 @@ class Launching:
             wanted = want_gpu((point.config for point in session.runs_known.values()), device)
             share = 1 / self.per_gpu if wanted else 0.0
             return ray.launch(session.todo, threads, device, on_event, self.jobs, share)
+        from optstudy import cli
         from optstudy.launch import local
 
-        return local.launch(session.todo, self.slots(), threads, device, on_event)
+        slots = self.slots()
+        return local.launch(session.todo, slots, threads, cli.run, PRELOADED, device, on_event)
 
     def script(self) -> str:
         """The first batch script that would go to Slurm; empty where none would."""

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from optstudy.cli import DONE
 from optstudy.commands.options import Json
+from optstudy.ending import DONE
 from optstudy.listing import listing
 
 WIDTH = 160

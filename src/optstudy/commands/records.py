@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from optstudy import archive, study
 from optstudy import export as tidy
 from optstudy.catalog import expect_many
-from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Assignments
+from optstudy.ending import DONE
 from optstudy.findings import RECORDED, figure_of, recorded
 from optstudy.session import Session
 from optstudy.studyfile import StudyFile

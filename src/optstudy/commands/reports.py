@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from optstudy import report as reports
 from optstudy import study
 from optstudy.catalog import expect_many
-from optstudy.cli import DONE
 from optstudy.commands.options import RUNS, Assignments, StudyName
+from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.figure import Figure
 from optstudy.findings import Judge, recorded

@@ -12,14 +12,13 @@ from cyclopts import Parameter
 
 from optstudy import study
 from optstudy.catalog import expect_many
-from optstudy.cli import DONE, FAILED
 from optstudy.commands.describe import describe, describe_all, listed
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
 from optstudy.config import RunConfig
+from optstudy.ending import DONE, FAILED
 from optstudy.findings import figure_of, recorded
-from optstudy.launch import attempts
 from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session
 from optstudy.watch import Watch, failure
@@ -114,9 +113,9 @@ def _carry_out(session: Session, launching: Launching, retry: bool, out: Path) -
     if retry:
         session.forgive()
     with Watch(session, len(launching.slots())) as watch:
-        failed = launching.start(watch.on_event)
+        launching.start(watch.on_event)
     write_report(session, out)
-    return FAILED if failed else DONE
+    return FAILED if "failed" in session.states().values() else DONE
 
 
 def _texts(configs: Sequence[RunConfig]) -> dict[tuple[str, str], int | None]:
@@ -166,7 +165,7 @@ def status(
     counted = dict(sorted(Counter(states.values()).items()))
     failed = [run_id for run_id, state in states.items() if state == "failed"]
     if json_:
-        listed = [{"id": one, "why": attempts.set_aside(runs / one)} for one in failed]
+        listed = [{"id": one, "why": session.why(one)} for one in failed]
         sys.stdout.write(
             json.dumps({"study": name, "scale": scale, "runs": counted, "failed": listed}) + "\n"
         )
@@ -174,7 +173,7 @@ def status(
     said = ", ".join(f"{count} {state}" for state, count in counted.items())
     sys.stdout.write(f"{name} at {scale}: {len(states)} runs: {said}\n")
     for run_id in failed:
-        sys.stdout.write(f"{failure(session.runs_known[run_id], runs / run_id)}\n")
+        sys.stdout.write(f"{failure(session, run_id)}\n")
     if failed:
         sys.stdout.write("optstudy run with --retry tries them again\n")
     figure = figure_of(session)

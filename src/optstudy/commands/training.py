@@ -1,22 +1,27 @@
 """``optstudy train``."""
 
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from optstudy import study
-from optstudy.cli import DIVERGED, DONE, PREEMPTED
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
-from optstudy.config import RunConfig
-from optstudy.ending import Interruption, Preempted, of_several
+from optstudy.config import RunConfig, merge, validate
+from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
 from optstudy.errors import UserError
-from optstudy.launch import attempts
+from optstudy.folders import prepare, read_config
+from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
 from optstudy.record import read_result, write_json
 
 if TYPE_CHECKING:
     from optstudy.parallel import Ranks
+
+WAIT_SECONDS = 20.0
+"""How long to wait for the other processes of a run before saying so."""
 
 
 def train(
@@ -27,12 +32,12 @@ def train(
     device: str = "auto",
     set_: Assignments = (),
 ) -> int:
-    """Carry out one run, or continue it from its newest checkpoint.
+    """Train one run, or continue it from its newest checkpoint.
 
-    A finished run is only reported. Ends with 0 when done, 3 when it diverged, 75 when it was asked to stop
-    and can be resumed, 2 for a mistake of yours or a full disk, 1 otherwise, such as no memory. The
-    reason stands in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU
-    trains the run together; it may go on with another number of processes than it began with.
+    A finished run is only reported. Exit codes: 0 done, 2 a mistake of yours or a full disk, 3 diverged,
+    4 another process works on the run, 75 asked to stop (the same command continues), 1 otherwise, such as
+    no memory. The reason is in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process
+    per GPU trains the run together; it may go on with another number of processes than it began with.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -49,29 +54,41 @@ def train(
         config_or_run_folder: a run's folder, or a YAML or JSON file: `scale: pico` and what differs from it.
         runs: where run folders are, for a config file.
         device: `auto`, `cpu` or `cuda`.
-        set_: a config value over the file's, as `key=value`; may be given several times.
+        set_: a config value over the file's, as `key=value`; may be given several times. For a run's folder
+            only what is no part of its id: `watch`, `training.parallel`, `data.corpus`.
     """
     if not of_several():
         with _Others() as others:
             return _lead(config_or_run_folder, runs, device, set_, others)
     from optstudy.parallel import joined
 
+    waiting = threading.Timer(WAIT_SECONDS, _say_waiting)
+    waiting.daemon = True
+    waiting.start()
     with joined() as ranks:
+        waiting.cancel()
         if not ranks.first:
             return _follow(device, ranks)
         with _Others(ranks) as others:
             return _lead(config_or_run_folder, runs, device, set_, others)
 
 
+def _say_waiting() -> None:
+    size = os.environ.get("WORLD_SIZE")
+    sys.stderr.write(
+        f"optstudy: waiting for the other processes of {size}; to train alone, unset WORLD_SIZE\n"
+    )
+
+
 class _Others:
-    """The other processes of the run, which wait for the first to say what there is to do."""
+    """The other processes of the run; they wait for the first to say what to do."""
 
     def __init__(self, ranks: "Ranks | None" = None) -> None:
         self.ranks = ranks
         self._called = False
 
     def call(self, folder: Path) -> None:
-        """Have them train the run in a folder."""
+        """Let them train the run in a folder."""
         self._called = True
         if self.ranks is not None:
             self.ranks.same(str(folder.resolve()))
@@ -80,7 +97,7 @@ class _Others:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let them go; after a run, together, lest torchrun stops those that still write."""
+        """Let them end; after a run all together, or torchrun would stop those that still write."""
         if self.ranks is not None and not self._called:
             from optstudy.parallel import leave
 
@@ -111,7 +128,8 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
     if not folder.is_dir():
         folder = _folder_of(folder, runs, study.overrides(set_), device)
     elif set_:
-        raise UserError("--set: a run folder's config is fixed; give a config file instead")
+        _change(folder, study.overrides(set_))
+    read_config(folder)
     result = read_result(folder)
     if result is None:
         try:
@@ -120,7 +138,7 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
                 result = _carry_out(folder, device, current, others.ranks)
         except Held as held:
             sys.stderr.write(f"optstudy: {held}\n")
-            return PREEMPTED
+            return HELD
         except Preempted as stop:
             sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
             return PREEMPTED
@@ -130,7 +148,7 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
 
 
 def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
-    """Train. The more often a run was killed, the sooner it saves."""
+    """Train; a run that was killed often writes checkpoints more often."""
     from optstudy.train import CHECKPOINT_MINUTES
     from optstudy.train import train as carry_out
 
@@ -151,9 +169,17 @@ def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -
         sys.stderr.write(f"optstudy: training.precision: auto is {chosen} here: {why}\n")
         return chosen
 
-    config = study.single(file, overrides, automatic)
-    folder = runs / config.id
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", config.model_dump(mode="json"))
-    return folder
+    return prepare(runs, study.single(file, overrides, automatic), lease.holder)
+
+
+def _change(folder: Path, overrides: dict[str, Any]) -> None:
+    """Change in a run's config what is no part of its id."""
+    config = read_config(folder)
+    changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
+    if changed.id != config.id:
+        raise UserError(
+            "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
+            "data.corpus; give a config file instead"
+        )
+    if read_result(folder) is None:
+        write_json(folder / "config.json", changed.model_dump(mode="json"))

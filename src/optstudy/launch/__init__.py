@@ -1,1 +1,1 @@
-"""Launchers: each takes run folders and starts ``optstudy train`` on them; the folder says what is done."""
+"""Launchers start ``optstudy train`` on run folders; the folders say what is done."""

@@ -1,7 +1,7 @@
-"""What has been tried on a run, in its folder: ``attempts.jsonl``, a line when one starts and when it ends.
+"""Attempts at a run: ``attempts.jsonl`` in its folder has a line when one starts and one when it ends.
 
-An attempt without an end was killed. From this file alone every launcher knows whether a run may be started
-again or is set aside.
+An attempt without an end was killed. From this file every launcher knows whether a run may be started again
+or is set aside.
 """
 
 import json
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE
-from optstudy.ending import Preempted
-from optstudy.errors import UserError
+from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, exit_code
+from optstudy.errors import UserError, say_once
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
+from optstudy.record import parse
 
 FAILURES = 2
-"""Attempts that failed by themselves after which a run is set aside."""
+"""Failures after which a run is set aside."""
 KILLS = 25
-"""Attempts in a row that were killed before the run got any further, after which it is set aside."""
+"""Kills in a row, without a newer checkpoint in between, after which a run is set aside."""
 _CHECKPOINT = re.compile(r"step-(\d+)-")
 
 
@@ -33,18 +33,18 @@ class Held(Exception):
 
 @dataclass
 class Attempt:
-    """One process's try at a run."""
+    """One process's attempt at a run."""
 
     lease: Lease
     code: int = DONE
-    """Exit code that it ends with; one that raises need not set it."""
+    """Exit code that it ends with; not needed where an exception ends it."""
     reason: str | None = None
-    """Why, where it is not done."""
+    """Why it is not done."""
 
 
 @contextmanager
 def attempt(folder: Path) -> Iterator[Attempt]:
-    """Hold a run's lease and note the attempt's start and end; an exception is noted and passed on.
+    """Hold a run's lease and record the attempt's start and end; exceptions are recorded and raised again.
 
     Raises:
         Held: another process works on it.
@@ -52,10 +52,17 @@ def attempt(folder: Path) -> Iterator[Attempt]:
     held = lease.claim(folder, on_loss=lambda: os._exit(PREEMPTED))
     if held is None:
         owner = lease.holder(folder) or {}
-        raise Held(f"{folder}: process {owner.get('pid')} on {owner.get('host')} works on it")
+        with suppress(OSError):
+            _note(folder, {"event": "held", "code": HELD, **lease.identity()})
+        said = f"{folder}: process {owner.get('pid')} on {owner.get('host')} works on it"
+        if (seconds := lease.ahead(folder)) > lease.STALE_SECONDS:
+            said += (
+                f"; its lease is dated {seconds:.0f} s in the future: check the clocks, or delete the lease"
+            )
+        raise Held(said)
     with held:
         current = Attempt(held)
-        try:  # from the start's line on: a signal may come within it
+        try:  # including the first line: a signal may come while it is written
             _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
             yield current
         except BaseException as error:
@@ -67,24 +74,16 @@ def attempt(folder: Path) -> Iterator[Attempt]:
         _note(folder, {"event": "end", "code": current.code, **reason})
 
 
-def exit_code(error: BaseException) -> int:
-    """The code that the command line ends with on an error."""
-    if isinstance(error, (KeyboardInterrupt, Preempted)):
-        return PREEMPTED
-    users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
-    return USERS_MISTAKE if users else FAILED
-
-
 def set_aside(folder: Path) -> str | None:
-    """Say why a run is not to be started again, or None."""
+    """Return why a run must not be started again, or None."""
     return verdict(read(folder))
 
 
 def verdict(rows: list[dict[str, Any]]) -> str | None:
-    """Judge the lines of ``attempts.jsonl``: the reason to set the run aside, or None.
+    """Return the reason to set a run aside, by the lines of its ``attempts.jsonl``, or None.
 
-    A failure is an end with code 1. A kill is a start that has no end; it counts while the next start finds
-    no newer checkpoint than it had found itself.
+    A failure is an end with code 1. A kill is a start without an end. Kills are counted anew once an attempt
+    starts from a newer checkpoint than the one before.
     """
     failures, kills, error = _counted(rows)
     if failures >= FAILURES:
@@ -95,12 +94,12 @@ def verdict(rows: list[dict[str, Any]]) -> str | None:
 
 
 def kills(folder: Path) -> int:
-    """Attempts that were killed since the run last got further; of those that have begun, the last too."""
+    """Return the number of kills since the last progress, counting an attempt that is still running."""
     return _counted(read(folder))[1]
 
 
 def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
-    """Failures, kills without progress, and the last error."""
+    """Return failures, kills without progress, and the last error."""
     failures = kills = 0
     last_step = -1
     open_start = False
@@ -111,7 +110,7 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
         elif row["event"] == "start":
             kills = kills + 1 if open_start and row["step"] <= last_step else 0
             last_step, open_start = row["step"], True
-        else:
+        elif row["event"] == "end":
             open_start = False
             if row["code"] == FAILED:
                 failures += 1
@@ -120,14 +119,14 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
 
 
 def account(folder: Path, lines: int) -> None:
-    """See to it that a worker which ended on its own has left word, so that none is started without end.
+    """Record a failure where a worker ended on its own without a line, so that it is not restarted forever.
 
     Args:
         folder: the run's.
-        lines: of ``attempts.jsonl`` when the worker was started; as many now say that it never got to work.
+        lines: number of lines in ``attempts.jsonl`` when the worker was started.
 
     Raises:
-        UserError: the run found a mistake that the others would find too, such as a full disk.
+        UserError: the run met a mistake that every other would meet, such as a full disk.
     """
     rows = read(folder)
     if len(rows) == lines and not (folder / "result.json").exists():
@@ -137,7 +136,7 @@ def account(folder: Path, lines: int) -> None:
 
 
 def failed(folder: Path, error: str) -> None:
-    """Note a failure that came before the attempt could."""
+    """Record a failure that came before the attempt's first line."""
     _note(folder, {"event": "end", "code": FAILED, "error": error})
 
 
@@ -156,18 +155,32 @@ def forgive(folder: Path) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's ``attempts.jsonl``; one torn by a kill is left out."""
+    """Return the lines of a run's ``attempts.jsonl``.
+
+    A last line torn by a kill is left out; another that is no attempt is left out and said.
+    """
+    path = folder / "attempts.jsonl"
     try:
-        lines = (folder / "attempts.jsonl").read_text().splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     rows = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+            rows.append(_attempt_line(line, f"{path}:{number}"))
+        except UserError as error:
+            if number < len(lines):
+                say_once(f"{error}; left out")
     return rows
+
+
+def _attempt_line(line: bytes, where: str) -> dict[str, Any]:
+    row = parse(line, where)
+    event = row.get("event")
+    number = {"start": "step", "end": "code"}.get(event) if isinstance(event, str) else "event"
+    if number is not None and type(row.get(number)) is not int:
+        raise UserError(f"{where}: damaged: {number} is {row.get(number)!r}")
+    return row
 
 
 def _note(folder: Path, row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What launchers have in common: what they are asked, what they report, which runs may be started."""
+"""Shared by all launchers: the runs to do, the events to report, and which runs may be started."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from optstudy.launch import attempts, lease
 
 Todo = Callable[[], Sequence[Path]]
-"""The folders of all runs known by now, each with a ``config.json``; called again as results come."""
+"""Returns the folders of all runs known so far, each with a ``config.json``; called again as results come."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ OnEvent = Callable[[Event], None]
 
 
 class Board:
-    """Which runs are to be started, by their folders alone, and what has been reported of each.
+    """Which runs are open, as their folders say, and which of them have been reported.
 
     Args:
-        todo: the runs there are.
-        on_event: told once when a run has ended, whoever did it, or was set aside.
+        todo: the runs.
+        on_event: called once when a run has ended, whichever process did it, or was set aside.
     """
 
     def __init__(self, todo: Todo, on_event: OnEvent) -> None:
@@ -42,18 +42,18 @@ class Board:
         return list(self._open)
 
     def refresh(self) -> None:
-        """Look at the folders again; ask for more runs when one has ended."""
+        """Read the folders again; ask for more runs when one has ended."""
         self._take()
         while self._settle():
             self._take()
 
     def look(self) -> None:
-        """Look at the folders again, and plan anew only if a run has ended."""
+        """Read the folders again; ask for more runs only if one has ended."""
         if self._settle():
             self.refresh()
 
     def startable(self, running: Sequence[Path]) -> Path | None:
-        """Return the first run that nobody works on, here or elsewhere, and that is not to be set aside."""
+        """Return the first run that no process works on and that is not to be set aside."""
         mine = set(running)
         free = (f for f in self._open if f not in mine and self.free(f))
         return next((f for f in free if attempts.set_aside(f) is None), None)
@@ -68,7 +68,7 @@ class Board:
         self._open.update(dict.fromkeys(f for f in new if not (f / "result.json").exists()))
 
     def _settle(self) -> bool:
-        """Strike off what has ended or been set aside; say whether any has ended."""
+        """Remove runs that have ended or were set aside; return whether any has ended."""
         ended = [folder for folder in self._open if (folder / "result.json").exists()]
         for folder in ended:
             del self._open[folder]

@@ -1,12 +1,14 @@
-"""Who works on a run: a lease with a heartbeat, in the run's own folder, for any number of machines.
+"""Which process works on a run: a lease with a heartbeat in the run's folder, for any number of machines.
 
 Leases are numbered files, ``lease-000001.json``, ``lease-000002.json`` ...: the highest number holds. A
-number can be created only once, so of several that find a stale lease exactly one takes over; nothing is ever
-locked or deleted to get in. Works on network file systems (no flock); times are the file system's own.
+number can be created only once, so of several processes that find a stale lease exactly one takes over.
+Nothing is locked or deleted to take over. Works on network file systems (no flock); times are those of the
+file system.
 """
 
 import json
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -16,15 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from optstudy.record import write_json
+from optstudy.errors import UserError, say_once
+from optstudy.record import read_json, write_json
 
+_NAME = re.compile(r"lease-\d{6,}\.json")
 STALE_SECONDS = 60.0
-"""Without a heartbeat for so long, a lease of another machine is free."""
+"""Without a heartbeat for this long, a lease of another machine is free."""
 BEAT_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
-    """Another process took the run over, because this one was silent for too long."""
+    """Another process took over the run, because this one sent no heartbeat for too long."""
 
 
 class Lease:
@@ -47,7 +51,7 @@ class Lease:
             raise LeaseLost(f"{self.path.parent}: taken over by another process")
 
     def release(self, done: bool) -> None:
-        """Let others in; once the run has a result, take the files away too."""
+        """Free the run for others; once it has a result, remove the lease files."""
         self._ended.set()
         self._thread.join()
         if _newest(self.path.parent) != self.path:
@@ -78,7 +82,7 @@ class Lease:
 
 
 def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:
-    """Claim a run, or return None where another process works on it.
+    """Claim a run; return None if another process works on it.
 
     Args:
         folder: the run's.
@@ -108,28 +112,49 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
 
 
 def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
-    """Say which process works on a run: its host, pid and start; None where nobody does."""
+    """Return host, pid and start of the process that works on a run, or None."""
     newest = _newest(folder)
     return _held(newest, stale) if newest is not None else None
 
 
+def ahead(folder: Path) -> float:
+    """Return how many seconds the newest lease's heartbeat lies in the future; 0 where it does not."""
+    newest = _newest(folder)
+    try:
+        return 0.0 if newest is None else max(0.0, newest.stat().st_mtime - _now(folder))
+    except FileNotFoundError:
+        return 0.0
+
+
 def identity() -> dict[str, Any]:
-    """Name this process so that another on the same machine can tell whether it lives."""
+    """Identify this process, so that another on the same machine can tell whether it is alive."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
 
 
 def _held(path: Path, stale: float) -> dict[str, Any] | None:
     try:
-        owner: dict[str, Any] = json.loads(path.read_text())
+        owner = read_json(path)
         beat = path.stat().st_mtime
-    except (FileNotFoundError, json.JSONDecodeError):
+        if owner is not None and not owner.get("released") and not _tells(owner):
+            raise UserError(f"{path}: damaged: it does not say which process holds it")
+    except FileNotFoundError:
         return None
-    if owner.get("released"):
+    except UserError as error:
+        say_once(f"{error}; it is free {stale:.0f} s after its last heartbeat")
+        owner = {"machine": None, "host": "an unknown machine", "pid": "unknown", "started": None}
+        beat = path.stat().st_mtime
+    if owner is None or owner.get("released"):
         return None
     if owner["machine"] == _machine() and owner["machine"]:
         return owner if _started(owner["pid"]) == owner["started"] is not None else None
     return owner if _now(path.parent) - beat < stale else None
+
+
+def _tells(owner: dict[str, Any]) -> bool:
+    """Whether a lease says which process holds it."""
+    names = all(isinstance(owner.get(key), str) for key in ("machine", "host"))
+    return names and type(owner.get("pid")) is int and isinstance(owner.get("started"), (str, type(None)))
 
 
 def _now(folder: Path) -> float:
@@ -157,7 +182,7 @@ def _started(pid: int) -> str | None:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted(folder.glob("lease-*.json"))
+    return sorted(path for path in folder.glob("lease-*.json") if _NAME.fullmatch(path.name))
 
 
 def _newest(folder: Path) -> Path | None:

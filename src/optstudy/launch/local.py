@@ -1,34 +1,36 @@
-"""Worker processes on this machine, one run each, from a server that has torch loaded."""
+"""Worker processes on this machine, one run each, forked from a server that has imported torch."""
 
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import FAILED, PREEMPTED, USERS_MISTAKE
-from optstudy.cli import run as command_line
+from optstudy.ending import FAILED, OF_SEVERAL, PREEMPTED, USERS_MISTAKE
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
 
 LOOK_SECONDS = 1.0
-"""Between looks at what other launchers have done."""
+"""Time between checks of what other launchers have done."""
 PATIENCE_SECONDS = 30.0
-"""For a worker to leave a checkpoint before it is killed."""
-PRELOADED = ("optstudy.commands.training", "optstudy.train", "torch._dynamo")
-"""What the server imports before it forks workers; torch.optim takes 1.2 s for torch._dynamo on first use."""
+"""Time for a worker to write a checkpoint before it is killed."""
+
+Command = Callable[[list[str]], int]
+"""The command line: takes arguments, returns an exit code. A worker must be able to import it by name."""
 
 
 def launch(
     todo: Todo,
     slots: Sequence[str],
     threads: int,
+    command: Command,
+    preload: Sequence[str] = (),
     device: str = "auto",
     on_event: OnEvent = lambda event: None,
 ) -> list[Path]:
@@ -41,6 +43,8 @@ def launch(
         todo: the runs, see :class:`optstudy.launch.events.Board`.
         slots: one worker at a time for each; what ``CUDA_VISIBLE_DEVICES`` is in it, empty to leave it.
         threads: CPU threads of each worker.
+        command: what a worker calls with ``train FOLDER``.
+        preload: modules that the server imports before it forks workers.
         device: as for ``optstudy train``.
         on_event: called when a run starts or ends, and a few times a second between.
 
@@ -50,7 +54,7 @@ def launch(
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload(list(preload))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     board = Board(todo, on_event)
     free = list(slots)
@@ -62,14 +66,14 @@ def launch(
             while free and (folder := board.startable([f for f, *_ in running.values()])) is not None:
                 slot = free.pop(0)
                 worker: BaseProcess = context.Process(
-                    target=_work, args=(str(folder), device, slot), daemon=True
+                    target=_work, args=(command, str(folder), device, slot), daemon=True
                 )
                 lines = len(attempts.read(folder))  # before the worker can add any
                 worker.start()
                 running[worker] = (folder, slot, lines)
                 on_event(Event("started", folder))
             if ended or time.monotonic() - looked > LOOK_SECONDS:
-                board.look()  # after the start of workers, which do not wait for it
+                board.look()  # after workers have been started, so that they need not wait for it
                 looked = time.monotonic()
             wait([worker.sentinel for worker in running], timeout=0.2)
             ended = [worker for worker in running if worker.exitcode is not None]
@@ -98,9 +102,11 @@ def _stop(workers: list[BaseProcess]) -> None:
             worker.join()
 
 
-def _work(folder: str, device: str, slot: str) -> None:
-    """Do one run in a process of its own: exactly ``optstudy train FOLDER``, its output in ``log.txt``."""
+def _work(command: Command, folder: str, device: str, slot: str) -> None:
+    """Run ``optstudy train FOLDER`` in a process of its own, with its output in ``log.txt``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for variable in OF_SEVERAL:
+        os.environ.pop(variable, None)
     if slot:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot
     parent = multiprocessing.parent_process()
@@ -109,7 +115,7 @@ def _work(folder: str, device: str, slot: str) -> None:
     log = os.open(Path(folder) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os._exit(command_line(["train", folder, "--device", device]))
+    os._exit(command(["train", folder, "--device", device]))
 
 
 def _end_with(sentinel: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ray core: one task per run, each a process ``optstudy train`` on any node that sees the runs folder."""
+"""Ray: one task per run, a process ``optstudy train`` on any node that sees the runs folder."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from optstudy.cli import PREEMPTED
+from optstudy.ending import HELD, OF_SEVERAL, PREEMPTED
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
@@ -66,7 +66,7 @@ def launch(
 
 
 def _connected(cpus: int | None) -> Any:
-    """Return Ray, connected to the cluster, or to one of its own with so many CPUs."""
+    """Return Ray, connected to the cluster, or to a new local one with this many CPUs."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray: Any = importlib.import_module("ray")
@@ -75,14 +75,15 @@ def _connected(cpus: int | None) -> Any:
     local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(log_to_driver=False, logging_level="error", **local)
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises plain exceptions
         raise UserError(f"--launcher ray: {' '.join(str(error).split())[:300]}") from None
     return ray
 
 
 def _train(folder: str, device: str, threads: int) -> int:
-    """Do one run, in a process of its own, on the node that Ray chose."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """Train one run in a process of its own, on the node that Ray chose."""
+    environment = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
+    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "optstudy", "train", folder, "--device", device]
     with (Path(folder) / "log.txt").open("a") as log:
         return subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
@@ -92,6 +93,6 @@ def _ended_by_itself(ray: Any, reference: Any) -> bool:
     """Whether a task's run ended with a code of its own, not by a signal, a lease or its worker's death."""
     try:
         code = int(ray.get(reference))
-        return code >= 0 and code != PREEMPTED
+        return code >= 0 and code not in (HELD, PREEMPTED)
     except ray.exceptions.RayError:
         return False

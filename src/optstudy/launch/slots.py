@@ -1,4 +1,4 @@
-"""How many workers this machine takes, and which GPU each of them sees."""
+"""How many workers run on this machine, and which GPU each of them sees."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from optstudy.size import SMALL, parameter_count
 
 
 def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
-    """Return one entry per worker: what ``CUDA_VISIBLE_DEVICES`` is in it; empty leaves it as it is.
+    """Return the value of ``CUDA_VISIBLE_DEVICES`` for each worker; an empty one leaves it as it is.
 
     Args:
         configs: the runs.
@@ -27,18 +27,18 @@ def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: 
 
 
 def want_gpu(configs: Iterable[RunConfig], device: str) -> bool:
-    """Whether runs take a GPU where there is one; those of models too small to fill it only when told to."""
+    """Whether runs use a GPU if there is one; runs of small models do so only when told to."""
     large = any(parameter_count(config.model) >= SMALL for config in configs)
     return device == "cuda" or (device == "auto" and large)
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """GPUs that this process may use, without importing torch."""
+    """Return the GPUs that this process may use, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [one for one in visible.split(",") if one.strip() not in ("", "-1")]

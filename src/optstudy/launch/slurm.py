@@ -1,8 +1,9 @@
 """Slurm: job arrays of ``optstudy train`` through sbatch. Run folders say what is done, not the scheduler.
 
 Preemption and time limits send SIGTERM or SIGUSR1 before the end: the run leaves a checkpoint and asks to be
-queued again. A job that vanished without a result is submitted again by the launcher that waits, or by the
-next one. Needs no accounting (sacct).
+queued again. A job that finds another process at work on its run ends and is not queued again. A job that
+vanished without a result is submitted again by the launcher that waits, or by the next one. Needs no
+accounting (sacct).
 """
 
 import os
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from optstudy.cli import PREEMPTED
+from optstudy.ending import OF_SEVERAL, PREEMPTED
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
@@ -83,6 +84,7 @@ def script(folders: Sequence[Path], options: Slurm, threads: int, device: str) -
             *(f"#SBATCH --{key}={value}" for key, value in header.items()),
             "#SBATCH --requeue",
             *options.setup,
+            f"unset {' '.join(OF_SEVERAL)}",
             f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}",
             f"folders=({names})",
             f"folder={shlex.quote(str(runs))}/${{folders[$SLURM_ARRAY_TASK_ID]}}",
