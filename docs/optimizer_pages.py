@@ -6,17 +6,11 @@ from pathlib import Path
 from measured import NO_RECORD, WINDOW, Found, Load, recorded, table, window_row
 
 from optstudy import optim
-from optstudy.listing import Listed, listing
-from optstudy.optimizers import OF_THE_CONFIG, OPTIMIZERS
-from optstudy.signature import signature
+from optstudy.listing import Listed, described, listing
+from optstudy.optimizers import CLASSES, OPTIMIZERS, Spec
 from optstudy.stats import MARGIN
 
 FIDELITY = Path(__file__).parent / "fidelity.md"
-LR = {
-    "Adam": 1e-2, "Adafactor": 1e-2, "AdafactorBigVision": 1e-2, "Lion": 3e-3, "Signum": 3e-3, "SGDW": 0.3,
-    "Sophia": 3e-3, "Adalayer": 1e-2, "Preconditioned": 1e-2,
-}  # fmt: skip
-"""Learning rates of the examples, good for a toy of a few thousand weights."""
 SWEEPS = ("fig1", "fig9", "fig3", "fig11", "fig12", "fig14", "fig15", "fig16", "fig17", "fig18")
 """Figures that sweep optimizers under their own names over the learning rate; the first with one counts."""
 OF_ALL = ("gradient clipping", "warm-up")
@@ -113,26 +107,26 @@ def optimizer(name: str, own: Sequence[Listed], found: Found) -> str:
 
 
 def hyperparameters(target: str) -> str:
-    """Options with their defaults and what they may be."""
-    known = signature(target)
-    assert known is not None
+    """Options with their types, defaults and meanings."""
     by_name = [(name, spec) for name, spec in OPTIMIZERS.items() if spec.target == target]
     rows = []
-    for key in known.names:
-        if key in OF_THE_CONFIG:
-            continue
-        others = [f"{spec.options[key]} in `{name}`" for name, spec in by_name if key in spec.options]
-        default = str(known.defaults.get(key, "")).replace("None", "from the run")
-        others = [text.replace("None", "from the run") for text in others]
-        rows.append(
-            (f"`{key}`", default, f"`{known.limits[key]}`" if key in known.limits else "", "; ".join(others))
-        )
-    said = table(("option", "default", "allowed", "recipes that differ"), rows)
+    for option in described(Spec(target)):
+        key = option["name"]
+        others = [f"{said(spec.options[key])} in `{name}`" for name, spec in by_name if key in spec.options]
+        kind = f"{option['type']} `{option['allowed']}`" if option["allowed"] else option["type"]
+        meaning = option["meaning"].replace("``", "`")
+        rows.append((f"`{key}`", kind, said(option["default"]), meaning, "; ".join(others)))
     return (
-        said + "\nThe run sets `lr` and `weight_decay`. `optimizer.weight_decay` is independent: a step\n"
+        table(("option", "type", "default", "meaning", "recipes that differ"), rows)
+        + "\nThe run sets `lr` and `weight_decay`. `optimizer.weight_decay` is independent: a step\n"
         "multiplies weights by 1 - weight_decay * lr_t / lr, so AdamW's coefficient c is c * `optimizer.lr`\n"
         "here; default 0.\n"
     )
+
+
+def said(value: object) -> str:
+    """A default as a study file has it; null is what the run decides."""
+    return "from the run" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def windows(names: Sequence[str], found: Found) -> str:
@@ -170,7 +164,8 @@ def fidelity() -> list[list[str]]:
 
 
 def example(name: str) -> str:
-    """A loop that trains a toy with the class."""
+    """A loop that trains a toy of a few thousand weights with the class, at ten times its default rate."""
     rules = '{"head": {"second_moment": "row"}, "rest": {"second_moment": "none", "lr": 0.3}}'
     params = f"param_groups(model, {rules})" if name == "Preconditioned" else "param_groups(model, {})"
-    return EXAMPLE.format(name=name, params=params, lr=LR[name], more=HESSIAN if name == "Sophia" else "")
+    lr = 10 * CLASSES[f"optstudy.optim.{name}"].model_fields["lr"].default
+    return EXAMPLE.format(name=name, params=params, lr=lr, more=HESSIAN if name == "Sophia" else "")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from optstudy import text
-from optstudy.config import RunConfig, resolve
+from optstudy.config import RunConfig, merge, resolve
 from optstudy.record import read_metrics, write_json
+from optstudy.settling import settle
 
 TINY = {
     "scale": "pico",
@@ -24,7 +24,7 @@ def tiny(**overrides: Any) -> RunConfig:
 
 def tiny_on(corpus: str, **overrides: Any) -> RunConfig:
     """The same on a real corpus."""
-    return tiny(**{"data.corpus": corpus, "data.fingerprint": text.fingerprint(corpus)}, **overrides)
+    return settle(merge(TINY, {"data.corpus": corpus, **overrides}))
 
 
 def folder_of(config: RunConfig, parent: Path) -> Path:

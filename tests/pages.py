@@ -29,9 +29,14 @@ class Block:
 
     @property
     def name(self) -> str:
-        """The file that its first line says it is, or nothing."""
-        found = re.match(r"# (\S+\.(?:py|yaml))\n", self.text)
+        """The file that its first line says it is, or is a part of, or nothing."""
+        found = re.match(r"# (\S+\.(?:py|yaml))(?: \(at its end\))?\n", self.text)
         return found[1] if found else ""
+
+    @property
+    def is_added(self) -> bool:
+        """Whether it belongs at the end of a file that there is."""
+        return "(at its end)" in self.text.partition("\n")[0]
 
 
 def written() -> list[Path]:

@@ -18,7 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from optstudy import checkpoint, ending, optim
-from optstudy.config import RunConfig, validate
+from optstudy.config import RunConfig
+from optstudy.errors import validate
 from optstudy.optim.sharded import whole
 from optstudy.parallel import Ranks, joined
 from optstudy.run import Run

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from optstudy import archive, study
 from optstudy.cli import run
-from optstudy.config import run_id
 from optstudy.errors import UserError
+from optstudy.identity import run_id
 from optstudy.record import write_json
 from optstudy.session import Session
 from tests.test_engine import finish
@@ -47,9 +48,31 @@ def test_a_row_gives_back_its_run_exactly(tmp_path):
         assert entry.row == kept[key].row
         assert run_id(entry.row.config) == key
         assert entry.machine == {"cpu": "AVX512", "torch": "2.13.0+cpu"}
+        assert entry.row.versions == {"torch": "2.13.0+cpu"}
         assert entry.metrics[-1]["val_loss"] == pytest.approx(entry.row.val_loss, rel=1e-5)
         assert 20 <= len(entry.metrics) <= 2 * archive.POINTS + 1
     assert archive.dump(again) == archive.dump(archive.parse(archive.dump(again), "record.csv"))
+
+
+def test_versions_of_packages_are_kept(tmp_path):
+    (point,) = study.load("demo").points("pico")[:1]
+    finished(tmp_path, [point])
+    result = tmp_path / point.id / "result.json"
+    versions = {"torch": "2.13.0+cpu", "pytorch_optimizer": "4.1"}
+    write_json(result, {**json.loads(result.read_text()), "versions": versions})
+    kept = archive.collect(tmp_path, [point.id])
+    assert kept[point.id].row.versions == versions
+    again = archive.parse(archive.dump(kept), "record.csv")
+    assert again[point.id].row == kept[point.id].row
+
+
+def test_every_run_of_the_committed_record_has_the_id_of_its_config():
+    kept = archive.load("pico")
+    assert len(kept) == 1173  # 1,182 runs, 9 of them another's under a second name
+    assert all(run_id(entry.row.config) == key for key, entry in kept.items())
+    for name in ("paper/fig1", "paper/fig8", "beyond/adaptivity-map", "beyond/rivals"):
+        session = Session(study.load(name), "pico", Path("none"), kept=kept)
+        assert not session.plan.pending and set(session.states().values()) <= {"done", "diverged"}
 
 
 @given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from optstudy.config import RunConfig, validate
+from optstudy.config import RunConfig
 from optstudy.ending import Preempted
-from optstudy.errors import UserError
+from optstudy.errors import UserError, validate
 from optstudy.folders import prepare
 from optstudy.launch import attempts, lease
 from optstudy.record import read_json, read_metrics, read_result, write_json
@@ -91,7 +91,7 @@ def test_a_corpus_that_moved_is_found_by_the_command_and_one_that_changed_is_ref
     interrupted_again = read_json(folder / "config.json")
     assert interrupted_again["data"]["corpus"] == f"path:{new}"
     write_lines(new, [*documents, "One more."])
-    with pytest.raises(UserError, match=r"data\.corpus: the text of .* is not this run's") as refused:
+    with pytest.raises(UserError, match=r"data\.corpus: .* has changed since this run was made") as refused:
         train(folder)
     now = fingerprint(f"path:{new}")
     assert now in str(refused.value) and config.data.fingerprint in str(refused.value)
@@ -104,7 +104,11 @@ def test_a_text_that_changed_before_the_first_attempt_is_refused_too(tmp_path):
     folder = folder_of(tiny_on(f"path:{file}", **{"data.tokenizer": "bpe-300"}), tmp_path / "runs")
     write_lines(file, [f"Another {i}." for i in range(200)])
     done = optstudy("train", folder)
-    assert done.returncode == 2 and "is not this run's" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and "has changed since this run was made" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
     assert attempts.read(folder)[-1]["code"] == 2
 
 

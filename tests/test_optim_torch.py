@@ -2,10 +2,8 @@
 
 import copy
 import io
-import math
 import pickle
-import re
-import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from optstudy import optim
-from optstudy.optim import compiled
-from optstudy.optim.compiled import AHEAD, sided
-from optstudy.optim.rule import _by_size
-from optstudy.optim.second_moment import in_one_pass, mean
 from tests.device import DEVICE
 
 Maker = Callable[..., torch.optim.Optimizer]
@@ -295,10 +289,10 @@ def test_sparse_and_complex_gradients_are_refused(name: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_bad_options_are_refused_with_their_value(name: str, options: dict[str, Any]) -> None:
-    (key, value), params = *options.items(), parameters()
+    (key,), params = options, parameters()
     known = make(name, params).defaults
     if key in known:
-        with pytest.raises(ValueError, match=rf"Invalid .*{key}: {re.escape(str(value))}"):
+        with pytest.raises(ValueError, match=rf"Invalid {key}.*: .*, not "):
             make(name, params, **options)
     with pytest.raises(ValueError, match=key):
         make(name, [{"params": params, **options}])
@@ -307,7 +301,7 @@ def test_bad_options_are_refused_with_their_value(name: str, options: dict[str, 
 def test_a_freeze_needs_an_estimate_and_nesterov_a_plain_momentum() -> None:
     with pytest.raises(ValueError, match="freeze"):
         optim.Adalayer(parameters(), freeze=True)
-    with pytest.raises(ValueError, match="Nesterov"):
+    with pytest.raises(ValueError, match="nesterov"):
         optim.SGDW(parameters(), nesterov=True, dampening=0.5)
     with pytest.raises(ValueError, match="split-4"):
         params = parameters()
@@ -337,6 +331,8 @@ def test_it_prints_its_options(name: str) -> None:
 @every_rule
 def test_torchs_own_checks_of_wrong_inputs(name: str) -> None:
     pytest.importorskip("expecttest")
+    if name == "parts":
+        pytest.skip("torch's parameters of one row cannot be split")
     from torch.testing._internal.common_optimizers import get_error_inputs_for_all_optims
 
     for error in get_error_inputs_for_all_optims("cpu", torch.float32):
@@ -406,139 +402,6 @@ def test_steps_are_counted_for_each_parameter() -> None:
     assert step(optimizer, params, everyone) == [6, 5, 5]
 
 
-COMPILED = {
-    "Lion": 0.0, "Sophia": 2.0, "SGDW": 2.0, "Adam": 2.0, "Adalayer": None, "Adafactor": None,
-    "AdafactorBigVision": None,
-}  # fmt: skip
-"""Allowed distance of compiled from plain steps, in units of the last place; None: 1e-6 of the update."""
-
-
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiled_steps_are_plain_steps(name: str, inductor_cache: None) -> None:
-    plain, compiled = ([*parameters()[:2], *blocks_of_rows()] for _ in range(2))
-    one, other = make(name, plain, compile=False), make(name, compiled, compile=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for step in range(4):
-            before = [p.detach().clone() for p in plain]
-            run(one, plain, range(step, step + 1))
-            run(other, compiled, range(step, step + 1))
-            for p, q, b in zip(plain, compiled, before, strict=True):
-                if (allowed := COMPILED[name]) is None:
-                    bound = 1e-6 * (p - b).abs().max() + 2 * torch.finfo(p.dtype).eps * p.abs().max()
-                else:
-                    scale = torch.maximum(p.abs(), (p - b).abs())
-                    bound = allowed * torch.finfo(p.dtype).eps * scale
-                assert ((p - q).abs() <= bound).all()
-                q.data.copy_(p.data)
-                if (m := other.state[q].get("m")) is not None and m.dtype == torch.bfloat16:
-                    torch.testing.assert_close(m, one.state[p]["m"])
-                    m.copy_(one.state[p]["m"])  # roundings of two neighbours may differ by a last place
-
-
-def test_compiled_steps_follow_what_groups_have_in_common(inductor_cache: None) -> None:
-    plain, other = parameters(torch.float64)[:2], parameters(torch.float64)[:2]
-    loop, fused = (
-        optim.Adam([{"params": [p]} for p in params], compile=compile_)
-        for params, compile_ in ((plain, False), (other, True))
-    )
-    known = {*compiled._functions}
-    changes = [{}, {"lr": 1e-2}, {"lr": 1e-3}, {"betas": (0.9, 0.5)}, {"betas": (0.8, 0.5)}, {"eps": 1e-2}]
-    made = []
-    for step, options in enumerate(changes):
-        for optimizer, params in ((loop, plain), (fused, other)):
-            optimizer.param_groups[1].update(options)
-            run(optimizer, params, range(step, step + 1))
-        for p, q in zip(plain, other, strict=True):
-            torch.testing.assert_close(p, q, rtol=1e-14, atol=1e-15)
-        made.append(len({*compiled._functions} - known))
-    assert not compiled._failed
-    assert made == [1, 1, 1, 1, 2, 3]  # not for rates, nor for what follows from the step
-
-
-def test_equal_numbers_of_two_groups_are_one_where_no_schedule_moves_them() -> None:
-    p = torch.zeros(2)
-    rows = [({"p": p}, {"lr": 0.1, "w1": sided(0.1), "w2": sided(0.1), "eps": eps}) for eps in (1e-8, 1e-9)]
-    [(_, ((_, first), (_, second)))], _ = compiled._as_tensors([(print, rows)])
-    assert first["w1"].weight is second["w1"].weight
-    assert all(first[name] is not second[name] for name in ("lr", "w2", "eps"))
-    assert first["w2"].weight is not second["w2"].weight
-    assert (first["lr"].item(), second["eps"].item()) == pytest.approx((0.1, 1e-9))
-
-
-def test_parameters_of_one_shape_stand_side_by_side_whatever_their_groups() -> None:
-    shapes = [(8, 2), (3,), (4, 4), (8, 2), (3,)]
-    rows = [({"p": torch.zeros(shape)}, {"at": at}) for at, shape in enumerate(shapes)]
-    assert [numbers["at"] for _, numbers in _by_size(rows)] == [2, 0, 3, 1, 4]
-
-
-def test_big_vision_adafactor_is_compiled_once_for_all_steps() -> None:
-    optimizer = optim.AdafactorBigVision(parameters())
-    assert {optimizer.numbers(optimizer.param_groups[0], k)["w2"].small for k in range(1, 100)} == {True}
-    (slow,) = optim.AdafactorBigVision(parameters()[:1], decay_rate=0.01).param_groups
-    sides = [optimizer.numbers(slow, k)["w2"].small for k in (1, 2, 100)]  # weights of 1, 0.99, 0.95
-    assert sides == [True, False, False]
-
-
-def blocks_of_rows() -> list[Tensor]:
-    """Parameters of which compiled code takes blocks of rows, or rows far apart."""
-    shapes = [(128, 40), (128, 160), (8192, 40)]
-    return [
-        torch.linspace(-1, 2, math.prod(shape), device=DEVICE).view(shape).requires_grad_()
-        for shape in shapes
-    ]
-
-
-@pytest.mark.parametrize("shape", [(128, 48), (64, 100), (3, 192, 20), (8192, 6)])
-def test_means_in_one_pass_are_those_of_two(shape: tuple[int, ...]) -> None:
-    s = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    s[..., 5:70, 3] = 0
-    for found, expected in zip(in_one_pass(s), (mean(s, -1), mean(s, -2)), strict=True):
-        torch.testing.assert_close(found, expected)
-    s[..., -5:, :] = torch.inf
-    assert all(one.isinf().any() and not one.isnan().any() for one in in_one_pass(s))
-
-
-@pytest.fixture
-def inductor_cache() -> None:
-    """Compiling needs a C++ compiler, and leaves this test out where there is none."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception:
-        pytest.skip("no C++ compiler")
-
-
-def test_gcc_is_told_to_fetch_ahead(inductor_cache: None) -> None:
-    from torch._inductor import config
-    from torch._inductor.cpp_builder import CppBuilder, CppOptions, is_gcc
-
-    if not is_gcc():
-        pytest.skip("another compiler than gcc")
-    with config.patch(AHEAD):
-        command = CppBuilder("x", "x.cpp", CppOptions()).get_command_line().split()
-    assert {"-ffp-contract=off", "-fprefetch-loop-arrays", "--param=prefetch-latency=500"} <= {*command}
-
-
-def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
-        def call(*_: Any) -> None:
-            raise RuntimeError("no C++ compiler found")
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(compiled, "_failed", False)
-    plain, other = parameters(), parameters()
-    optimizer = make("Lion", other, compile=True, betas=(0.7, 0.8))
-    with pytest.warns(UserWarning, match="not compiled and will be slower: no C"):
-        run(optimizer, other, range(1))
-    run(optimizer, other, range(1, 3))  # a warning would be an error
-    run(make("Lion", plain, compile=False, betas=(0.7, 0.8)), plain, range(3))
-    assert equal(plain, other)
-
-
 def test_small_models_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     params = parameters()
@@ -564,7 +427,7 @@ def test_an_optimizer_trains_a_module() -> None:
 
 
 @pytest.mark.parametrize("compile_", [False, True])
-def test_at_beta_0_averages_are_the_last_gradients(compile_: bool, inductor_cache: None) -> None:
+def test_at_beta_0_averages_are_the_last_gradients(compile_: bool) -> None:
     p = torch.zeros(4, requires_grad=True, device=DEVICE)
     optimizer = optim.Adam([p], lr=1.0, betas=(0.0, 0.0), compile=compile_)
     for g in (torch.full((4,), 1.0), torch.tensor([1e-9, 1e-6, -1e-3, 0.5])):
@@ -572,3 +435,179 @@ def test_at_beta_0_averages_are_the_last_gradients(compile_: bool, inductor_cach
         p.grad = g = g.to(DEVICE)
         optimizer.step()
     torch.testing.assert_close(p.detach(), before - g.sign())
+
+
+@every_rule
+def test_steps_are_counted_whatever_the_default_dtype(name: str) -> None:
+    outcomes = []
+    for default in (torch.float32, torch.bfloat16, torch.float64):
+        params = [torch.ones(4, 2, dtype=torch.float32, requires_grad=True)]
+        torch.set_default_dtype(default)
+        try:
+            optimizer = make(name, params)
+            for step in range(6):
+                params[0].grad = torch.linspace(-1, 2, 8, dtype=torch.float32).view(4, 2)
+                optimizer.step()
+                if step == 2:
+                    optimizer.state[params[0]]["step"] += 297
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert optimizer.state[params[0]]["step"].item() == 303
+        outcomes.append(params)
+    assert equal(outcomes[0], outcomes[1])
+    assert equal(outcomes[0], outcomes[2])
+
+
+@every_rule
+def test_hooks_of_a_load_may_add_rename_and_cast(name: str) -> None:
+    params = parameters()
+    optimizer = make(name, params[:2])
+    run(optimizer, params[:2], range(3))
+    others = [p.detach().clone().requires_grad_() for p in params]
+    other = make(name, others)
+    kept = {"saved": [], "seen": []}
+
+    def grow(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+        (group,) = saved["param_groups"]
+        return {**saved, "param_groups": [{**group, "params": [*group["params"], 99]}]}
+
+    def widen(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+        state = {
+            i: {k: x.double() if k != "step" else x for k, x in own.items()}
+            for i, own in saved["state"].items()
+        }
+        return {**saved, "state": state}
+
+    other.register_load_state_dict_pre_hook(grow)
+    other.register_load_state_dict_pre_hook(widen)
+    other.register_load_state_dict_post_hook(lambda o: kept["seen"].extend(state_tensors(o)))
+    other.load_state_dict(optimizer.state_dict())
+    wide = [x.dtype for own in other.state.values() for key, x in own.items() if key != "step"]
+    assert set(wide) <= {torch.float64}
+    assert [x.dtype for x in kept["seen"]] == [x.dtype for x in state_tensors(other)]
+    other.load_state_dict({**optimizer.state_dict()})
+    run(other, others, range(1))
+    assert [int(other.state[p]["step"]) for p in others] == [4, 4, 1]
+
+
+def test_torchs_adamw_is_loaded_by_a_hook_that_renames() -> None:
+    params = parameters()
+    theirs = torch.optim.AdamW(params, lr=1e-2, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0)
+    run(theirs, params, range(3))
+    others = [p.detach().clone().requires_grad_() for p in params]
+    ours = optim.Adam(others, lr=1e-2)
+    names = {"exp_avg": "m", "exp_avg_sq": "v", "step": "step"}
+
+    def rename(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
+        state = {i: {names[k]: x for k, x in own.items()} for i, own in saved["state"].items()}
+        return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+
+    ours.register_load_state_dict_pre_hook(rename)
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    run(theirs, params, range(3, 5))
+    run(ours, others, range(3, 5))
+    for p, q in zip(params, others, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_together_is_an_optimizer_like_others() -> None:
+    params = parameters()
+    both = _together(params, lr=1e-2)
+    with pytest.raises(ValueError, match="the one of Together"):
+        both.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
+    both.optimizers[0].add_param_group({"params": [extra := torch.zeros(2, requires_grad=True)]})
+    extra.grad = torch.ones(2)
+    both.step()
+    assert torch.equal(extra.detach(), torch.full((2,), -1e-2))
+    run(both, params, range(2))
+    saved = both.state_dict()
+    assert sorted(saved["state"]) == [0, 1, 2, 3]
+    assert [group["params"] for group in saved["param_groups"]] == [[0], [1], [2, 3]]
+    for reset in (lambda: both.state.clear(), lambda: setattr(both, "state", defaultdict(dict))):
+        reset()
+        assert all(not part.state for part in both.optimizers)
+        both.load_state_dict(saved)
+        assert all(both.state[p]["step"].item() == 2 for p in params)
+    del both.state[params[0]]
+    assert params[0] not in both.optimizers[0].state
+    called = []
+    both.register_load_state_dict_pre_hook(lambda *_: called.append("pre"))
+    both.register_load_state_dict_post_hook(lambda *_: called.append("post"))
+    both.register_state_dict_post_hook(lambda *_: called.append("saved"))
+    both.load_state_dict(both.state_dict())
+    assert called == ["saved", "pre", "post"]
+    torch.optim.lr_scheduler.OneCycleLR(both, max_lr=1e-2, total_steps=5)
+    with pytest.raises(ValueError, match="no optimizers"):
+        optim.Together([])
+
+
+def test_together_is_saved_by_torchs_distributed_checkpoint() -> None:
+    from torch.distributed.checkpoint import state_dict as dcp
+
+    def trained(steps: range) -> tuple[nn.Module, optim.Together]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        both = optim.Together([optim.Adam(net[0].parameters()), optim.SGDW(net[1].parameters(), lr=1e-2)])
+        run(both, list(net.parameters()), steps)
+        return net, both
+
+    for flat in (False, True):
+        options = dcp.StateDictOptions(flatten_optimizer_state_dict=flat)
+        net, both = trained(range(4))
+        state = copy.deepcopy(dcp.get_optimizer_state_dict(net, both, options=options))
+        other_net, other = trained(range(1))
+        other_net.load_state_dict(net.state_dict())
+        dcp.set_optimizer_state_dict(other_net, other, state, options=options)
+        run(both, list(net.parameters()), range(4, 6))
+        run(other, list(other_net.parameters()), range(4, 6))
+        assert equal(list(net.parameters()), list(other_net.parameters()))
+
+
+def test_schedulers_may_note_what_they_like_in_a_group() -> None:
+    params = parameters()
+    optimizer = optim.Lion(params)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=5)
+    torch.optim.swa_utils.SWALR(optimizer, swa_lr=1e-3)
+    run(optimizer, params, range(2))
+    again = optim.Lion([dict(group) for group in optimizer.param_groups])
+    run(again, params, range(2))
+    with pytest.raises(ValueError, match=r"Lion: there is no option 'lr_scale'"):
+        optim.Lion([{"params": params, "lr_scale": 0.1}])
+
+
+@pytest.mark.parametrize(("cls", "options"), [(optim.Adam, {"nope": 1}), (optim.Signum, {"betas": 1})])
+def test_errors_name_the_class_that_was_called(cls: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{cls.__name__}: there is no option"):
+        cls(parameters(), **options)
+    with pytest.raises(
+        TypeError, match=f"{cls.__name__} takes params and lr by position; give 0.9 by its name"
+    ):
+        cls(parameters(), 1e-3, 0.9)
+    with pytest.raises(ValueError, match=f"{cls.__name__}: Invalid lr: .*, not -1.0"):
+        cls(parameters(), -1.0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (optim.SGDW, {"nesterov": "no"}), (optim.SGDW, {"nesterov": 1}),
+        (optim.Adalayer, {"freeze": "false"}),
+        (optim.Adam, {"betas": 0.9}), (optim.Adam, {"betas": [0.9]}),
+        (optim.Adam, {"betas": (0.9, 0.9, 0.9)}),
+        (optim.Adam, {"betas": {0.9, 0.8}}), (optim.Adam, {"betas": ("0.9", 0.9)}),
+        (optim.Adam, {"eps": "1e-8"}),
+        (optim.Adam, {"eps": [1e-8, 1]}), (optim.Adam, {"eps": True}), (optim.Adam, {"eps": float("inf")}),
+        (optim.Adam, {"eps": None}), (optim.Adam, {"compile": "yes"}), (optim.Adam, {"maximize": 0}),
+        (optim.Adalayer, {"estimate_steps": 1.5}), (optim.AdafactorBigVision, {"min_dim": 2.5}),
+        (optim.Adalayer, {"second_moment": "split-4"}), (optim.Adalayer, {"second_moment": None}),
+        (optim.Adalayer, {"second_moment": "row\n"}), (optim.Adam, {"weight_decay": "0"}),
+        (optim.Adam, {"lr": "1"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_a_wrong_type_are_refused_when_made(cls: Any, options: dict[str, Any]) -> None:
+    (key,) = options
+    with pytest.raises(ValueError, match=f"^{cls.__name__}: .*{key}"):
+        cls(parameters(), **options)
+    with pytest.raises(ValueError, match=f"^{cls.__name__}: .*{key}"):
+        cls([{"params": parameters(), **options}])

@@ -3,13 +3,15 @@
 import copy
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from optstudy import optim
+import optstudy
+from optstudy import optim, study
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig, resolve
 from optstudy.errors import UserError
@@ -17,7 +19,6 @@ from optstudy.listing import listing, options_by_role, state_bytes
 from optstudy.model import Transformer
 from optstudy.optimizers import OPTIMIZERS, complete
 from optstudy.roles import assign_roles
-from optstudy.signature import outside, signature
 from optstudy.size import shapes_by_role
 from tests.configs import TINY
 from tests.device import DEVICE
@@ -89,39 +90,6 @@ def test_defaults_are_the_papers(name: str, expected: dict[str, Any]) -> None:
     assert expected.items() <= complete(name, {}, {})[0].items()
 
 
-def test_signatures_read_from_source_are_those_of_the_classes() -> None:
-    for name in optim.__all__:
-        cls = getattr(optim, name)
-        if not issubclass(cls, optim.Preconditioned.__mro__[1]):
-            continue
-        known = signature(f"optstudy.optim.{name}")
-        made = cls([torch.zeros(2, requires_grad=True)])
-        assert known is not None
-        assert known.limits == cls.limits
-        assert set(known.names) - {"params"} == set(made.defaults)
-        defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in made.defaults.items()}
-        assert known.defaults == defaults
-
-
-@pytest.mark.parametrize(
-    ("target", "names"),
-    [
-        ("torch.optim.Muon", {"params", "lr", "momentum", "nesterov", "ns_steps"}),
-        ("torch.optim.AdamW", {"params", "lr", "betas", "eps", "amsgrad"}),
-        ("tests.test_optimizers.Mine", {"params", "lr", "speed"}),
-    ],
-)
-def test_signatures_of_other_classes_are_found_where_they_are_defined(target: str, names: set[str]) -> None:
-    known = signature(target)
-    assert known is not None
-    assert names <= set(known.names)
-
-
-def test_no_signature_of_what_does_not_exist() -> None:
-    assert signature("no_such_package.Thing") is None
-    assert signature("torch.optim.Nothing") is None
-
-
 class Mine(torch.optim.SGD):
     """A user's own class."""
 
@@ -129,40 +97,162 @@ class Mine(torch.optim.SGD):
         super().__init__(params, lr=lr * speed)
 
 
+OPTIONS, ROLE = "optimizer.options", "optimizer.roles"
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"name": "adm"}, "optimizer.name: unknown optimizer 'adm'; did you mean 'adam'?"),
+    ({"name": "optstudy.optim.Adm"}, "optimizer.name: unknown optimizer 'optstudy.optim.Adm'; did you mean"),
+    ({"name": ".adam"}, "optimizer.name: unknown optimizer '.adam'"),
+    ({"options": {"beta": [0.9, 0.9]}},
+     f"{OPTIONS}.beta: unknown option 'beta' of adam; did you mean 'betas'?"),
+    ({"options": {"betas": 0.9}}, f"{OPTIONS}.betas: must be two numbers, not 0.9"),
+    ({"options": {"betas": [0.9]}}, f"{OPTIONS}.betas: must be two numbers, not [0.9]"),
+    ({"options": {"betas": [0.9, 0.9, 0.9]}}, f"{OPTIONS}.betas: must be two numbers, not [0.9, 0.9, 0.9]"),
+    ({"options": {"betas": {"a": 1}}}, f"{OPTIONS}.betas: must be two numbers"),
+    ({"options": {"betas": [[0.9], 0.9]}}, f"{OPTIONS}.betas.0: input should be a valid number, not [0.9]"),
+    ({"options": {"betas": [0.9, 1.0]}}, f"{OPTIONS}.betas.1: input should be less than 1, not 1.0"),
+    ({"options": {"betas": None}}, f"{OPTIONS}.betas: must be two numbers, not None"),
+    ({"options": {"eps": -1.0}}, f"{OPTIONS}.eps: input should be greater than or equal to 0, not -1.0"),
+    ({"options": {"eps": float("nan")}}, f"{OPTIONS}.eps: input should be a finite number, not nan"),
+    ({"options": {"eps": float("inf")}}, f"{OPTIONS}.eps: input should be a finite number, not inf"),
+    ({"options": {"eps": "1e-3"}}, f"{OPTIONS}.eps: input should be a valid number, not '1e-3'"),
+    ({"options": {"eps": True}}, f"{OPTIONS}.eps: input should be a valid number, not True"),
+    ({"options": {"eps": [1e-8, 1]}}, f"{OPTIONS}.eps: input should be a valid number, not [1e-08, 1]"),
+    ({"options": {"eps": None}}, f"{OPTIONS}.eps: input should be a valid number, not None"),
+    ({"options": {"eps": 10**400}}, f"{OPTIONS}.eps: input should be a valid number, not 1000"),
+    ({"options": {"freeze": "no"}}, f"{OPTIONS}.freeze: input should be a valid boolean, not 'no'"),
+    ({"options": {"freeze": "false"}}, f"{OPTIONS}.freeze: input should be a valid boolean, not 'false'"),
+    ({"options": {"freeze": 0}}, f"{OPTIONS}.freeze: input should be a valid boolean, not 0"),
+    ({"options": {"freeze": True}}, f"{OPTIONS}.freeze: must be false where estimate_steps is 0, not True"),
+    ({"options": {"estimate_steps": 1.5}},
+     f"{OPTIONS}.estimate_steps: input should be a valid integer, not 1.5"),
+    ({"options": {"estimate_steps": True}},
+     f"{OPTIONS}.estimate_steps: input should be a valid integer, not True"),
+    ({"options": {"estimate_steps": None}},
+     f"{OPTIONS}.estimate_steps: input should be a valid integer, not None"),
+    ({"options": {"estimate_steps": 2}},
+     f"{OPTIONS}.estimate_steps: must be schedule.freeze_steps (0), not 2"),
+    ({"options": {"lr": 0.1}}, f"{OPTIONS}.lr: no option of adam: set optimizer.lr"),
+    ({"options": {"second_moment": "rows"}}, f"{OPTIONS}.second_moment: string should match pattern"),
+    ({"options": {"second_moment": "split-0"}}, f"{OPTIONS}.second_moment: string should match pattern"),
+    ({"options": {"second_moment": "split-7"}},
+     f"{OPTIONS}.second_moment: 'split-7': 7 does not divide the rows"),
+    ({"options": [1]}, f"{OPTIONS}: must be a mapping such as {{eps: 1e-8}}, not [1]"),
+    ({"options": 0}, f"{OPTIONS}: must be a mapping such as {{eps: 1e-8}}, not 0"),
+    ({"options": None}, f"{OPTIONS}: must be a mapping such as {{eps: 1e-8}}, not None"),
+    ({"roles": [1]}, f"{ROLE}: must be a mapping such as {{head: {{lr: 1e-3}}}}, not [1]"),
+    ({"roles": "head"}, f"{ROLE}: must be a mapping such as {{head: {{lr: 1e-3}}}}, not 'head'"),
+    ({"roles": {"heads": {}}}, f"{ROLE}.heads: unknown role 'heads'; did you mean 'head'?"),
+    ({"roles": {"head": 1}}, f"{ROLE}.head: must be a mapping such as {{lr: 1e-3}}, not 1"),
+    ({"roles": {"head": None}}, f"{ROLE}.head: must be a mapping such as {{lr: 1e-3}}, not None"),
+    ({"roles": {"head": {"lr": -1.0}}}, f"{ROLE}.head.lr: input should be greater than 0, not -1.0"),
+    ({"roles": {"head": {"lr": "1e-3"}}}, f"{ROLE}.head.lr: input should be a valid number, not '1e-3'"),
+    ({"roles": {"head": {"train": "no"}}}, f"{ROLE}.head.train: input should be a valid boolean, not 'no'"),
+    ({"roles": {"head": {"epsilon": 1.0}}}, f"{ROLE}.head.epsilon: unknown option 'epsilon' of adam"),
+    ({"roles": {"head": {"freeze": True}}}, f"{ROLE}.head.freeze: must be false where estimate_steps is 0"),
+    ({"roles": {"head": {"name": "lyon"}}},
+     f"{ROLE}.head.name: unknown optimizer 'lyon'; did you mean 'lion'?"),
+    ({"roles": {"head": {"name": ""}}}, f"{ROLE}.head.name: unknown optimizer ''"),
+    ({"roles": {"head": {"name": 3}}}, f"{ROLE}.head.name: input should be a valid string, not 3"),
+    ({"roles": {"head": {"name": "lion", "eps": 1.0}}}, f"{ROLE}.head.eps: unknown option 'eps' of lion"),
+    ({"roles": {"matrix": {"name": "lion"}, "qkv": {"eps": 1.0}}},
+     f"{ROLE}.qkv.eps: unknown option 'eps' of lion"),
+    ({"roles": {"qkv": {"second_moment": "split-5"}}},
+     f"{ROLE}.qkv.second_moment: 'split-5': 5 does not divide"),
+    ({"roles": {"matrix": {"second_moment": "split-5"}}},
+     f"{ROLE}.matrix.second_moment: 'split-5': 5 does not"),
+    ({"name": "sgdw", "options": {"nesterov": "no"}},
+     f"{OPTIONS}.nesterov: input should be a valid boolean, not 'no'"),
+    ({"name": "sgdw", "options": {"nesterov": True, "dampening": 0.5}},
+     f"{OPTIONS}.nesterov: needs a momentum above 0"),
+    ({"name": "sophia", "options": {"batch_tokens": 0}},
+     f"{OPTIONS}.batch_tokens: input should be greater than 0"),
+    ({"name": "torch.optim.AdamW", "options": {"lr": 1.0}},
+     f"{OPTIONS}.lr: no option of torch.optim.AdamW: set"),
+    ({"name": "torch.optim.AdamW", "options": {"a": [float("nan")]}},
+     f"{OPTIONS}.a: must be finite, not [nan]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG, ids=repr)
+def test_what_cannot_be_is_refused_with_its_key(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        config_of(**{"name": "adam", **change})
+    assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def test_everything_wrong_is_named_at_once() -> None:
+    with pytest.raises(UserError, match=r"optimizer.options.eps: .*; optimizer.options.freeze: "):
+        config_of("adam", options={"eps": "x", "freeze": 3})
+
+
+FILE = """\
+title: T
+asks: Q?
+base:
+  optimizer.options:
+    betas: [0.9, 0.95]
+axes:
+  optimizer.name: [adam]
+  optimizer.lr: [0.01]
+panels:
+  first:
+    base: {optimizer.options.eps: 1e-8}
+"""
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("old", "new", "line", "key"),
     [
-        ({"name": "adm"}, "unknown optimizer 'adm'; did you mean 'adam'"),
-        ({"options": {"beta": [0.9, 0.9]}}, "unknown option 'beta' of adam; did you mean 'betas'"),
-        ({"options": {"betas": [0.9, 1.0]}}, r"betas of adam must be in \[0, 1\), not \[0.9, 1.0\]"),
-        ({"options": {"eps": -1.0}}, "eps of adam must be"),
-        ({"options": {"eps": float("nan")}}, "eps of adam must be"),
-        ({"options": {"eps": "small"}}, "eps of adam must be a number"),
-        ({"options": {"lr": 0.1}}, "'lr' is no option"),
-        ({"options": {"second_moment": "rows"}}, "second_moment of adam must be one of"),
-        ({"roles": {"heads": {}}}, "unknown role 'heads'; did you mean 'head'"),
-        ({"roles": {"head": {"lr": -1.0}}}, "lr of role 'head'"),
-        ({"roles": {"head": {"train": "no"}}}, "train of role 'head' must be true or false"),
-        ({"roles": {"head": {"epsilon": 1.0}}}, "unknown option 'epsilon'"),
-        ({"roles": {"head": 1}}, "must be a mapping"),
-        ({"roles": {"head": {"name": "lyon"}}}, "unknown optimizer 'lyon'; did you mean 'lion'"),
-        ({"name": "torch.optim.AdamW", "options": {"beta": 1}}, "unknown option 'beta' of torch.optim.AdamW"),
+        ("[0.9, 0.95]", "0.9", 5, "optimizer.options.betas"),
+        ("eps: 1e-8", "eps: small", 11, "optimizer.options.eps"),
+        ("eps: 1e-8", "freeze: no", 11, "optimizer.options.freeze"),
+        ("optimizer.options.eps: 1e-8", "optimizer.roles: {qkv: {second_moment: split-5}}", 11, "optimizer"),
+        ("[0.01]", "[0.01, true]", 8, "optimizer.lr"),
+        ("[adam]", "[adm]", 7, "optimizer.name"),
+        ("betas: [0.9, 0.95]", "betsa: [0.9, 0.95]", 5, "optimizer.options.betsa"),
+        ("\n    betas: [0.9, 0.95]", " 0", 4, "optimizer.options"),
+        ("lr: [0.01]", "lr: [0.01]\n  optimizer.options.eps: [1e-8, 1e-3, '1e-3']", 9, "optimizer"),
     ],
-)
-def test_what_cannot_be_is_refused_before_torch_is_imported(change: dict[str, Any], message: str) -> None:
-    whole = {"name": "adam", "options": {}, "roles": {}, **change}
-    with pytest.raises(ValueError, match=message):
-        complete(**whole)
+)  # fmt: skip
+def test_a_study_file_is_refused_with_the_line_of_the_wrong_value(
+    old: str, new: str, line: int, key: str
+) -> None:
+    content = FILE.replace(old, new)
+    if "axes" in content and "'1e-3'" in new:
+        content = content.replace("base: {optimizer.options.eps: 1e-8}", "base: {}")
+    with pytest.raises(UserError) as error:
+        study.Study("s", study.parse(content, "s.yaml"), "s.yaml").points("150m")
+    assert str(error.value).startswith(f"s.yaml:{line}: {key}"), str(error.value)
+
+
+def test_a_config_file_and_the_command_line_are_named_too(tmp_path: Path, corpus_slice: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"data.corpus: {corpus_slice}\noptimizer:\n  name: sgdw\n  lr: 1\n  options:\n    nesterov: no\n"
+    )
+    with pytest.raises(UserError, match=r"run.yaml:6: optimizer.options.nesterov: .*boolean, not 'no'"):
+        study.single(file, {})
+    with pytest.raises(
+        UserError, match=r"run.yaml: --set: optimizer.options.nesterov: .*boolean, not 'false'"
+    ):
+        study.single(file, {"optimizer.options.nesterov": "false"})
+    assert study.single(file, {"optimizer.options.nesterov": False}).optimizer.options["nesterov"] is False
+
+
+def test_the_papers_models_fused_qkv_cannot_be_cut_in_five() -> None:
+    with pytest.raises(UserError, match=r"5 does not divide the rows of shape \(3072, 1024\) \(qkv\)"):
+        overrides = {"optimizer.roles": {"qkv": {"second_moment": "split-5"}}}
+        study.load("paper/fig1").points("150m", overrides)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"name": "no_such_package.Thing"}, "there is no module .no_such_package."),
+        ({"name": "no_such_package.Thing"}, "there is no module 'no_such_package'"),
         ({"name": "torch.nn.Linear"}, "no torch.optim.Optimizer"),
         ({"name": "torch.optim.Muon"}, "2D"),
         ({"name": "torch.optim.AdamW", "options": {"betas": [0.9, 2.0]}}, "beta"),
-        ({"name": "tests.test_optimizers.Mine", "weight_decay": 0.1}, "takes no weight_decay"),
+        ({"name": "tests.test_optimizers.Mine", "options": {"spede": 3.0}}, "unknown option 'spede'"),
         ({"name": "adam", "roles": {"rest": {"train": False}}}, "nothing is left to train"),
     ],
 )
@@ -206,22 +296,11 @@ def test_untrained_norms_are_left_out() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("schedule", "options", "message"),
-    [
-        ({}, {}, "schedule.freeze_steps must be above 0"),
-        ({"freeze_steps": 3}, {"estimate_steps": 4}, r"estimate_steps \(4\) and schedule.freeze_steps \(3\)"),
-    ],
-)
-def test_a_freeze_estimates_for_as_long_as_the_schedule_waits(
-    schedule: dict[str, int], options: dict[str, int], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        config = resolve(
-            TINY,
-            {"schedule": schedule, "optimizer": {"name": "frozen_all", "lr": 1e-2, "options": options}},
-        )
-        build_optimizer(Transformer(config.model, seed=0), config)
+def test_a_freeze_estimates_for_as_long_as_the_schedule_waits() -> None:
+    with pytest.raises(UserError, match=r"schedule.freeze_steps: must be above 0"):
+        resolve(TINY, {"optimizer": {"name": "frozen_all", "lr": 1e-2}})
+    with pytest.raises(UserError, match=r"estimate_steps: must be schedule.freeze_steps \(3\), not 4"):
+        config_of("frozen_all", options={"estimate_steps": 4})
 
 
 def test_a_frozen_recipe_takes_its_steps_from_the_schedule() -> None:
@@ -246,7 +325,7 @@ def test_listed_state_is_the_state_there_is() -> None:
         config = config_of(name)
         shapes = shapes_by_role(config.model)
         listed = sum(
-            state_bytes(OPTIMIZERS[name].target, options, shape)
+            state_bytes(options, shape)
             for role, options in options_by_role(name).items()
             if options is not None
             for shape in shapes[role]
@@ -262,21 +341,68 @@ def test_listed_bytes_per_parameter_at_150m() -> None:
     assert per_param["adafactor_bigvision"] == pytest.approx(2.006, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("value", "limit", "ok"),
-    [
-        (0.0, "[0, 1)", True), (1.0, "[0, 1)", False), (0, "(0, inf)", False), (True, "[0, 1]", False),
-        (float("inf"), "[0, inf)", False), (float("inf"), "[0, inf]", True), ([0.1, 0.2], "[0, 1)", True),
-        ([0.1, 2], "[0, 1)", False), ("row", "row|tensor", True), ("rows", "row|tensor", False),
-    ],
-)  # fmt: skip
-def test_limits(value: Any, limit: str, ok: bool) -> None:
-    assert (outside(value, limit) == "") == ok
-
-
 def test_the_registry_imports_no_torch() -> None:
     code = (
         "import sys\nfrom optstudy import listing, optimizers, config\nlisting.listing()\n"
         "optimizers.complete('torch.optim.Muon', {}, {})\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_options_are_described_by_their_class() -> None:
+    (betas, eps, *_) = next(one for one in listing() if one.name == "adam").options
+    assert betas == {
+        "name": "betas", "type": "2 numbers", "default": [0.9, 0.95], "allowed": "[0, 1)",
+        "meaning": "Decay of the first and of the second moment.",
+    }  # fmt: skip
+    assert (eps["type"], eps["default"], eps["allowed"]) == ("number", 1e-15, "[0, inf)")
+    assert all(option["meaning"] and option["type"] for one in listing() for option in one.options)
+
+
+class Plain(nn.Module):
+    """A model that says nothing of roles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 4)
+        self.frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
+
+
+NEEDS = {
+    "sophia": {"batch_tokens": 64},
+    **{name: {"estimate_steps": 2} for name in OPTIMIZERS if name.startswith("frozen")},
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "torch.optim.NAdam"])
+def test_any_optimizer_is_made_for_any_model(name: str) -> None:
+    model = Transformer(config_of("adam").model, seed=0)
+    if name in NEEDS:
+        (key,) = NEEDS[name]
+        with pytest.raises(UserError, match=f"{name} takes {key} from a run: give {key}="):
+            optstudy.create_optimizer(name, model, lr=1e-2)
+    made = optstudy.create_optimizer(name, model, lr=1e-2, weight_decay=0.1, **NEEDS.get(name, {}))
+    expected, _ = complete(name, NEEDS.get(name, {}), {})
+    for group in made.param_groups:
+        assert group["weight_decay"] == pytest.approx(0.1)
+        assert name == "torch.optim.NAdam" or group.keys() >= expected.keys()
+    steps(model, made, range(2))
+
+
+def test_a_model_without_roles_takes_what_asks_for_none() -> None:
+    model = Plain()
+    made = optstudy.create_optimizer("lion", model, lr=1e-2, betas=[0.8, 0.9])
+    (group,) = made.param_groups
+    assert len(group["params"]) == 2 and list(group["betas"]) == [0.8, 0.9] and group["weight_decay"] == 0
+    with pytest.raises(UserError, match="' has no role"):
+        optstudy.create_optimizer("adalayer_star", model, lr=1e-2)
+
+
+def test_a_recipe_is_made_with_its_roles_and_with_those_asked_for() -> None:
+    model = Transformer(config_of("adam").model, seed=0)
+    made = optstudy.create_optimizer("adalayer_star", model, lr=1e-2, roles={"norm": {"lr": 1e-3}})
+    assert group_of(made, "head")["second_moment"] == "row"
+    assert group_of(made, "norm")["lr"] == 1e-3
+    for wrong in ({"eps": "x"}, {"lr": True}, {"weight_decay": -1.0}, {"roles": [1]}, {"betsa": 1}):
+        with pytest.raises(UserError):
+            optstudy.create_optimizer("adalayer_star", model, **{"lr": 1e-2, **wrong})

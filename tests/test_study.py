@@ -7,6 +7,8 @@ import pytest
 
 from optstudy import study
 from optstudy.errors import UserError
+from optstudy.plan import extended, grown
+from optstudy.studyfile import Adaptive, HalfDecades
 
 MINE = """\
 title: Mine
@@ -57,6 +59,33 @@ def test_an_override_collapses_its_axis():
 def test_the_figure_s_half_decades_are_rounded_before_they_are_hashed():
     values = study.HalfDecades.model_validate({"from": 1e-4, "to": 1.0}).values()
     assert values == [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("first", "per_decade"),
+    [(1e-3, 1), (1e-3, 2), (1e-3, 3), (1e-3, 4), (1e-3, 5), (1e-3, 10), (2e-3, 2), (1.2e-3, 2), (0.25, 3)],
+)
+def test_grids_that_start_from_different_numbers_of_one_grid_meet_in_the_same_numbers(first, per_decade):
+    grid = HalfDecades.model_validate({"from": first, "to": 1e3 * first, "per_decade": per_decade}).values()
+    assert len(grid) == 3 * per_decade + 1 and float(f"{first * 10:.3g}") in grid
+    for start in grid[: 2 * per_decade]:
+        other = HalfDecades.model_validate({"from": start, "to": 1e3 * first, "per_decade": per_decade})
+        assert other.values() == grid[grid.index(start) :]
+
+
+def test_grids_that_grow_do_so_over_the_same_numbers():
+    rule = Adaptive(rise=0.1)
+    assert grown([1e-3, 3.16e-3], {1e-3: 5.0, 3.16e-3: 4.0}, rule) == [1e-2]
+    assert grown([1.0, 3.16, 10.0, 31.6, 100.0, 316.0], {1.0: 6.0, 316.0: 4.0}, rule) == [1000.0]
+    assert grown([3.16e-3, 1e-2], {3.16e-3: 4.0, 1e-2: 5.0}, rule) == [1e-3]
+
+
+def test_what_ran_at_a_number_that_an_earlier_version_rounded_to_counts():
+    losses = {1.0: 6.0, 3.16: 5.0, 10.0: 4.9, 31.6: 4.8, 100.0: 4.7, 316.0: 4.6, 999.0: 4.9}
+    values = extended(
+        [1.0, 3.16, 10.0, 31.6, 100.0, 316.0], [0], Adaptive(rise=0.1), lambda v, seed: losses.get(v)
+    )
+    assert values == sorted(losses)
 
 
 def test_fig1_has_the_papers_grid():

@@ -13,8 +13,8 @@ import torch
 
 from optstudy import precision, probe
 from optstudy.commands import progress_bar
-from optstudy.config import RunConfig, validate
-from optstudy.errors import UserError
+from optstudy.config import RunConfig
+from optstudy.errors import UserError, validate
 from optstudy.record import read_json, read_metrics
 from optstudy.run import Run
 from optstudy.train import train

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,12 +18,13 @@ from typing import Any
 from optstudy.config import NUMERICS, merge
 from optstudy.errors import UserError
 from optstudy.record import read_json, read_metrics, write_atomically
-from optstudy.table import Row, leaves, read_row
+from optstudy.table import RESULTS, Row, leaves, read_row
 
 FOLDER = "studies/record"
-RESULTS = tuple(f.name for f in fields(Row) if f.name != "config")
 MACHINE = ("cpu", "torch")
 """What a result may depend on besides its config."""
+PACKAGES = "versions"
+"""The column of the versions of packages that optimizers come from."""
 POINTS = 20
 """Of a training curve that is kept, besides validations."""
 
@@ -77,7 +78,8 @@ def dump(archive: Archive) -> str:
     """Return a record's text: the same for the same entries."""
     records = [_record(archive[run_id]) for run_id in sorted(archive)]
     config = sorted({key for record in records for key in record if key.startswith("config.")})
-    columns = [*RESULTS, *config, *MACHINE, "metrics"]
+    packages = [PACKAGES] if any(PACKAGES in record for record in records) else []
+    columns = [*RESULTS, *config, *MACHINE, *packages, "metrics"]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -93,6 +95,7 @@ def collect(runs: Path, ids: Iterable[str]) -> Archive:
         if row is not None:
             env = read_json(runs / run_id / "env.json") or {}
             machine = {key: str(env.get(key, "")) for key in MACHINE}
+            row = replace(row, versions={**_torch(machine), **row.versions})
             found[run_id] = Entry(row, machine, _thinned(read_metrics(runs / run_id)))
     return found
 
@@ -131,6 +134,8 @@ def _record(entry: Entry) -> dict[str, str]:
     values = {name: getattr(entry.row, name) for name in RESULTS}
     values |= {f"config.{key}": value for key, value in leaves(entry.row.config)}
     values |= {key: entry.machine.get(key, "") for key in MACHINE}
+    if packages := {name: version for name, version in entry.row.versions.items() if name != "torch"}:
+        values[PACKAGES] = packages
     return {key: _cell(value) for key, value in {**values, "metrics": _packed(entry.metrics)}.items()}
 
 
@@ -138,8 +143,14 @@ def _entry(record: Mapping[str, str]) -> Entry:
     values = {key: _value(cell) for key, cell in record.items() if cell}
     config = {key.removeprefix("config."): v for key, v in values.items() if key.startswith("config.")}
     results = {name: values[name] for name in RESULTS}
-    row = Row(config=merge(config), **results)
-    return Entry(row, {key: values.get(key, "") for key in MACHINE}, _unpacked(values.get("metrics", [])))
+    machine = {key: values.get(key, "") for key in MACHINE}
+    versions = {**_torch(machine), **values.get(PACKAGES, {})}
+    row = Row(config=merge(config), versions=versions, **results)
+    return Entry(row, machine, _unpacked(values.get("metrics", [])))
+
+
+def _torch(machine: Mapping[str, str]) -> dict[str, str]:
+    return {"torch": machine["torch"]} if machine["torch"] else {}
 
 
 def _thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:

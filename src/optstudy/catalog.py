@@ -25,7 +25,7 @@ FORMAT = 1
 """Raised when the index's layout or the fields of a row change."""
 WORTHWHILE = 500
 """Runs read anew that are worth writing the index for."""
-RESULTS = tuple(f.name for f in fields(Row) if f.name != "config")
+FIELDS = tuple(f.name for f in fields(Row) if f.name != "config")
 FILES = ("result.json", "config.json")
 
 Stamp = list[int]
@@ -102,11 +102,11 @@ class Catalog:
 
         runs = {}
         for run_id, row in self._rows.items():
-            values = [getattr(row, name) for name in RESULTS]
+            values = [getattr(row, name) for name in FIELDS]
             runs[run_id] = [self._stamps[run_id], values, [number(*item) for item in row.config.items()]]
         for run_id, (stamp, values, numbers) in forgotten.items():
             runs[run_id] = [stamp, values, [number(*self._parts[k]) for k in numbers]]
-        head = json.dumps({"format": FORMAT, "results": RESULTS, "runs": runs}, separators=(",", ":"))
+        head = json.dumps({"format": FORMAT, "results": FIELDS, "runs": runs}, separators=(",", ":"))
         with suppress(OSError):
             write_atomically(self._runs / NAME, f'{head[:-1]},"parts":[{",".join(parts)}]}}\n')
 
@@ -144,13 +144,13 @@ class Catalog:
         if known is None or known[0] != stamp:
             return None
         config = dict([self._parts[k] for k in known[2]])
-        return Row(config=config, **dict(zip(RESULTS, known[1], strict=True)))
+        return Row(config=config, **dict(zip(FIELDS, known[1], strict=True)))
 
     def _load(self, tree: Any) -> None:
-        if tree["format"] != FORMAT or tree["results"] != list(RESULTS):
+        if tree["format"] != FORMAT or tree["results"] != list(FIELDS):
             return
         parts = [(key, part) for key, part in tree["parts"]]
         places = set(range(len(parts)))
         runs = {run_id: (stamp, values, numbers) for run_id, (stamp, values, numbers) in tree["runs"].items()}
-        if all(len(values) == len(RESULTS) and places.issuperset(ks) for _, values, ks in runs.values()):
+        if all(len(values) == len(FIELDS) and places.issuperset(ks) for _, values, ks in runs.values()):
             self._parts, self._indexed = parts, runs

@@ -4,43 +4,22 @@ A config is built from layers (scale, study, point, ``--set``), later ones winni
 What is recorded is the validated tree, so it holds every value that ran. Imports no torch.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from optstudy import optimizers
-from optstudy.errors import UserError, nearest, shortened
+from optstudy import identity, optimizers
+from optstudy.errors import Strict, UserError, validate
+from optstudy.size import shapes_by_role
 
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
 
-NOT_IN_ID = (("scale",), ("data", "corpus"), ("watch",), ("training", "parallel"))
-"""Names, places and onlookers; ``data.fingerprint`` says what the text is, wherever it lies.
-
-How a run is spread over processes is no part of its id, as their number is none: either may change from one
-checkpoint to the next, and results stay the same up to rounding.
-"""
-
-MOST_SHOWN = 80
-"""Characters of a wrong value that an error shows."""
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Frozen; unknown keys, NaN, infinities and silent conversions are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Strict):
@@ -51,7 +30,9 @@ class Data(Strict):
     fingerprint: str
     """Hash of the cleaned text; filled in by :func:`optstudy.text.fingerprint`."""
     tokenizer: str
-    """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``."""
+    """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
+    tokenizer_fingerprint: str | None = None
+    """Hash of a tokenizer's file, in which its name counts for nothing; null: no file. Filled in."""
     tokens: Count | None = None
     """Tokens of the train split to use, from its start; null: all."""
     sequence_length: Annotated[int, Field(ge=2)]
@@ -91,16 +72,22 @@ class Optimizer(Strict):
     """The rule's keyword arguments."""
     roles: dict[str, dict[str, Any]] = {}
     """Options of the parameters that play one role, over ``options``."""
+    code: str | None = None
+    """Hash of the source of classes that come in no installed package; null: there are none. Filled in."""
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("name"), str):
-            options, roles = optimizers.complete(
-                data["name"], data.get("options") or {}, data.get("roles") or {}
-            )
+            options, roles = optimizers.complete(data["name"], data.get("options", {}), data.get("roles", {}))
             return {**data, "options": options, "roles": roles}
         return data
+
+    @property
+    def targets(self) -> list[str]:
+        """Import paths of all classes."""
+        names = [self.name, *(own["name"] for own in self.roles.values() if "name" in own)]
+        return sorted({optimizers.spec_of(name).target for name in names})
 
 
 class Schedule(Strict):
@@ -179,10 +166,16 @@ class RunConfig(Strict):
     watch: Watch = Watch()
     numerics: Literal[1] = NUMERICS
 
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> Self:
+        parts = {"schedule": vars(self.schedule), "training": vars(self.training), "data": vars(self.data)}
+        optimizers.check_fit(vars(self.optimizer), optimizers.lent(parts), shapes_by_role(self.model))
+        return self
+
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits: the hash of everything that decides the result."""
-        return run_id(self.model_dump(mode="json"))
+        return identity.run_id(self.model_dump(mode="json"))
 
     @property
     def total_steps(self) -> int:
@@ -195,49 +188,30 @@ class RunConfig(Strict):
         return self.total_steps * self.training.batch_size * self.data.sequence_length
 
 
-def run_id(config: Mapping[str, Any]) -> str:
-    """Hash a dumped config, leaving out :data:`NOT_IN_ID`."""
-    return _hashed(_canonical(config))
-
-
-def ids_by_seed(config: RunConfig) -> Callable[[int], str]:
-    """Return what gives the id of a config's run with any seed; the rest of it is dumped only once."""
-    parts = _canonical(config.model_dump(mode="json"))
-    return lambda seed: _hashed({**parts, "seed": f'"seed":{seed}'})
-
-
-def _canonical(config: Mapping[str, Any]) -> dict[str, str]:
-    """The JSON of each part of a dumped config that decides the result, its key included."""
-    tree = dict(config)
-    for *parents, leaf in NOT_IN_ID:
-        node = tree
-        for key in parents:
-            node[key] = node = dict(node[key])
-        node.pop(leaf, None)
-    return {key: f'"{key}":{_ENCODER.encode(tree[key])}' for key in sorted(tree)}
-
-
-def _hashed(parts: Mapping[str, str]) -> str:
-    return hashlib.sha256(f"{{{','.join(parts.values())}}}".encode()).hexdigest()[:12]
-
-
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings, later ones winning; keys may be dotted paths (``optimizer.lr``)."""
+    """Merge nested mappings, later ones winning; keys may be dotted paths (``optimizer.lr``).
+
+    Raises:
+        UserError: a later layer has keys below one that an earlier one gives a plain value.
+    """
     result: dict[str, Any] = {}
     for layer in layers:
         for dotted, value in layer.items():
             *parents, leaf = str(dotted).split(".")
             node = result
-            for key in parents:
-                child = node.get(key)
-                node[key] = child = dict(child) if isinstance(child, Mapping) else {}
-                node = child
+            for depth, key in enumerate(parents, 1):
+                node[key] = node = _opened(node.get(key), ".".join(parents[:depth]))
             if isinstance(value, Mapping):
-                old = node.get(leaf)
-                node[leaf] = merge(old if isinstance(old, Mapping) else {}, value)
+                node[leaf] = merge(_opened(node.get(leaf), str(dotted)), value)
             else:
                 node[leaf] = value
     return result
+
+
+def _opened(node: Any, key: str) -> dict[str, Any]:
+    if node is not None and not isinstance(node, Mapping):
+        raise UserError(f"{key}: must be a mapping, not {node!r}", key, node)
+    return dict(node or {})
 
 
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:
@@ -247,48 +221,3 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         UserError: naming every wrong key, what came and what was allowed.
     """
     return validate(RunConfig, merge(*layers))
-
-
-def validate(kind: type[M], data: Any, where: str = "") -> M:
-    """Validate ``data``, with errors as a :class:`UserError` that names the key and the nearest valid one."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        prefix = f"{where}: " if where else ""
-        found = _unique(error.errors())
-        said = [explain(e, e["loc"], _fields(kind, e["loc"][:-1]), kind.__name__) for e in found]
-        raise UserError(prefix + "; ".join(said)) from None
-
-
-def _unique(errors: Iterable[Any]) -> list[Any]:
-    return list({".".join(map(str, e["loc"])) + e["type"]: e for e in errors}.values())
-
-
-def explain(error: Any, loc: Sequence[Any], allowed: Iterable[str], whole: str) -> str:
-    """Say one of pydantic's errors in a line: the key, what came, what was allowed.
-
-    Args:
-        error: one of ``ValidationError.errors()``.
-        loc: where, from the root.
-        allowed: keys beside the wrong one.
-        whole: what the root is called.
-    """
-    key = ".".join(map(str, loc)) or whole
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(str(loc[-1]), allowed)}"
-    if error["type"] == "missing":
-        return f"{key}: missing, give it a value"
-    message = error["msg"].removeprefix("Value error, ")
-    came = error["input"]
-    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {shortened(repr(came), MOST_SHOWN)}"
-    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
-
-
-def _fields(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    for part in loc:
-        field = kind.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        kind = annotation
-    return list(kind.model_fields)

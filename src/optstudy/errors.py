@@ -3,14 +3,41 @@
 import difflib
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Operating-system errors of a full disk."""
+MOST_SHOWN = 80
+"""Characters of a wrong value that an error shows."""
+TOLD = "told"
+"""The type of an error of pydantic's whose message already says what came."""
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class UserError(ValueError):
-    """What came, what was allowed and what to do about it, in one line."""
+    """What came, what was allowed and what to do about it, in one line.
+
+    Args:
+        said: the line.
+        key: the config key that it is about, dotted; for its place in a file.
+        came: the value that came there.
+    """
+
+    def __init__(self, said: str, key: str = "", came: Any = None) -> None:
+        super().__init__(said)
+        self.key, self.came = key, came
+
+
+class Strict(BaseModel):
+    """Input as a frozen class: unknown keys, NaN, infinities and silent conversions are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -45,3 +72,52 @@ def say_once(message: str) -> None:
     if message not in _said:
         _said.add(message)
         sys.stderr.write(f"optstudy: {message}\n")
+
+
+def validate(kind: type[M], data: Any, where: str = "") -> M:
+    """Validate ``data``, with errors as a :class:`UserError` that names the key and the nearest valid one."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        prefix = f"{where}: " if where else ""
+        found = sorted(_unique(error.errors()), key=lambda e: bool(e["type"] == "missing"))
+        said = [explain(e, e["loc"], _fields(kind, e["loc"][:-1])) for e in found]
+        key = ".".join(part for part in found[0]["loc"] if isinstance(part, str))
+        raise UserError(prefix + "; ".join(said), key, found[0]["input"]) from None
+
+
+def _unique(errors: Iterable[Any]) -> list[Any]:
+    return list({".".join(map(str, e["loc"])) + e["type"]: e for e in errors}.values())
+
+
+def explain(error: Any, loc: Sequence[Any], allowed: Iterable[str], whole: str = "") -> str:
+    """Say one of pydantic's errors in a line: the key, what came, what was allowed.
+
+    Args:
+        error: one of ``ValidationError.errors()``.
+        loc: where, from the root.
+        allowed: keys beside the wrong one.
+        whole: what the root is called, if it is to be named.
+    """
+    key = ".".join(map(str, loc)) or whole
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{nearest(str(loc[-1]), allowed)}"
+    if error["type"] == "missing":
+        return f"{key}: missing, give it a value"
+    if error["type"] == TOLD:
+        return f"{key}: {error['msg']}"
+    message = error["msg"].removeprefix("Value error, ")
+    came = error["input"]
+    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {shortened(repr(came), MOST_SHOWN)}"
+    where = f"{key}: " if key else ""
+    return f"{where}{message[:1].lower()}{message[1:]}{shown}"
+
+
+def _fields(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    for part in loc:
+        field = kind.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        kind = annotation
+    return list(kind.model_fields)

@@ -1,19 +1,19 @@
 """From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
 
 import itertools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from optstudy import fidelity, plan
-from optstudy.config import ids_by_seed, merge
+from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.families import FIDELITY, Families, Family
+from optstudy.identity import ids_by_seed
 from optstudy.labels import in_panel, is_curve, joined
 from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
-from optstudy.settling import check_scale, settle, substituted, value_at
-from optstudy.studyfile import BestOf, StudyFile
+from optstudy.settling import check_scale, located, settle, substituted, value_at
+from optstudy.studyfile import BestOf, Panel, StudyFile
 
 
 class Expansion:
@@ -64,7 +64,7 @@ class Expansion:
         panels = self._families.panels()
         for title, panel, scale in panels:
             part = Plan([], [], [])
-            for family in self._families.of(panel, scale):
+            for family in self._of(panel, scale):
                 self._expand(family, part)
             self._include({**self.file.include, **panel.include}, scale, part)
             signature = {p.id for p in part.points} | {repr(p) for p in part.pending}
@@ -80,6 +80,12 @@ class Expansion:
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
         return whole
+
+    def _of(self, panel: Panel, scale: str) -> list[Family]:
+        try:
+            return list(self._families.of(panel, scale))
+        except UserError as error:
+            raise (located(error, self.name, self.file.places) if error.key else error) from None
 
     def _expand(self, family: Family, into: Plan) -> None:
         taken: Mapping[str, Any] = {}
@@ -109,7 +115,7 @@ class Expansion:
                 values = plan.extended(values, self.seeds, grow, loss)
             if more is not None and more.axis == family.axis:
                 extra = plan.refined(values, self.seeds, more, loss)
-        if isinstance(values[0], (Mapping, list)):
+        if any(isinstance(value, (Mapping, list)) for value in values):
             into.points += [self._point(family, taken, v, seed) for v in values for seed in self.seeds]
         else:
             into.points += [point(value, seed) for value in values for seed in self.seeds]
@@ -121,7 +127,7 @@ class Expansion:
             _, _, first, ids = self._alike
             return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
-        ids = ids_by_seed(point.config)
+        ids = ids_by_seed(point.config.model_dump(mode="json"))
         point = Point(point.config, point.curve, point.x, ids(seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
@@ -129,28 +135,15 @@ class Expansion:
         return point
 
     def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
-        *base, axes = family.layers
-        if family.axis is not None:
-            axes = {**axes, family.axis: value}
+        axes = family.layers[-1] if family.axis is None else {**family.layers[-1], family.axis: value}
         variables = {key: one for key, one in axes.items() if key.startswith("$")}
-        if not variables and self._shared is not None and self._shared[0] is family:
-            shared = self._shared[1]
-        else:
-            bases = (substituted(layer, variables, self.name) for layer in base)
-            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
-            self._shared = None if variables else (family, shared)
-        layers = [
-            shared,
-            {"seed": seed},
-            *(one for one in variables.values() if isinstance(one, Mapping)),
-            {key: one for key, one in axes.items() if not key.startswith("$")},
-            {key: one for key, one in self.chosen.items() if key != FIDELITY and not key.startswith("$")},
-        ]
         try:
-            tree = merge(*layers)
-            config = settle(fidelity.printed(tree, self.chosen) if family.printed else tree, self.name)
+            tree = self._merged(family, taken, axes, variables, seed)
+            config = settle(tree)
+            if family.printed:
+                config = settle(fidelity.printed(config.model_dump(mode="json"), self.chosen))
         except UserError as error:
-            raise self._located(error) from None
+            raise located(error, self.name, self.file.places, self.chosen) from None
         curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
         if family.x.startswith("$"):
             if family.x not in variables or isinstance(variables[family.x], Mapping):
@@ -158,13 +151,28 @@ class Expansion:
             return Point(config, curve, variables[family.x])
         return Point(config, curve, value_at(config, family.x))
 
-    def _located(self, error: UserError) -> UserError:
-        """Add the file's line of the key that an error names."""
-        said = str(error).removeprefix(f"{self.name}: ")
-        for key in re.findall(r"'([^']+)'", said)[:1] + re.findall(r"^([\w.$]+):", said):
-            if key not in self.chosen and (line := self.file.at(key)) is not None:
-                return UserError(f"{self.name}:{line}: {said}")
-        return error
+    def _merged(
+        self,
+        family: Family,
+        taken: Mapping[str, Any],
+        axes: Mapping[str, Any],
+        variables: Mapping[str, Any],
+        seed: int,
+    ) -> dict[str, Any]:
+        """Merge the layers of one run; what a family's runs share is merged once."""
+        if not variables and self._shared is not None and self._shared[0] is family:
+            shared = self._shared[1]
+        else:
+            bases = (substituted(layer, variables) for layer in family.layers[:-1])
+            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
+            self._shared = None if variables else (family, shared)
+        return merge(
+            shared,
+            {"seed": seed},
+            *(one for one in variables.values() if isinstance(one, Mapping)),
+            {key: one for key, one in axes.items() if not key.startswith("$")},
+            {key: one for key, one in self.chosen.items() if key != FIDELITY and not key.startswith("$")},
+        )
 
     def _best(self, wanted: BestOf, curve: str, scale: str) -> Mapping[str, Any] | list[Point]:
         """Values at the best point of another study's curve, or that curve's runs while some are missing."""

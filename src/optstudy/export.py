@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from optstudy.catalog import Catalog
 from optstudy.errors import UserError, say_once
 from optstudy.figure import Figure
 from optstudy.record import ID, write_atomically
-from optstudy.table import Row, leaves
+from optstudy.table import RESULTS, Row, leaves
 
 FORMATS = ("csv", "parquet")
 
@@ -44,11 +43,12 @@ def table(figure: Figure) -> list[dict[str, Any]]:
 
 def runs(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return runs as flat records: ``id``, results, then the config by dotted key, lists as JSON."""
-    results = [field.name for field in fields(Row) if field.name not in ("id", "config")]
+    results = [name for name in RESULTS if name != "id"]
     records = []
     for row in rows:
         config = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in leaves(row.config)}
-        records.append({"id": row.id, **{name: getattr(row, name) for name in results}, **config})
+        values = {name: getattr(row, name) for name in results}
+        records.append({"id": row.id, **values, **config, "versions": json.dumps(dict(row.versions))})
     columns = list(dict.fromkeys(key for record in records for key in record))
     return [{column: record.get(column) for column in columns} for record in records]
 

@@ -83,7 +83,7 @@ class Families:
             for name in names:
                 own = name if name is not None else fixed.get("name") if isinstance(fixed, Mapping) else None
                 layers: list[Layer] = [*common]
-                layers += [where.optimizers[own] for where in common if own in where.optimizers]
+                layers += [where.optimizers[str(own)] for where in common if str(own) in where.optimizers]
                 layers += variants
                 for family in self._products(layers, name, curve, scale, panel.x or self.file.figure.x):
                     left -= len(family.values) * self.seeds

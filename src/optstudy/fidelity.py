@@ -38,17 +38,16 @@ def check(value: Any) -> None:
 
 
 def printed(tree: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return merged settings as the text has them.
+    """Return a run's settings as the text has them.
 
     Args:
-        tree: nested settings of one run.
+        tree: a dumped config.
         chosen: dotted keys that the user set; they stay as they are.
     """
     own = {key: value for key, value in SETTINGS.items() if key not in chosen}
-    optimizer = dict(tree.get("optimizer", {}))
-    name = optimizer.get("name")
-    if isinstance(name, str) and optimizers.spec_of(name).target.startswith("optstudy.optim."):
-        options, roles = optimizers.complete(name, optimizer.get("options", {}), optimizer.get("roles", {}))
+    optimizer = dict(tree["optimizer"])
+    name, options, roles = (optimizer[key] for key in ("name", "options", "roles"))
+    if optimizers.spec_of(name).known is not None:
         if options.get("second_moment") == "none":
             name, options, roles = "sgdw", dict(TRUNK), {r: _adaptive(o) for r, o in roles.items()}
         optimizer |= {

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from optstudy.config import RunConfig, validate
-from optstudy.errors import UserError, say_once
+from optstudy.config import RunConfig
+from optstudy.errors import UserError, say_once, validate
 from optstudy.record import ID, read_json, read_result, write_json
 
 

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from optstudy.config import Model
-from optstudy.optimizers import OPTIMIZERS, ROLES, complete, options_of
+from optstudy.optim.options import Options
+from optstudy.optimizers import FROM_RUN, OPTIMIZERS, ROLES, Spec, complete, trained
 from optstudy.scales import SCALES
 from optstudy.size import Shape, shapes_by_role
 
-FLOAT = 4
-"""Bytes of a float32; also of the counter of steps that each parameter has."""
-PER_WEIGHT = {
-    "optstudy.optim.Lion": ("m",),
-    "optstudy.optim.Signum": ("m",),
-    "optstudy.optim.SGDW": ("b",),
-    "optstudy.optim.Sophia": ("m", "h"),
-}
-"""Classes whose state is so many float32 arrays of the parameter's shape."""
+FLOAT, BFLOAT16 = 4, 2
+"""Bytes of a float32, also of the counter of steps that each parameter has, and of a bfloat16."""
+MOMENTUM = ("m", "b")
+"""What classes call the average of gradients in their state."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,8 @@ class Listed:
     state_bytes_per_param: float
     """On the shapes of the 150m model, with float32 parameters."""
     source: str
+    options: list[dict[str, Any]]
+    """Name, type, default, allowed and meaning of each, see :func:`described`."""
 
     @property
     def moments(self) -> str:
@@ -50,59 +48,78 @@ def listing() -> list[Listed]:
     for name, spec in OPTIMIZERS.items():
         by_role = options_by_role(name)
         state = sum(
-            state_bytes(spec.target, options, shape)
+            state_bytes(options, shape)
             for role, options in by_role.items()
             if options is not None
             for shape in shapes[role]
         )
-        moments = {role: second_moment(spec.target, role, options) for role, options in by_role.items()}
-        result.append(Listed(name, spec.target, moments, state / weights, spec.source))
+        moments = {role: second_moment(options, shapes[role][0]) for role, options in by_role.items()}
+        result.append(Listed(name, spec.target, moments, state / weights, spec.source, described(spec)))
     return result
 
 
-def options_by_role(name: str) -> dict[str, dict[str, Any] | None]:
+def options_by_role(name: str) -> dict[str, Options | None]:
     """Return the options that each role has; None where it is not trained."""
-    options, rules = complete(name, {}, {})
-    result: dict[str, dict[str, Any] | None] = {}
-    for role in ROLES:
-        own = options_of(role, rules)
-        result[role] = {**options, **own} if own.get("train", True) else None
-    return result
+    options, roles = complete(name, {}, {})
+    chosen = {"name": name, "lr": 1.0, "options": options, "roles": roles}
+    how = {role: trained(chosen, role, dict.fromkeys(FROM_RUN, 1)) for role in ROLES}
+    return {role: one.known if one.train else None for role, one in how.items()}
 
 
-def second_moment(target: str, role: str, options: Mapping[str, Any] | None) -> str:
+def second_moment(options: Options | None, shape: Shape) -> str:
     """Return the granularity that a role's second moment is kept at, and whether it freezes."""
     if options is None:
         return "not trained"
-    if target in PER_WEIGHT:
-        return "weight (of sampled gradients)" if "h" in PER_WEIGHT[target] else "none"
-    kind: str = options.get("second_moment", "weight" if role == "norm" else "factored")
-    return f"{kind}, frozen" if options.get("freeze") else kind
+    kind: str | None = getattr(options, "second_moment", None)
+    if kind is None:
+        averages = [one for name, one in options.state(shape).items() if name not in MOMENTUM]
+        kind = "none" if not averages else "weight" if shape in averages else "factored"
+    return f"{kind}, frozen" if getattr(options, "freeze", False) else kind
 
 
-def state_bytes(target: str, options: Mapping[str, Any], shape: Shape) -> int:
+def state_bytes(options: Options, shape: Shape) -> int:
     """Return the bytes of state of one float32 parameter."""
-    n = math.prod(shape)
-    if target in PER_WEIGHT:
-        return FLOAT * (1 + n * len(PER_WEIGHT[target]))
-    if target == "optstudy.optim.AdafactorBigVision":
-        factored = len(shape) > 1 and sorted(shape)[-2] >= options["min_dim"]
-        return FLOAT * (1 + values("factored" if factored else "weight", shape)) + 2 * n
-    return FLOAT * (1 + n + values(options["second_moment"], shape))
+    return FLOAT + sum(
+        (BFLOAT16 if name in options.in_bfloat16 else FLOAT) * math.prod(own)
+        for name, own in options.state(shape).items()
+    )
 
 
-def values(kind: str, shape: Shape) -> int:
-    """Return how many numbers a second moment of one granularity keeps."""
-    if kind.startswith("split-"):
-        return int(kind.removeprefix("split-"))
-    if kind.startswith("factored") and len(shape) < 2:
-        kind = "tensor" if kind == "factored" else "weight"
-    n = math.prod(shape)
-    return {
-        "weight": n,
-        "tensor": 1,
-        "row": shape[0],
-        "none": 0,
-        "factored": n // shape[-1] + n // (shape[-2] if len(shape) > 1 else 1),
-        "factored-textbook": n // shape[-1] + n // (shape[-2] if len(shape) > 1 else 1),
-    }[kind]
+def described(spec: Spec) -> list[dict[str, Any]]:
+    """Return what an optimizer can be told: name, type, default, what is allowed, and meaning."""
+    assert spec.known is not None
+    fields = spec.known.model_json_schema()["properties"]
+    return [
+        {
+            "name": key,
+            "type": type_of(field),
+            "default": spec.options.get(key, field["default"]),
+            "allowed": allowed(field),
+            "meaning": " ".join(field["description"].split()),
+        }
+        for key, field in fields.items()
+        if key not in Options.model_fields
+    ]
+
+
+def type_of(field: Mapping[str, Any]) -> str:
+    """Return the type of a field of a JSON schema in a word or two."""
+    if field["type"] == "array":
+        return f"{field['minItems']} numbers"
+    return {"number": "number", "integer": "integer", "boolean": "true or false", "string": "word"}[
+        field["type"]
+    ]
+
+
+def allowed(field: Mapping[str, Any]) -> str:
+    """Return the range of a field of a JSON schema, such as ``[0, 1)``; empty where its type says it all."""
+    one = field["prefixItems"][0] if field["type"] == "array" else field
+    if "pattern" in one:
+        return str(one["pattern"]).strip("^$()")
+    bounds = {key: one.get(key) for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")}
+    if all(bound is None for bound in bounds.values()):
+        return ""
+    low = f"[{bounds['minimum']:g}" if bounds["minimum"] is not None else f"({bounds['exclusiveMinimum']:g}"
+    if bounds["maximum"] is not None:
+        return f"{low}, {bounds['maximum']:g}]"
+    return f"{low}, inf)" if bounds["exclusiveMaximum"] is None else f"{low}, {bounds['exclusiveMaximum']:g})"

@@ -1,19 +1,36 @@
-"""Every optimizer and recipe by name, as data: class, options, options per role. Imports no torch."""
+"""Every optimizer and recipe by name, as data: class, options, options per role. Imports no torch.
 
-from collections.abc import Mapping
+What the classes can be told is said by :mod:`optstudy.optim.options`. Optimizers of others are named by their
+import path; their options are kept as given until the class is imported (:mod:`optstudy.outside`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optstudy.errors import UserError, nearest
-from optstudy.signature import Signature, outside, require, signature
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from optstudy.errors import TOLD, Strict, UserError, nearest
+from optstudy.optim.options import REGISTRY, Options, Positive, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES)
 RULES = (*ROLES, "matrix", "rest")
 """What options can be set for: a role, ``matrix`` (the last four), ``rest`` (what no other rule takes)."""
 
-OF_THE_CONFIG = ("self", "params", "lr", "weight_decay", "maximize", "compile")
+OF_THE_CONFIG = ("self", "params", *Options.model_fields)
 """Arguments of optimizers that are no options: the config says them, or nobody should."""
+FROM_RUN = ("estimate_steps", "batch_tokens")
+"""Options that a recipe may leave to the run: null is the schedule's freeze_steps, or a batch's tokens."""
+
+OURS = "optstudy.optim."
+CLASSES: dict[str, type[Options]] = {
+    **{OURS + options.target.rpartition(".")[2]: options for options in REGISTRY.values()},
+    f"{OURS}Preconditioned": PreconditionedOptions,
+}
+"""Options by the public path of the class."""
 
 PAPER = "Zhao et al. 2025 (arXiv 2407.07972)"
 
@@ -29,6 +46,11 @@ class Spec:
     roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options per role, over ``options``; ``lr``: a peak of its own; ``train: false``: not trained."""
     source: str = PAPER
+
+    @property
+    def known(self) -> type[Options] | None:
+        """What the class can be told; None for a class of others."""
+        return CLASSES.get(self.target)
 
 
 _FUSED_QKV = {"qkv": {"second_moment": "split-3"}}
@@ -57,24 +79,21 @@ def _frozen(keep: tuple[str, ...], source: str, **roles: Mapping[str, Any]) -> S
     return Spec("optstudy.optim.Adalayer", options, rules, f"{PAPER}, {source}")
 
 
+_PAPERS: Mapping[str, Mapping[str, Any]] = {
+    "sgdw": {"options": {"momentum": 0.98}},
+    "sophia": {"options": {"batch_tokens": None}},
+    "adalayer": {"roles": _FUSED_QKV},
+}
+"""What the paper ran an optimizer with, where its class has another default."""
+
 OPTIMIZERS: dict[str, Spec] = {
-    "adam": Spec("optstudy.optim.Adam", source=f"Kingma and Ba 2015; {PAPER}"),
+    **{
+        name: Spec(OURS + options.target.rpartition(".")[2], source=options.source, **_PAPERS.get(name, {}))
+        for name, options in REGISTRY.items()
+    },
     "adam_tied_betas": Spec(
         "optstudy.optim.Adam", {"betas": [0.95, 0.95]}, source=f"{PAPER}, Figure 8: beta1 = beta2"
     ),
-    "adafactor": Spec("optstudy.optim.Adafactor", source=f"{PAPER}, Appendix B; Shazeer and Stern 2018"),
-    "adafactor_bigvision": Spec(
-        "optstudy.optim.AdafactorBigVision", source="Zhai et al. 2022 (arXiv 2106.04560), big_vision"
-    ),
-    "lion": Spec("optstudy.optim.Lion", source=f"Chen et al. 2023 (arXiv 2302.06675); {PAPER}"),
-    "signum": Spec("optstudy.optim.Signum", source=f"Bernstein et al. 2018 (arXiv 1802.04434); {PAPER}"),
-    "sgdw": Spec(
-        "optstudy.optim.SGDW", {"momentum": 0.98}, source=f"Polyak 1964; timm's SGDW, undamped; {PAPER}"
-    ),
-    "sophia": Spec(
-        "optstudy.optim.Sophia", {"batch_tokens": None}, source="Liu et al. 2023 (arXiv 2305.14342)"
-    ),
-    "adalayer": _adalayer(_FUSED_QKV, "Algorithm 1"),
     "adalayer_star": _adalayer(_STAR, "section 3.1: one block per row of the last layer"),
     "adalayer_star_first": _adalayer(
         {**_STAR, "embedding": {"second_moment": "row"}}, "released code: also per row of the first layer"
@@ -111,6 +130,7 @@ OPTIMIZERS: dict[str, Spec] = {
     "frozen_all_norms_off": _frozen((), "Figure 15, LayerNorm training off", **_NORMS_OFF),
     "frozen_keep_last_norms_off": _frozen(("head",), "Figure 17: LayerNorm training off", **_NORMS_OFF),
 }
+"""The registry's optimizers, then the paper's recipes."""
 
 
 def spec_of(name: str) -> Spec:
@@ -121,117 +141,241 @@ def spec_of(name: str) -> Spec:
     """
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
-    if "." in name:
+    if name.startswith(OURS):
+        target = OURS + name.rpartition(".")[2]
+        if target in CLASSES:
+            return Spec(target, source=name)
+        raise UserError(f"unknown optimizer {name!r}{nearest(target, CLASSES)}")
+    if "." in name and all(part.isidentifier() for part in name.split(".")):
         return Spec(name, source=name)
     raise UserError(
         f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} (or give the import path of a class)"
     )
 
 
-def complete(
-    name: str, options: Mapping[str, Any], roles: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Check an optimizer's options and fill in those left out.
+class _OfARole(Strict):
+    """What a role can be told besides options of its optimizer."""
 
-    Options of a class outside this package are checked against its source as far as that can be read without
-    importing it; the rest is checked when it is built.
+    lr: Positive = 1.0
+    train: bool = True
+    name: str = ""
+
+
+Place = tuple[str | int, ...]
+
+
+def _wrong(place: Place, said: str, came: Any, kind: str = "value") -> InitErrorDetails:
+    """Return an error of pydantic's; what came is added to the message unless its kind is ``TOLD``."""
+    return InitErrorDetails(type=PydanticCustomError(kind, said), loc=place, input=came)
+
+
+def _refuse(errors: list[InitErrorDetails]) -> None:
+    if errors:
+        raise ValidationError.from_exception_data("optimizer", errors) from None
+
+
+def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Check an optimizer's options, and fill in those left out where the class is one of ours.
+
+    Args:
+        name: of :data:`OPTIMIZERS`, or an import path.
+        options: of the class, for all parameters.
+        roles: by rule, see :data:`RULES`: options over ``options``, and ``lr``, ``train`` and ``name``, an
+            optimizer of the role's own.
 
     Raises:
-        UserError: an unknown name, option or role, or a value out of range.
+        ValidationError: an unknown name, option or role, or a wrong value, each with its place.
     """
-    spec = spec_of(name)
-    known = signature(spec.target)
-    whole = {**_defaults(known), **spec.options, **options}
-    _check(name, known, spec, whole)
+    try:
+        spec = spec_of(name)
+    except UserError as error:
+        _refuse([_wrong(("name",), str(error), name, TOLD)])
+    for key, given, example in (("options", options, "{eps: 1e-8}"), ("roles", roles, "{head: {lr: 1e-3}}")):
+        if not isinstance(given, Mapping):
+            _refuse([_wrong((key,), f"must be a mapping such as {example}", given)])
+    errors: list[InitErrorDetails] = []
+    whole = _checked(name, spec, {**spec.options, **options}, ("options",))
     rules = {rule: dict(own) for rule, own in spec.roles.items()}
     for rule, own in roles.items():
+        place = ("roles", rule)
         if rule not in RULES:
-            raise UserError(f"unknown role {rule!r}{nearest(rule, RULES)}")
-        if not isinstance(own, Mapping):
-            raise UserError(f"options of role {rule!r} must be a mapping such as {{lr: 1e-3}}, not {own!r}")
-        rules[rule] = {**rules.get(rule, {}), **own}
+            errors.append(_wrong(place, f"unknown role {rule!r}{nearest(rule, RULES)}", own, TOLD))
+        elif not isinstance(own, Mapping):
+            errors.append(_wrong(place, "must be a mapping such as {lr: 1e-3}", own))
+        else:
+            rules[rule] = {**({} if "name" in own else rules.get(rule, {})), **own}
+    _refuse(errors)
     for rule, own in rules.items():
-        _check_rule(name, rule, own, known, spec)
-        if "name" in own:
-            rules[rule] = {**own, **complete(own["name"], _without(own, "name", "lr", "train"), {})[0]}
-    return whole, rules
+        told = {key: value for key, value in own.items() if key in _OfARole.model_fields}
+        errors += _errors(_OfARole, told, ("roles", rule), name)
+    _refuse(errors)
+    return whole, {rule: _complete_rule(name, spec, whole, rules, rule) for rule in rules}
 
 
-def check_importable(name: str, roles: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the packages of an optimizer's classes can be found, before anything is run.
+def _complete_rule(
+    name: str, spec: Spec, whole: Mapping[str, Any], rules: Mapping[str, Mapping[str, Any]], rule: str
+) -> dict[str, Any]:
+    """Check the options of one rule by those that they go over."""
+    own, place = rules[rule], ("roles", rule)
+    told = {key: own[key] for key in ("name", "lr", "train") if key in own}
+    options = {key: value for key, value in own.items() if key not in told}
+    below = rules.get("matrix", {}) if rule in MATRICES and "name" not in own else {}
+    chosen = own.get("name", below.get("name"))
+    if chosen is not None:
+        try:
+            spec = spec_of(chosen)
+        except UserError as error:
+            _refuse([_wrong((*place, "name"), str(error), chosen, TOLD)])
+        name, whole = chosen, spec.options
+    below = {key: value for key, value in below.items() if key not in _OfARole.model_fields}
+    found = _checked(name, spec, {**whole, **below, **options}, place)
+    return {**told, **(found if "name" in own else {key: found[key] for key in options})}
 
-    Raises:
-        UserError: one cannot.
+
+def _checked(name: str, spec: Spec, options: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Return options as JSON has them, complete for a class of ours.
+
+    Args:
+        name: what the optimizer is called.
+        spec: what it is.
+        options: those given over those of the recipe.
+        place: where they were given.
     """
-    for one in {name, *(own["name"] for own in roles.values() if "name" in own)}:
-        require(spec_of(one).target)
+    reserved = [key for key in options if key in OF_THE_CONFIG]
+    _refuse(
+        [
+            _wrong((*place, key), f"no option of {name}: set optimizer.{key}", options[key], TOLD)
+            for key in reserved
+        ]
+    )
+    if spec.known is None:
+        odd = [key for key, value in options.items() if not _finite(value)]
+        _refuse([_wrong((*place, key), "must be finite", options[key]) for key in odd])
+        return dict(options)
+    lent = {key for key in FROM_RUN if options.get(key, 0) is None and spec.options.get(key, 0) is None}
+    given = {**options, **dict.fromkeys(lent, 1)}
+    _refuse(_errors(spec.known, given, place, name))
+    made = spec.known.model_validate(given).model_dump(mode="json", exclude=set(Options.model_fields))
+    return {**made, **dict.fromkeys(lent)}
+
+
+def _errors(kind: type[Strict], given: Mapping[str, Any], place: Place, name: str) -> list[InitErrorDetails]:
+    """Return what is wrong with the fields of a class, each with its place in the config."""
+    try:
+        kind.model_validate(given)
+    except ValidationError as error:
+        return [_placed(e, kind, place, name) for e in error.errors()]
+    return []
+
+
+def _placed(error: Any, kind: type[Strict], place: Place, name: str) -> InitErrorDetails:
+    loc, came = error["loc"], error["input"]
+    if error["type"] == "extra_forbidden":
+        fields = [key for key in kind.model_fields if key not in Options.model_fields]
+        return _wrong(
+            (*place, *loc), f"unknown option {loc[-1]!r} of {name}{nearest(str(loc[-1]), fields)}", came, TOLD
+        )
+    said = error["msg"].removeprefix("Value error, ")
+    key, _, rest = said.partition(": ")
+    if key in kind.model_fields:  # of a check of all options together, which names one
+        return _wrong((*place, key), rest, came.get(key))
+    return _wrong((*place, *loc), said, came, error["type"])
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value of JSON has only finite numbers."""
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the options of a role: its own over ``matrix``'s, or ``rest``'s."""
-    taken = [rules[rule] for rule in (("matrix",) if role in MATRICES else ()) + (role,) if rule in rules]
-    return {k: v for options in taken or [rules.get("rest", {})] for k, v in options.items()}
+    """Return the options of a role: its own over ``matrix``'s, or ``rest``'s.
+
+    A rule with an optimizer of its own (``name``) stands alone.
+    """
+    own = rules.get(role)
+    general = rules.get("matrix") if role in MATRICES else None
+    if own is None and general is None:
+        return rules.get("rest", {})
+    return {**({} if own and "name" in own else general or {}), **(own or {})}
 
 
-def check_freeze(
-    options: Mapping[str, Any], roles: Mapping[str, Mapping[str, Any]], freeze_steps: int
+@dataclass(frozen=True)
+class Trained:
+    """How the parameters of one role are trained."""
+
+    spec: Spec
+    options: dict[str, Any]
+    """Of the class, complete where it is one of ours; what the run decides is filled in."""
+    lr: float
+    train: bool
+
+    @property
+    def known(self) -> Options | None:
+        """The options as their class has them; None for a class of others."""
+        return self.spec.known.model_validate(self.options) if self.spec.known else None
+
+
+def trained(chosen: Mapping[str, Any], role: str | None, lent: Mapping[str, Any]) -> Trained:
+    """Return how the parameters of a role are trained.
+
+    Args:
+        chosen: ``name``, ``options``, ``roles`` and ``lr`` of a config.
+        role: None: parameters of no role.
+        lent: what the run decides, see :data:`FROM_RUN`.
+    """
+    own = dict(options_of(role, chosen["roles"])) if role else {}
+    name = own.pop("name", None)
+    lr, train = own.pop("lr", chosen["lr"]), own.pop("train", True)
+    options = {**({} if name else chosen["options"]), **own}
+    options = {key: lent.get(key) if key in FROM_RUN and v is None else v for key, v in options.items()}
+    return Trained(spec_of(name or chosen["name"]), options, lr, train)
+
+
+def lent(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run, as nested mappings, decides of its optimizer, see :data:`FROM_RUN`."""
+    tokens = config["training"]["batch_size"] * config["data"]["sequence_length"]
+    return {"estimate_steps": config["schedule"].get("freeze_steps", 0), "batch_tokens": tokens}
+
+
+def check_fit(
+    chosen: Mapping[str, Any], lent: Mapping[str, Any], shapes: Mapping[str, Sequence[tuple[int, ...]]]
 ) -> None:
-    """Refuse ``estimate_steps`` that are not the schedule's ``freeze_steps``; null takes them over.
+    """Refuse options that the run or a shape of the model cannot have.
+
+    Args:
+        chosen: ``name``, ``options``, ``roles`` and ``lr``, complete.
+        lent: what the run decides; ``estimate_steps`` is the schedule's freeze_steps.
+        shapes: of the model's parameters, by role.
 
     Raises:
-        UserError: they differ, or there is nothing to take over.
+        ValidationError: ``estimate_steps`` are not the schedule's, or a second moment fits no shape.
     """
-    for own in (options, *roles.values()):
-        steps = own.get("estimate_steps", 0)
-        if steps is None and freeze_steps == 0:
-            raise UserError(
-                "schedule.freeze_steps must be above 0: a frozen second moment is estimated in them"
-            )
-        if steps and steps != freeze_steps:
-            raise UserError(
-                f"estimate_steps ({steps}) and schedule.freeze_steps ({freeze_steps}) must be equal"
-            )
+    for rule, own in {"": chosen["options"], **chosen["roles"]}.items():
+        steps, wanted = own.get("estimate_steps", 0), lent["estimate_steps"]
+        if steps is None and not wanted:
+            said = "must be above 0: a frozen second moment is estimated in these steps"
+            _refuse([_wrong(("schedule", "freeze_steps"), said, wanted)])
+        if steps and steps != wanted and isinstance(steps, int):
+            place = ("optimizer", *(("roles", rule) if rule else ("options",)), "estimate_steps")
+            _refuse([_wrong(place, f"must be schedule.freeze_steps ({wanted})", steps)])
+    for role, some in shapes.items():
+        how = trained(chosen, role, lent)
+        if how.train and (known := how.known) is not None:
+            for shape in dict.fromkeys(some):
+                try:
+                    known.state(shape)
+                except ValueError as error:
+                    _refuse([_misfit(chosen, role, str(error))])
 
 
-def _defaults(known: Signature | None) -> dict[str, Any]:
-    return _without(known.defaults, *OF_THE_CONFIG) if known else {}
-
-
-def _without(options: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in keys}
-
-
-def _check_rule(name: str, rule: str, own: Mapping[str, Any], known: Signature | None, spec: Spec) -> None:
-    wrong = {
-        "lr": outside(own.get("lr", 1.0), "(0, inf)"),
-        "train": "" if isinstance(own.get("train", True), bool) else "true or false",
-        "name": "" if isinstance(own.get("name", ""), str) else "the name of an optimizer",
-    }
-    for key, wanted in wrong.items():
-        if wanted:
-            raise UserError(f"{key} of role {rule!r} must be {wanted}, not {own[key]!r}")
-    if "name" not in own:
-        _check(
-            f"{name} for role {rule!r}",
-            known,
-            spec,
-            _without(own, "lr", "train"),
-            also=("lr", "train", "name"),
-        )
-
-
-def _check(
-    who: str, known: Signature | None, spec: Spec, options: Mapping[str, Any], also: tuple[str, ...] = ()
-) -> None:
-    if known is None:
-        return
-    allowed = [key for key in known.names if key not in OF_THE_CONFIG]
-    for key, value in options.items():
-        if key in OF_THE_CONFIG:
-            raise UserError(f"{key!r} is no option of {who}: set optimizer.{key}")
-        if key not in known.names and not known.open_ended:
-            raise UserError(f"unknown option {key!r} of {who}{nearest(key, (*allowed, *also))}")
-        if value is None and key in spec.options and spec.options[key] is None:
-            continue  # taken from the run when it is built
-        if key in known.limits and (wanted := outside(value, known.limits[key])):
-            raise UserError(f"{key} of {who} must be {wanted}, not {value!r}")
+def _misfit(chosen: Mapping[str, Any], role: str, said: str) -> InitErrorDetails:
+    """Say that a shape cannot be treated, at the rule that asks for it."""
+    key, _, said = said.partition(" ")
+    rules = [rule for rule in (role, "matrix" if role in MATRICES else "", "rest") if rule in chosen["roles"]]
+    rule = next((rule for rule in rules if key in chosen["roles"][rule]), None)
+    place = ("options", key) if rule is None else ("roles", rule, key)
+    return _wrong(("optimizer", *place), f"{said} ({role})", None, TOLD)

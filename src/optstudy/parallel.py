@@ -208,22 +208,16 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
     Of an optimizer of another package, tensors of a sharded parameter's shape are sharded as it is.
     """
-    optimizer.load_state_dict(_placed(optimizer, state))
-
-
-def _placed(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(optimizer, Together):
-        parts = zip(optimizer.optimizers, state["optimizers"], strict=True)
-        return {**state, "optimizers": [_placed(part, own) for part, own in parts]}
-    if isinstance(optimizer, Rule):
-        return state  # it places its own
-    ours = [p for group in optimizer.param_groups for p in group["params"]]
-    theirs = [index for group in state["param_groups"] for index in group["params"]]
-    saved = dict(state["state"])
-    for p, index in zip(ours, theirs, strict=True):
-        if is_sharded(p) and index in saved:
-            saved[index] = {
-                key: shard_like(x, p) if isinstance(x, Tensor) and x.shape == p.shape else x
-                for key, x in saved[index].items()
-            }
-    return {**state, "state": saved}
+    parts = optimizer.optimizers if isinstance(optimizer, Together) else [optimizer]
+    placed = dict(state["state"])
+    indices = iter([index for group in state["param_groups"] for index in group["params"]])
+    for part in parts:
+        for p, index in zip(
+            [p for group in part.param_groups for p in group["params"]], indices, strict=False
+        ):
+            if is_sharded(p) and index in placed and not isinstance(part, Rule):  # a rule places its own
+                placed[index] = {
+                    key: shard_like(x, p) if isinstance(x, Tensor) and x.shape == p.shape else x
+                    for key, x in placed[index].items()
+                }
+    optimizer.load_state_dict({**state, "state": placed})

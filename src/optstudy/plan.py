@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from optstudy.config import RunConfig
-from optstudy.studyfile import Adaptive, Refine, spaced
+from optstudy.studyfile import Adaptive, Refine, rounded, spaced
 from optstudy.table import Row
 
 Loss = Callable[[float, int], float | None]
@@ -65,7 +65,12 @@ class Plan:
         return list(dict.fromkeys(labels))
 
 
-def grown(initial: Sequence[float], losses: Mapping[float, float], rule: Adaptive) -> list[float]:
+def grown(
+    initial: Sequence[float],
+    losses: Mapping[float, float],
+    rule: Adaptive,
+    has_run: Callable[[float], bool] = lambda value: False,
+) -> list[float]:
     """Return the values that the axis lacks: a step beyond each end towards which the loss has not risen.
 
     An end counts as risen when some value between it and the best lies ``rule.rise`` above the best.
@@ -74,20 +79,27 @@ def grown(initial: Sequence[float], losses: Mapping[float, float], rule: Adaptiv
         initial: the file's values, evenly spaced in the logarithm.
         losses: mean loss of every value run so far, ``initial`` and earlier extensions.
         rule: how far to rise, and how many values may be added at either end.
+        has_run: whether a value has a result; what ran where an earlier version put a step counts as it.
     """
     first, last = min(initial), max(initial)
     if len(initial) < 2 or first <= 0:
         return []
-    per_decade = (len(initial) - 1) / math.log10(last / first)
+    exactly = (len(initial) - 1) / math.log10(last / first)
+    per_decade = round(exactly) if abs(exactly - round(exactly)) < 0.01 else exactly
+
+    def step(steps: int) -> float:
+        value, earlier = spaced(first, steps, per_decade), rounded(first * 10 ** (steps / exactly))
+        return earlier if has_run(earlier) and not has_run(value) else value
+
     best = _lowest(losses)
     level = losses[best] + rule.rise
     found = []
     below = sum(value < first for value in losses)
     above = sum(value > last for value in losses)
     if below < rule.most and not any(losses[v] >= level for v in losses if v < best):
-        found.append(spaced(first, -(below + 1), per_decade))
+        found.append(step(-(below + 1)))
     if above < rule.most and not any(losses[v] >= level for v in losses if v > best):
-        found.append(spaced(first, len(initial) + above, per_decade))
+        found.append(step(len(initial) + above))
     return [value for value in found if value not in losses]  # rounding may lead to one that is there
 
 
@@ -95,7 +107,7 @@ def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, los
     """Return every value that the axis has by now, in increasing order."""
     values = list(initial)
     while (losses := _means(values, seeds, loss)) is not None:
-        new = grown(initial, losses, rule)
+        new = grown(initial, losses, rule, lambda v: any(loss(v, seed) is not None for seed in seeds))
         if not new:
             break
         values += new

@@ -278,7 +278,7 @@ class Run:
             yield
         finally:
             for part in switching:
-                with nullcontext() if self._stepped else suppress(LookupError, AttributeError):
+                with nullcontext() if self._stepped else suppress(Exception):
                     part.train()
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ from optstudy.archive import Archive
 from optstudy.catalog import Catalog
 from optstudy.errors import say_once
 from optstudy.folders import prepare
+from optstudy.identity import without_code
 from optstudy.launch import attempts, lease
 from optstudy.study import Plan, Point, Study
 from optstudy.table import Row
@@ -104,6 +105,15 @@ class Session:
         """Rows of the study's own finished runs, each once."""
         rows = [self.row(run_id) for run_id in dict.fromkeys(point.id for point in self.plan.points)]
         return [row for row in rows if row is not None]
+
+    def older(self) -> list[Row]:
+        """Rows of the folder that would be this study's, were their optimizer's code that of today."""
+        mine = {p.id: p.config for p in self.runs_known.values() if p.config.optimizer.code is not None}
+        wanted = {without_code(config.model_dump(mode="json")) for config in mine.values()}
+        if not wanted or not self.runs.is_dir():
+            return []
+        rows = self._read.rows(sorted(path.name for path in self.runs.iterdir()))
+        return [r for r in rows if r.code and r.id not in mine and without_code(r.config) in wanted]
 
     def remember(self) -> None:
         """Write what was read of many runs to the runs folder's index, for next time."""

@@ -1,8 +1,10 @@
 """How large a model is, and what a token through it takes: all from the shapes of its weights. No torch."""
 
 import math
+from typing import TYPE_CHECKING
 
-from optstudy.config import Model
+if TYPE_CHECKING:
+    from optstudy.config import Model
 
 SMALL = 1_000_000
 """Parameters below which a step is too short to fill a GPU, and to gain by compiling or bfloat16."""
@@ -11,7 +13,7 @@ MLP_RATIO = 4
 Shape = tuple[int, ...]
 
 
-def shapes_by_role(model: Model) -> dict[str, list[Shape]]:
+def shapes_by_role(model: "Model") -> dict[str, list[Shape]]:
     """Return the shapes of the transformer's weights, by role."""
     d, layers = model.d_model, model.n_layers
     return {
@@ -25,12 +27,12 @@ def shapes_by_role(model: Model) -> dict[str, list[Shape]]:
     }
 
 
-def parameter_count(model: Model) -> int:
+def parameter_count(model: "Model") -> int:
     """Parameters of the whole model, embedding and head included."""
     return sum(math.prod(shape) for shapes in shapes_by_role(model).values() for shape in shapes)
 
 
-def forward_flops(model: Model, sequence_length: int) -> int:
+def forward_flops(model: "Model", sequence_length: int) -> int:
     """Floating-point operations of matrix products per token, forward; a step takes three times that.
 
     2 per weight of a matrix, the embedding left out, and 2 L D T for causal attention: half of what Chowdhery

@@ -18,7 +18,7 @@ from optstudy.errors import UserError, nearest
 from optstudy.expansion import Expansion
 from optstudy.plan import Pending, Plan, Point, Results
 from optstudy.scales import SCALES
-from optstudy.settling import check_scale, settle
+from optstudy.settling import check_scale, located, settle
 from optstudy.studyfile import HalfDecades, StudyFile, parse
 
 __all__ = [
@@ -133,16 +133,21 @@ def single(
     Raises:
         UserError: no such file, or a mistake in it.
     """
-    tree = yamlfile.plain(yamlfile.parse(yamlfile.read(file), str(file)), str(file))
+    written = yamlfile.parse(yamlfile.read(file), str(file))
+    tree = yamlfile.plain(written, str(file))
     if not isinstance(tree, Mapping):
         raise UserError(f"{file}: a config is a mapping of keys to values, such as scale: pico")
-    tree = merge(tree, chosen)
-    scale = check_scale(tree.setdefault("scale", "pico"), f"{file}: ")
-    tree = merge(SCALES[scale], tree)
-    if automatic is not None and tree["training"]["precision"] == "auto":
-        precision = automatic(settle(merge(tree, {"training.precision": "float32"}), str(file)))
-        tree = merge(tree, {"training.precision": precision})
-    return settle(tree, str(file))
+    try:
+        tree = merge(tree, chosen)
+        scale = check_scale(tree.setdefault("scale", "pico"))
+        tree = merge(SCALES[scale], tree)
+        training = tree["training"]
+        if automatic is not None and isinstance(training, Mapping) and training.get("precision") == "auto":
+            precision = automatic(settle(merge(tree, {"training.precision": "float32"})))
+            tree = merge(tree, {"training.precision": precision})
+        return settle(tree)
+    except UserError as error:
+        raise located(error, str(file), tuple(yamlfile.places(written)), chosen) from None
 
 
 def _files(folder: Any, prefix: str) -> Iterator[str]:

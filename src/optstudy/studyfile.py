@@ -5,8 +5,10 @@ scale's config, the file, the panel, their entries for the scale, the optimizer,
 axes, ``--set``.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -21,10 +23,12 @@ from pydantic import (
 )
 
 from optstudy import yamlfile
-from optstudy.config import Count, NonNegative, Positive, Strict, explain
-from optstudy.errors import UserError
+from optstudy.config import Count, NonNegative, Positive
+from optstudy.errors import Strict, UserError, explain
 
 NAME = "optimizer.name"
+FINE = 100
+"""Values per decade, from which on neighbours of three digits are hardly apart."""
 MOST_VALUES = 1_000
 """On one axis."""
 
@@ -48,13 +52,38 @@ class HalfDecades(Strict):
 
     def values(self) -> list[float]:
         """All values, both ends included."""
-        count = math.floor(math.log10(self.stop / self.start) * self.per_decade + 0.01)
+        steps = math.log10(self.stop / self.start) * self.per_decade
+        count = math.floor(steps + min(0.5, max(0.01, 0.002 * self.per_decade)))  # both ends are rounded
         return [spaced(self.start, i, self.per_decade) for i in range(count + 1)]
 
 
 def spaced(start: float, steps: int, per_decade: float) -> float:
-    """Return the value ``steps`` steps above ``start``, to three significant digits."""
-    return float(f"{start * 10 ** (steps / per_decade):.3g}")
+    """Return the value ``steps`` steps above ``start``, to three significant digits.
+
+    Grids that start from different numbers of one grid meet in the same numbers: where ``start`` is a
+    rounded value of a grid through a number of one or two digits, as 3.16e-3 is of that through 1e-2, it
+    stands for the exact one.
+    """
+    number, k = _exact(start, per_decade)
+    return rounded(number * 10 ** ((steps - k) / per_decade))
+
+
+@lru_cache(maxsize=1024)
+def _exact(start: float, per_decade: float) -> tuple[float, int]:
+    """Return a number of the grid through ``start``, and how many steps above it lies.
+
+    It is a power of ten if there is one, else one of one digit, else of two, else ``start`` itself.
+    """
+    steps = range(math.ceil(per_decade)) if per_decade < FINE else ()
+    near = [(rounded(start * 10 ** (k / per_decade), n), k, n) for n, k in itertools.product((1, 2), steps)]
+    found = [one for one in near if rounded(one[0] * 10 ** (-one[1] / per_decade)) == start]
+    number, k, _ = min(found, key=lambda one: (f"{one[0]:.1e}"[:3] != "1.0", one[2]), default=(start, 0, 3))
+    return number, k
+
+
+def rounded(value: float, digits: int = 3) -> float:
+    """Return a number of so many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 def _repeats(values: Sequence[Any]) -> bool:
@@ -194,12 +223,12 @@ class StudyFile(ScaleLayer):
     refine: Refine | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
-    _lines: dict[str, int] = PrivateAttr(default_factory=dict)
+    _places: yamlfile.Places = PrivateAttr(default=())
 
-    def at(self, key: str) -> int | None:
-        """Line (from 1) of a config key in the file, however deep its parents are written; None without."""
-        near = [one for one in self._lines if one.endswith(f".{key}") or key.endswith(f".{one}")]
-        return self._lines.get(key) or (self._lines[max(near, key=len)] if near else None)
+    @property
+    def places(self) -> yamlfile.Places:
+        """Path, line and value of every key of the file."""
+        return self._places
 
 
 def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
@@ -225,7 +254,7 @@ def parse(content: str, where: str) -> StudyFile:
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
-    file._lines = yamlfile.lines(tree)
+    file._places = tuple(yamlfile.places(tree))
     return file
 
 

@@ -1,7 +1,7 @@
 """The study table: one row per finished run, diverged ones included. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Row:
     """Number of weights."""
     state_bytes_per_param: float
     """Bytes of optimizer state per parameter."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of torch and of the packages that its optimizer comes from; empty where they were not recorded."""
 
     @property
     def optimizer(self) -> str:
@@ -67,6 +69,12 @@ class Row:
             return self.initial_val_loss
         return min(self.val_loss, self.initial_val_loss)
 
+    @property
+    def code(self) -> str | None:
+        """Hash of the source of an optimizer that no installed package holds."""
+        found: str | None = self.config["optimizer"].get("code")
+        return found
+
     def value(self, key: str) -> Any:
         """Read a config value by its dotted key, e.g. ``optimizer.lr``.
 
@@ -77,6 +85,10 @@ class Row:
         for part in key.split("."):
             node = node[part]
         return node
+
+
+RESULTS = tuple(f.name for f in fields(Row) if f.name not in ("config", "versions"))
+"""Fields that every ``result.json`` has."""
 
 
 def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Row | None:
@@ -98,8 +110,9 @@ def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | 
     config = read_json(path)
     if config is None:
         raise UserError(f"{path}: is missing")
-    fields = {name: result[name] for name in Row.__dataclass_fields__ if name != "config"}
-    row = Row(config=config if shared is None else shared(config), **fields)
+    results = {name: result[name] for name in RESULTS}
+    versions = result.get("versions", {})
+    row = Row(config=config if shared is None else shared(config), versions=versions, **results)
     try:
         row.optimizer, row.lr, row.seed  # noqa: B018
     except (KeyError, TypeError, ValueError):

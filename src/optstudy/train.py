@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 import optstudy
-from optstudy import checkpoint, text
-from optstudy.config import RunConfig, Watch
+from optstudy import checkpoint, provenance
+from optstudy.config import Watch
 from optstudy.ending import Interruption, Preempted, out_of_memory
 from optstudy.errors import UserError, say_once
 from optstudy.folders import read_config
@@ -28,6 +28,7 @@ from optstudy.record import (
     write_json,
 )
 from optstudy.run import Run, choose_device
+from optstudy.settling import check_unchanged
 from optstudy.trackers import Trackers
 
 CHECKPOINT_MINUTES = 10.0
@@ -64,7 +65,7 @@ def train(
     if (result := read_result(folder)) is not None:
         return result
     config = read_config(folder)
-    check_text(config)
+    check_unchanged(config)
     with Interruption() as interruption, ranks.own(folder) as own:
         interruption.deferred = ranks.size > 1  # they stop together
         try:
@@ -81,20 +82,6 @@ def train(
         write_json(own / "result.json", result)
         checkpoint.clear(own)
         return result
-
-
-def check_text(config: RunConfig) -> None:
-    """Refuse a text that is not the one the config was made for.
-
-    Raises:
-        UserError: it has another fingerprint, or cannot be read.
-    """
-    found = text.fingerprint(config.data.corpus)
-    if found != config.data.fingerprint:
-        raise UserError(
-            f"data.corpus: the text of {config.data.corpus} is not this run's: its fingerprint is {found}, "
-            f"not {config.data.fingerprint}; restore the text, or begin a run of its own from a config file"
-        )
 
 
 class _Attempt:
@@ -189,6 +176,7 @@ class _Attempt:
             "step_ms": log.step_ms(),
             **run.footprint(),
             "weights_sha256": run.weights_sha256(),
+            "versions": {"torch": torch.__version__, **packages(run)},
         }
 
     def _train(self) -> float:
@@ -247,6 +235,11 @@ class _Attempt:
         self._saved_at = time.monotonic()
 
 
+def packages(run: Run) -> dict[str, str]:
+    """Versions of the installed packages that the optimizer's classes come from."""
+    return provenance.versions(run.config.optimizer.targets)
+
+
 def environment(run: Run) -> dict[str, Any]:
     """Return versions and machine: what may explain a difference, and is no part of a run's id."""
     return {
@@ -254,6 +247,7 @@ def environment(run: Run) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "packages": packages(run),
         "platform": platform.platform(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",

@@ -18,6 +18,10 @@ MOST_NODES = 100_000
 """Values that a file may hold, aliases unfolded."""
 
 
+Places = Sequence[tuple[str, int, Any]]
+"""Of :func:`places`."""
+
+
 def read(path: Path) -> str:
     """Read a UTF-8 text file.
 
@@ -88,20 +92,35 @@ def _key_line(tree: Any, key: Any, otherwise: int) -> int:
         return otherwise
 
 
-def lines(tree: Any) -> dict[str, int]:
-    """Line of the last occurrence of every key of the file, wherever it stands."""
-    return dict(_lines(tree))
-
-
-def _lines(tree: Any) -> Iterator[tuple[str, int]]:
+def places(tree: Any, above: str = "", otherwise: int = 1) -> Iterator[tuple[str, int, Any]]:
+    """Yield the dotted path, the line and the value of every key of a file."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            if hasattr(tree, "lc"):
-                yield str(key), line(tree, [key])
-            yield from _lines(value)
+            at = _key_line(tree, key, otherwise) if hasattr(tree, "lc") else otherwise
+            yield f"{above}{key}", at, value
+            yield from places(value, f"{above}{key}.", at)
     elif isinstance(tree, list):
         for value in tree:
-            yield from _lines(value)
+            yield from places(value, above, otherwise)
+
+
+def place(known: Places, key: str, came: Any) -> int | None:
+    """Return the line at which a config key, or the nearest key above it, has a value; None without.
+
+    Of several lines, the last that has the value itself (an axis: among others), else the last.
+    """
+    while key:
+        found = [one for one in known if one[0] == key or one[0].endswith(f".{key}")]
+        exact = [one for one in found if _has(one[2], came)]
+        if found:
+            return (exact or found)[-1][1]
+        key = key.rpartition(".")[0]
+    return None
+
+
+def _has(value: Any, came: Any) -> bool:
+    values = [value, *value] if isinstance(value, list) else [value]
+    return any(type(one) is type(came) and one == came for one in (plain(v, "") for v in values))
 
 
 def _plain(node: Any, left: Iterator[int]) -> Any:

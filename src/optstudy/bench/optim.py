@@ -25,22 +25,12 @@ from torch.optim.optimizer import Optimizer
 from optstudy.build import build_optimizer
 from optstudy.config import RunConfig, resolve
 from optstudy.model import Transformer
+from optstudy.optim.options import REGISTRY
 from optstudy.run import choose_device
 from optstudy.scales import SCALES
 
-OURS = (
-    "adam",
-    "adafactor",
-    "adafactor_bigvision",
-    "adalayer",
-    "adalayer_star",
-    "hybrid_last_norm",
-    "frozen_keep_last_norm",
-    "lion",
-    "signum",
-    "sgdw",
-    "sophia",
-)
+OURS = (*REGISTRY, "adalayer_star", "hybrid_last_norm", "frozen_keep_last_norm")
+"""Every optimizer, and recipes that step in a way of their own."""
 LR = 1e-6
 ROUNDS = 50
 WAIT_CYCLES = 100_000_000

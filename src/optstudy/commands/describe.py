@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from optstudy import cost, export
-from optstudy.config import RunConfig, validate
+from optstudy.config import RunConfig
+from optstudy.errors import validate
 from optstudy.launch.slots import slots
 from optstudy.session import FINISHED, Session
 from optstudy.watch import described, duration
+
+OLDER = "older code"
+"""The state of runs whose optimizer has been changed since: they stay, and count for nothing."""
 
 
 def listed(session: Session) -> list[dict[str, Any]]:
@@ -31,6 +35,8 @@ def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> N
         say(f"{run_id}  {states[run_id]:8}  {described(point)}\n")
     for wait in session.plan.pending:
         say(f"{'-' * 12}  waiting   {wait.curve}: around the best of {wait.depends_on}\n")
+    for row in session.older():
+        say(f"{row.id}  {OLDER:8}  {row.optimizer}, lr {row.lr:g}, seed {row.seed}: left out\n")
     say(f"{len(states) + len(session.plan.pending)} runs, ")
     _say_cost(_left(session), jobs, device, per_gpu, session.runs)
 

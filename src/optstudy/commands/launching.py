@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optstudy import study
-from optstudy.config import merge, validate
-from optstudy.errors import UserError, nearest
+from optstudy.config import merge
+from optstudy.errors import UserError, nearest, validate
 from optstudy.launch.events import OnEvent
 from optstudy.launch.slots import slots, want_gpu
 from optstudy.session import FINISHED, Session

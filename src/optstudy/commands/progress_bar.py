@@ -8,7 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from optstudy.config import RunConfig, validate
+from optstudy.config import RunConfig
+from optstudy.errors import validate
 from optstudy.record import read_json
 from optstudy.watch import duration
 

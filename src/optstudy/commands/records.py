@@ -13,8 +13,8 @@ from optstudy.catalog import expect_many
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.ending import DONE
 from optstudy.findings import RECORDED, figure_of, recorded
+from optstudy.schema import study_schema
 from optstudy.session import Session
-from optstudy.studyfile import StudyFile
 
 
 def export(
@@ -82,5 +82,5 @@ def schema() -> int:
 
     Save it and start a study file with `# yaml-language-server: $schema=study.schema.json`.
     """
-    sys.stdout.write(json.dumps(StudyFile.model_json_schema(), indent=1) + "\n")
+    sys.stdout.write(json.dumps(study_schema(), indent=1) + "\n")
     return DONE

@@ -12,15 +12,17 @@ from cyclopts import Parameter
 
 from optstudy import study
 from optstudy.catalog import expect_many
-from optstudy.commands.describe import describe, describe_all, listed
+from optstudy.commands.describe import OLDER, describe, describe_all, listed
+from optstudy.commands.importing import try_optimizers
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
+from optstudy.errors import UserError
 from optstudy.findings import figure_of, recorded
-from optstudy.optimizers import check_importable
 from optstudy.session import FINISHED, Session
+from optstudy.settling import located
 from optstudy.watch import Watch, failure
 
 WATCH_SECONDS = 2.0
@@ -94,6 +96,10 @@ def run(
     """
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
+    try:
+        try_optimizers(point.config for point in session.runs_known.values())
+    except UserError as error:
+        raise located(error, name, session.study.file.places, session.overrides) from None
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
@@ -106,8 +112,6 @@ def _carry_out(session: Session, launching: Launching, retry: bool, out: Path) -
     from optstudy import tokens
 
     configs = [point.config for point in session.runs_known.values()]
-    for config in configs:
-        check_importable(config.optimizer.name, config.optimizer.roles)
     for (corpus, tokenizer), count in _texts(configs).items():
         tokens.prepare(corpus, tokenizer, tokens=count)
     if retry:
@@ -163,15 +167,21 @@ def status(
                 session.replan()
                 states = session.states()
     counted = dict(sorted(Counter(states.values()).items()))
+    older = [row.id for row in session.older()]
     failed = [run_id for run_id, state in states.items() if state == "failed"]
     if json_:
         listed = [{"id": one, "why": session.why(one)} for one in failed]
         sys.stdout.write(
-            json.dumps({"study": name, "scale": scale, "runs": counted, "failed": listed}) + "\n"
+            json.dumps(
+                {"study": name, "scale": scale, "runs": counted, "failed": listed, "older_code": older}
+            )
+            + "\n"
         )
         return DONE
     said = ", ".join(f"{count} {state}" for state, count in counted.items())
     sys.stdout.write(f"{name} at {scale}: {len(states)} runs: {said}\n")
+    if older:
+        sys.stdout.write(f"{len(older)} runs of {OLDER} are left out: {' '.join(older)}\n")
     for run_id in failed:
         sys.stdout.write(f"{failure(session, run_id)}\n")
     if failed:
@@ -220,7 +230,9 @@ def show(
         return DONE
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     if json_:
-        sys.stdout.write(json.dumps({"study": session.study.name, "runs": listed(session)}, indent=1) + "\n")
+        told = {"study": session.study.name, "runs": listed(session)}
+        told["older_code"] = [row.id for row in session.older()]
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
     else:
         sys.stdout.write(f"{session.study.file.title}\n{session.study.file.asks}\n")
         describe(session, jobs, device, per_gpu)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from optstudy import study
+from optstudy.commands.importing import try_optimizers
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
-from optstudy.config import RunConfig, merge, validate
+from optstudy.config import RunConfig, merge
 from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
-from optstudy.errors import UserError
+from optstudy.errors import UserError, validate
 from optstudy.folders import prepare, read_config
 from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
@@ -169,7 +170,12 @@ def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -
         sys.stderr.write(f"optstudy: training.precision: auto is {chosen} here: {why}\n")
         return chosen
 
-    return prepare(runs, study.single(file, overrides, automatic), lease.holder)
+    config = study.single(file, overrides, automatic)
+    try:
+        try_optimizers([config])
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return prepare(runs, config, lease.holder)
 
 
 def _change(folder: Path, overrides: dict[str, Any]) -> None:

@@ -1,24 +1,26 @@
-"""The paper's optimizers, each a ``torch.optim.Optimizer`` on one screen beside its algorithm.
+"""The paper's optimizers, each a ``torch.optim.Optimizer`` beside its algorithm, for any model.
 
-Imports nothing of this project but itself, so that it serves any model.
+The public names are those of :data:`optstudy.optim.options.REGISTRY`, ``Preconditioned``, the rule behind
+Adam, Adafactor and Adalayer, and ``Together``, several optimizers as one. Torch is imported when a class is
+first used, so that :mod:`optstudy.optim.options` can be read without it.
 """
 
-from optstudy.optim.adafactor_bv import AdafactorBigVision
-from optstudy.optim.preconditioned import Adafactor, Adalayer, Adam, Preconditioned
-from optstudy.optim.sgdw import SGDW
-from optstudy.optim.sign import Lion, Signum
-from optstudy.optim.sophia import Sophia
-from optstudy.optim.together import Together
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "SGDW",
-    "Adafactor",
-    "AdafactorBigVision",
-    "Adalayer",
-    "Adam",
-    "Lion",
-    "Preconditioned",
-    "Signum",
-    "Sophia",
-    "Together",
-]
+from optstudy.optim.options import REGISTRY
+
+_BESIDES = ("optstudy.optim.preconditioned.Preconditioned", "optstudy.optim.together.Together")
+_MODULES = {
+    name: module
+    for module, _, name in (t.rpartition(".") for t in (*_BESIDES, *(o.target for o in REGISTRY.values())))
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class from its module."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,246 +1,165 @@
 """The one optimizer loop: a ``torch.optim.Optimizer`` in front of a rule, which is a function of tensors.
 
-A rule is written once, as a kernel that changes one parameter and its state in place. Here is what no rule
-should have to say: parameter groups, closures, checks, the count of steps, the dtype of state (float32 for
-half-precision parameters, which a step reads and writes once), and whether kernels are compiled.
+A rule says in :meth:`Rule.update` what one step does to one parameter and its state, in place, and in
+:meth:`Rule.numbers` which numbers it takes. Here is what no rule has to say: parameter groups and their
+checks, closures, the count of steps, the dtype of state, sharded parameters, and compiling.
 """
 
-import functools
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
-from optstudy.optim.compiled import Kernel, Numbers, Rows, Sided, Tensors, run
-from optstudy.optim.sharded import exchange, is_sharded, localise, shard_like
+from optstudy.errors import explain, nearest
+from optstudy.optim.base import Base
+from optstudy.optim.blocks import Shape
+from optstudy.optim.compiled import LARGE, Compiled, Job, run, wide
+from optstudy.optim.options import Options
+from optstudy.optim.sharded import localise, zeros
 
-Parts: TypeAlias = dict[tuple[Any, ...], dict[Kernel, Rows]]
-"""What a step goes over, by the processes that hold other rows, whether to compile, device and dtype."""
-
-NOT_HYPERPARAMETERS = frozenset({"params", "param_names", "initial_lr", "role"})
-
-
-def ema(average: Tensor, new: Tensor, weight: Sided | float) -> Tensor:
-    """Return ``average + weight (new - average)``, reckoned from the nearer of the two.
-
-    From the farther one a new value much smaller than the average would be lost: at weight 1 all of it.
-    Compiled code has to be told which one is nearer: there ``weight`` is :class:`Sided`.
-    """
-    w, small = weight if isinstance(weight, Sided) else (weight, weight <= 0.5)
-    # No name for the change: it is freed on the way.
-    result: Tensor = average + w * (new - average) if small else new - (1 - w) * (new - average)
-    return result
+NOT_OPTIONS = {"params", "param_names", "name", "role", "peak_lr", "initial_lr", "swa_lr"} | {
+    f"{end}_{what}" for end in ("min", "max", "base") for what in ("lr", "momentum")
+}
+"""Keys of a group that are no options: names, and what torch's schedulers note there."""
 
 
-def product(factors: Iterable[Tensor]) -> Tensor:
-    """Return the product; ``math.prod`` multiplies by 1 first, which is work for each weight."""
-    return functools.reduce(torch.mul, factors)
+class Rule(Base):
+    """A ``torch.optim.Optimizer`` whose subclass says :meth:`numbers` and :meth:`update`.
 
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate; a float or a tensor of one element.
+        options: the fields of the class's ``Options``; each can be set by group.
 
-def write(p: Tensor, lr: Any, decay: Any, update: Tensor) -> None:
-    """Set ``p`` to ``decay p - lr update``, computed in the update's dtype."""
-    put(p, decay * p.to(update.dtype) - lr * update)
-
-
-def put(target: Tensor, value: Tensor) -> None:
-    """Set ``target`` to ``value``; last in a kernel, and the parameter before its state.
-
-    On a CPU as a list of one: Inductor then writes the value where it belongs, where for ``copy_`` it makes a
-    loop of its own for the copy. That loop would join the others, but without a bfloat16 in it all would take
-    bfloat16 state by half vectors, whose masked stores take as long as all else. On a GPU a list would be a
-    launch of its own, which joins no others.
-    """
-    if target.device.type == "cpu":
-        torch._foreach_copy_([target], [value])
-    else:
-        target.copy_(value)
-
-
-class Rule(Optimizer):
-    """A ``torch.optim.Optimizer`` whose subclass says :meth:`initial`, :meth:`kernel` and :meth:`numbers`.
-
-    Its every option can be set by group. ``compile``: run one compiled kernel (True), the plain loop (False),
-    or the first for models of :data:`optstudy.optim.compiled.LARGE` weights or more (None).
+    Raises:
+        ValueError: an option that there is not, a wrong value, or a parameter of a shape that the optimizer
+            cannot treat.
     """
 
-    limits: ClassVar[Mapping[str, str]] = {}
-    """For each number the interval it must lie in, as ``"[0, 1)"``; for each word a pattern."""
+    options: ClassVar[type[Options]]
 
-    def __init__(self, params: ParamsT, **defaults: Any) -> None:
-        super().__init__(params, defaults)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give the class the signature that its options make, and their meaning in its docstring."""
+        super().__init_subclass__(**kwargs)
+        known = inspect.signature(cls.options).parameters
+        params, lr = (inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in ("params", "lr"))
+        rest = [parameter for key, parameter in known.items() if key != "lr"]
+        signature = inspect.Signature([params, lr.replace(default=known["lr"].default), *rest])
+        cls.__signature__ = signature  # type: ignore[attr-defined]
+        meanings = {"params": "Parameters, or groups of them; each option can be set by group."}
+        meanings |= {key: field.description or "" for key, field in cls.options.model_fields.items()}
+        lines = "".join(f"        {key}: {' '.join(said.split())}\n" for key, said in meanings.items())
+        cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\n    Args:\n{lines}    "
 
-    def initial(self, like: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the state of a parameter before its first step; ``like`` has its shape and state's dtype."""
-        raise NotImplementedError
+    def __init__(self, params: ParamsT, lr: float | Tensor | None = None, *more: Any, **options: Any) -> None:
+        name, fields = type(self).__name__, self.options.model_fields
+        defaults = {key: field.default for key, field in fields.items()}
+        if more:
+            raise TypeError(f"{name} takes params and lr by position; give {more[0]!r} by its name")
+        self._compiled: Compiled = {}
+        super().__init__(params, {**defaults, **options, **({} if lr is None else {"lr": lr})})
 
-    def kernel(self, group: Mapping[str, Any], k: int, shape: torch.Size) -> Kernel:
-        """Return the kernel of step ``k``, counted from 1, for tensors of ``shape``."""
-        raise NotImplementedError
+    def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
+        """Return the numbers of step ``t``, from 1, that :meth:`update` is given beside ``lr`` and ``decay``.
 
-    def numbers(self, group: Mapping[str, Any], k: int) -> Numbers:
-        """Return the numbers that kernels are given in step ``k``."""
-        raise NotImplementedError
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        """Refuse options of a group that :attr:`limits` cannot tell.
-
-        Raises:
-            ValueError: naming option and value.
+        ``lr``: the learning rate, unless it is returned too. ``decay``: 1 - lr lambda.
         """
+        raise NotImplementedError
+
+    def static(self, group: Mapping[str, Any], shape: Shape) -> dict[str, Hashable]:
+        """Return what else :meth:`update` is given for tensors of ``shape``; the same in every step."""
+        return {}
+
+    update: ClassVar[Callable[..., None]]
+    """``update(p, g, **state, **numbers, **static)``: one step of one parameter p, in place."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, after checking its options.
+        """Add a group, after checking its options and the shapes of its parameters.
 
         Raises:
-            ValueError: an unknown option, or a value out of range.
+            ValueError: see the class.
         """
-        unknown = param_group.keys() - self.defaults.keys() - NOT_HYPERPARAMETERS
-        if unknown:
-            known = ", ".join(self.defaults)
-            raise ValueError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {known}")
-        group = {**self.defaults, **param_group}
-        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for key, limit in self.limits.items():
-            values = group[key] if isinstance(group[key], (tuple, list)) else (group[key],)
-            if not all(inside(value, limit) for value in values):
-                raise ValueError(f"Invalid {key}: {group[key]}, must be in {limit}")
-        self.check(group)
         super().add_param_group(param_group)
+        fields = self.options.model_fields
+        try:
+            if unknown := self.param_groups[-1].keys() - fields.keys() - NOT_OPTIONS:
+                raise ValueError(f"there is no option {min(unknown)!r}{nearest(min(unknown), fields)}")
+            options = self._checked(self.param_groups[-1])
+            for p in self.param_groups[-1]["params"]:
+                options.state(tuple(p.shape))
+        except ValueError as error:
+            self.param_groups.pop()
+            raise ValueError(f"{type(self).__name__}: {error}") from None
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step over every parameter that has a gradient; return the closure's loss.
+    def _checked(self, group: Mapping[str, Any]) -> Options:
+        """Return the options of a group."""
+        fields = self.options.model_fields
+        options = {key: group[key] for key in fields}
+        if isinstance(options["lr"], Tensor):
+            if options["lr"].numel() != 1:
+                raise ValueError("Tensor lr must be 1-element")
+            options["lr"] = float(options["lr"])
+        try:
+            return self.options.model_validate(options)
+        except ValidationError as error:
+            wrong = "; ".join(explain(e, e["loc"], fields) for e in error.errors())
+            raise ValueError(f"Invalid {wrong}") from None
 
-        Args:
-            closure: computes the loss and its gradients, and returns the loss.
-
-        Raises:
-            RuntimeError: a sparse or complex gradient.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def take_step(self) -> None:
+        """Update every parameter that has a gradient."""
+        self._init_group()
         weights = sum(p.numel() for group in self.param_groups for p in group["params"])
-        parts: Parts = {}
+        jobs: dict[Any, list[Job]] = {}
         for group in self.param_groups:
-            self._add_to(parts, group)
-        exchange(parts, weights)
-        for (_, compile_, *_), work in parts.items():
-            run([(kernel, _by_size(rows)) for kernel, rows in work.items()], compile_, weights)
-        return loss
+            numbers: dict[Any, dict[str, Any]] = {}
+            for p in group["params"]:
+                if p.grad is None or p.numel() == 0:
+                    continue
+                if p.grad.is_sparse or p.grad.is_complex():
+                    kind = "sparse" if p.grad.is_sparse else "complex"
+                    raise RuntimeError(f"{type(self).__name__} does not support {kind} gradients")
+                self.state[p]["step"] += 1
+                tensors = {**self.state[p], "p": p, "g": -p.grad if group["maximize"] else p.grad}
+                step = tensors.pop("step")
+                traced = torch.compiler.is_compiling()  # by a torch.compile around the whole optimizer
+                t = step.double() if traced else int(step)
+                if traced or t not in numbers:
+                    lr = {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
+                    numbers[t] = lr | self.numbers(group, t)
+                static = tuple(self.static(group, tuple(p.shape)).items())
+                wanted = weights >= LARGE if group["compile"] is None else group["compile"]
+                wanted = wanted and p.ndim > 0  # Inductor cannot write to a 0-d parameter
+                job = Job(type(self).update, tensors, numbers[t], static)
+                jobs.setdefault((p.device, p.dtype, wanted), []).append(job)
+        for (_, _, wanted), some in jobs.items():
+            run(localise(some, wanted, self._compiled), wanted, self._compiled)
 
-    def _add_to(self, parts: Parts, group: Mapping[str, Any]) -> None:
-        """Add a group's parameters to those that a step has to go over."""
-        lr = group["lr"]
-        options = {**group, "lr": lr.reshape(())} if isinstance(lr, Tensor) else group
-        alike: dict[tuple[Any, ...], list[Tensors]] = {}
-        for k, tensors in self._counted(group):
-            p = tensors["p"]
-            alike.setdefault((k, p.shape, p.device, p.dtype, is_sharded(p)), []).append(tensors)
-        numbers = {k: self.numbers(options, k) for k in {k for k, *_ in alike}}
-        for (k, shape, device, dtype, sharded), rows in alike.items():
-            kernel = self.kernel(group, k, shape)
-            compile_ = group["compile"] if shape else False  # Inductor errs where it writes to scalars
-            if sharded:
-                for tensors in rows:
-                    local, tensors, ranks = localise(kernel, tensors)
-                    part = parts.setdefault((ranks, compile_, device, dtype), {})
-                    part.setdefault(local, []).append((tensors, numbers[k]))
-            else:
-                part = parts.setdefault((None, compile_, device, dtype), {})
-                part.setdefault(kernel, []).extend((tensors, numbers[k]) for tensors in rows)
+    def _init_group(self) -> None:
+        """Make the state of all parameters that take their first step.
 
-    def _counted(self, group: Mapping[str, Any]) -> list[tuple[int, Tensors]]:
-        """Return the number of this step and the tensors of each of a group's parameters that take it."""
-        taking = [p for p in group["params"] if p.grad is not None and p.numel()]
-        gradients = [self._gradient(p, group) for p in taking]
-        states = [self.state_of(p, group) for p in taking]
-        counts = _count(states)
-        rows = [{**state, "p": p, "g": g} for p, g, state in zip(taking, gradients, states, strict=True)]
-        for tensors in rows:
-            del tensors["step"]
-        return list(zip(counts, rows, strict=True))
-
-    def _gradient(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
-        g = p.grad
-        assert g is not None
-        if g.is_sparse or g.is_complex():
-            kind = "sparse" if g.is_sparse else "complex"
-            raise RuntimeError(f"{type(self).__name__} does not support {kind} gradients")
-        return -g if group["maximize"] else g
-
-    def state_of(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a parameter's state, made if it has none yet."""
-        state: dict[str, Any] = self.state[p]
-        if not state:
-            state.update({"step": torch.tensor(0.0), **self._fresh(p, group)})
-        return state
-
-    def _fresh(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.initial(torch.empty_like(p, dtype=torch.promote_types(p.dtype, torch.float32)), group)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, each tensor in the dtype it was saved in (torch casts to its parameter's).
-
-        Of a sharded parameter's state, whole tensors are taken as well as sharded ones.
+        ``torch.compile`` around a step calls the method of this name as it is, before it traces the rest.
         """
-        ours = [(p, group) for group in self.param_groups for p in group["params"]]
-        theirs = [index for group in state_dict["param_groups"] for index in group["params"]]
-        saved = dict(state_dict["state"])
-        for (p, group), index in zip(ours, theirs, strict=False):
-            if is_sharded(p) and index in saved:
-                saved[index] = _sharded(saved[index], p, self._fresh(p, group))
-        super().load_state_dict({**state_dict, "state": saved})
-        for (p, _), index in zip(ours, theirs, strict=True):
-            for name, value in saved.get(index, {}).items():
-                if isinstance(value, Tensor) and self.state[p][name].dtype != value.dtype:
-                    self.state[p][name] = value.to(p.device, copy=True)
+        for group in self.param_groups:
+            new = [p for p in group["params"] if p.grad is not None and p.numel() and not self.state[p]]
+            options = self._checked(group) if new else self.options()
+            for p in new:
+                half = torch.float64 if p.dtype == torch.float64 else torch.bfloat16
+                self.state[p]["step"] = torch.tensor(0.0, dtype=torch.float32)
+                for name, shape in options.state(tuple(p.shape)).items():
+                    dtype = half if name in options.in_bfloat16 else wide(p.dtype)
+                    self.state[p][name] = zeros(p, shape, dtype)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compiled = {}
 
 
-def _by_size(rows: Rows) -> Rows:
-    """Return a kernel's parameters, whatever their groups, with those of one shape side by side.
-
-    Inductor looks nearby for loops to join. A language model's two tall matrices, embedding and head, are
-    updated in one where they are neighbours and share a number: 8 % of a factored rule's step.
-    """
-    return sorted(rows, key=lambda row: (-row[0]["p"].numel(), row[0]["p"].shape))
-
-
-def _count(states: Sequence[dict[str, Any]]) -> list[int]:
-    """Add 1 to each state's step and return the steps.
-
-    Steps that were counted together stay so, as views of one tensor: one addition for all.
-    """
-    if not states:
-        return []
-    base = states[0]["step"]._base
-    together = base is not None and base.shape == (len(states),)
-    if not together or any(state["step"]._base is not base for state in states):
-        base = torch.stack([state["step"].cpu() for state in states])
-        for state, step in zip(states, base.unbind(), strict=True):
-            state["step"] = step
-    base.add_(1)
-    counts = [int(count) for count in base.tolist()]
-    return counts if len({*counts}) == 1 else [int(state["step"]) for state in states]
-
-
-def _sharded(state: Mapping[str, Any], p: Any, fresh: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return a parameter's state with each tensor sharded that is so in a fresh one."""
-    return {
-        name: shard_like(x, p) if name in fresh and is_sharded(fresh[name]) and not is_sharded(x) else x
-        for name, x in state.items()
-    }
-
-
-def inside(value: Any, limit: str) -> bool:
-    """Say whether a number lies in an interval such as ``"[0, 1)"`` (NaN lies in none), or a word fits."""
-    if limit[0] not in "[(":
-        return isinstance(value, str) and re.fullmatch(limit, value) is not None
-    low, high = (float(end) for end in limit[1:-1].split(","))
-    above = low <= value if limit[0] == "[" else low < value
-    return bool(above and (value <= high if limit[-1] == "]" else value < high))
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """Choose a number; a tensor where ``torch.compile`` around the optimizer makes the step's number one."""
+    if not isinstance(condition, Tensor):
+        return yes if condition else no
+    return torch.where(condition, *(torch.as_tensor(x, dtype=torch.float64) for x in (yes, no)))

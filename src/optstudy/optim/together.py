@@ -1,65 +1,82 @@
 """Several optimizers that step as one."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-import torch
 from torch.optim.optimizer import Optimizer
 
+from optstudy.optim.base import Base
 
-class Together(Optimizer):
-    """Steps each of ``optimizers`` in turn; its groups and state are theirs.
+
+class Together(Base):
+    """Steps each of ``optimizers`` in turn. Its groups are theirs, and all share one state.
 
     Args:
         optimizers: over disjoint parameters.
+
+    Raises:
+        ValueError: there are none.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = list(optimizers)
-        super().__init__([group for o in optimizers for group in o.param_groups], {})
-        self._share()
+        if not self.optimizers:
+            raise ValueError("Together was given no optimizers")
+        state = {key: value for o in self.optimizers for key, value in o.state.items()}
+        first, *others = (o.defaults for o in self.optimizers)
+        common = {key: value for key, value in first.items() if all(key in other for other in others)}
+        super().__init__(self.param_groups, common)
+        self.state.update(state)
 
-    def _share(self) -> None:
-        """Make the groups the very objects of the parts, so that what is set here is set there."""
-        self.param_groups = [group for o in self.optimizers for group in o.param_groups]
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts, in order: the very objects, in a list of its own."""
+        return [group for o in self.optimizers for group in o.param_groups]
+
+    @param_groups.setter
+    def param_groups(self, _: Any) -> None:
+        """Ignore the list that the base class sets."""
+
+    @property
+    def state(self) -> defaultdict[Any, Any]:
+        """The state of every parameter."""
+        state: defaultdict[Any, Any] = self.optimizers[0].state
+        return state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        for o in self.optimizers:
+            o.state = state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse a new group: which of the optimizers it is for cannot be told.
+
+        Raises:
+            ValueError: always; add it to one of ``optimizers``.
+        """
+        if not any(param_group is known for known in self.param_groups):  # the base class adds those
+            raise ValueError("add the group to the one of Together.optimizers that is to step it")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"optimizers": self.optimizers, "defaults": self.defaults}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._share()
-
-    @property
-    def state(self) -> Any:
-        """The state of every part."""
-        return {p: s for o in self.optimizers for p, s in o.state.items()}
-
-    @state.setter
-    def state(self, _: Any) -> None:
-        """Ignore the empty state that the base class sets."""
+        own = {key: value for key, value in state.items() if key not in ("state", "param_groups")}
+        super().__setstate__(own)
+        if "param_groups" in state:  # of a load
+            groups = iter(state["param_groups"])
+            for o in self.optimizers:
+                mine = list(islice(groups, len(o.param_groups)))
+                o.__setstate__({"state": state["state"], "param_groups": mine})
 
     def __getattr__(self, name: str) -> Any:
         if name == "update_hessian" and (parts := [o for o in self.optimizers if hasattr(o, name)]):
             return lambda: [getattr(part, name)() for part in parts]
         raise AttributeError(name)
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step with every part; the closure is called once."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def take_step(self) -> None:
+        """Take a step with every part."""
         for o in self.optimizers:
             o.step()
-        return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the parts' dictionaries, in order."""
-        return {"optimizers": [o.state_dict() for o in self.optimizers]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
-        for o, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
-            o.load_state_dict(state)
-        self._share()

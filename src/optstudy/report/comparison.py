@@ -20,7 +20,7 @@ from optstudy.report.terminal import aligned
 from optstudy.stats import Estimate
 from optstudy.table import Row, leaves
 
-UNPAIRED = frozenset({"scale", "numerics", "data.corpus"})
+UNPAIRED = frozenset({"scale", "numerics", "data.corpus", "optimizer.code"})
 """Config keys that may differ between the runs of a pair."""
 SHOWN = 20
 """Pairs listed, those that changed most first."""

@@ -1,0 +1,46 @@
+"""Give the runs of a committed record the ids that this version of the program gives them; runs nothing.
+
+    python benchmarks/rekey.py src/optstudy/studies/record/pico.csv
+
+Configs, results and curves stay as they are. Of runs that now have one id, such as one optimizer's under two
+names, the one with the shorter name stays; they must have ended alike to the last bit.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from optstudy import archive
+from optstudy.config import RunConfig
+from optstudy.identity import run_id
+from optstudy.record import write_atomically
+
+
+def rekeyed(before: archive.Archive) -> dict[str, archive.Entry]:
+    """Return a record's entries under their ids."""
+    after: dict[str, archive.Entry] = {}
+    for entry in sorted(before.values(), key=lambda entry: (len(entry.row.optimizer), entry.row.id)):
+        found = run_id(entry.row.config)
+        if RunConfig.model_validate(entry.row.config).id != found:
+            raise ValueError(f"{entry.row.id}: its config is not complete")
+        twin = after.setdefault(found, replace(entry, row=replace(entry.row, id=found))).row
+        if (twin.state, twin.val_loss, twin.train_loss) != (
+            entry.row.state,
+            entry.row.val_loss,
+            entry.row.train_loss,
+        ):
+            raise ValueError(f"{entry.row.id} and another are {found} now, and ended differently")
+    return after
+
+
+def main() -> None:
+    """Rewrite the files that are named."""
+    for path in map(Path, sys.argv[1:]):
+        before = archive.read(path)
+        after = rekeyed(before)
+        write_atomically(path, archive.dump(after))
+        sys.stdout.write(f"{path}: {len(before)} runs, {len(after)} ids\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A run's id: the hash of what decides its result, made so that it lasts. Imports no torch.
+
+Of a config, names of optimizers and recipes are resolved to classes and options of each role, numbers are
+written one way, and values equal to those of :data:`DEFAULTS` and :data:`OPTIONS` are left out. These tables
+are data of their own, never read from the code: a key that is added with its default to the code and to a
+table changes no id; a default that is changed in the code alone is written into new ids, and old ids keep
+what they meant. An entry of a table is never changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optstudy.optimizers import FROM_RUN, lent, spec_of
+from optstudy.table import leaves
+
+NOT_IN_ID = frozenset({"scale", "data.corpus", "training.parallel"})
+"""Names and places; ``data.fingerprint`` says what the text is, wherever it lies. So is all of ``watch``.
+
+How a run is spread over processes is no part of its id, as their number is none: either may change from one
+checkpoint to the next, and results stay the same up to rounding.
+"""
+DEFAULTS: Mapping[str, Any] = {
+    "seed": 0,
+    "data.tokens": None,
+    "data.tokenizer_fingerprint": None,
+    "model.qk_norm": True,
+    "model.scale_attention_by_layer": False,
+    "optimizer.weight_decay": 0,
+    "optimizer.code": None,
+    "schedule.warmup": 0.1,
+    "schedule.warmup_start": 0.1,
+    "schedule.final": 0.1,
+    "schedule.freeze_steps": 0,
+    "training.micro_batch_size": None,
+    "training.z_loss": 1e-4,
+    "training.clip_norm": 1,
+    "training.hessian_interval": 10,
+    "training.effective_lr": False,
+    "validation.points": 10,
+}
+"""Of config keys."""
+
+_PRECONDITIONED = {"betas": [0.9, 0.95], "eps": 1e-15, "estimate_steps": 0, "freeze": False}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "optstudy.optim.Preconditioned": {**_PRECONDITIONED, "second_moment": "weight"},
+    "optstudy.optim.Adam": {**_PRECONDITIONED, "second_moment": "weight"},
+    "optstudy.optim.Adafactor": {**_PRECONDITIONED, "second_moment": "factored"},
+    "optstudy.optim.Adalayer": {**_PRECONDITIONED, "second_moment": "tensor"},
+    "optstudy.optim.AdafactorBigVision": {
+        "beta1": 0.9, "beta2_cap": 0.999, "decay_rate": 0.8, "eps": 1e-30, "min_dim": 32,
+    },
+    "optstudy.optim.Lion": {"betas": [0.9, 0.95]},
+    "optstudy.optim.Signum": {"beta": 0.9},
+    "optstudy.optim.SGDW": {"momentum": 0.9, "dampening": 0, "nesterov": False},
+    "optstudy.optim.Sophia": {"betas": [0.965, 0.99], "rho": 0.04, "batch_tokens": 131_072},
+}  # fmt: skip
+"""Of options, by class."""
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Return twelve hexadecimal digits: the hash of a dumped config."""
+    return _hashed(_canonical(config))
+
+
+def ids_by_seed(config: Mapping[str, Any]) -> Callable[[int], str]:
+    """Return what gives the id of a config's run with any seed; the rest of it is looked at only once."""
+    values = _canonical(config)
+    values.pop("seed", None)
+    return lambda seed: _hashed(values if seed == DEFAULTS["seed"] else {**values, "seed": seed})
+
+
+def without_code(config: Mapping[str, Any]) -> str:
+    """Return the id that a run would have whatever the source of its optimizer's class.
+
+    Runs with the same one and another id are of older (or newer) code.
+    """
+    return run_id({**config, "optimizer": {**config["optimizer"], "code": None}})
+
+
+def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides a config's result, by dotted key."""
+    tree = {key: part for key, part in config.items() if key != "watch"}
+    tree["optimizer"] = _optimizer(config)
+    if config["data"].get("tokenizer_fingerprint") is not None:
+        tree["data"] = {key: part for key, part in config["data"].items() if key != "tokenizer"}
+    return _but(_LEFT_OUT, {key: value for key, value in leaves(tree) if key not in NOT_IN_ID})
+
+
+def _but(defaults: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values that are not the defaults; true is not 1."""
+    plain = {key: _plain(value) for key, value in values.items()}
+    return {key: value for key, value in plain.items() if repr(value) != defaults.get(key)}
+
+
+def _optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimizer with names resolved to classes, and with what the run decides of it."""
+    from_run = lent(config)
+    chosen = dict(config["optimizer"])
+    roles = {rule: _resolved(own, from_run) for rule, own in chosen.pop("roles", {}).items()}
+    options = chosen.pop("options", {})
+    own = _resolved({"name": chosen.pop("name"), **options}, from_run)
+    return {**chosen, **own, **({"roles": roles} if roles else {})}
+
+
+def _resolved(given: Mapping[str, Any], from_run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an optimizer or of a rule for a role; where one is named, without defaults."""
+    told = {key: given[key] for key in ("lr", "train") if key in given}
+    options = {key: value for key, value in given.items() if key not in ("name", *told)}
+    options |= {key: from_run[key] for key in FROM_RUN if key in options and options[key] is None}
+    if "name" in given:
+        told["class"] = spec_of(given["name"]).target
+        options = _but(_LEFT_OUT_OPTIONS.get(told["class"], {}), options)
+    return {**told, **({"options": options} if options else {})}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is hashed: each number in one way, and 0 for -0.0."""
+    if type(value) is float:
+        return int(value) if value.is_integer() else value
+    if type(value) is dict:
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if type(value) in (list, tuple) else value
+
+
+_LEFT_OUT = {key: repr(_plain(value)) for key, value in DEFAULTS.items()}
+_LEFT_OUT_OPTIONS = {
+    name: {key: repr(_plain(value)) for key, value in options.items()} for name, options in OPTIONS.items()
+}
+
+
+def _hashed(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_ENCODER.encode(values).encode()).hexdigest()[:12]

@@ -1,0 +1,81 @@
+"""What all our optimizers share: closures, and loading a state as it was saved."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from optstudy.optim.sharded import is_sharded, shard_like
+
+
+class Base(Optimizer):
+    """An optimizer that says in :meth:`take_step` what a step is."""
+
+    def take_step(self) -> None:
+        """Update every parameter that has a gradient."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step over every parameter that has a gradient; return the closure's loss.
+
+        Args:
+            closure: computes the loss and its gradients, and returns the loss; called once.
+
+        Raises:
+            RuntimeError: a sparse or complex gradient.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.take_step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state dictionary; each tensor keeps its dtype (torch would cast to the parameter's).
+
+        A sharded parameter's state may come whole: it is sharded as the parameter is. Hooks see what they see
+        with any optimizer: this is done after the hooks before a load, and before those after it.
+        """
+        final: dict[str, Any] = {}
+
+        def before(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+            state = dict(state_dict["state"])
+            for p, index in self._pairs(state_dict):
+                if is_sharded(p) and index in state:
+                    state[index] = {key: _like(p, x) for key, x in state[index].items()}
+            final.update(state_dict, state=state)
+            return final
+
+        def after(_: Optimizer) -> None:
+            for p, index in self._pairs(final):
+                for key, x in final["state"].get(index, {}).items():
+                    if isinstance(x, Tensor) and self.state[p][key].dtype != x.dtype:
+                        self.state[p][key] = x.to(p.device, copy=True)
+
+        hooks = (
+            self.register_load_state_dict_pre_hook(before),
+            self.register_load_state_dict_post_hook(after, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _pairs(self, state_dict: dict[str, Any]) -> list[tuple[Any, Any]]:
+        """Return each parameter with its index in the dictionary; torch refuses those that do not match."""
+        params = (p for group in self.param_groups for p in group["params"])
+        indices = (index for group in state_dict["param_groups"] for index in group["params"])
+        return list(zip(params, indices, strict=False))
+
+
+def _like(p: Any, x: Any) -> Any:
+    """Return a tensor with a value or an array of p's shape for each of p's rows as p is sharded."""
+    if not isinstance(x, Tensor) or is_sharded(x) or x.ndim != p.ndim or x.shape[:1] != p.shape[:1]:
+        return x
+    fits = all(own in (1, whole) for own, whole in zip(x.shape[1:], p.shape[1:], strict=True))
+    return shard_like(x, p) if fits else x

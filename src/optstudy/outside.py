@@ -1,0 +1,177 @@
+"""Optimizers of others: imported by path, checked against their constructors, built. Runs their code."""
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from torch.optim.optimizer import Optimizer
+
+from optstudy.errors import UserError, first_line, nearest
+from optstudy.provenance import require
+
+DECAYS = ("weight_decay", "wd")
+"""What the coefficient of weight decay per unit of lr may be called."""
+BROKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError)
+"""What constructors raise on arguments that they do not take."""
+
+
+def load(target: str) -> type[Optimizer]:
+    """Import the class at a path.
+
+    Raises:
+        UserError: there is none, or it cannot be imported, with the place of the mistake.
+    """
+    require(target)
+    module, _, name = target.rpartition(".")
+    try:
+        home = importlib.import_module(module)
+        found = getattr(home, name, None)
+    except SyntaxError as error:
+        place = f"{error.filename}:{error.lineno or 1}" if error.filename else module
+        raise UserError(f"optimizer {target!r}: {place}: {error.msg}", "optimizer.name", target) from None
+    except (Exception, SystemExit) as error:
+        said = f"{_place(error)}{type(error).__name__}: {first_line(error)}"
+        raise UserError(
+            f"optimizer {target!r} cannot be imported: {said}", "optimizer.name", target
+        ) from None
+    if found is None:
+        classes = [
+            key for key, one in vars(home).items() if isinstance(one, type) and issubclass(one, Optimizer)
+        ]
+        raise UserError(
+            f"optimizer {target!r}: {module} has no {name!r}{nearest(name, classes)}",
+            "optimizer.name",
+            target,
+        )
+    if not (isinstance(found, type) and issubclass(found, Optimizer)):
+        kind = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
+        said = f"optimizer {target!r} is no torch.optim.Optimizer, but {kind}"
+        raise UserError(said, "optimizer.name", target)
+    return found
+
+
+def _place(error: BaseException) -> str:
+    """Return where code that was imported failed; empty where no file of it is known."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
+    mine = [f for f in frames if f.filename != __file__ and f.filename != importlib.__file__]
+    return f"{mine[-1].filename}:{mine[-1].lineno}: " if mine else ""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a class takes."""
+
+    arguments: frozenset[str]
+    """Names of its constructor's, and of those that ``**kwargs`` go to."""
+    words: frozenset[str]
+    """Texts in its own code: keys of groups that it reads are among them."""
+
+
+def taken(cls: type[Optimizer]) -> Taken:
+    """Return what a class takes: arguments, and keys that its code knows."""
+    arguments: set[str] = set()
+    mine = cls.__mro__[: cls.__mro__.index(Optimizer)]
+    for one in mine:
+        if "__init__" not in vars(one):
+            continue
+        parameters = list(inspect.signature(vars(one)["__init__"]).parameters.values())[1:]
+        arguments |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            break
+    return Taken(frozenset(arguments), frozenset(word for one in mine for word in _words(one)))
+
+
+def _words(cls: type) -> Iterator[str]:
+    for value in vars(cls).values():
+        function: Any = inspect.unwrap(value) if callable(value) else getattr(value, "__func__", None)
+        if isinstance(code := getattr(function, "__code__", None), CodeType):
+            yield from _constants(code)
+
+
+def _constants(code: CodeType) -> Iterator[str]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _constants(constant)
+        for word in constant if isinstance(constant, (tuple, frozenset)) else (constant,):
+            if isinstance(word, str):
+                yield word
+
+
+def construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimizer:
+    """Return an instance of the class at an import path.
+
+    Options that all groups share are the constructor's arguments where it has them; a group's own stand in
+    the group. Weight decay is set in every group, so that a class's own default never counts.
+
+    Args:
+        target: the path.
+        groups: parameters, ``lr`` and options; ``role`` is added after the class has seen its groups.
+        decay: coefficient of weight decay per unit of lr.
+
+    Raises:
+        UserError: the class has no such option, no weight decay, or refuses a value.
+    """
+    cls = load(target)
+    takes = taken(cls)
+    decay_name = next((name for name in DECAYS if name in takes.arguments | takes.words), None)
+    options = {k: v for group in groups for k, v in group.items() if k not in ("params", "lr", "role")}
+    for key in options.keys() & {"params", *DECAYS}:
+        raise UserError(f"{key!r} is no option of {target}: set optimizer.weight_decay", key, options[key])
+    given = [{key: value for key, value in group.items() if key != "role"} for group in groups]
+    if decay_name:
+        given = [{**group, decay_name: decay} for group in given]
+    first = {key: value for key, value in given[0].items() if key in takes.arguments - {"params"}}
+    arguments = {
+        key: value
+        for key, value in first.items()
+        if key == "lr" or all(key in group and group[key] == value for group in given)
+    }
+    try:
+        optimizer = cls(given, **arguments)
+        defaults = optimizer.defaults
+    except BROKEN as error:
+        unknown = [key for key in options if key not in takes.arguments | takes.words]
+        if unknown:
+            raise _unknown(target, takes, unknown[0], options[unknown[0]]) from None
+        raise UserError(f"optimizer {target!r}: {_said(error)}", "optimizer.name", target) from None
+    for key, value in options.items():
+        if key in defaults or key in takes.words - takes.arguments or key in arguments:
+            continue
+        if key not in takes.arguments:
+            raise _unknown(target, takes, key, value)
+        raise UserError(f"option {key!r} of {target} must be the same for all parameters", key, value)
+    _set_decay(target, optimizer, decay_name, decay)
+    roles = {id(p): group["role"] for group in groups if "role" in group for p in group["params"]}
+    for group in optimizer.param_groups:
+        if (role := roles.get(id(group["params"][0]))) is not None:
+            group["role"] = role
+    return optimizer
+
+
+def _said(error: BaseException) -> str:
+    said = first_line(error)
+    return (
+        said
+        if type(error).__name__ in said or isinstance(error, (TypeError, ValueError))
+        else (f"{type(error).__name__}: {said}")
+    )
+
+
+def _unknown(target: str, takes: Taken, key: str, value: Any) -> UserError:
+    known = takes.arguments - {"params", "lr", *DECAYS}
+    return UserError(f"unknown option {key!r} of {target}{nearest(key, known)}", key, value)
+
+
+def _set_decay(target: str, optimizer: Optimizer, known: str | None, decay: float) -> None:
+    """Set weight decay where the class has a default of its own; refuse it where there is none."""
+    names = [name for name in DECAYS if name in optimizer.defaults]
+    if decay and known is None and not names:
+        said = f"optimizer {target!r} takes no weight_decay; leave optimizer.weight_decay at 0"
+        raise UserError(said, "optimizer.weight_decay")
+    for group in optimizer.param_groups:
+        group.update(dict.fromkeys(names, decay))
