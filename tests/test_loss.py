@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from optstudy import compiling
 from optstudy import loss as loss_module
 from optstudy.loss import language_model_loss
 
@@ -110,7 +111,7 @@ def test_under_autocast_logits_are_bfloat16_and_the_loss_float32():
 def test_compiled_rows_are_the_plain_ones(dtype):
     h, w, y = example(dtype)
     found = []
-    for rows in (None, torch.compile(loss_module.loss_rows, dynamic=False)):
+    for rows in (None, compiling.compiled(loss_module.loss_rows)):
         leaves = [x.detach().requires_grad_() for x in (h, w)]
         total, cross_entropy = language_model_loss(*leaves, y, 1e-4, rows)
         found.append([total, cross_entropy, *torch.autograd.grad(total, leaves)])

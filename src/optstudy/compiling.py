@@ -18,7 +18,7 @@ from optstudy import cache
 from optstudy.config import RunConfig
 from optstudy.errors import first_line
 from optstudy.model import Transformer
-from optstudy.optim.compiled import ADVICE
+from optstudy.optim.compiled import ADVICE, ON_CPU
 from optstudy.record import write_atomically
 from optstudy.size import SMALL, parameter_count
 
@@ -43,7 +43,7 @@ def pays(config: RunConfig, device: torch.device) -> bool:
 def _works(device_type: str) -> bool:
     """Try the compiler on a small function; say why, once, if there is none."""
     try:
-        torch.compile(_trial)(torch.zeros(16, device=device_type))
+        torch.compile(_trial, options=ON_CPU)(torch.zeros(16, device=device_type))
     except Exception as error:
         warnings.warn(
             f"training steps are not compiled and will be slower: {first_line(error)}", stacklevel=3
@@ -59,14 +59,14 @@ def _trial(x: torch.Tensor) -> torch.Tensor:
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """Return ``function`` compiled for each shape that it is called with."""
     _allow_many_shapes()
-    return torch.compile(function, dynamic=False)
+    return torch.compile(function, dynamic=False, options=ON_CPU)
 
 
 def compile_blocks(model: Transformer) -> None:
     """Have each block run as compiled code, which all blocks of one shape share."""
     _allow_many_shapes()
     for block in model.blocks:
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, options=ON_CPU)
 
 
 def _allow_many_shapes() -> None:

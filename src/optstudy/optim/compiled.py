@@ -25,6 +25,11 @@ ON_GPU: dict[str, Any] = {
 }
 """Round each operation as the plain loop does, and share launches among parameters: alone, a small one ends
 before it fills the GPU."""
+_BITS = {"AVX512": 512, "AVX2": 256, "DEFAULT": 1}
+ON_CPU: dict[str, Any] = {"cpp.simdlen": _BITS.get(torch.backends.cpu.get_cpu_capability())}
+"""The width of vectors, in bits. Torch finds it too, but its cache of compiled code does not tell widths
+apart: after another ATEN_CPU_CAPABILITY, or from a cache of several machines, it runs code that skips
+weights."""
 ADVICE = "TensorFloat32 tensor cores"
 """How torch begins when it advises to round float32 products on a GPU, which is not wanted here."""
 
@@ -79,7 +84,7 @@ def run(jobs: Sequence[Job], compile_: bool, known: Compiled) -> None:
         return _functions[key](with_tensors)
     # Torch keeps few compiled versions per code object, so each function has a code object of its own.
     own = types.FunctionType(each.__code__.replace(), globals())
-    function = torch.compile(own, fullgraph=True, dynamic=False, options=ON_GPU if first.is_cuda else {})
+    function = torch.compile(own, fullgraph=True, dynamic=False, options=ON_GPU if first.is_cuda else ON_CPU)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=ADVICE)

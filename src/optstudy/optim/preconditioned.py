@@ -82,8 +82,7 @@ class Preconditioned(Rule):
         if moment is None:
             return torch.as_tensor(group["lr"])
         root = moment.root(*(whole(state[name]) for name in moment.state(tuple(p.shape))))
-        rate: Tensor = group["lr"] / (root * numbers["correction"] + numbers["eps"])
-        return rate
+        return torch.as_tensor(group["lr"] / (root * numbers["correction"] + numbers["eps"]))
 
 
 class Adam(Preconditioned):

@@ -112,7 +112,7 @@ class Rule(Base):
     def take_step(self) -> None:
         """Update every parameter that has a gradient."""
         self._init_group()
-        weights = sum(p.numel() for group in self.param_groups for p in group["params"])
+        large = sum(p.numel() for group in self.param_groups for p in group["params"]) >= LARGE
         jobs: dict[Any, list[Job]] = {}
         for group in self.param_groups:
             numbers: dict[Any, dict[str, Any]] = {}
@@ -131,8 +131,8 @@ class Rule(Base):
                     lr = {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
                     numbers[t] = lr | self.numbers(group, t)
                 static = tuple(self.static(group, tuple(p.shape)).items())
-                wanted = weights >= LARGE if group["compile"] is None else group["compile"]
-                wanted = wanted and p.ndim > 0  # Inductor cannot write to a 0-d parameter
+                # Inductor cannot write to a 0-d parameter.
+                wanted = p.ndim > 0 and (large if group["compile"] is None else group["compile"])
                 job = Job(type(self).update, tensors, numbers[t], static)
                 jobs.setdefault((p.device, p.dtype, wanted), []).append(job)
         for (_, _, wanted), some in jobs.items():
