@@ -24,7 +24,7 @@ from optstudy.studyfile import Slurm
 from optstudy.train import train
 from tests.configs import folder_of, losses, tiny_on
 
-MEMORY = int(2.3 * 2**30)
+MEMORY = int(2.5 * 2**30)
 COMMAND = [sys.executable, "-m", "optstudy", "train"]
 
 
