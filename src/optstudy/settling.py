@@ -1,8 +1,6 @@
 """From merged layers to one validated config."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,6 +9,7 @@ from optstudy import provenance, text, yamlfile
 from optstudy.config import RunConfig
 from optstudy.errors import UserError, nearest, validate
 from optstudy.scales import SCALES
+from optstudy.tokenizing import names
 
 
 def check_scale(scale: Any, where: str = "") -> str:
@@ -87,11 +86,10 @@ def tokenizer_fingerprint(name: Any) -> str | None:
     """
     if not isinstance(name, str) or not name.endswith((".json", ".model")):
         return None
-    path = Path(name).expanduser()
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        raise UserError(f"data.tokenizer: {path}: {error.strerror}", "data.tokenizer", name) from None
+        return names.fingerprint(name)
+    except UserError as error:
+        raise UserError(f"data.tokenizer: {error}", "data.tokenizer", name) from None
 
 
 def value_at(config: RunConfig, key: str) -> Any:
