@@ -18,9 +18,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from optstudy import text, tokens
-from optstudy.batches import Batches
-from optstudy.tokenizing import tokenizer
+from optstudy.data import text, tokenizer, tokens
+from optstudy.data.batches import Batches
 
 CORES = 2
 ROUNDS = 3

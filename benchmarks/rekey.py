@@ -10,10 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from optstudy import archive
 from optstudy.config import RunConfig
 from optstudy.identity import run_id
 from optstudy.record import write_atomically
+from optstudy.results import archive
 
 
 def rekeyed(before: archive.Archive) -> dict[str, archive.Entry]:

@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from optstudy import claims, study
-from optstudy.figure import Figure
+from optstudy import claims
 from optstudy.findings import RECORDED, figure_of, recorded, verdicts
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
 from optstudy.report.page import caption
-from optstudy.session import Session
-from optstudy.stats import Summary
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Summary
+from optstudy.study import library as study
+from optstudy.study.session import Session
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZES = {

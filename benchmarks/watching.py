@@ -13,9 +13,9 @@ import time
 import torch
 
 from optstudy.config import resolve
-from optstudy.progress import LOGGED_ROWS
-from optstudy.run import Run
 from optstudy.scales import SCALES
+from optstudy.training.progress import LOGGED_ROWS
+from optstudy.training.run import Run
 
 
 def main(scale: str, rows: int) -> None:

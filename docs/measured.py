@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from optstudy import archive, study
-from optstudy.figure import Figure
 from optstudy.findings import figure_of
 from optstudy.report import style
+from optstudy.results import archive
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Summary
 from optstudy.scales import SCALES
-from optstudy.session import Session
-from optstudy.stats import Summary
+from optstudy.study import library as study
+from optstudy.study.session import Session
 
 Load = Callable[[str], archive.Archive]
 """A scale -> its record."""

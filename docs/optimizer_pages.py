@@ -6,9 +6,9 @@ from pathlib import Path
 from measured import NO_RECORD, WINDOW, Found, Load, recorded, table, window_row
 
 from optstudy import optim
-from optstudy.listing import Listed, described, listing
-from optstudy.optimizers import CLASSES, OPTIMIZERS, Spec
-from optstudy.stats import MARGIN
+from optstudy.commands.optimizers import Listed, described, listing
+from optstudy.recipes import CLASSES, OPTIMIZERS, Spec
+from optstudy.results.stats import MARGIN
 
 FIDELITY = Path(__file__).parent / "fidelity.md"
 SWEEPS = ("fig1", "fig9", "fig3", "fig11", "fig12", "fig14", "fig15", "fig16", "fig17", "fig18")
@@ -23,7 +23,7 @@ DIFFERS = {
 EXAMPLE = """\
 import torch
 from optstudy.config import Model
-from optstudy.model import Transformer
+from optstudy.training.model import Transformer
 from optstudy.optim import {name}
 from optstudy.roles import param_groups
 

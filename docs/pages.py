@@ -13,10 +13,13 @@ from typing import Any
 from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 
-from optstudy import archive, claims, study, yamlfile
+from optstudy import claims
+from optstudy.commands.optimizers import listing
 from optstudy.findings import RECORDED
-from optstudy.listing import listing
-from optstudy.plan import Plan
+from optstudy.results import archive
+from optstudy.study import library as study
+from optstudy.study import yamlfile
+from optstudy.study.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.config import RunConfig, merge, resolve
+from optstudy.folders import settle
 from optstudy.record import read_metrics, write_json
-from optstudy.settling import settle
 
 TINY = {
     "scale": "pico",

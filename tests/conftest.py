@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from optstudy import text
+from optstudy.data import text
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

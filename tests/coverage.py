@@ -18,12 +18,13 @@ from statistics import median
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from optstudy import archive, stats, study
-from optstudy.curves import Curve, Point, Run
 from optstudy.findings import figure_of
-from optstudy.session import Session
-from optstudy.stats import Estimate
-from optstudy.table import Row
+from optstudy.results import archive, stats
+from optstudy.results.curves import Curve, Point, Run
+from optstudy.results.stats import Estimate
+from optstudy.results.table import Row
+from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests import sweeps
 
 SPACING = 0.5

@@ -15,8 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from optstudy import tokens
-from optstudy.tokenizing import shards
+from optstudy.data import shards, tokens
 
 
 def contents(cache: Path) -> dict[str, bytes]:

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from optstudy import checkpoint, ending, optim
+from optstudy import ending, optim
 from optstudy.config import RunConfig
 from optstudy.errors import validate
 from optstudy.optim.sharded import whole
-from optstudy.parallel import Ranks, joined
-from optstudy.run import Run
+from optstudy.training import checkpoint
+from optstudy.training.parallel import Ranks, joined
+from optstudy.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 

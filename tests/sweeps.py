@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from optstudy.curves import Place, Placed, Run
-from optstudy.figure import Figure
-from optstudy.table import Row
+from optstudy.results.curves import Place, Placed, Run
+from optstudy.results.figure import Figure
+from optstudy.results.table import Row
 
 INITIAL = 8.3
 OPTIMIZERS = {

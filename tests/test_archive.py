@@ -11,12 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from optstudy import archive, study
 from optstudy.cli import run
 from optstudy.errors import UserError
 from optstudy.identity import run_id
 from optstudy.record import write_json
-from optstudy.session import Session
+from optstudy.results import archive
+from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests.test_engine import finish
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optstudy import tokens
-from optstudy.batches import Batches, Permutation, ReadAhead
+from optstudy.data import tokens
+from optstudy.data.batches import Batches, Permutation, ReadAhead
 from optstudy.errors import UserError
 
 SIZES = st.integers(1, 5000)

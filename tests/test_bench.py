@@ -7,7 +7,7 @@ import torch
 
 from optstudy import cli
 from optstudy.bench import train as bench_train
-from optstudy.run import peak_memory_mb
+from optstudy.training.run import peak_memory_mb
 from tests.configs import tiny_on
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optstudy import study
 from optstudy.config import resolve
 from optstudy.errors import UserError
-from optstudy.optimizers import ROLES, options_of
+from optstudy.recipes import ROLES, options_of
+from optstudy.study import library as study
 
 GROUPS = {"embedding": ("embedding",), "head": ("head",), "norm": ("norm",), "qkv": ("qkv",),
           "matrices": ("attention_out", "mlp_in", "mlp_out")}  # fmt: skip

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import catalog, export
-from optstudy.catalog import Catalog
-from optstudy.table import read_rows
+from optstudy.results import catalog, export
+from optstudy.results.catalog import Catalog
+from optstudy.results.table import read_rows
 from tests import sweeps
 
 

@@ -10,17 +10,17 @@ import time
 import pytest
 import torch
 
-from optstudy import checkpoint
 from optstudy.errors import UserError
 from optstudy.record import read_result
-from optstudy.train import train
+from optstudy.training import checkpoint
+from optstudy.training.train import train
 from tests.configs import folder_of, losses, tiny_on
 from tests.device import DEVICE
 
 WORKER = """
 import sys
 from pathlib import Path
-from optstudy.train import Preempted, train
+from optstudy.training.train import Preempted, train
 try:
     train(Path(sys.argv[1]), device=sys.argv[3], checkpoint_minutes=float(sys.argv[2]))
 except Preempted:

@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optstudy import archive, claims, stats, study
+from optstudy import claims
 from optstudy.claims import rules
 from optstudy.claims.evidence import Of, Pair
 from optstudy.claims.verdict import Claim, Part, Range, Verdict
 from optstudy.cli import run
-from optstudy.curves import Run, group
-from optstudy.figure import Figure
-from optstudy.session import Session
-from optstudy.stats import Estimate
+from optstudy.results import archive, stats
+from optstudy.results.curves import Run, group
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate
+from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests.sweeps import INITIAL, place, row
 from tests.test_engine import finish
 

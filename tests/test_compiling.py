@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from optstudy import compiling
-from optstudy.run import Run
-from optstudy.train import train
+from optstudy.training import compiling
+from optstudy.training.run import Run
+from optstudy.training.train import train
 from tests.configs import folder_of, losses, tiny, tiny_on
 from tests.device import DEVICE
 

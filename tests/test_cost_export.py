@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import cost, export, study
 from optstudy.commands.launching import Launching
-from optstudy.curves import Place
 from optstudy.errors import UserError
-from optstudy.figure import Figure
 from optstudy.launch import slurm
+from optstudy.launch.options import Slurm
 from optstudy.launch.slots import slots
-from optstudy.session import Session
-from optstudy.studyfile import Slurm
-from optstudy.table import read_rows
+from optstudy.results import export
+from optstudy.results.curves import Place
+from optstudy.results.figure import Figure
+from optstudy.results.table import read_rows
+from optstudy.study import cost
+from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests.configs import tiny
 from tests.test_engine import finish
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import cli, study
+from optstudy import cli
 from optstudy.errors import UserError
+from optstudy.study import library as study
 
 FILES = sorted(Path(study.__file__).with_name("studies").rglob("*.yaml"))
 OWN = """\

@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 
-from optstudy import progress
 from optstudy.config import Watch
-from optstudy.divergence import DivergenceRule
 from optstudy.record import read_metrics
-from optstudy.run import Run
-from optstudy.train import train
+from optstudy.training import progress
+from optstudy.training.progress import DivergenceRule
+from optstudy.training.run import Run
+from optstudy.training.train import train
 from tests.configs import folder_of, tiny_on
 
 

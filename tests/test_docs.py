@@ -8,10 +8,13 @@ import shutil
 import pytest
 from cyclopts import MissingArgumentError
 
-from optstudy import archive, claims, study, studyfile
+from optstudy import claims
 from optstudy.cli import app
-from optstudy.optimizers import OPTIMIZERS
+from optstudy.recipes import OPTIMIZERS
+from optstudy.results import archive
 from optstudy.scales import SCALES
+from optstudy.study import file as studyfile
+from optstudy.study import library as study
 from tests import pages
 from tests.pages import DOCS, ROOT, SHELL, Block
 from tests.test_archive import finished

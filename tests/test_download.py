@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from optstudy.data import download, enwik8
+from optstudy.data.download import HubFile, IndexFile, Unavailable
 from optstudy.errors import UserError
-from optstudy.sources import download, enwik8
-from optstudy.sources.download import HubFile, IndexFile, Unavailable
 
 BODY = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import checkpoint
 from optstudy.ending import OF_SEVERAL, Interruption, Preempted, of_several, out_of_memory
 from optstudy.errors import UserError
 from optstudy.launch import attempts, slurm
+from optstudy.launch.options import Slurm
 from optstudy.record import read_json, read_result, write_json
-from optstudy.run import Run
-from optstudy.studyfile import Slurm
-from optstudy.train import train
+from optstudy.training import checkpoint
+from optstudy.training.run import Run
+from optstudy.training.train import train
 from tests.configs import folder_of, losses, tiny_on
 
 MEMORY = int(2.5 * 2**30)

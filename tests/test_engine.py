@@ -8,13 +8,14 @@ import time
 
 import pytest
 
-from optstudy import plan, study
 from optstudy.errors import UserError
 from optstudy.launch import attempts, lease
 from optstudy.launch.events import Board, Event
 from optstudy.record import write_json
-from optstudy.session import Session
-from optstudy.studyfile import Adaptive, Refine, StudyFile, parse
+from optstudy.study import library as study
+from optstudy.study import plan
+from optstudy.study.file import Adaptive, Refine, StudyFile, parse
+from optstudy.study.session import Session
 from tests.configs import folder_of
 
 SWEEP = """\

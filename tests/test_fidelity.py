@@ -24,11 +24,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from optstudy import optimizers, scales
+from optstudy import recipes as optimizers
+from optstudy import scales
 from optstudy.config import Model
-from optstudy.loss import language_model_loss
-from optstudy.model import LayerNorm, Transformer
-from optstudy.run import Run
+from optstudy.training.loss import language_model_loss
+from optstudy.training.model import LayerNorm, Transformer
+from optstudy.training.run import Run
 from tests.configs import tiny_on
 from tests.test_model import norm as plain_norm
 from tests.test_model import restatement

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optstudy import archive, stats, study
 from optstudy import report as reports
-from optstudy.curves import Place
-from optstudy.export import table
-from optstudy.figure import Figure
 from optstudy.findings import figure_of, open_study
 from optstudy.report import maps, style
 from optstudy.report.answer import answer
-from optstudy.session import Session
-from optstudy.table import Row
+from optstudy.results import archive, stats
+from optstudy.results.curves import Place
+from optstudy.results.export import table
+from optstudy.results.figure import Figure
+from optstudy.results.table import Row
+from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests import sweeps
 from tests.test_engine import finish
 from tests.test_report_sets import record

@@ -9,16 +9,16 @@ import sys
 import pytest
 
 from optstudy.config import RunConfig
+from optstudy.data.text import fingerprint
 from optstudy.ending import Preempted
 from optstudy.errors import UserError, validate
 from optstudy.folders import prepare
 from optstudy.launch import attempts, lease
 from optstudy.record import read_json, read_metrics, read_result, write_json
-from optstudy.session import Session
-from optstudy.study import load
-from optstudy.table import read_row
-from optstudy.text import fingerprint
-from optstudy.train import train
+from optstudy.results.table import read_row
+from optstudy.study.library import load
+from optstudy.study.session import Session
+from optstudy.training.train import train
 from tests.configs import TINY, folder_of, losses, tiny_on
 from tests.conftest import write_lines
 

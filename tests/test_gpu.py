@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from optstudy.record import read_metrics
-from optstudy.run import Run
-from optstudy.train import train
+from optstudy.training.run import Run
+from optstudy.training.train import train
 from tests.configs import folder_of, losses, tiny_on
 from tests.device import DEVICE
 from tests.test_optim_torch import every_rule, make, parameters, run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from optstudy.archive import Entry
+from optstudy.results.archive import Entry
 from tests import pages
 from tests.configs import folder_of, tiny_on
 from tests.pages import ROOT
@@ -88,7 +88,7 @@ def test_an_optimizer_in_four_steps(corpus_slice, tmp_path):
 
 
 def test_the_record_has_the_keys_that_its_page_names(corpus_slice, tmp_path):
-    from optstudy.train import train
+    from optstudy.training.train import train
 
     config = tiny_on(corpus_slice)
     folder = folder_of(config, tmp_path)

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import identity, study
+from optstudy import identity
 from optstudy.cli import run
 from optstudy.config import RunConfig, resolve
 from optstudy.errors import UserError
+from optstudy.folders import settle
 from optstudy.identity import ids_by_seed, run_id, without_code
-from optstudy.optimizers import CLASSES
-from optstudy.session import Session
-from optstudy.settling import settle
-from optstudy.table import leaves
-from optstudy.train import train
+from optstudy.recipes import CLASSES
+from optstudy.record import leaves
+from optstudy.study import library as study
+from optstudy.study.session import Session
+from optstudy.training.train import train
 from tests.configs import TINY, folder_of, tiny
 from tests.test_engine import finish
 

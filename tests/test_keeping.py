@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from optstudy import checkpoint
 from optstudy.ending import Preempted
 from optstudy.errors import UserError
 from optstudy.record import read_json, read_result
-from optstudy.run import Run
-from optstudy.train import train
+from optstudy.training import checkpoint
+from optstudy.training.run import Run
+from optstudy.training.train import train
 from tests import foreign
 from tests.configs import folder_of, losses, tiny_on
 from tests.several import job, together

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from optstudy import compiling
-from optstudy import loss as loss_module
-from optstudy.loss import language_model_loss
+from optstudy.training import compiling
+from optstudy.training import loss as loss_module
+from optstudy.training.loss import language_model_loss
 
 
 def plain(h, w, y, z):

@@ -7,15 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from optstudy import scales
-from optstudy.config import Model
-from optstudy.model import (
+from optstudy.config import Model, forward_flops, parameter_count
+from optstudy.training.model import (
     LayerNorm,
     Transformer,
     attend,
     rotary_table,
     rotate,
 )
-from optstudy.size import forward_flops, parameter_count
 
 SMALL = Model(vocab_size=50, d_model=24, n_layers=3, n_heads=3)
 

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 import optstudy
-from optstudy import optim, study
-from optstudy.build import build_optimizer
-from optstudy.config import RunConfig, resolve
+from optstudy import optim
+from optstudy.commands.optimizers import listing, options_by_role, state_bytes
+from optstudy.config import RunConfig, resolve, shapes_by_role
 from optstudy.errors import UserError
-from optstudy.listing import listing, options_by_role, state_bytes
-from optstudy.model import Transformer
-from optstudy.optimizers import OPTIMIZERS, complete
+from optstudy.recipes import OPTIMIZERS, complete
 from optstudy.roles import assign_roles
-from optstudy.size import shapes_by_role
+from optstudy.study import library as study
+from optstudy.training.build import build_optimizer
+from optstudy.training.model import Transformer
 from tests.configs import TINY
 from tests.device import DEVICE
 

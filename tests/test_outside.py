@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import cli, outside
-from optstudy.build import build_optimizer
+from optstudy import cli
 from optstudy.config import resolve
 from optstudy.errors import UserError
-from optstudy.model import Transformer
-from optstudy.train import train
+from optstudy.training import outside
+from optstudy.training.build import build_optimizer
+from optstudy.training.model import Transformer
+from optstudy.training.train import train
 from tests.configs import TINY, folder_of, tiny_on
 from tests.test_cli import OPTSTUDY
 

@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
-from optstudy import study
 from optstudy.cli import run
+from optstudy.study import library as study
 
 FIVE = ("adam", "adafactor", "lion", "signum", "sgdw")
 COUNTS = {

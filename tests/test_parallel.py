@@ -8,9 +8,9 @@ import time
 import pytest
 
 from optstudy.launch import attempts
-from optstudy.optimizers import OPTIMIZERS
+from optstudy.recipes import OPTIMIZERS
 from optstudy.record import read_json, read_result
-from optstudy.train import train
+from optstudy.training.train import train
 from tests import several
 from tests.configs import folder_of, losses, tiny_on
 from tests.several import end, job, start, together
@@ -210,7 +210,7 @@ import sys, time
 import torch
 from torch import distributed as dist
 from optstudy.ending import end
-from optstudy.parallel import joined
+from optstudy.training.parallel import joined
 
 with joined() as ranks:
     group = dist.group.WORLD

@@ -5,7 +5,7 @@ import re
 
 import optstudy
 from optstudy import optim
-from optstudy.optimizers import CLASSES
+from optstudy.recipes import CLASSES
 from tests.pages import DOCS
 
 PUBLIC = {
@@ -16,9 +16,9 @@ PUBLIC = {
     ],
     "optstudy.roles": ["USES", "assign_roles", "param_groups"],
     "optstudy.config": ["Model", "RunConfig", "resolve"],
-    "optstudy.model": ["Transformer"],
-    "optstudy.study": ["load", "names"],
-    "optstudy.table": ["Row", "read_row", "read_rows"],
+    "optstudy.training.model": ["Transformer"],
+    "optstudy.study.library": ["load", "names"],
+    "optstudy.results.table": ["Row", "read_row", "read_rows"],
     "optstudy.errors": ["UserError"],
 }  # fmt: skip
 ARGUMENTS = {

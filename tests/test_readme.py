@@ -9,10 +9,19 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_tree_is_the_real_one():
     (tree,) = re.findall(r"^src/optstudy/\n(.*?)```", README, re.DOTALL | re.MULTILINE)
-    printed = [line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()]
-    hidden = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
-    real = {path.name for path in (ROOT / "src" / "optstudy").iterdir()} - hidden
-    assert len(printed) == len(set(printed)) and set(printed) == real
+    printed, folder = [], ""
+    for line in filter(None, tree.splitlines()):
+        name, *said = line.split()
+        assert said, f"no phrase for {name}"
+        folder = "" if line[2] != " " else folder
+        printed.append(folder + name.rstrip("/"))
+        folder = name if name.endswith("/") and not folder else folder
+    source = ROOT / "src" / "optstudy"
+    found = list(source.glob("*.py")) + [path for path in source.glob("*/") if path.is_dir()]
+    found += [*source.glob("*/*.py"), source / "report" / "templates"]
+    hidden = {"__init__.py", "__main__.py", "__pycache__"}
+    real = sorted(str(path.relative_to(source)) for path in found if path.name not in hidden)
+    assert sorted(printed) == real
 
 
 def test_the_version_is_that_of_the_changelog_and_the_citation():

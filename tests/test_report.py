@@ -17,13 +17,13 @@ import pytest
 from rich.console import Console
 
 from optstudy import report
-from optstudy.curves import Curve
 from optstudy.errors import UserError
-from optstudy.figure import Figure
+from optstudy.record import leaves
 from optstudy.report import figures, maps, page, payload, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
-from optstudy.table import leaves
+from optstudy.results.curves import Curve
+from optstudy.results.figure import Figure
 from tests import sweeps
 
 HOSTILE = (

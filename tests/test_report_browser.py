@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from optstudy.figure import Figure
 from optstudy.report import figures, page, style, write, write_index
+from optstudy.results.figure import Figure
 from tests import sweeps
 from tests.test_report import HOSTILE, adaptivity_map, hostile, with_runs
 

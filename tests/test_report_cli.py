@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import cli, study
+from optstudy import cli
 from optstudy.findings import figure_of
-from optstudy.session import Session
+from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests import sweeps
 
 

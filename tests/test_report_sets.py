@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from optstudy import report, stats
+from optstudy import report
 from optstudy.errors import UserError
-from optstudy.figure import Figure
 from optstudy.report.comparison import compare_rows
 from optstudy.report.index import slugs
 from optstudy.report.live import Load, make_server, version
-from optstudy.table import Row
+from optstudy.results import stats
+from optstudy.results.figure import Figure
+from optstudy.results.table import Row
 from tests import sweeps
 
 

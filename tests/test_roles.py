@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from optstudy.errors import UserError
-from optstudy.model import Transformer
 from optstudy.optim import Adalayer
 from optstudy.roles import assign_roles, param_groups
+from optstudy.training.model import Transformer
 from tests.configs import tiny
 
 

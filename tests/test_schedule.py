@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from optstudy import schedule
+from optstudy.training import schedule
 from tests.configs import tiny
 from tests.golden_recipe import NAMES, read
 

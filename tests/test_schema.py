@@ -5,8 +5,9 @@ from importlib import resources
 
 import pytest
 
-from optstudy import study, yamlfile
-from optstudy.schema import study_schema
+from optstudy.study import library as study
+from optstudy.study import yamlfile
+from optstudy.study.schema import study_schema
 
 SCHEMA = study_schema()
 KINDS = {

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optstudy import curves, stats
-from optstudy.curves import Curve
-from optstudy.table import Row
+from optstudy.results import curves, stats
+from optstudy.results.curves import Curve
+from optstudy.results.table import Row
 from tests import sweeps
 
 HALF_DECADES = [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1]

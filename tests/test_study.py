@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from optstudy import study
 from optstudy.errors import UserError
-from optstudy.plan import extended, grown
-from optstudy.studyfile import Adaptive, HalfDecades
+from optstudy.study import library as study
+from optstudy.study.file import Adaptive, HalfDecades
+from optstudy.study.plan import extended, grown
 
 MINE = """\
 title: Mine

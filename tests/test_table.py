@@ -3,7 +3,7 @@
 import pytest
 
 from optstudy.record import write_json
-from optstudy.table import read_row, read_rows
+from optstudy.results.table import read_row, read_rows
 from tests.configs import tiny
 
 RESULT = {

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import text
+from optstudy.data import enwik8, files, text, wikitext
+from optstudy.data.hub import HubFiles
 from optstudy.errors import UserError
-from optstudy.sources import enwik8, files, wikitext
-from optstudy.sources.hub import HubFiles
 from tests.conftest import write_lines
 
 CLEANED = {

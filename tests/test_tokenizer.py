@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from optstudy import cache
+from optstudy.data import download, names, sentencepiece, tokenizer
+from optstudy.data.download import IndexFile
 from optstudy.errors import UserError
-from optstudy.sources import download
-from optstudy.sources.download import IndexFile
-from optstudy.tokenizing import names, sentencepiece, tokenizer
 from tests.conftest import write_lines
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -254,9 +253,7 @@ def test_a_tokenizer_file_is_known_by_its_content(tmp_path: Path, monkeypatch: p
 
 
 def test_names_of_tokenizers_cost_no_import_of_torch_or_tokenizers() -> None:
-    program = (
-        "import sys; import optstudy.tokenizing.names; print({'torch', 'tokenizers'} & set(sys.modules))"
-    )
+    program = "import sys; import optstudy.data.names; print({'torch', 'tokenizers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

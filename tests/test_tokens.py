@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from optstudy import text, tokens
+from optstudy.data import making, shards, text, tokenizer, tokens
+from optstudy.data.shards import Damaged, Stream
+from optstudy.data.tokens import Tokens
 from optstudy.errors import UserError
-from optstudy.tokenizing import making, shards, tokenizer
-from optstudy.tokenizing.shards import Damaged, Stream
-from optstudy.tokens import Tokens
 from tests.conftest import articles, write_lines
 
 SMALL = 40_000

@@ -9,8 +9,8 @@ import torch
 
 from optstudy.errors import UserError
 from optstudy.record import read_metrics
-from optstudy.run import Run, bytes_held
-from optstudy.train import train
+from optstudy.training.run import Run, bytes_held
+from optstudy.training.train import train
 from tests.configs import folder_of, losses, tiny_on
 
 

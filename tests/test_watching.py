@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from optstudy import precision, probe
 from optstudy.commands import progress_bar
 from optstudy.config import RunConfig
 from optstudy.errors import UserError, validate
 from optstudy.record import read_json, read_metrics
-from optstudy.run import Run
-from optstudy.train import train
+from optstudy.training import probe
+from optstudy.training.compiling import choose_precision
+from optstudy.training.run import Run
+from optstudy.training.train import train
 from tests.configs import TINY, folder_of, losses, tiny, tiny_on
 
 CPU = torch.device("cpu")
@@ -181,9 +182,9 @@ def test_elsewhere_a_line_a_minute_says_the_same(tmp_path, monkeypatch, capsys):
 def test_auto_is_bfloat16_where_the_processor_has_it_and_the_model_is_not_tiny(
     monkeypatch, has, width, expected
 ):
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr("cpu_has_bfloat16", lambda: has)
     config = tiny(**{"model.d_model": width})
-    assert precision.choose(config, CPU)[0] == expected
+    assert choose_precision(config, CPU)[0] == expected
 
 
 def test_auto_says_what_it_chose_and_is_never_recorded(corpus_slice, tmp_path):
@@ -207,7 +208,7 @@ def test_a_study_refuses_auto(tmp_path):
 
 
 def test_flat_names_of_a_row_are_its_paths():
-    from optstudy.trackers import flat
+    from optstudy.training.trackers import flat
 
     row = {"step": 3, "loss": 1.0, "norms": {"head": {"update": np.float64(2.0)}}}
     assert dict(flat(row)) == {"loss": 1.0, "norms/head/update": 2.0}

@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"create_optimizer": "optstudy.build", "open_study": "optstudy.findings"}
+_LAZY = {"create_optimizer": "optstudy.training.build", "open_study": "optstudy.findings"}
 """Public names by the module that has them: each is imported when it is first used."""
 
 

@@ -4,14 +4,14 @@ A config is built from layers (scale, study, point, ``--set``), later ones winni
 What is recorded is the validated tree, so it holds every value that ran. Imports no torch.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from optstudy import identity, optimizers
+from optstudy import identity, recipes
 from optstudy.errors import Strict, UserError, validate
-from optstudy.size import shapes_by_role
 
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
@@ -26,9 +26,9 @@ class Data(Strict):
     """Which text, cut how."""
 
     corpus: str
-    """A name of :data:`optstudy.text.CORPORA`, or ``path:`` and a file or folder."""
+    """A name of :data:`optstudy.data.text.CORPORA`, or ``path:`` and a file or folder."""
     fingerprint: str
-    """Hash of the cleaned text; filled in by :func:`optstudy.text.fingerprint`."""
+    """Hash of the cleaned text; filled in by :func:`optstudy.data.text.fingerprint`."""
     tokenizer: str
     """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
     tokenizer_fingerprint: str | None = None
@@ -79,7 +79,7 @@ class Optimizer(Strict):
     @classmethod
     def _complete(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("name"), str):
-            options, roles = optimizers.complete(data["name"], data.get("options", {}), data.get("roles", {}))
+            options, roles = recipes.complete(data["name"], data.get("options", {}), data.get("roles", {}))
             return {**data, "options": options, "roles": roles}
         return data
 
@@ -87,7 +87,7 @@ class Optimizer(Strict):
     def targets(self) -> list[str]:
         """Import paths of all classes."""
         names = [self.name, *(own["name"] for own in self.roles.values() if "name" in own)]
-        return sorted({optimizers.spec_of(name).target for name in names})
+        return sorted({recipes.spec_of(name).target for name in names})
 
 
 class Schedule(Strict):
@@ -169,7 +169,7 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _optimizer_fits(self) -> Self:
         parts = {"schedule": vars(self.schedule), "training": vars(self.training), "data": vars(self.data)}
-        optimizers.check_fit(vars(self.optimizer), optimizers.lent(parts), shapes_by_role(self.model))
+        recipes.check_fit(vars(self.optimizer), recipes.lent(parts), shapes_by_role(self.model))
         return self
 
     @property
@@ -221,3 +221,40 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         UserError: naming every wrong key, what came and what was allowed.
     """
     return validate(RunConfig, merge(*layers))
+
+
+SMALL = 1_000_000
+"""Parameters below which a step is too short to fill a GPU, and to gain by compiling or bfloat16."""
+MLP_RATIO = 4
+
+Shape = tuple[int, ...]
+
+
+def shapes_by_role(model: Model) -> dict[str, list[Shape]]:
+    """Return the shapes of the transformer's weights, by role."""
+    d, layers = model.d_model, model.n_layers
+    return {
+        "embedding": [(model.vocab_size, d)],
+        "head": [(model.vocab_size, d)],
+        "norm": [(d,)] * ((4 if model.qk_norm else 2) * layers + 1),
+        "qkv": [(3 * d, d)] * layers,
+        "attention_out": [(d, d)] * layers,
+        "mlp_in": [(MLP_RATIO * d, d)] * layers,
+        "mlp_out": [(d, MLP_RATIO * d)] * layers,
+    }
+
+
+def parameter_count(model: Model) -> int:
+    """Parameters of the whole model, embedding and head included."""
+    return sum(math.prod(shape) for shapes in shapes_by_role(model).values() for shape in shapes)
+
+
+def forward_flops(model: Model, sequence_length: int) -> int:
+    """Floating-point operations of matrix products per token, forward; a step takes three times that.
+
+    2 per weight of a matrix, the embedding left out, and 2 L D T for causal attention: half of what Chowdhery
+    et al. 2022 ("PaLM", appendix B) count, as a position meets only those before it.
+    """
+    shapes = {role: some for role, some in shapes_by_role(model).items() if role not in ("embedding", "norm")}
+    weights = sum(math.prod(shape) for some in shapes.values() for shape in some)
+    return 2 * weights + 2 * model.n_layers * model.d_model * sequence_length

@@ -15,19 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optstudy import archive, study
 from optstudy import claims as paper
 from optstudy import report as reports
-from optstudy.curves import Curve, Place, apart
 from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
-from optstudy.export import plain, table
-from optstudy.figure import Figure
-from optstudy.labels import placed
-from optstudy.plan import Point
 from optstudy.report.live import version
-from optstudy.session import Session
-from optstudy.settling import check_scale
+from optstudy.results import archive
+from optstudy.results.curves import Curve, Place, apart, placed
+from optstudy.results.export import plain, table
+from optstudy.results.figure import Figure
+from optstudy.scales import check_scale
+from optstudy.study import library as study
+from optstudy.study.plan import Point
+from optstudy.study.session import Session
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

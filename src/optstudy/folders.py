@@ -1,11 +1,68 @@
-"""Run folders before a run: made, checked, and told what the command says. Imports no torch."""
+"""A run before it runs: its config filled in, its folder made, and both checked. Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from optstudy import provenance
 from optstudy.config import RunConfig
+from optstudy.data import names, text
 from optstudy.errors import UserError, say_once, validate
 from optstudy.record import ID, read_json, read_result, write_json
+
+
+def settle(tree: dict[str, Any]) -> RunConfig:
+    """Fill in what text, tokenizer and code are, and validate.
+
+    Raises:
+        UserError: a wrong value, with its key; files that cannot be read.
+    """
+    data = tree.get("data")
+    if isinstance(data, Mapping):
+        corpus, tokenizer = data.get("corpus"), data.get("tokenizer")
+        filled: dict[str, Any] = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)}
+        if isinstance(corpus, str):
+            try:
+                filled["fingerprint"] = text.fingerprint(corpus)
+            except UserError as error:
+                raise UserError(f"data.corpus: {error}", "data.corpus", corpus) from None
+        tree = {**tree, "data": {**data, **filled}}
+    config = validate(RunConfig, tree)
+    code = provenance.fingerprint(config.optimizer.targets)
+    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"code": code})})
+
+
+def tokenizer_fingerprint(name: Any) -> str | None:
+    """Return a hash of the tokenizer's file that ``data.tokenizer`` names; None where it names none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not isinstance(name, str) or not name.endswith((".json", ".model")):
+        return None
+    try:
+        return names.fingerprint(name)
+    except UserError as error:
+        raise UserError(f"data.tokenizer: {error}", "data.tokenizer", name) from None
+
+
+def check_unchanged(config: RunConfig) -> None:
+    """Refuse to go on with a run whose text, tokenizer or optimizer is no longer what it began with.
+
+    Raises:
+        UserError: naming what has changed, or cannot be read.
+    """
+    data, chosen = config.data, config.optimizer
+    for key, name, now, then in (
+        ("data.corpus", data.corpus, text.fingerprint(data.corpus), data.fingerprint),
+        ("data.tokenizer", data.tokenizer, tokenizer_fingerprint(data.tokenizer), data.tokenizer_fingerprint),
+        ("optimizer.name", chosen.name, provenance.fingerprint(chosen.targets), chosen.code),
+    ):
+        if now != then:
+            raise UserError(
+                f"{key}: {name} has changed since this run was made: its fingerprint is {now}, not {then}; "
+                "restore it, or begin a run of its own from a config or study file"
+            )
 
 
 def read_config(folder: Path) -> RunConfig:

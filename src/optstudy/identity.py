@@ -12,8 +12,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optstudy.optimizers import FROM_RUN, lent, spec_of
-from optstudy.table import leaves
+from optstudy.recipes import FROM_RUN, lent, spec_of
+from optstudy.record import leaves
 
 NOT_IN_ID = frozenset({"scale", "data.corpus", "training.parallel"})
 """Names and places; ``data.fingerprint`` says what the text is, wherever it lies. So is all of ``watch``.

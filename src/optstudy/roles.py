@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from optstudy.errors import UserError, nearest
-from optstudy.optimizers import ROLES, RULES, options_of
+from optstudy.recipes import ROLES, RULES, options_of
 
 _SEPARATE = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "o_proj": "attention_out"}
 _GATED = {"gate_proj": "mlp_in", "up_proj": "mlp_in", "down_proj": "mlp_out"}

@@ -6,6 +6,8 @@ A scale fixes precision and threads, so that a run's id means the same on every 
 from collections.abc import Mapping
 from typing import Any
 
+from optstudy.errors import UserError, nearest
+
 
 def _small(d_model: int, n_layers: int, pieces: int, length: int, batch: int, steps: int) -> dict[str, Any]:
     return {
@@ -58,3 +60,14 @@ SCALES: Mapping[str, Mapping[str, Any]] = {
     "150m-long": _paper(1024, 12, 100_000, 128),
 }
 """``pico`` runs in 15 to 20 s on one core, ``nano`` in minutes on a GPU, ``micro`` in about an hour."""
+
+
+def check_scale(scale: Any, where: str = "") -> str:
+    """Return ``scale`` if there is such a one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not isinstance(scale, str) or scale not in SCALES:
+        raise UserError(f"{where}unknown scale {scale!r}{nearest(str(scale), SCALES)}", "scale", scale)
+    return scale

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optstudy.config import RunConfig
-from optstudy.model import rotary_table, rotate
+from optstudy.training.model import rotary_table, rotate
 
 Z_LOSS = 1e-4
 Step = Callable[[], object]

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from optstudy.build import build_optimizer
 from optstudy.config import RunConfig, resolve
-from optstudy.model import Transformer
 from optstudy.optim.options import REGISTRY
-from optstudy.run import choose_device
 from optstudy.scales import SCALES
+from optstudy.training.build import build_optimizer
+from optstudy.training.model import Transformer
+from optstudy.training.run import choose_device
 
 OURS = (*REGISTRY, "adalayer_star", "hybrid_last_norm", "frozen_keep_last_norm")
 """Every optimizer, and recipes that step in a way of their own."""

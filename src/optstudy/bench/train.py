@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 
-from optstudy import text
 from optstudy.bench.loops import Step, plain, transformers
-from optstudy.config import RunConfig, resolve
-from optstudy.run import Run, choose_device, peak_memory_mb
+from optstudy.config import RunConfig, forward_flops, resolve
+from optstudy.data import text
 from optstudy.scales import SCALES
-from optstudy.size import forward_flops
+from optstudy.training.run import Run, choose_device, peak_memory_mb
 
 Shape = tuple[int, int, int, int, int]
 """Vocabulary, width, depth, tokens per sequence, sequences per step."""

@@ -1,16 +1,16 @@
 """What claims are judged by: curves of finished figures, and numbers taken from them. No torch.
 
-All numbers are :mod:`optstudy.stats`'s, so a claim and a report say the same of the same runs.
+All numbers are :mod:`optstudy.results.stats`'s, so a claim and a report say the same of the same runs.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from optstudy import stats
-from optstudy.curves import Curve, Point
-from optstudy.figure import Figure
-from optstudy.stats import Estimate, Term
+from optstudy.results import stats
+from optstudy.results.curves import Curve, Point
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate, Term
 
 
 class Missing(Exception):

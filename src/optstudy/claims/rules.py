@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from optstudy import stats
 from optstudy.claims.evidence import Evidence, Missing, Of, Pair
 from optstudy.claims.evidence import at as point_at
 from optstudy.claims.verdict import Part, Range, Rule
-from optstudy.stats import Estimate
+from optstudy.results import stats
+from optstudy.results.stats import Estimate
 
 Both = tuple[Of, Of]
 ALL = math.inf

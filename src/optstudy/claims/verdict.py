@@ -1,7 +1,7 @@
 """Verdicts: a claim is parts, each a number that must lie in a range; their intervals decide. No torch.
 
-A claim of several parts is decided at :data:`optstudy.stats.LEVEL` as a whole: the parts' p-values are
-corrected for their number (Holm 1979). The interval that is shown is each number's own.
+A claim of several parts is decided at :data:`optstudy.results.stats.LEVEL` as a whole: the p-values of its
+parts are corrected for their number (Holm 1979). The interval that is shown is each number's own.
 """
 
 import math
@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from optstudy.claims.evidence import Evidence, Missing
-from optstudy.stats import LEVEL, Estimate
+from optstudy.results.stats import LEVEL, Estimate
 
 Word = Literal["holds", "does not hold", "not decided"]
 

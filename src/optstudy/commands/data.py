@@ -11,15 +11,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from optstudy import cache, text
-from optstudy.batches import Batches
+from optstudy import cache
 from optstudy.commands.options import Json
+from optstudy.data import files, shards, text, tokenizer
+from optstudy.data.batches import Batches
+from optstudy.data.shards import Damaged, Stream
+from optstudy.data.tokens import MANIFEST, Manifest, Split, read_manifest
+from optstudy.data.tokens import prepare as make
 from optstudy.errors import UserError, nearest, printable
-from optstudy.sources import files
-from optstudy.tokenizing import shards, tokenizer
-from optstudy.tokenizing.shards import Damaged, Stream
-from optstudy.tokens import MANIFEST, Manifest, Split, read_manifest
-from optstudy.tokens import prepare as make
 
 MOST_JOBS = 1024
 

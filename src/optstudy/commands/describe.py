@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optstudy import cost, export
+from optstudy.commands.watch import described, duration
 from optstudy.config import RunConfig
 from optstudy.errors import validate
 from optstudy.launch.slots import slots
-from optstudy.session import FINISHED, Session
-from optstudy.watch import described, duration
+from optstudy.results import export
+from optstudy.study import cost
+from optstudy.study.session import FINISHED, Session
 
 OLDER = "older code"
 """The state of runs whose optimizer has been changed since: they stay, and count for nothing."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from optstudy.config import RunConfig
-from optstudy.optimizers import CLASSES
+from optstudy.recipes import CLASSES
 
 
 def try_optimizers(configs: Iterable[RunConfig]) -> None:
@@ -19,7 +19,7 @@ def try_optimizers(configs: Iterable[RunConfig]) -> None:
             decays = chosen.weight_decay > 0
             tried.setdefault(repr((chosen.name, chosen.options, chosen.roles, decays)), config)
     if tried:
-        from optstudy.build import try_on_a_small_model
+        from optstudy.training.build import try_on_a_small_model
 
         for config in tried.values():
             try_on_a_small_model(config)

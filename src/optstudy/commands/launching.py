@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optstudy import study
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest, validate
 from optstudy.launch.events import OnEvent
+from optstudy.launch.options import Slurm
 from optstudy.launch.slots import slots, want_gpu
-from optstudy.session import FINISHED, Session
-from optstudy.studyfile import Slurm
+from optstudy.study import library as study
+from optstudy.study.session import FINISHED, Session
 
 LAUNCHERS = ("local", "slurm", "ray")
-PRELOADED = ("optstudy.commands.training", "optstudy.train", "torch._dynamo")
+PRELOADED = ("optstudy.commands.training", "optstudy.training.train", "torch._dynamo")
 """What workers of this machine start with; torch.optim takes 1.2 s for torch._dynamo on first use."""
 
 

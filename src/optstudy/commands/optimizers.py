@@ -1,15 +1,135 @@
 """``optstudy optimizers``."""
 
 import json
+import math
 import sys
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from optstudy.commands.options import Json
+from optstudy.config import Model, Shape, shapes_by_role
 from optstudy.ending import DONE
-from optstudy.listing import listing
+from optstudy.optim.options import Options
+from optstudy.recipes import FROM_RUN, OPTIMIZERS, ROLES, Spec, complete, trained
+from optstudy.scales import SCALES
+
+FLOAT, BFLOAT16 = 4, 2
+"""Bytes of a float32, also of the counter of steps that each parameter has, and of a bfloat16."""
+MOMENTUM = ("m", "b")
+"""What classes call the average of gradients in their state."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One optimizer or recipe."""
+
+    name: str
+    target: str
+    second_moment: Mapping[str, str]
+    """Per role; ``not trained`` where it is left out."""
+    state_bytes_per_param: float
+    """On the shapes of the 150m model, with float32 parameters."""
+    source: str
+    options: list[dict[str, Any]]
+    """Name, type, default, allowed and meaning of each, see :func:`described`."""
+
+    @property
+    def moments(self) -> str:
+        """The commonest granularity, then the roles that differ."""
+        common, _ = Counter(self.second_moment.values()).most_common(1)[0]
+        others = [f"{role} {kind}" for role, kind in self.second_moment.items() if kind != common]
+        return ", ".join([common, *others])
+
+
+def listing() -> list[Listed]:
+    """Return every optimizer and recipe, in the registry's order."""
+    shapes = shapes_by_role(Model.model_validate(SCALES["150m"]["model"]))
+    weights = sum(math.prod(shape) for of_role in shapes.values() for shape in of_role)
+    result = []
+    for name, spec in OPTIMIZERS.items():
+        by_role = options_by_role(name)
+        state = sum(
+            state_bytes(options, shape)
+            for role, options in by_role.items()
+            if options is not None
+            for shape in shapes[role]
+        )
+        moments = {role: second_moment(options, shapes[role][0]) for role, options in by_role.items()}
+        result.append(Listed(name, spec.target, moments, state / weights, spec.source, described(spec)))
+    return result
+
+
+def options_by_role(name: str) -> dict[str, Options | None]:
+    """Return the options that each role has; None where it is not trained."""
+    options, roles = complete(name, {}, {})
+    chosen = {"name": name, "lr": 1.0, "options": options, "roles": roles}
+    how = {role: trained(chosen, role, dict.fromkeys(FROM_RUN, 1)) for role in ROLES}
+    return {role: one.known if one.train else None for role, one in how.items()}
+
+
+def second_moment(options: Options | None, shape: Shape) -> str:
+    """Return the granularity that a role's second moment is kept at, and whether it freezes."""
+    if options is None:
+        return "not trained"
+    kind: str | None = getattr(options, "second_moment", None)
+    if kind is None:
+        averages = [one for name, one in options.state(shape).items() if name not in MOMENTUM]
+        kind = "none" if not averages else "weight" if shape in averages else "factored"
+    return f"{kind}, frozen" if getattr(options, "freeze", False) else kind
+
+
+def state_bytes(options: Options, shape: Shape) -> int:
+    """Return the bytes of state of one float32 parameter."""
+    return FLOAT + sum(
+        (BFLOAT16 if name in options.in_bfloat16 else FLOAT) * math.prod(own)
+        for name, own in options.state(shape).items()
+    )
+
+
+def described(spec: Spec) -> list[dict[str, Any]]:
+    """Return what an optimizer can be told: name, type, default, what is allowed, and meaning."""
+    assert spec.known is not None
+    fields = spec.known.model_json_schema()["properties"]
+    return [
+        {
+            "name": key,
+            "type": type_of(field),
+            "default": spec.options.get(key, field["default"]),
+            "allowed": allowed(field),
+            "meaning": " ".join(field["description"].split()),
+        }
+        for key, field in fields.items()
+        if key not in Options.model_fields
+    ]
+
+
+def type_of(field: Mapping[str, Any]) -> str:
+    """Return the type of a field of a JSON schema in a word or two."""
+    if field["type"] == "array":
+        return f"{field['minItems']} numbers"
+    return {"number": "number", "integer": "integer", "boolean": "true or false", "string": "word"}[
+        field["type"]
+    ]
+
+
+def allowed(field: Mapping[str, Any]) -> str:
+    """Return the range of a field of a JSON schema, such as ``[0, 1)``; empty where its type says it all."""
+    one = field["prefixItems"][0] if field["type"] == "array" else field
+    if "pattern" in one:
+        return str(one["pattern"]).strip("^$()")
+    bounds = {key: one.get(key) for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")}
+    if all(bound is None for bound in bounds.values()):
+        return ""
+    low = f"[{bounds['minimum']:g}" if bounds["minimum"] is not None else f"({bounds['exclusiveMinimum']:g}"
+    if bounds["maximum"] is not None:
+        return f"{low}, {bounds['maximum']:g}]"
+    return f"{low}, inf)" if bounds["exclusiveMaximum"] is None else f"{low}, {bounds['exclusiveMaximum']:g})"
+
 
 WIDTH = 160
 """Least width of the table, in characters: sources are long."""

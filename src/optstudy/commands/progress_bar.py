@@ -8,10 +8,10 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from optstudy.commands.watch import duration
 from optstudy.config import RunConfig
 from optstudy.errors import validate
 from optstudy.record import read_json
-from optstudy.watch import duration
 
 LINE_SECONDS = 60.0
 """Between lines where there is no terminal."""

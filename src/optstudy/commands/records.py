@@ -7,14 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy import archive, study
-from optstudy import export as tidy
-from optstudy.catalog import expect_many
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.ending import DONE
 from optstudy.findings import RECORDED, figure_of, recorded
-from optstudy.schema import study_schema
-from optstudy.session import Session
+from optstudy.results import archive
+from optstudy.results import export as tidy
+from optstudy.results.catalog import expect_many
+from optstudy.study import library as study
+from optstudy.study.schema import study_schema
+from optstudy.study.session import Session
 
 
 def export(

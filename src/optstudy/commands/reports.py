@@ -11,15 +11,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy import study
-from optstudy.catalog import expect_many
 from optstudy.commands.options import RUNS, Assignments, StudyName
 from optstudy.ending import DONE
 from optstudy.errors import UserError
-from optstudy.figure import Figure
 from optstudy.findings import Judge, recorded
 from optstudy.report.live import LOOPBACK
-from optstudy.session import Session
+from optstudy.results.catalog import expect_many
+from optstudy.results.figure import Figure
+from optstudy.study import library as study
+from optstudy.study.session import Session
 
 PORT = 8321
 Formats = Annotated[tuple[str, ...], Parameter(name="--format")]

@@ -10,20 +10,20 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy import study
-from optstudy.catalog import expect_many
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
 from optstudy.commands.importing import try_optimizers
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
+from optstudy.commands.watch import Watch, failure
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
 from optstudy.findings import figure_of, recorded
-from optstudy.session import FINISHED, Session
-from optstudy.settling import located
-from optstudy.watch import Watch, failure
+from optstudy.results.catalog import expect_many
+from optstudy.study import library as study
+from optstudy.study.session import FINISHED, Session
+from optstudy.study.yamlfile import located
 
 WATCH_SECONDS = 2.0
 
@@ -109,7 +109,7 @@ def run(
 
 def _carry_out(session: Session, launching: Launching, retry: bool, out: Path) -> int:
     """Prepare what the runs read, run those that have no result, and report."""
-    from optstudy import tokens
+    from optstudy.data import tokens
 
     configs = [point.config for point in session.runs_known.values()]
     for (corpus, tokenizer), count in _texts(configs).items():

@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optstudy import study
 from optstudy.commands.importing import try_optimizers
 from optstudy.commands.options import RUNS, Assignments
 from optstudy.commands.progress_bar import ProgressBar
@@ -17,9 +16,10 @@ from optstudy.folders import prepare, read_config
 from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
 from optstudy.record import read_result, write_json
+from optstudy.study import library as study
 
 if TYPE_CHECKING:
-    from optstudy.parallel import Ranks
+    from optstudy.training.parallel import Ranks
 
 WAIT_SECONDS = 20.0
 """How long to wait for the other processes of a run before saying so."""
@@ -61,7 +61,7 @@ def train(
     if not of_several():
         with _Others() as others:
             return _lead(config_or_run_folder, runs, device, set_, others)
-    from optstudy.parallel import joined
+    from optstudy.training.parallel import joined
 
     waiting = threading.Timer(WAIT_SECONDS, _say_waiting)
     waiting.daemon = True
@@ -100,7 +100,7 @@ class _Others:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let them end; after a run all together, or torchrun would stop those that still write."""
         if self.ranks is not None and not self._called:
-            from optstudy.parallel import leave
+            from optstudy.training.parallel import leave
 
             self.ranks.same("")
             leave()
@@ -110,7 +110,7 @@ class _Others:
 
 def _follow(device: str, ranks: "Ranks") -> int:
     """Do what the first process says."""
-    from optstudy.train import train as carry_out
+    from optstudy.training.train import train as carry_out
 
     folder = ranks.same("")
     if not folder:
@@ -150,8 +150,8 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
 
 def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
     """Train; a run that was killed often writes checkpoints more often."""
-    from optstudy.train import CHECKPOINT_MINUTES
-    from optstudy.train import train as carry_out
+    from optstudy.training.train import CHECKPOINT_MINUTES
+    from optstudy.training.train import train as carry_out
 
     minutes = CHECKPOINT_MINUTES / 2 ** (attempts.kills(folder) - 1)
     with ProgressBar(folder) as bar:
@@ -163,10 +163,10 @@ def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None
 
 def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -> Path:
     def automatic(config: RunConfig) -> str:
-        from optstudy import precision
-        from optstudy.run import choose_device
+        from optstudy.training.compiling import choose_precision
+        from optstudy.training.run import choose_device
 
-        chosen, why = precision.choose(config, choose_device(config, device))
+        chosen, why = choose_precision(config, choose_device(config, device))
         sys.stderr.write(f"optstudy: training.precision: auto is {chosen} here: {why}\n")
         return chosen
 

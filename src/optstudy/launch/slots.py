@@ -5,8 +5,7 @@ import subprocess
 from collections.abc import Iterable
 from itertools import cycle, islice
 
-from optstudy.config import RunConfig
-from optstudy.size import SMALL, parameter_count
+from optstudy.config import SMALL, RunConfig, parameter_count
 
 
 def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:

@@ -18,7 +18,7 @@ from optstudy.ending import OF_SEVERAL, PREEMPTED
 from optstudy.errors import UserError
 from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
-from optstudy.studyfile import Slurm
+from optstudy.launch.options import Slurm
 
 POLL_SECONDS = 5.0
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from optstudy import stats
-from optstudy.figure import Figure, Panel
 from optstudy.report import style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
-from optstudy.stats import Estimate, Summary
+from optstudy.results import stats
+from optstudy.results.figure import Figure, Panel
+from optstudy.results.stats import Estimate, Summary
 
 NAMED = 7
 """Curves that a sentence names before it counts the others."""

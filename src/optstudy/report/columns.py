@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from optstudy import stats
-from optstudy.figure import Figure
 from optstudy.report import style
-from optstudy.stats import Estimate, Summary
+from optstudy.results import stats
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate, Summary
 
 MISSING = "–"
 EDGE = "edge of the grid"

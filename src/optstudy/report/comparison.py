@@ -9,16 +9,16 @@ from statistics import median
 
 from rich.console import Console
 
-from optstudy import stats
-from optstudy.catalog import Catalog
-from optstudy.curves import Place, Run, group, positive
 from optstudy.errors import UserError
-from optstudy.record import write_atomically
+from optstudy.record import leaves, write_atomically
 from optstudy.report import style
 from optstudy.report.page import render
 from optstudy.report.terminal import aligned
-from optstudy.stats import Estimate
-from optstudy.table import Row, leaves
+from optstudy.results import stats
+from optstudy.results.catalog import Catalog
+from optstudy.results.curves import Place, Run, group, positive
+from optstudy.results.stats import Estimate
+from optstudy.results.table import Row
 
 UNPAIRED = frozenset({"scale", "numerics", "data.corpus", "optimizer.code"})
 """Config keys that may differ between the runs of a pair."""
@@ -48,7 +48,7 @@ class Group:
     loss: Estimate
     """Mean change of the loss with a paired t interval."""
     best: Estimate | None
-    """Change of the best loss, see :func:`optstudy.stats.difference`; None where one side never trained."""
+    """Change of the best loss (:func:`optstudy.results.stats.difference`); None if a side never trained."""
     step: float
     """Median ratio of step times, after over before."""
     memory: float

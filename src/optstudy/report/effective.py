@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from optstudy.figure import Figure
 from optstudy.report import style
+from optstudy.results.figure import Figure
 
 Recorded = Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
 """Tokens read, and the quantiles by role."""

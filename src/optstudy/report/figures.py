@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from optstudy.curves import Curve
-from optstudy.figure import Figure, Panel
 from optstudy.report import style
 from optstudy.report.effective import draw_effective
 from optstudy.report.maps import draw_map
+from optstudy.results.curves import Curve
+from optstudy.results.figure import Figure, Panel
 
 SETTINGS: Any = {
     "pdf.fonttype": 42,

@@ -9,12 +9,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from optstudy.catalog import expect_many
 from optstudy.errors import UserError, nearest
-from optstudy.figure import Figure
 from optstudy.record import write_atomically
 from optstudy.report import figures, tables
 from optstudy.report.page import caption, page
+from optstudy.results.catalog import expect_many
+from optstudy.results.figure import Figure
 
 FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
 DEFAULT_FORMATS = ("html", "png", "svg")

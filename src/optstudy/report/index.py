@@ -7,12 +7,12 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from optstudy.figure import Figure
 from optstudy.record import write_atomically
 from optstudy.report import figures
 from optstudy.report.answer import answer
 from optstudy.report.files import check, draw, later, write
 from optstudy.report.page import budget, render, verdicts
+from optstudy.results.figure import Figure
 
 DPI = 90
 """Of the figures on the index."""

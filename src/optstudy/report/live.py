@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from optstudy.errors import UserError
-from optstudy.figure import Figure
 from optstudy.report.index import index, slugs
 from optstudy.report.page import page
+from optstudy.results.figure import Figure
 
 Load = Callable[[], Sequence[Figure]]
 INDEX_POLL = 30

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optstudy.curves import Curve
-from optstudy.figure import Figure
 from optstudy.report import style
-from optstudy.stats import Estimate, Summary
+from optstudy.results.curves import Curve
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate, Summary
 
 RAMP = ((0.90, 0.94, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
 """From no loss to the worst, light to dark, so that it is read in grey and by the colour-blind."""

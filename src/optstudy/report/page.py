@@ -14,14 +14,15 @@ from markupsafe import Markup
 
 import optstudy
 from optstudy import record
-from optstudy.figure import Figure
+from optstudy.record import leaves
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import payload
-from optstudy.table import Row, leaves
+from optstudy.results.figure import Figure
+from optstudy.results.table import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLL = 5

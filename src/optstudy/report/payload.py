@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optstudy.curves import Curve
-from optstudy.figure import Figure, Panel
+from optstudy.record import leaves
 from optstudy.report import style
-from optstudy.table import Row, leaves
+from optstudy.results.curves import Curve
+from optstudy.results.figure import Figure, Panel
+from optstudy.results.table import Row
 
 ALL_RUNS = 300
 """Up to this many runs each has its training curve on the page; beyond, those at and beside each best."""

@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optstudy.curves import Curve, said
-from optstudy.curves import number as number
-from optstudy.figure import Figure
-from optstudy.stats import Estimate, Summary
+from optstudy.results.curves import Curve, said
+from optstudy.results.curves import number as number
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate, Summary
 
 COLOURS = (
     "#0072b2",

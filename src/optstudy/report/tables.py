@@ -1,8 +1,8 @@
 """The summary table as Markdown and LaTeX."""
 
-from optstudy.figure import Figure
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.results.figure import Figure
 
 LATEX = {
     "\\": r"\textbackslash{}",

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from optstudy.figure import Figure
 from optstudy.report import style
 from optstudy.report.answer import answer
 from optstudy.report.columns import Column, columns
+from optstudy.results.figure import Figure
 
 
 def show(figure: Figure, console: Console | None = None) -> None:

@@ -1,0 +1,166 @@
+"""Progress of a study: a live table on a terminal, elsewhere one line per finished run."""
+
+import sys
+import time
+from collections import Counter
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from optstudy.errors import UserError, say_once
+from optstudy.launch import attempts
+from optstudy.launch.events import Event
+from optstudy.record import read_metrics
+from optstudy.results.table import Row
+from optstudy.study.cost import Speed
+from optstudy.study.plan import Point
+from optstudy.study.session import FINISHED, Session
+
+REDRAW_SECONDS = 0.5
+ORDER = ("done", "diverged", "running", "begun", "waiting", "failed")
+
+
+class Watch:
+    """Shows the progress of a study; a launcher calls :meth:`on_event`.
+
+    Args:
+        session: the study.
+        slots: number of workers, to estimate the time left.
+        console: where to print; standard output by default.
+    """
+
+    def __init__(self, session: Session, slots: int, console: Console | None = None) -> None:
+        self._session = session
+        self._slots = slots
+        self._console = console or Console(file=sys.stdout)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
+
+    def __enter__(self) -> "Watch":
+        states = self._session.states()
+        done = sum(state in FINISHED for state in states.values())
+        later = f", and {len(self._session.plan.pending)} that depend on them" * bool(
+            self._session.plan.pending
+        )
+        self._say(f"{len(states)} runs: {done} done before, {len(states) - done} to do{later}")
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Print what a launcher reports; redraw the table at most every half second."""
+        if event.folder is not None and event.kind in ("ended", "failed"):
+            run_id = event.folder.name
+            point = self._session.runs_known[run_id]
+            if event.kind == "ended":
+                self._ended(point)
+            else:
+                self._say(failure(self._session, run_id))
+        if self._console.is_terminal and time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the live table."""
+        self._live.update(self.render(), refresh=True)
+        self._drawn = time.monotonic()
+
+    def render(self) -> Group:
+        """Return counts by state, a bar for each running run, and each curve's best loss so far."""
+        session = self._session
+        states = session.states()
+        counted = Counter(states.values())
+        said = ", ".join(f"{counted[state]} {state}" for state in ORDER if counted[state])
+        if session.plan.pending:
+            said += f", {len(session.plan.pending)} waiting for another study's best"
+        known = session.runs_known
+        running = [known[run_id] for run_id, state in states.items() if state == "running"]
+        return Group(
+            Text(f"{session.study.name} at {session.scale}: {said}; {self._left(states)}", style="bold"),
+            self._bars(running),
+            self._best(),
+        )
+
+    def _ended(self, point: Point) -> None:
+        row = self._session.row(point.id)
+        if row is None:  # what is wrong with its record has been said
+            return
+        outcome = f"val loss {row.val_loss:.3f}" if row.val_loss is not None else f"diverged: {row.reason}"
+        states = self._session.states()
+        done = sum(state in FINISHED for state in states.values())
+        self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
+
+    def _left(self, states: dict[str, str]) -> str:
+        session, known = self._session, self._session.runs_known
+        todo = [known[run_id] for run_id, state in states.items() if state not in (*FINISHED, "failed")]
+        if not todo:
+            return "all done"
+        finished = (run_id for run_id, state in states.items() if state in FINISHED)
+        rows = [row for run_id in finished if (row := session.row(run_id)) is not None]
+        if not rows:
+            return f"{len(todo)} left"
+        speed = Speed(rows)
+        seconds = sum(speed.seconds(point.config)[0] for point in todo) / self._slots
+        return f"{len(todo)} left, about {duration(seconds)}"
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _bars(self, running: list[Point]) -> Table:
+        table = Table.grid(padding=(0, 1))
+        for point in running:
+            try:
+                rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
+            except UserError as error:
+                say_once(str(error))
+                rows = []
+            step, total = (rows[-1]["step"] if rows else 0), point.config.total_steps
+            said = ""
+            if rows and step:
+                left = rows[-1]["seconds"] / step * (total - step)
+                said = f"loss {rows[-1]['loss']:.3f}, {duration(left)} left"
+            table.add_row(described(point), ProgressBar(total=total, completed=step, width=30), said)
+        return table
+
+    def _best(self) -> Table:
+        best: dict[str, tuple[Row, Point]] = {}
+        for point in self._session.plan.points:
+            row = self._session.row(point.id)
+            if row is not None and (point.curve not in best or row.loss < best[point.curve][0].loss):
+                best[point.curve] = row, point
+        table = Table.grid(padding=(0, 1))
+        for curve, (row, point) in sorted(best.items(), key=lambda item: item[1][0].loss):
+            table.add_row("best so far", curve, f"{row.loss:.3f}", f"at {_number(point.x)}")
+        return table
+
+
+def described(point: Point) -> str:
+    """Return a readable name of a run: its curve, its value on the axis, its seed."""
+    lr = point.config.optimizer.lr
+    place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
+    return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"
+
+
+def failure(session: Session, run_id: str) -> str:
+    """Return a line on a run that was set aside or is damaged: why, and where its log is."""
+    folder = session.runs / run_id
+    why = session.why(run_id) or attempts.last_line(folder)
+    return f"failed: {described(session.runs_known[run_id])} ({why}); see {folder}/log.txt"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours, as suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

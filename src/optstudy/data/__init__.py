@@ -1,0 +1,8 @@
+"""From text to batches: sources, tokenizers, token files, batches."""
+
+VALIDATION_EVERY = 20
+
+
+def held_out(number: int) -> bool:
+    """Say whether a document, counted from 0, is for validation: the second of every twenty."""
+    return number % VALIDATION_EVERY == 1

@@ -1,0 +1,243 @@
+"""Text: corpora by name, each with its source, licence, size and identity, and anyone's own files.
+
+A corpus is a sequence of sources (files), each a sequence of documents. Its validation split is fixed: the
+source's own where it has one, else the second of every twenty documents.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+from optstudy import cache
+from optstudy.data import enwik8, files, held_out, wikitext
+from optstudy.data.hub import HubFiles, numbered
+from optstudy.errors import UserError, nearest, printable
+
+SPLITS = ("train", "validation")
+
+
+class Source(NamedTuple):
+    """One file's documents."""
+
+    name: str
+    documents: Callable[[], Iterator[str]]
+
+
+class Position(NamedTuple):
+    """A place between two documents of a split."""
+
+    source: int
+    """Number of the source."""
+    document: int
+    """Documents of that source that lie before."""
+    total: int
+    """Documents of all sources that lie before."""
+
+
+START = Position(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus: what it is, and its documents. :func:`corpus` returns one; callers hand it on."""
+
+    name: str
+    """As :func:`corpus` knows it."""
+    source: str
+    licence: str
+    size: str
+    identity: str
+    """Checksum or revision of the source, and version of the cleaning."""
+    sources: Callable[[str], list[Source]]
+    """Sources of a split."""
+    splits_itself: bool = True
+    """The splits have different sources; else they share them, and every twentieth document is held out."""
+    large: bool = False
+    """Too large to take whole: the user must say how many tokens."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that say what the cleaned text is, wherever it is stored."""
+        return hashlib.sha256(self.identity.encode()).hexdigest()[:12]
+
+    def check_unchanged(self) -> None:
+        """Look at its files once more: what was made from them is worthless if they changed meanwhile.
+
+        Raises:
+            UserError: they are not those that :func:`corpus` saw.
+        """
+        if corpus(self.name).identity != self.identity:
+            raise UserError(f"{printable(self.name)}: its files changed while they were read; run again")
+
+    def documents(self, split: str) -> Iterator[str]:
+        """Yield the documents of a split, ``train`` or ``validation``.
+
+        Raises:
+            UserError: an unknown split, or text that cannot be had or read.
+        """
+        return (document for _, document in self.read(split))
+
+    def read(self, split: str, start: Position = START) -> Iterator[tuple[Position, str]]:
+        """Yield each document of a split after ``start``, with the position behind it."""
+        if split not in SPLITS:
+            raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
+        total = start.total
+        for number, source in enumerate(self.sources(split)):
+            if number < start.source:
+                continue
+            before = start.document if number == start.source else 0
+            for count, document in enumerate(islice(source.documents(), before, None), before + 1):
+                here = self.splits_itself or held_out(total) == (split == "validation")
+                total += 1
+                if here:
+                    yield Position(number, count, total), document
+
+
+def _enwik8(split: str) -> list[Source]:
+    path = enwik8.prepare()[split]
+    return [Source(path.name, partial(files.documents, path))]
+
+
+def _hub(hub: HubFiles, split: str) -> list[Source]:
+    return [Source(name, partial(hub.texts, name)) for name in hub.names[split]]
+
+
+def _articles(hub: HubFiles, split: str) -> list[Source]:
+    """Join the lines of WikiText, across its files, to articles: each begins with a heading of level one."""
+
+    def documents() -> Iterator[str]:
+        held: list[str] = []
+        for line in (line for name in hub.names[split] for line in hub.texts(name)):
+            if line.startswith(" = ") and not line.startswith(" = = ") and held:
+                yield "".join(held).strip()
+                held = []
+            held.append(line)
+        yield "".join(held).strip()
+
+    return [Source(f"{split} of {hub.root}", documents)]
+
+
+C4 = HubFiles(
+    "hf://datasets/allenai/c4@1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
+    "json",
+    {
+        "train": numbered("en/c4-train.{:05d}-of-{:05d}.json.gz", 1024),
+        "validation": numbered("en/c4-validation.{:05d}-of-{:05d}.json.gz", 8),
+    },
+)
+WIKITEXT = HubFiles(
+    "hf://datasets/Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3",
+    "parquet",
+    {
+        "train": numbered("wikitext-103-raw-v1/train-{:05d}-of-{:05d}.parquet", 2),
+        "validation": numbered("wikitext-103-raw-v1/validation-{:05d}-of-{:05d}.parquet", 1),
+    },
+)
+_FINEWEB_FILES = numbered("sample/10BT/{:03d}_00000.parquet", 15)
+FINEWEB = HubFiles(
+    "hf://datasets/HuggingFaceFW/fineweb@9bb295ddab0e05d785b879661af7260fed5140fc",
+    "parquet",
+    {"train": _FINEWEB_FILES, "validation": _FINEWEB_FILES},
+)
+
+_REGISTERED = (
+    Corpus(
+        name="enwik8",
+        source=enwik8.URL,
+        licence="GFDL and CC BY-SA",
+        size="10^8 bytes of dump, 73 MB of prose in 8,655 articles",
+        identity=f"md5:{enwik8.MD5} cleaning:{wikitext.CLEANING}",
+        sources=_enwik8,
+    ),
+    Corpus(
+        name="c4",
+        source=C4.root,
+        licence="ODC-BY",
+        size="305 GB of json.gz, 364,868,892 documents",
+        identity=C4.root,
+        sources=partial(_hub, C4),
+        large=True,
+    ),
+    Corpus(
+        name="wikitext-103",
+        source=WIKITEXT.root,
+        licence="CC BY-SA 3.0 and GFDL",
+        size="540 MB of text in 28,475 articles",
+        identity=WIKITEXT.root,
+        sources=partial(_articles, WIKITEXT),
+    ),
+    Corpus(
+        name="fineweb",
+        source=f"{FINEWEB.root} (sample-10BT)",
+        licence="ODC-BY",
+        size="about 10^10 GPT-2 tokens",
+        identity=FINEWEB.root,
+        sources=partial(_hub, FINEWEB),
+        splits_itself=False,
+        large=True,
+    ),
+)
+CORPORA = {corpus.name: corpus for corpus in _REGISTERED}
+
+
+def corpus(name: str | Corpus) -> Corpus:
+    """Return a registered corpus, or the one that ``path:FILE_OR_FOLDER`` names; a corpus stands for itself.
+
+    In a folder, files whose relative path has the word ``validation`` are the validation split.
+
+    Raises:
+        UserError: an unknown name, or files that cannot be read or hold no text.
+    """
+    if isinstance(name, Corpus):
+        return name
+    if name == "path:":
+        raise UserError("path: needs a file or folder behind it")
+    if name.startswith("path:"):
+        return _local(name)
+    if name not in CORPORA:
+        raise UserError(f"unknown corpus {name!r}{nearest(name, CORPORA)}; or path: and a file or folder")
+    return CORPORA[name]
+
+
+def _local(name: str) -> Corpus:
+    written = cache.joined(name.removeprefix("path:"))
+    root = cache.expanded(written)
+    digests = files.digests(root)
+    held_out = {name for name in digests if "validation" in name}
+    splits_itself = 0 < len(held_out) < len(digests)
+
+    def sources(split: str) -> list[Source]:
+        chosen = (n for n in digests if not splits_itself or (n in held_out) == (split == "validation"))
+        return [Source(name, partial(files.documents, root / name)) for name in chosen]
+
+    megabytes = sum((root / name).stat().st_size for name in digests) / 1e6
+    contents = [
+        (files.ending(root / name) in files.LINES, splits_itself and name in held_out, digest)
+        for name, digest in digests.items()
+    ]
+    return Corpus(
+        name=f"path:{written}",
+        source=printable(root),
+        licence="the owner's",
+        size=f"{megabytes:,.1f} MB in {len(digests):,} files",
+        identity=f"reading:{files.READING} {contents}",
+        sources=sources,
+        splits_itself=splits_itself,
+    )
+
+
+def fingerprint(name: str | Corpus) -> str:
+    """Return :attr:`Corpus.fingerprint` of a corpus or its name.
+
+    Raises:
+        UserError: an unknown corpus, or a file that cannot be read.
+    """
+    return corpus(name).fingerprint
+
+
+def documents(name: str | Corpus, split: str) -> Iterator[str]:
+    """Yield the documents of a split, ``train`` or ``validation``, of a corpus or its name."""
+    return corpus(name).documents(split)

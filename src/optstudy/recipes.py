@@ -1,0 +1,381 @@
+"""Every optimizer and recipe by name, as data: class, options, options per role. Imports no torch.
+
+What the classes can be told is said by :mod:`optstudy.optim.options`. Optimizers of others are named by their
+import path; their options are kept as given until the class is imported (:mod:`optstudy.training.outside`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from optstudy.errors import TOLD, Strict, UserError, nearest
+from optstudy.optim.options import REGISTRY, Options, Positive, PreconditionedOptions
+
+MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
+ROLES = ("embedding", "head", "norm", *MATRICES)
+RULES = (*ROLES, "matrix", "rest")
+"""What options can be set for: a role, ``matrix`` (the last four), ``rest`` (what no other rule takes)."""
+
+OF_THE_CONFIG = ("self", "params", *Options.model_fields)
+"""Arguments of optimizers that are no options: the config says them, or nobody should."""
+FROM_RUN = ("estimate_steps", "batch_tokens")
+"""Options that a recipe may leave to the run: null is the schedule's freeze_steps, or a batch's tokens."""
+
+OURS = "optstudy.optim."
+CLASSES: dict[str, type[Options]] = {
+    **{OURS + options.target.rpartition(".")[2]: options for options in REGISTRY.values()},
+    f"{OURS}Preconditioned": PreconditionedOptions,
+}
+"""Options by the public path of the class."""
+
+PAPER = "Zhao et al. 2025 (arXiv 2407.07972)"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One optimizer or recipe."""
+
+    target: str
+    """Import path of the class."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The paper's values, where they are not the class's own defaults."""
+    roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options per role, over ``options``; ``lr``: a peak of its own; ``train: false``: not trained."""
+    source: str = PAPER
+
+    @property
+    def known(self) -> type[Options] | None:
+        """What the class can be told; None for a class of others."""
+        return CLASSES.get(self.target)
+
+
+_FUSED_QKV = {"qkv": {"second_moment": "split-3"}}
+_HEAD_ROWS = {"head": {"second_moment": "row"}}
+_STAR = {**_FUSED_QKV, **_HEAD_ROWS}
+_NORMS_OFF = {"norm": {"train": False}}
+_FIXED_LR = 3.16e-3
+"""Learning rate of the adaptive parts of the hybrids (Figure 3)."""
+
+
+def _adalayer(roles: Mapping[str, Any], source: str) -> Spec:
+    return Spec("optstudy.optim.Adalayer", roles=roles, source=f"{PAPER}, {source}")
+
+
+def _hybrid(roles: Mapping[str, Any], source: str) -> Spec:
+    adaptive = {r: o if "train" in o else {**o, "lr": _FIXED_LR} for r, o in roles.items()}
+    trunk = {"second_moment": "none"}
+    return Spec("optstudy.optim.Preconditioned", trunk, adaptive, f"{PAPER}, {source}")
+
+
+def _frozen(keep: tuple[str, ...], source: str, **roles: Mapping[str, Any]) -> Spec:
+    rules: dict[str, dict[str, Any]] = {rule: dict(options) for rule, options in {**_STAR, **roles}.items()}
+    for role in keep:
+        rules.setdefault(role, {})["freeze"] = False
+    options = {"estimate_steps": None, "freeze": True}
+    return Spec("optstudy.optim.Adalayer", options, rules, f"{PAPER}, {source}")
+
+
+_PAPERS: Mapping[str, Mapping[str, Any]] = {
+    "sgdw": {"options": {"momentum": 0.98}},
+    "sophia": {"options": {"batch_tokens": None}},
+    "adalayer": {"roles": _FUSED_QKV},
+}
+"""What the paper ran an optimizer with, where its class has another default."""
+
+OPTIMIZERS: dict[str, Spec] = {
+    **{
+        name: Spec(OURS + options.target.rpartition(".")[2], source=options.source, **_PAPERS.get(name, {}))
+        for name, options in REGISTRY.items()
+    },
+    "adam_tied_betas": Spec(
+        "optstudy.optim.Adam", {"betas": [0.95, 0.95]}, source=f"{PAPER}, Figure 8: beta1 = beta2"
+    ),
+    "adalayer_star": _adalayer(_STAR, "section 3.1: one block per row of the last layer"),
+    "adalayer_star_first": _adalayer(
+        {**_STAR, "embedding": {"second_moment": "row"}}, "released code: also per row of the first layer"
+    ),
+    "adalayer_star_norms_off": _adalayer({**_STAR, **_NORMS_OFF}, "LayerNorm training off"),
+    "hybrid_last": _hybrid(_HEAD_ROWS, "Figure 3 left: SGD but for the last layer"),
+    "hybrid_last_norm": _hybrid(
+        {**_HEAD_ROWS, "norm": {"second_moment": "tensor"}},
+        "Figure 3 middle: SGD but for last layer and norms",
+    ),
+    "hybrid_last_norms_off": _hybrid(
+        {**_HEAD_ROWS, **_NORMS_OFF}, "Figure 12: SGD but for the last layer, LayerNorm training off"
+    ),
+    "hybrid_adafactor_last_norm": _hybrid(
+        {"head": {"second_moment": "factored"}, "norm": {"second_moment": "factored"}},
+        "Adafactor on last layer and norms, SGD elsewhere",
+    ),
+    "hybrid_matrix_only": Spec(
+        "optstudy.optim.Preconditioned",
+        {"second_moment": "none"},
+        {
+            "matrix": {"second_moment": "tensor", "lr": 1e-3},
+            "embedding": {"second_moment": "tensor", "lr": 1e-3},
+            **_FUSED_QKV,
+        },
+        f"{PAPER}, Figure 11: SGD on last layer and norms only",
+    ),
+    "frozen_all": _frozen((), "Figure 15: ratios frozen at initialization"),
+    "frozen_keep_last": _frozen(("head",), "Figure 16: all frozen but the last layer"),
+    "frozen_keep_norm": _frozen(("norm",), "Figure 16: all frozen but the norms", norm={}),
+    "frozen_keep_last_norm": _frozen(
+        ("head", "norm"), "Figure 14: all frozen but last layer and norms", norm={}
+    ),
+    "frozen_all_norms_off": _frozen((), "Figure 15, LayerNorm training off", **_NORMS_OFF),
+    "frozen_keep_last_norms_off": _frozen(("head",), "Figure 17: LayerNorm training off", **_NORMS_OFF),
+}
+"""The registry's optimizers, then the paper's recipes."""
+
+
+def spec_of(name: str) -> Spec:
+    """Return what a name stands for; a name with a dot is the import path of a class.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    if name.startswith(OURS):
+        target = OURS + name.rpartition(".")[2]
+        if target in CLASSES:
+            return Spec(target, source=name)
+        raise UserError(f"unknown optimizer {name!r}{nearest(target, CLASSES)}")
+    if "." in name and all(part.isidentifier() for part in name.split(".")):
+        return Spec(name, source=name)
+    raise UserError(
+        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} (or give the import path of a class)"
+    )
+
+
+class _OfARole(Strict):
+    """What a role can be told besides options of its optimizer."""
+
+    lr: Positive = 1.0
+    train: bool = True
+    name: str = ""
+
+
+Place = tuple[str | int, ...]
+
+
+def _wrong(place: Place, said: str, came: Any, kind: str = "value") -> InitErrorDetails:
+    """Return an error of pydantic's; what came is added to the message unless its kind is ``TOLD``."""
+    return InitErrorDetails(type=PydanticCustomError(kind, said), loc=place, input=came)
+
+
+def _refuse(errors: list[InitErrorDetails]) -> None:
+    if errors:
+        raise ValidationError.from_exception_data("optimizer", errors) from None
+
+
+def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Check an optimizer's options, and fill in those left out where the class is one of ours.
+
+    Args:
+        name: of :data:`OPTIMIZERS`, or an import path.
+        options: of the class, for all parameters.
+        roles: by rule, see :data:`RULES`: options over ``options``, and ``lr``, ``train`` and ``name``, an
+            optimizer of the role's own.
+
+    Raises:
+        ValidationError: an unknown name, option or role, or a wrong value, each with its place.
+    """
+    try:
+        spec = spec_of(name)
+    except UserError as error:
+        _refuse([_wrong(("name",), str(error), name, TOLD)])
+    for key, given, example in (("options", options, "{eps: 1e-8}"), ("roles", roles, "{head: {lr: 1e-3}}")):
+        if not isinstance(given, Mapping):
+            _refuse([_wrong((key,), f"must be a mapping such as {example}", given)])
+    errors: list[InitErrorDetails] = []
+    whole = _checked(name, spec, {**spec.options, **options}, ("options",))
+    rules = {rule: dict(own) for rule, own in spec.roles.items()}
+    for rule, own in roles.items():
+        place = ("roles", rule)
+        if rule not in RULES:
+            errors.append(_wrong(place, f"unknown role {rule!r}{nearest(rule, RULES)}", own, TOLD))
+        elif not isinstance(own, Mapping):
+            errors.append(_wrong(place, "must be a mapping such as {lr: 1e-3}", own))
+        else:
+            rules[rule] = {**({} if "name" in own else rules.get(rule, {})), **own}
+    _refuse(errors)
+    for rule, own in rules.items():
+        told = {key: value for key, value in own.items() if key in _OfARole.model_fields}
+        errors += _errors(_OfARole, told, ("roles", rule), name)
+    _refuse(errors)
+    return whole, {rule: _complete_rule(name, spec, whole, rules, rule) for rule in rules}
+
+
+def _complete_rule(
+    name: str, spec: Spec, whole: Mapping[str, Any], rules: Mapping[str, Mapping[str, Any]], rule: str
+) -> dict[str, Any]:
+    """Check the options of one rule by those that they go over."""
+    own, place = rules[rule], ("roles", rule)
+    told = {key: own[key] for key in ("name", "lr", "train") if key in own}
+    options = {key: value for key, value in own.items() if key not in told}
+    below = rules.get("matrix", {}) if rule in MATRICES and "name" not in own else {}
+    chosen = own.get("name", below.get("name"))
+    if chosen is not None:
+        try:
+            spec = spec_of(chosen)
+        except UserError as error:
+            _refuse([_wrong((*place, "name"), str(error), chosen, TOLD)])
+        name, whole = chosen, spec.options
+    below = {key: value for key, value in below.items() if key not in _OfARole.model_fields}
+    found = _checked(name, spec, {**whole, **below, **options}, place)
+    return {**told, **(found if "name" in own else {key: found[key] for key in options})}
+
+
+def _checked(name: str, spec: Spec, options: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Return options as JSON has them, complete for a class of ours.
+
+    Args:
+        name: what the optimizer is called.
+        spec: what it is.
+        options: those given over those of the recipe.
+        place: where they were given.
+    """
+    reserved = [key for key in options if key in OF_THE_CONFIG]
+    _refuse(
+        [
+            _wrong((*place, key), f"no option of {name}: set optimizer.{key}", options[key], TOLD)
+            for key in reserved
+        ]
+    )
+    if spec.known is None:
+        odd = [key for key, value in options.items() if not _finite(value)]
+        _refuse([_wrong((*place, key), "must be finite", options[key]) for key in odd])
+        return dict(options)
+    lent = {key for key in FROM_RUN if options.get(key, 0) is None and spec.options.get(key, 0) is None}
+    given = {**options, **dict.fromkeys(lent, 1)}
+    _refuse(_errors(spec.known, given, place, name))
+    made = spec.known.model_validate(given).model_dump(mode="json", exclude=set(Options.model_fields))
+    return {**made, **dict.fromkeys(lent)}
+
+
+def _errors(kind: type[Strict], given: Mapping[str, Any], place: Place, name: str) -> list[InitErrorDetails]:
+    """Return what is wrong with the fields of a class, each with its place in the config."""
+    try:
+        kind.model_validate(given)
+    except ValidationError as error:
+        return [_placed(e, kind, place, name) for e in error.errors()]
+    return []
+
+
+def _placed(error: Any, kind: type[Strict], place: Place, name: str) -> InitErrorDetails:
+    loc, came = error["loc"], error["input"]
+    if error["type"] == "extra_forbidden":
+        fields = [key for key in kind.model_fields if key not in Options.model_fields]
+        return _wrong(
+            (*place, *loc), f"unknown option {loc[-1]!r} of {name}{nearest(str(loc[-1]), fields)}", came, TOLD
+        )
+    said = error["msg"].removeprefix("Value error, ")
+    key, _, rest = said.partition(": ")
+    if key in kind.model_fields:  # of a check of all options together, which names one
+        return _wrong((*place, key), rest, came.get(key))
+    return _wrong((*place, *loc), said, came, error["type"])
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value of JSON has only finite numbers."""
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the options of a role: its own over ``matrix``'s, or ``rest``'s.
+
+    A rule with an optimizer of its own (``name``) stands alone.
+    """
+    own = rules.get(role)
+    general = rules.get("matrix") if role in MATRICES else None
+    if own is None and general is None:
+        return rules.get("rest", {})
+    return {**({} if own and "name" in own else general or {}), **(own or {})}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the parameters of one role are trained."""
+
+    spec: Spec
+    options: dict[str, Any]
+    """Of the class, complete where it is one of ours; what the run decides is filled in."""
+    lr: float
+    train: bool
+
+    @property
+    def known(self) -> Options | None:
+        """The options as their class has them; None for a class of others."""
+        return self.spec.known.model_validate(self.options) if self.spec.known else None
+
+
+def trained(chosen: Mapping[str, Any], role: str | None, lent: Mapping[str, Any]) -> Trained:
+    """Return how the parameters of a role are trained.
+
+    Args:
+        chosen: ``name``, ``options``, ``roles`` and ``lr`` of a config.
+        role: None: parameters of no role.
+        lent: what the run decides, see :data:`FROM_RUN`.
+    """
+    own = dict(options_of(role, chosen["roles"])) if role else {}
+    name = own.pop("name", None)
+    lr, train = own.pop("lr", chosen["lr"]), own.pop("train", True)
+    options = {**({} if name else chosen["options"]), **own}
+    options = {key: lent.get(key) if key in FROM_RUN and v is None else v for key, v in options.items()}
+    return Trained(spec_of(name or chosen["name"]), options, lr, train)
+
+
+def lent(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run, as nested mappings, decides of its optimizer, see :data:`FROM_RUN`."""
+    tokens = config["training"]["batch_size"] * config["data"]["sequence_length"]
+    return {"estimate_steps": config["schedule"].get("freeze_steps", 0), "batch_tokens": tokens}
+
+
+def check_fit(
+    chosen: Mapping[str, Any], lent: Mapping[str, Any], shapes: Mapping[str, Sequence[tuple[int, ...]]]
+) -> None:
+    """Refuse options that the run or a shape of the model cannot have.
+
+    Args:
+        chosen: ``name``, ``options``, ``roles`` and ``lr``, complete.
+        lent: what the run decides; ``estimate_steps`` is the schedule's freeze_steps.
+        shapes: of the model's parameters, by role.
+
+    Raises:
+        ValidationError: ``estimate_steps`` are not the schedule's, or a second moment fits no shape.
+    """
+    for rule, own in {"": chosen["options"], **chosen["roles"]}.items():
+        steps, wanted = own.get("estimate_steps", 0), lent["estimate_steps"]
+        if steps is None and not wanted:
+            said = "must be above 0: a frozen second moment is estimated in these steps"
+            _refuse([_wrong(("schedule", "freeze_steps"), said, wanted)])
+        if steps and steps != wanted and isinstance(steps, int):
+            place = ("optimizer", *(("roles", rule) if rule else ("options",)), "estimate_steps")
+            _refuse([_wrong(place, f"must be schedule.freeze_steps ({wanted})", steps)])
+    for role, some in shapes.items():
+        how = trained(chosen, role, lent)
+        if how.train and (known := how.known) is not None:
+            for shape in dict.fromkeys(some):
+                try:
+                    known.state(shape)
+                except ValueError as error:
+                    _refuse([_misfit(chosen, role, str(error))])
+
+
+def _misfit(chosen: Mapping[str, Any], role: str, said: str) -> InitErrorDetails:
+    """Say that a shape cannot be treated, at the rule that asks for it."""
+    key, _, said = said.partition(" ")
+    rules = [rule for rule in (role, "matrix" if role in MATRICES else "", "rest") if rule in chosen["roles"]]
+    rule = next((rule for rule in rules if key in chosen["roles"][rule]), None)
+    place = ("options", key) if rule is None else ("roles", rule, key)
+    return _wrong(("optimizer", *place), f"{said} ({role})", None, TOLD)

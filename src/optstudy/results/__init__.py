@@ -1,0 +1,1 @@
+"""What runs gave: tables, curves, statistics, figures, and the committed record."""

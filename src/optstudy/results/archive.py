@@ -1,0 +1,182 @@
+"""The committed record: finished runs as one table per scale inside the package. Imports no torch.
+
+A CSV with a row per run, sorted by id: results, the whole config by dotted key, machine, training curve. A
+cell is empty where the run has no such key; otherwise it is JSON, or the bare text where that is no JSON.
+So a row gives back its run exactly, and other programs can read the table too.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from optstudy.config import NUMERICS, merge
+from optstudy.errors import UserError
+from optstudy.record import leaves, read_json, read_metrics, write_atomically
+from optstudy.results.table import RESULTS, Row, read_row
+
+FOLDER = "studies/record"
+MACHINE = ("cpu", "torch")
+"""What a result may depend on besides its config."""
+PACKAGES = "versions"
+"""The column of the versions of packages that optimizers come from."""
+POINTS = 20
+"""Of a training curve that is kept, besides validations."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of the record."""
+
+    row: Row
+    machine: Mapping[str, str] = field(default_factory=dict)
+    """The processor's kind and torch's version."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """Its ``metrics.jsonl``, thinned."""
+
+
+Archive = Mapping[str, Entry]
+"""Entries by id."""
+
+
+@cache
+def load(scale: str) -> Archive:
+    """Read the record that comes with the package; empty where there is none of that scale."""
+    file = resources.files("optstudy") / FOLDER / f"{scale}.csv"
+    return parse(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
+
+
+def read(path: Path) -> Archive:
+    """Read a record; empty where there is no such file."""
+    return parse(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
+
+
+def parse(text: str, where: str) -> Archive:
+    """Read a record's text.
+
+    Raises:
+        UserError: a row that is none, with its line.
+    """
+    found = {}
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    csv.field_size_limit(1 << 24)
+    for record in reader:
+        try:
+            entry = _entry(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{where}:{reader.line_num}: not a run of a record: {error}") from None
+        found[entry.row.id] = entry
+    return found
+
+
+def dump(archive: Archive) -> str:
+    """Return a record's text: the same for the same entries."""
+    records = [_record(archive[run_id]) for run_id in sorted(archive)]
+    config = sorted({key for record in records for key in record if key.startswith("config.")})
+    packages = [PACKAGES] if any(PACKAGES in record for record in records) else []
+    columns = [*RESULTS, *config, *MACHINE, *packages, "metrics"]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def collect(runs: Path, ids: Iterable[str]) -> Archive:
+    """Read the finished ones among the named runs of a runs folder."""
+    found = {}
+    for run_id in ids:
+        row = read_row(runs / run_id)
+        if row is not None:
+            env = read_json(runs / run_id / "env.json") or {}
+            machine = {key: str(env.get(key, "")) for key in MACHINE}
+            row = replace(row, versions={**_torch(machine), **row.versions})
+            found[run_id] = Entry(row, machine, _thinned(read_metrics(runs / run_id)))
+    return found
+
+
+def extend(path: Path, found: Archive) -> tuple[int, int]:
+    """Add runs to a record's file; those it has stay as they are, those of older numerics go.
+
+    Returns:
+        Runs added, and runs in it now.
+    """
+    before = {run_id: e for run_id, e in read(path).items() if e.row.config["numerics"] == NUMERICS}
+    after = {**found, **before}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, dump(after))
+    return len(after) - len(before), len(after)
+
+
+def _cell(value: Any) -> str:
+    """JSON, or a text that is no JSON, on one line, as it is."""
+    if isinstance(value, str) and value and value.isprintable():
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _value(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
+
+
+def _record(entry: Entry) -> dict[str, str]:
+    values = {name: getattr(entry.row, name) for name in RESULTS}
+    values |= {f"config.{key}": value for key, value in leaves(entry.row.config)}
+    values |= {key: entry.machine.get(key, "") for key in MACHINE}
+    if packages := {name: version for name, version in entry.row.versions.items() if name != "torch"}:
+        values[PACKAGES] = packages
+    return {key: _cell(value) for key, value in {**values, "metrics": _packed(entry.metrics)}.items()}
+
+
+def _entry(record: Mapping[str, str]) -> Entry:
+    values = {key: _value(cell) for key, cell in record.items() if cell}
+    config = {key.removeprefix("config."): v for key, v in values.items() if key.startswith("config.")}
+    results = {name: values[name] for name in RESULTS}
+    machine = {key: values.get(key, "") for key in MACHINE}
+    versions = {**_torch(machine), **values.get(PACKAGES, {})}
+    row = Row(config=merge(config), versions=versions, **results)
+    return Entry(row, machine, _unpacked(values.get("metrics", [])))
+
+
+def _torch(machine: Mapping[str, str]) -> dict[str, str]:
+    return {"torch": machine["torch"]} if machine["torch"] else {}
+
+
+def _thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep validations, effective learning rates, and some training losses."""
+    losses = [row for row in metrics if "loss" in row]
+    every = max(1, -(-len(losses) // POINTS))
+    kept = {id(row) for row in losses[every - 1 :: every]}
+    return [row for row in metrics if id(row) in kept or "val_loss" in row or "effective_lr" in row]
+
+
+def _packed(metrics: list[dict[str, Any]]) -> list[list[Any]]:
+    """Step, tokens, loss, validation loss, effective learning rates; absent ones at the end left out."""
+    packed = []
+    for row in metrics:
+        values = [row["step"], row["tokens"], _short(row.get("loss")), _short(row.get("val_loss"))]
+        values.append(row.get("effective_lr"))
+        while values[-1] is None:
+            values.pop()
+        packed.append(values)
+    return packed
+
+
+def _unpacked(packed: list[list[Any]]) -> list[dict[str, Any]]:
+    names = ("step", "tokens", "loss", "val_loss", "effective_lr")
+    return [{k: v for k, v in zip(names, row, strict=False) if v is not None} for row in packed]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,124 @@
+"""One tidy table of runs: a row per run, a column per config key and result, for other programs."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optstudy.errors import UserError, say_once
+from optstudy.record import ID, leaves, write_atomically
+from optstudy.results.catalog import Catalog
+from optstudy.results.figure import Figure
+from optstudy.results.table import RESULTS, Row
+
+FORMATS = ("csv", "parquet")
+
+
+def table(figure: Figure) -> list[dict[str, Any]]:
+    """Return a figure's runs as flat records: ``id``, ``curve``, then as :func:`runs`.
+
+    A run on two curves gives two records. ``note`` is what a reader must know of a run, if there is any.
+    """
+    labels: dict[str, list[str]] = {}
+    notes: dict[str, str] = {}
+    for curve in figure.curves:
+        for point in curve.points:
+            for run in point.runs:
+                labels.setdefault(run.row.id, []).append(curve.label)
+                notes |= {run.row.id: run.note} if run.note else {}
+    records = [
+        {
+            "id": record["id"],
+            "curve": label,
+            **record,
+            **({"note": notes.get(record["id"], "")} if notes else {}),
+        }
+        for record in runs(figure.rows)
+        for label in labels.get(record["id"], [""])
+    ]
+    return records
+
+
+def runs(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return runs as flat records: ``id``, results, then the config by dotted key, lists as JSON."""
+    results = [name for name in RESULTS if name != "id"]
+    records = []
+    for row in rows:
+        config = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in leaves(row.config)}
+        values = {name: getattr(row, name) for name in results}
+        records.append({"id": row.id, **values, **config, "versions": json.dumps(dict(row.versions))})
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    return [{column: record.get(column) for column in columns} for record in records]
+
+
+def plain(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return records whose columns have one type each, see :func:`_column`."""
+    columns = list(records[0]) if records else []
+    made = [_column([record[name] for record in records]) for name in columns]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
+
+
+def every(folder: Path) -> list[Row]:
+    """Return the rows of all finished runs of a runs folder, by id.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such runs folder")
+    by_id: dict[str, Row] = {}
+    catalog = Catalog(folder)
+    names = [path.name for path in folder.iterdir()]
+    for name in sorted(names, key=lambda name: (ID.fullmatch(name) is None, name)):
+        row = catalog.row(name)
+        if row is not None and row.id in by_id:
+            say_once(f"{folder / name}: holds run {row.id}, which is there already; left out")
+        elif row is not None:
+            by_id[row.id] = row
+    catalog.save()
+    return [by_id[run_id] for run_id in sorted(by_id)]
+
+
+def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:
+    """Write a table atomically, as ``csv`` or ``parquet``.
+
+    Raises:
+        UserError: an unknown format, or one whose library is not installed.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"--format: {kind!r} is none of {', '.join(FORMATS)}")
+    write_atomically(path, _csv(records) if kind == "csv" else _parquet(records))
+
+
+def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    columns = list(records[0]) if records else ["id"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("parquet needs pyarrow: pip install 'optstudy[parquet]', or --format csv") from None
+    columns = list(records[0]) if records else ["id"]
+    arrays = {name: _column([record[name] for record in records]) for name in columns}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(arrays), buffer)
+    return buffer.getvalue()
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Give a column one type: integers beside floats become floats, anything else mixed becomes text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) > 1:
+        return [None if value is None else str(value) for value in values]
+    return values

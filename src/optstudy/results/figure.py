@@ -1,0 +1,189 @@
+"""One study at one scale as a figure: its panels, curves, points and runs, and what it asks. No torch.
+
+Reports, claims, tables, exports and Python read this object; nothing else says which runs belong together.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optstudy.results import curves as _curves
+from optstudy.results import stats
+from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
+from optstudy.results.table import Row
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: curves over one axis."""
+
+    name: str
+    """Its name in the study file; empty where there are no panels."""
+    title: str
+    """What is written above it; empty for a plot that needs none."""
+    key: str
+    """The config key of its axis, or a study's own ``$name``."""
+    curves: tuple[Curve, ...]
+
+    @property
+    def axis(self) -> str:
+        """What its axis is called."""
+        return axis(self.key)
+
+    @property
+    def log(self) -> bool:
+        """Whether its axis is logarithmic."""
+        return self.curves[0].log
+
+    @property
+    def plots(self) -> list[bool]:
+        """Its plots, by whether they are aligned at each best: learning rates are drawn both ways."""
+        return [False, True] if self.key.endswith(".lr") else [False]
+
+    @cached_property
+    def summaries(self) -> list[stats.Summary]:
+        """One summary per curve, the best first."""
+        return stats.summarise(self.curves)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One study at one scale."""
+
+    name: str
+    """The study's name, such as ``paper/fig1``."""
+    title: str
+    rows: Sequence[Row]
+    """Finished runs."""
+    places: Sequence[Place]
+    """Where each run lies, those included that have not ended."""
+    scale: str = ""
+    asks: str = ""
+    """The question, a sentence."""
+    kind: str = "sweep"
+    """``sweep``, ``map``, or ``effective``: effective learning rates over the best run."""
+    x: str = "optimizer.lr"
+    """Config key of the axis, or a name for it."""
+    axes: Mapping[str, str] = field(default_factory=dict)
+    """The same for a panel whose axis is another, by the panel's name."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """What is written above a panel where that is not its name."""
+    baselines: frozenset[tuple[str, str]] = frozenset()
+    """Panel and name of the curves that other studies ran and this one is compared with; drawn dashed."""
+    waiting: frozenset[tuple[str, str]] = frozenset()
+    """Panel and name of curves with runs that cannot be planned yet."""
+    missing: int = 0
+    """Runs of the study that have no result yet."""
+    runs: Path | None = None
+    """Runs folder, for training curves and environments; None draws none."""
+    recorded: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Training curves of runs that have no folder, by id."""
+    command: str = ""
+    """What makes the runs again."""
+    claims: Sequence[Mapping[str, Any]] = field(default=())
+    """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
+
+    @cached_property
+    def panels(self) -> list[Panel]:
+        """The panels in the order of their first run; a map has one, which holds all its cells."""
+        rows = {row.id: row for row in self.rows}
+        found: dict[str, list[Placed]] = {}
+        for place in self.places:
+            if place.run in rows:
+                where = "" if self.kind == "map" else place.panel
+                found.setdefault(where, []).append((self._run(rows[place.run], place), place))
+        return [
+            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs))))
+            for name, runs in found.items()
+            for key in [self.axes.get(name, self.x)]
+        ]
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """Every curve, panel by panel."""
+        return [curve for panel in self.panels for curve in panel.curves]
+
+    @cached_property
+    def summaries(self) -> list[stats.Summary]:
+        """One summary per curve, by panel, the best of each first."""
+        return [summary for panel in self.panels for summary in panel.summaries]
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """Rows of a run's metrics that say how many tokens were read; none where they cannot be read."""
+        folder = None if self.runs is None else self.runs / run
+        rows = _curves.history(folder, self.recorded.get(run, ()))
+        return [row for row in rows if _finite(row.get("tokens"))]
+
+    def title_of(self, panel: str) -> str:
+        """What is written above a panel."""
+        return self.titles.get(panel, panel)
+
+    def panel_of(self, curve: Curve) -> Panel:
+        """The panel that a curve is drawn in."""
+        return next(panel for panel in self.panels if self.kind == "map" or panel.name == curve.panel)
+
+    def baseline(self, curve: Curve) -> bool:
+        """Whether another study ran it."""
+        return (curve.panel, curve.name) in self.baselines or ("", curve.name) in self.baselines
+
+    @cached_property
+    def _unfinished(self) -> frozenset[tuple[str, str, str]]:
+        ended = {row.id for row in self.rows}
+        return frozenset((p.panel, p.row, p.curve) for p in self.places if p.run not in ended)
+
+    def unfinished(self, curve: Curve) -> bool:
+        """Whether some runs of the curve have not ended: its best may move."""
+        return (curve.panel, curve.row, curve.name) in self._unfinished
+
+    @property
+    def incomplete(self) -> frozenset[tuple[str, str]]:
+        """Panel and name of every curve of which runs are missing, those that cannot be planned included."""
+        return self.waiting | {(panel, name) for panel, _, name in self._unfinished}
+
+    @property
+    def swept(self) -> bool:
+        """Whether any curve has more than one setting."""
+        return any(len(curve.points) > 1 for curve in self.curves)
+
+    @property
+    def axis(self) -> str:
+        """What the axis is called; ``setting`` where panels differ."""
+        names = {panel.axis for panel in self.panels}
+        return names.pop() if len(names) == 1 else "setting"
+
+    @property
+    def reference(self) -> stats.Summary | None:
+        """Adam, which step times are compared with."""
+        return next((s for s in self.summaries if s.curve.name == "adam" and not s.curve.apart), None)
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether no setting was run with two seeds."""
+        return all(len(point.rows) == 1 for curve in self.curves for point in curve.points)
+
+    @property
+    def effective(self) -> list[dict[str, Any]]:
+        """Effective learning rates over the best run of the best curve that recorded any.
+
+        Returns:
+            Rows of its metrics with ``step``, ``tokens`` and ``effective_lr`` by role; none where none did.
+        """
+        for summary in self.summaries:
+            for row in summary.curve.best.rows:
+                if found := [one for one in self.history(row.id) if one.get("effective_lr")]:
+                    return found
+        return []
+
+    def _run(self, row: Row, place: Place) -> Run:
+        return Run(row, place.note, self.runs, self.recorded.get(row.id, ()))
+
+
+def _log(key: str, runs: Sequence[Placed]) -> bool | None:
+    return True if key.endswith(".lr") and positive(place.x for _, place in runs) else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,268 @@
+"""From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from optstudy.config import RunConfig, merge
+from optstudy.errors import UserError, nearest
+from optstudy.folders import settle
+from optstudy.identity import ids_by_seed
+from optstudy.results.curves import in_panel, is_curve, joined
+from optstudy.scales import SCALES, check_scale
+from optstudy.study import fidelity, plan
+from optstudy.study.families import FIDELITY, Families, Family
+from optstudy.study.file import BestOf, Panel, StudyFile
+from optstudy.study.plan import Pending, Plan, Point, Results
+from optstudy.study.yamlfile import located
+
+
+class Expansion:
+    """The runs of one study file at one scale.
+
+    Args:
+        name: the study's, or its file: what other studies and errors call it.
+        file: what it says.
+        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        chosen: overrides by dotted key.
+        seeds: number of seeds instead of the file's.
+        results: what is known of finished runs.
+        adaptive: extend axes and add seeds where the file says so.
+        others: reads another study's file by name.
+        parents: studies that this one is expanded for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        file: StudyFile,
+        scale: str,
+        chosen: dict[str, Any],
+        seeds: int | None,
+        results: Results,
+        adaptive: bool,
+        others: Callable[[str], StudyFile],
+        parents: tuple[str, ...] = (),
+    ) -> None:
+        if name in parents:
+            raise UserError(f"{name}: depends on itself by way of {' -> '.join(parents)}")
+        self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
+        fidelity.check(chosen.get(FIDELITY, "released"))
+        self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
+        self._families = Families(name, file, scale, chosen, len(self.seeds))
+        self.results, self.adaptive, self.others = results, adaptive, others
+        self.parents = (*parents, name)
+        self._others: dict[tuple[str, str], Plan] = {}
+        self._shared: tuple[Family, dict[str, Any]] | None = None
+        self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
+
+    def plan(self) -> Plan:
+        """List the runs, each once per curve."""
+        if self.scale != "paper":
+            check_scale(self.scale, f"{self.name}: ")
+        parts: list[tuple[str, Plan]] = []
+        seen: list[set[str]] = []
+        panels = self._families.panels()
+        for title, panel, scale in panels:
+            part = Plan([], [], [])
+            for family in self._of(panel, scale):
+                self._expand(family, part)
+            self._include({**self.file.include, **panel.include}, scale, part)
+            signature = {p.id for p in part.points} | {repr(p) for p in part.pending}
+            if signature not in seen:
+                seen.append(signature)
+                parts.append((title, part))
+        whole = Plan([], [], [])
+        for title, part in parts:
+            shown = title if len(parts) > 1 or len(panels) == 1 else ""
+            whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
+            whole.pending += [Pending(p.settings, joined(shown, p.curve), p.depends_on) for p in part.pending]
+            whole.first += part.first
+        whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
+        whole.first = list({p.id: p for p in whole.first}.values())
+        return whole
+
+    def _of(self, panel: Panel, scale: str) -> list[Family]:
+        try:
+            return list(self._families.of(panel, scale))
+        except UserError as error:
+            raise (located(error, self.name, self.file.places) if error.key else error) from None
+
+    def _expand(self, family: Family, into: Plan) -> None:
+        taken: Mapping[str, Any] = {}
+        if family.best_of is not None:
+            found = self._best(family.best_of, family.curve, family.scale)
+            if isinstance(found, list):
+                self._postpone(family, found, into)
+                return
+            taken = found
+        made: dict[tuple[Any, int], Point] = {}
+
+        def point(value: Any, seed: int) -> Point:
+            if (value, seed) not in made:
+                made[value, seed] = self._point(family, taken, value, seed)
+            return made[value, seed]
+
+        def loss(value: float, seed: int) -> float | None:
+            row = self.results(point(value, seed).id)
+            return None if row is None else row.loss
+
+        values, extra = family.values, list[tuple[float, int]]()
+        measurable = plan.numbers(values) if self.adaptive and family.axis is not None else None
+        if measurable is not None:
+            values = measurable
+            grow, more = self.file.adaptive, self.file.refine
+            if grow is not None and grow.axis == family.axis:
+                values = plan.extended(values, self.seeds, grow, loss)
+            if more is not None and more.axis == family.axis:
+                extra = plan.refined(values, self.seeds, more, loss)
+        if any(isinstance(value, (Mapping, list)) for value in values):
+            into.points += [self._point(family, taken, v, seed) for v in values for seed in self.seeds]
+        else:
+            into.points += [point(value, seed) for value in values for seed in self.seeds]
+        into.points += [point(value, seed) for value, seed in extra]
+
+    def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+        """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
+        if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
+            _, _, first, ids = self._alike
+            return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
+        point = self._made(family, taken, value, seed)
+        ids = ids_by_seed(point.config.model_dump(mode="json"))
+        point = Point(point.config, point.curve, point.x, ids(seed))
+        axes = (family.axis, *family.layers[-1])
+        if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
+            self._alike = family, value, point, ids
+        return point
+
+    def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+        axes = family.layers[-1] if family.axis is None else {**family.layers[-1], family.axis: value}
+        variables = {key: one for key, one in axes.items() if key.startswith("$")}
+        try:
+            tree = self._merged(family, taken, axes, variables, seed)
+            config = settle(tree)
+            if family.printed:
+                config = settle(fidelity.printed(config.model_dump(mode="json"), self.chosen))
+        except UserError as error:
+            raise located(error, self.name, self.file.places, self.chosen) from None
+        curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
+        if family.x.startswith("$"):
+            if family.x not in variables or isinstance(variables[family.x], Mapping):
+                raise UserError(f"{self.name}: figure.x: no axis {family.x!r} with plain values")
+            return Point(config, curve, variables[family.x])
+        return Point(config, curve, value_at(config, family.x))
+
+    def _merged(
+        self,
+        family: Family,
+        taken: Mapping[str, Any],
+        axes: Mapping[str, Any],
+        variables: Mapping[str, Any],
+        seed: int,
+    ) -> dict[str, Any]:
+        """Merge the layers of one run; what a family's runs share is merged once."""
+        if not variables and self._shared is not None and self._shared[0] is family:
+            shared = self._shared[1]
+        else:
+            bases = (substituted(layer, variables) for layer in family.layers[:-1])
+            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
+            self._shared = None if variables else (family, shared)
+        return merge(
+            shared,
+            {"seed": seed},
+            *(one for one in variables.values() if isinstance(one, Mapping)),
+            {key: one for key, one in axes.items() if not key.startswith("$")},
+            {key: one for key, one in self.chosen.items() if key != FIDELITY and not key.startswith("$")},
+        )
+
+    def _best(self, wanted: BestOf, curve: str, scale: str) -> Mapping[str, Any] | list[Point]:
+        """Values at the best point of another study's curve, or that curve's runs while some are missing."""
+        curve = wanted.curve or curve
+        other = self._other(wanted.study, scale)
+        panel = wanted.panel if any(in_panel(label, wanted.panel) for label in other.curves) else None
+        mine = [p for p in other.points if is_curve(p.curve, curve, panel)]
+        waits = [p for p in other.pending if is_curve(p.curve, curve, panel)]
+        if not mine and not waits:
+            known = other.curves
+            raise UserError(
+                f"{self.name}: best_of: {wanted.study} has no curve {curve!r}{nearest(curve, known)}"
+            )
+        first = mine[0].curve if mine else waits[0].curve
+        mine = [p for p in mine if p.curve == first]
+        rows = [self.results(p.id) for p in mine]
+        if waits or any(row is None for row in rows):
+            return [*other.first, *mine]
+        best = plan.best(mine, [row.loss for row in rows if row is not None])
+        return {key: value_at(best, key) for key in wanted.keys}
+
+    def _postpone(self, family: Family, first: list[Point], into: Plan) -> None:
+        """Note the family's runs without the values to come; check them with some value in their place."""
+        assert family.best_of is not None
+        curve = family.best_of.curve or family.curve
+        like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
+        stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
+        for value, seed in itertools.product(family.values, self.seeds):
+            settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
+            for key in family.best_of.keys:
+                if key != family.axis and key not in family.layers[-1]:
+                    settings = merge(settings, {key: None})
+            into.pending.append(Pending(settings, family.curve, family.best_of.study))
+        into.first += first
+
+    def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
+        for name, curves in wanted.items():
+            other = self._other(name, scale)
+            for curve in curves:
+                points = [p for p in other.points if is_curve(p.curve, curve)]
+                pending = [p for p in other.pending if is_curve(p.curve, curve)]
+                if not points and not pending:
+                    known = other.curves
+                    raise UserError(
+                        f"{self.name}: include: {name} has no curve {curve!r}{nearest(curve, known)}"
+                    )
+                into.points += [Point(p.config, curve, p.x) for p in points]
+                into.pending += [Pending(p.settings, curve, p.depends_on) for p in pending]
+                into.first += other.first if pending else []
+
+    def _other(self, name: str, scale: str) -> Plan:
+        if (name, scale) not in self._others:
+            file = self.others(name)
+            self._others[name, scale] = Expansion(
+                name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
+            ).plan()
+        return self._others[name, scale]
+
+
+def value_at(config: RunConfig, key: str) -> Any:
+    """Read a config value by dotted key.
+
+    Raises:
+        UserError: there is no such key.
+    """
+    node: Any = config
+    for part in key.split("."):
+        node = dict(node) if isinstance(node, BaseModel) else node
+        if not isinstance(node, Mapping) or part not in node:
+            hint = nearest(part, node) if isinstance(node, Mapping) else ""
+            raise UserError(f"the config has no key {key!r}{hint}")
+        node = node[part]
+    return node.model_dump(mode="json") if isinstance(node, BaseModel) else node
+
+
+def substituted(node: Any, variables: Mapping[str, Any]) -> Any:
+    """Put values in the place of ``$names``.
+
+    Raises:
+        UserError: a name that is no axis.
+    """
+    if isinstance(node, Mapping):
+        return {key: substituted(value, variables) for key, value in node.items()}
+    if isinstance(node, list):
+        return [substituted(value, variables) for value in node]
+    if isinstance(node, str) and node.startswith("$"):
+        if node not in variables:
+            raise UserError(f"no axis {node!r}{nearest(node, variables)}")
+        return variables[node]
+    return node

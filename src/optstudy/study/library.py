@@ -1,0 +1,163 @@
+"""Studies: a YAML file in, an ordered list of runs out. Imports no torch.
+
+What a file may say: :mod:`optstudy.study.file`. How it becomes runs: :mod:`optstudy.study.expansion`. Which
+points an adaptive axis gets: :mod:`optstudy.study.plan`. All here is a function of the file, the scale, the
+overrides and the results so far, so that any number of launchers come to the same list.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from optstudy.config import RunConfig, merge
+from optstudy.errors import UserError, nearest
+from optstudy.folders import settle
+from optstudy.scales import SCALES, check_scale
+from optstudy.study import yamlfile
+from optstudy.study.expansion import Expansion
+from optstudy.study.file import HalfDecades, StudyFile, parse
+from optstudy.study.plan import Pending, Plan, Point, Results
+from optstudy.study.yamlfile import located
+
+__all__ = [
+    "HalfDecades",
+    "Pending",
+    "Plan",
+    "Point",
+    "Study",
+    "load",
+    "names",
+    "overrides",
+    "parse",
+    "single",
+]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study file."""
+
+    name: str
+    file: StudyFile
+    path: str = ""
+    """Where it was read from, as given; empty for one that comes with the package."""
+
+    def points(
+        self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
+    ) -> list[Point]:
+        """List the study's runs at a scale that need no results: no extension, nothing around a best."""
+        return self.plan(scale, overrides, seeds).points
+
+    def plan(
+        self,
+        scale: str,
+        overrides: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+        results: Results = lambda run_id: None,
+        adaptive: bool = True,
+    ) -> Plan:
+        """List the study's runs at a scale, each once per curve.
+
+        Args:
+            scale: a name of :data:`optstudy.scales.SCALES`; ``paper``: every panel at its own.
+            overrides: config values by dotted key that win over the study's; an axis so named collapses.
+            seeds: number of seeds, 0 and up, instead of the file's.
+            results: what is known of finished runs.
+            adaptive: extend axes and add seeds where the file says so.
+
+        Raises:
+            UserError: an unknown scale, or a config that does not validate, named by its key.
+        """
+        chosen = dict(overrides or {})
+        return Expansion(
+            self.path or self.name,
+            self.file,
+            scale,
+            chosen,
+            seeds,
+            results,
+            adaptive,
+            lambda name: load(name).file,
+        ).plan()
+
+
+def names() -> list[str]:
+    """Names of the studies that come with the package."""
+    root = resources.files("optstudy") / "studies"
+    return sorted(_files(root, ""), key=lambda name: (name != "demo", _natural(name)))
+
+
+def load(name: str) -> Study:
+    """Read a study that comes with the package, or a file of one's own (``./mine.yaml``).
+
+    Raises:
+        UserError: no such study, or a mistake in the file, with its line.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        return Study(path.stem, parse(yamlfile.read(path), name), name)
+    if name not in (known := names()):
+        hint = nearest(name, known)
+        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
+    content = (resources.files("optstudy") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
+    return Study(name, parse(content, f"{name}.yaml"))
+
+
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` arguments; values are YAML scalars or lists.
+
+    Raises:
+        UserError: an argument that is no assignment.
+    """
+    found = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not (key and equals):
+            raise UserError(f"--set: {assignment!r} is not key=value, such as optimizer.lr=3e-3")
+        found[key] = yamlfile.scalar(value)
+    return found
+
+
+def single(
+    file: Path, chosen: Mapping[str, Any], automatic: Callable[[RunConfig], str] | None = None
+) -> RunConfig:
+    """Read one run's config from a YAML or JSON file: ``scale`` and what differs from it.
+
+    Args:
+        file: the config.
+        chosen: config values by dotted key that win over the file's.
+        automatic: what ``training.precision: auto`` is for a config; refused without.
+
+    Raises:
+        UserError: no such file, or a mistake in it.
+    """
+    written = yamlfile.parse(yamlfile.read(file), str(file))
+    tree = yamlfile.plain(written, str(file))
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{file}: a config is a mapping of keys to values, such as scale: pico")
+    try:
+        tree = merge(tree, chosen)
+        scale = check_scale(tree.setdefault("scale", "pico"))
+        tree = merge(SCALES[scale], tree)
+        training = tree["training"]
+        if automatic is not None and isinstance(training, Mapping) and training.get("precision") == "auto":
+            precision = automatic(settle(merge(tree, {"training.precision": "float32"})))
+            tree = merge(tree, {"training.precision": precision})
+        return settle(tree)
+    except UserError as error:
+        raise located(error, str(file), tuple(yamlfile.places(written)), chosen) from None
+
+
+def _files(folder: Any, prefix: str) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml")
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,174 @@
+"""What a study consists of, and which points a sweep needs next by the losses known so far. No torch."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from optstudy.config import RunConfig
+from optstudy.results.table import Row
+from optstudy.study.file import Adaptive, Refine, rounded, spaced
+
+Loss = Callable[[float, int], float | None]
+"""(value on the axis, seed) -> the loss that counts, or None while the run has no result."""
+Results = Callable[[str], Row | None]
+"""A run's id -> its row, or None while it has no result."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a study."""
+
+    config: RunConfig
+    curve: str
+    """The curve of the figure that it lies on; ``PANEL / CURVE`` where there are panels."""
+    x: Any = None
+    """Where on the horizontal axis."""
+    known_id: str = field(default="", compare=False, repr=False)
+    """The run's id, where it has been taken already."""
+
+    @cached_property
+    def id(self) -> str:
+        """The run's id."""
+        return self.known_id or self.config.id
+
+    def labelled(self, curve: str) -> "Point":
+        """Return the same run on the curve of another name."""
+        return self if curve == self.curve else Point(self.config, curve, self.x, self.id)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A run whose config is not known before another study is done."""
+
+    settings: dict[str, Any]
+    """Its config; the values that are taken over are null."""
+    curve: str
+    depends_on: str
+    """The other study."""
+
+
+@dataclass
+class Plan:
+    """What a study consists of, by the results so far."""
+
+    points: list[Point]
+    pending: list[Pending]
+    first: list[Point]
+    """Runs of other studies that ``pending`` waits for."""
+
+    @property
+    def curves(self) -> list[str]:
+        """Labels of all curves."""
+        labels = [point.curve for point in self.points] + [wait.curve for wait in self.pending]
+        return list(dict.fromkeys(labels))
+
+
+def grown(
+    initial: Sequence[float],
+    losses: Mapping[float, float],
+    rule: Adaptive,
+    has_run: Callable[[float], bool] = lambda value: False,
+) -> list[float]:
+    """Return the values that the axis lacks: a step beyond each end towards which the loss has not risen.
+
+    An end counts as risen when some value between it and the best lies ``rule.rise`` above the best.
+
+    Args:
+        initial: the file's values, evenly spaced in the logarithm.
+        losses: mean loss of every value run so far, ``initial`` and earlier extensions.
+        rule: how far to rise, and how many values may be added at either end.
+        has_run: whether a value has a result; what ran where an earlier version put a step counts as it.
+    """
+    first, last = min(initial), max(initial)
+    if len(initial) < 2 or first <= 0:
+        return []
+    exactly = (len(initial) - 1) / math.log10(last / first)
+    per_decade = round(exactly) if abs(exactly - round(exactly)) < 0.01 else exactly
+
+    def step(steps: int) -> float:
+        value, earlier = spaced(first, steps, per_decade), rounded(first * 10 ** (steps / exactly))
+        return earlier if has_run(earlier) and not has_run(value) else value
+
+    best = _lowest(losses)
+    level = losses[best] + rule.rise
+    found = []
+    below = sum(value < first for value in losses)
+    above = sum(value > last for value in losses)
+    if below < rule.most and not any(losses[v] >= level for v in losses if v < best):
+        found.append(step(-(below + 1)))
+    if above < rule.most and not any(losses[v] >= level for v in losses if v > best):
+        found.append(step(len(initial) + above))
+    return [value for value in found if value not in losses]  # rounding may lead to one that is there
+
+
+def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, loss: Loss) -> list[float]:
+    """Return every value that the axis has by now, in increasing order."""
+    values = list(initial)
+    while (losses := _means(values, seeds, loss)) is not None:
+        new = grown(initial, losses, rule, lambda v: any(loss(v, seed) is not None for seed in seeds))
+        if not new:
+            break
+        values += new
+    return sorted(values)
+
+
+def refined(
+    values: Sequence[float], seeds: Sequence[int], rule: Refine, loss: Loss
+) -> list[tuple[float, int]]:
+    """Return (value, seed) pairs beyond ``seeds`` for the best point and its neighbours.
+
+    The best is that of the mean over the seeds known so far. Where more seeds move it, its new neighbours are
+    added too.
+    """
+    extra = [seed for seed in range(rule.seeds) if seed not in seeds]
+    means = _means(values, seeds, loss)
+    ordered = sorted(values)
+    wanted: dict[float, None] = {}
+    while means is not None:
+        best = ordered.index(_lowest(means))
+        near = ordered[max(0, best - rule.neighbours) : best + rule.neighbours + 1]
+        if all(value in wanted for value in near):
+            break
+        wanted.update(dict.fromkeys(near))
+        more = _means(list(wanted), [*seeds, *extra], loss)
+        means = None if more is None else {**means, **more}
+    return [(value, seed) for value in sorted(wanted) for seed in extra]
+
+
+def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
+    """Return the config, of those that differ in more than the seed, with the lowest mean loss.
+
+    Args:
+        points: runs.
+        losses: what counts of each.
+    """
+    by_config: dict[str, list[float]] = {}
+    configs: dict[str, RunConfig] = {}
+    for point, loss in zip(points, losses, strict=True):
+        key = point.config.model_copy(update={"seed": 0}).id
+        configs.setdefault(key, point.config)
+        by_config.setdefault(key, []).append(loss)
+    return configs[min(by_config, key=lambda key: math.fsum(by_config[key]) / len(by_config[key]))]
+
+
+def numbers(values: Sequence[object]) -> list[float] | None:
+    """Return an axis's values where all are positive numbers, else None."""
+    found = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0]
+    return found if len(found) == len(values) else None
+
+
+def _lowest(losses: Mapping[float, float]) -> float:
+    return min(losses, key=lambda value: (losses[value], value))
+
+
+def _means(values: Sequence[float], seeds: Sequence[int], loss: Loss) -> dict[float, float] | None:
+    """Mean loss of every value; None while a run is missing."""
+    means = {}
+    for value in values:
+        known = [loss(value, seed) for seed in seeds]
+        if any(one is None for one in known):
+            return None
+        means[value] = math.fsum(one for one in known if one is not None) / len(known)
+    return means

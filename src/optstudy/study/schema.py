@@ -1,0 +1,104 @@
+"""The JSON Schema of study files, for editors: every config key and option with type, range and meaning."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from optstudy.config import RunConfig
+from optstudy.optim.options import Options
+from optstudy.recipes import CLASSES, FROM_RUN, OPTIMIZERS, RULES
+from optstudy.study.file import StudyFile
+
+FILLED_IN = frozenset(
+    {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "optimizer.code"}
+)
+"""Keys of a config that no study file sets."""
+VARIABLE = {"type": "string", "pattern": r"^\$"}
+"""Stands for the value on an axis."""
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the schema: pydantic's of the file, with the config's keys under ``base`` and ``axes``."""
+    schema = StudyFile.model_json_schema()
+    keys = {key: _or_variable(one) for key, one in sorted(settings().items())}
+    schema["$defs"]["Settings"] = {
+        "type": "object",
+        "description": "Config values by dotted key, or nested.",
+        "properties": keys,
+    }
+    grid = {"$ref": "#/$defs/HalfDecades"}
+    axes = {key: {"anyOf": [grid, {"type": "array", "items": one}]} for key, one in keys.items()}
+    schema["$defs"]["Axes"] = {
+        "type": "object",
+        "description": "Values to run, by dotted key or $name.",
+        "properties": axes,
+        "additionalProperties": {"anyOf": [grid, {"type": "array"}]},
+    }
+    for kind in (schema, *schema["$defs"].values()):
+        for key, name in (("base", "Settings"), ("axes", "Axes")):
+            if key in kind.get("properties", {}) and kind.get("title") != name:
+                kind["properties"][key] = {"$ref": f"#/$defs/{name}"}
+    return schema
+
+
+def settings() -> dict[str, Any]:
+    """Return the schema of each config key, dotted, options of every optimizer included."""
+    config = RunConfig.model_json_schema()
+    found = {key: one for key, one in _leaves(config, config["$defs"], "") if key not in FILLED_IN}
+    found["optimizer.name"] = {
+        "description": found["optimizer.name"]["description"],
+        "anyOf": [{"enum": list(OPTIMIZERS)}, {"type": "string", "pattern": r"\."}],
+    }
+    by_option = options()
+    rule = {
+        "type": "object",
+        "properties": {
+            **by_option,
+            "lr": {"type": "number", "exclusiveMinimum": 0, "description": "Peak of the role's own."},
+            "train": {"type": "boolean", "description": "false: parameters stay as they are."},
+            "name": found["optimizer.name"],
+        },
+    }
+    found["optimizer.options"] |= {"properties": by_option}
+    found["optimizer.roles"] = {
+        "type": "object",
+        "description": found["optimizer.roles"]["description"],
+        "properties": dict.fromkeys(RULES, rule),
+        "additionalProperties": False,
+    }
+    return found | {f"optimizer.options.{key}": one for key, one in by_option.items()}
+
+
+def options() -> dict[str, Any]:
+    """Return the schema of each option of every class; what several call alike may be any of theirs."""
+    found: dict[str, list[Any]] = {}
+    for kind in CLASSES.values():
+        for key, one in kind.model_json_schema()["properties"].items():
+            if key not in Options.model_fields:
+                own = {name: value for name, value in one.items() if name not in ("title", "default")}
+                own = {"anyOf": [own, {"type": "null"}]} if key in FROM_RUN else own
+                if own not in found.setdefault(key, []):
+                    found[key].append(own)
+    return {key: some[0] if len(some) == 1 else {"anyOf": some} for key, some in found.items()}
+
+
+def _or_variable(one: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that allows ``$name`` in the place of every value."""
+    inner = {
+        key: [_or_variable(part) for part in value]
+        if key in ("prefixItems", "anyOf")
+        else {name: _or_variable(part) for name, part in value.items()}
+        if key == "properties"
+        else value
+        for key, value in one.items()
+    }
+    return {"anyOf": [inner, VARIABLE]}
+
+
+def _leaves(
+    kind: Mapping[str, Any], known: Mapping[str, Any], above: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, one in kind["properties"].items():
+        if "$ref" in one:
+            yield from _leaves(known[one["$ref"].rpartition("/")[2]], known, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", {name: value for name, value in one.items() if name != "title"}

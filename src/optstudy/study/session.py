@@ -1,0 +1,137 @@
+"""One study at one scale over one runs folder: its plan by the results there are, its folders, its states."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optstudy.errors import say_once
+from optstudy.folders import prepare
+from optstudy.identity import without_code
+from optstudy.launch import attempts, lease
+from optstudy.results.archive import Archive
+from optstudy.results.catalog import Catalog
+from optstudy.results.table import Row
+from optstudy.study.library import Plan, Point, Study
+
+FINISHED = ("done", "diverged")
+
+
+class Session:
+    """Re-reads the runs folder whenever it is asked; finished runs are read once.
+
+    Args:
+        study: what is run.
+        scale: at which size.
+        runs: where run folders are.
+        overrides: config values by dotted key.
+        seeds: number of seeds instead of the file's.
+        adaptive: extend axes and add seeds where the file says so.
+        kept: runs that count as done though they have no folder, by id: a committed record's.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        scale: str,
+        runs: Path,
+        overrides: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+        adaptive: bool = True,
+        kept: Archive | None = None,
+    ) -> None:
+        self.kept = kept or {}
+        self.study, self.scale, self.runs = study, scale, runs
+        self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
+        self._read = Catalog(runs)
+        self._prepared: set[str] = set()
+        self._planned = False
+        self.plan = self.replan()
+
+    def replan(self) -> Plan:
+        """Plan by the results there are now; the same plan while none has come that it had asked for."""
+        if self._planned and all(self.row(run_id) is None for run_id in self._missed):
+            return self.plan
+        self._missed: set[str] = set()
+        self.plan = self.study.plan(self.scale, self.overrides, self.seeds, self._asked, self._adaptive)
+        self._planned = True
+        return self.plan
+
+    def _asked(self, run_id: str) -> Row | None:
+        row = self.row(run_id)
+        if row is None:
+            self._missed.add(run_id)
+        return row
+
+    def row(self, run_id: str) -> Row | None:
+        """The run's row, or None while it has no result."""
+        row = self._read.row(run_id)
+        return self.kept[run_id].row if row is None and run_id in self.kept else row
+
+    @property
+    def runs_known(self) -> dict[str, Point]:
+        """Every run that is known by now, those of other studies that are needed first included."""
+        return {point.id: point for point in (*self.plan.first, *self.plan.points)}
+
+    def todo(self) -> list[Path]:
+        """Plan anew, make the folders of all runs that are known and return them; kept runs need none."""
+        self.replan()
+        known = self.runs_known.items()
+        return [self._folder(i, point) for i, point in known if i in self._read or i not in self.kept]
+
+    def state(self, run_id: str) -> str:
+        """``done``, ``diverged``, ``running``, ``failed`` (or damaged), ``begun`` or ``waiting``."""
+        if (row := self.row(run_id)) is not None:
+            return row.state
+        folder = self.runs / run_id
+        if run_id in self._read.damaged:
+            return "failed"
+        if lease.holder(folder) is not None:
+            return "running"
+        if attempts.set_aside(folder) is not None:
+            return "failed"
+        return "begun" if (folder / "attempts.jsonl").exists() else "waiting"
+
+    def why(self, run_id: str) -> str | None:
+        """Say why a run is ``failed``."""
+        return self._read.damaged.get(run_id) or attempts.set_aside(self.runs / run_id)
+
+    def states(self) -> dict[str, str]:
+        """The state of every run that is known."""
+        states = {run_id: self.state(run_id) for run_id in self.runs_known}
+        self._read.save()
+        return states
+
+    def rows(self) -> list[Row]:
+        """Rows of the study's own finished runs, each once."""
+        rows = [self.row(run_id) for run_id in dict.fromkeys(point.id for point in self.plan.points)]
+        return [row for row in rows if row is not None]
+
+    def older(self) -> list[Row]:
+        """Rows of the folder that would be this study's, were their optimizer's code that of today."""
+        mine = {p.id: p.config for p in self.runs_known.values() if p.config.optimizer.code is not None}
+        wanted = {without_code(config.model_dump(mode="json")) for config in mine.values()}
+        if not wanted or not self.runs.is_dir():
+            return []
+        rows = self._read.rows(sorted(path.name for path in self.runs.iterdir()))
+        return [r for r in rows if r.code and r.id not in mine and without_code(r.config) in wanted]
+
+    def remember(self) -> None:
+        """Write what was read of many runs to the runs folder's index, for next time."""
+        self._read.save()
+
+    def forgive(self) -> int:
+        """Let runs that were set aside or are damaged be tried again; return how many."""
+        failed = [run_id for run_id, state in self.states().items() if state == "failed"]
+        for run_id in failed:
+            result = self.runs / run_id / "result.json"
+            if result.exists():
+                say_once(f"{result}: kept as result.json.damaged, and run again")
+                result.replace(result.with_name("result.json.damaged"))
+            attempts.forgive(self.runs / run_id)
+        return len(failed)
+
+    def _folder(self, run_id: str, point: Point) -> Path:
+        if run_id not in self._read and run_id not in self._prepared:
+            prepare(self.runs, point.config, lease.holder)
+            self._prepared.add(run_id)
+        return self.runs / run_id

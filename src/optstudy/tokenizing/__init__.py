@@ -1,1 +1,0 @@
-"""From documents to files of token ids: tokenizers, the format of shards, and their making."""

@@ -1,0 +1,1 @@
+"""One run: model, loss, optimizer, steps, checkpoints, records."""

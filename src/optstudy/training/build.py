@@ -1,0 +1,127 @@
+"""A model and a config -> the optimizer that a run steps.
+
+What a trainer does with it, whatever its name:
+
+1. At every step it sets ``group["lr"] = group["peak_lr"] * share`` for each group, share in [0, 1].
+2. If the optimizer has a method ``update_hessian``, then after the parameter step of each ``step`` (from 0)
+   with ``step % training.hessian_interval == training.hessian_interval - 1`` it draws labels from the
+   model's own output on that step's batch, takes the gradient of their mean cross-entropy (micro-batches
+   averaged, no z-loss), clips it like any gradient, and calls the method.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from optstudy.config import Optimizer as Chosen
+from optstudy.config import RunConfig
+from optstudy.errors import UserError, validate
+from optstudy.optim import Together
+from optstudy.recipes import FROM_RUN, OURS, ROLES, lent, options_of, spec_of
+from optstudy.roles import param_groups
+from optstudy.training import outside
+from optstudy.training.model import Transformer
+
+SMALL = {"vocab_size": 32, "d_model": 16, "n_layers": 1, "n_heads": 2}
+"""Of the model that optimizers of others are tried on."""
+
+
+def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
+    """Return the config's optimizer over the model's parameters; every group has its ``peak_lr``.
+
+    Weight decay is independent (Wortsman et al. 2023): the coefficient that multiplies the learning rate is
+    ``optimizer.weight_decay / optimizer.lr``, also for groups with a peak of their own.
+
+    Raises:
+        UserError: a class or option that does not exist, or roles that the model does not have.
+    """
+    optimizer = _assembled(config.optimizer, _groups(model, config.optimizer, lent(config.model_dump())))
+    for group in optimizer.param_groups:
+        group["peak_lr"] = group["lr"]
+    return optimizer
+
+
+def try_on_a_small_model(config: RunConfig) -> None:
+    """Build the config's optimizer and drop it, so that what is wrong with it shows before anything runs.
+
+    Raises:
+        UserError: see :func:`build_optimizer`.
+    """
+    build_optimizer(Transformer(config.model.model_copy(update=SMALL), seed=0), config)
+
+
+def create_optimizer(
+    name: str,
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    roles: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> Optimizer:
+    """Return any optimizer or recipe for any model.
+
+    Args:
+        name: a name of ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``.
+        model: its parameters that need a gradient; options by role ask for roles, see
+            :func:`optstudy.roles.assign_roles`.
+        lr: learning rate.
+        weight_decay: decoupled, per unit of lr: a step multiplies weights by 1 - lr weight_decay.
+        roles: options of the parameters that play one role, over ``options`` and the recipe's.
+        options: of the class, over the recipe's.
+
+    Raises:
+        UserError: an unknown name, option or role, a wrong value, one that the recipe takes from a run and is
+            not given, or a parameter whose role cannot be told.
+    """
+    chosen = validate(
+        Chosen,
+        {"name": name, "lr": lr, "weight_decay": weight_decay * lr, "options": options, "roles": roles or {}},
+    )
+    for key in FROM_RUN:
+        if any(own.get(key, 0) is None for own in (chosen.options, *chosen.roles.values())):
+            raise UserError(f"{name} takes {key} from a run: give {key}=, a number", key)
+    if chosen.roles:
+        return _assembled(chosen, _groups(model, chosen, {}))
+    params = [p for p in model.parameters() if p.requires_grad]
+    return _assembled(chosen, [{"params": params, **_whole({}, chosen, {})}])
+
+
+def _groups(model: nn.Module, chosen: Chosen, from_run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return parameters by role, with all options."""
+    rules = {role: _whole(options_of(role, chosen.roles), chosen, from_run) for role in ROLES}
+    if "head" not in chosen.roles:
+        rules["rest"] = rules.pop("head")  # asked of no one: a tied head is no error
+    return param_groups(model, rules)
+
+
+def _assembled(chosen: Chosen, groups: list[dict[str, Any]]) -> Optimizer:
+    by_class: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        by_class.setdefault(spec_of(group.pop("name")).target, []).append(group)
+    parts = [_construct(target, own, chosen.weight_decay / chosen.lr) for target, own in by_class.items()]
+    if not parts:
+        raise UserError("optimizer.roles: every parameter is 'train: false', nothing is left to train")
+    return parts[0] if len(parts) == 1 else Together(parts)
+
+
+def _whole(own: Mapping[str, Any], chosen: Chosen, from_run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of one rule, with what the run itself decides."""
+    base = {} if "name" in own else {"name": chosen.name, **chosen.options}
+    whole = {"lr": chosen.lr, **base, **own}
+    return {k: from_run[k] if k in FROM_RUN and value is None else value for k, value in whole.items()}
+
+
+def _construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimizer:
+    """Return an instance of the class at an import path."""
+    if not target.startswith(OURS):
+        return outside.construct(target, groups, decay)
+    cls = getattr(import_module("optstudy.optim"), target.removeprefix(OURS))
+    try:
+        made: Optimizer = cls([{"weight_decay": decay, **group} for group in groups], lr=groups[0]["lr"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer {target!r}: {error}") from None
+    return made

@@ -1,0 +1,109 @@
+"""Compiled training steps: when they pay, and how the processes of a study share the compiler's work.
+
+What is compiled is one transformer block, whatever the number of layers, and the rows of the loss. Results of
+compiled and plain steps differ by rounding alone; which of them ran is in ``env.json``.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from optstudy import cache
+from optstudy.config import SMALL, RunConfig, parameter_count
+from optstudy.errors import first_line
+from optstudy.optim.compiled import ADVICE, ON_CPU
+from optstudy.record import write_atomically
+from optstudy.training.model import Transformer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SWITCH = "OPTSTUDY_COMPILE"
+"""Environment variable: 0 never compiles, 1 always."""
+
+
+def pays(config: RunConfig, device: torch.device) -> bool:
+    """Say whether this run's steps are to be compiled: for all but the smallest models, where it works."""
+    wanted = os.environ.get(SWITCH, "auto")
+    if wanted == "0" or (wanted != "1" and parameter_count(config.model) < SMALL):
+        return False
+    warnings.filterwarnings("ignore", message=ADVICE)  # a config says the precision
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder("compiled")))
+    return _works(device.type)
+
+
+@lru_cache(maxsize=2)
+def _works(device_type: str) -> bool:
+    """Try the compiler on a small function; say why, once, if there is none."""
+    try:
+        torch.compile(_trial, options=ON_CPU)(torch.zeros(16, device=device_type))
+    except Exception as error:
+        warnings.warn(
+            f"training steps are not compiled and will be slower: {first_line(error)}", stacklevel=3
+        )
+        return False
+    return True
+
+
+def _trial(x: torch.Tensor) -> torch.Tensor:
+    return x.exp() + 1
+
+
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Return ``function`` compiled for each shape that it is called with."""
+    _allow_many_shapes()
+    return torch.compile(function, dynamic=False, options=ON_CPU)
+
+
+def compile_blocks(model: Transformer) -> None:
+    """Have each block run as compiled code, which all blocks of one shape share."""
+    _allow_many_shapes()
+    for block in model.blocks:
+        block.compile(dynamic=False, options=ON_CPU)
+
+
+def _allow_many_shapes() -> None:
+    """Let one function be compiled for training, validation and a last, smaller batch of each."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+
+
+@contextmanager
+def one_at_a_time(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Hold the first step of runs of one shape: the first compiles, the others find its code in the cache."""
+    shape = (config.model, config.training.precision, config.training.batch_size, config.data.sequence_length)
+    text = f"{shape} {config.training.micro_batch_size} {device.type} {torch.__version__}"
+    done = cache.folder("compiled", "steps") / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if done.exists():
+        yield
+        return
+    with cache.locked(done.with_suffix(".lock")):
+        yield
+        write_atomically(done, text + "\n")
+
+
+def choose_precision(config: RunConfig, device: torch.device) -> tuple[str, str]:
+    """Return ``bfloat16`` or ``float32`` for a model on a device, and why.
+
+    The rule depends on the machine and the model alone, so that asking again gives the same run.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        return ("bfloat16", f"{name} has it") if native else ("float32", f"{name} has no bfloat16")
+    if not cpu_has_bfloat16():
+        return "float32", "this CPU has no bfloat16 instructions"
+    count = parameter_count(config.model)
+    if count < SMALL:
+        return "float32", f"{count:,} parameters are too few to gain by bfloat16"
+    return "bfloat16", "this CPU has bfloat16 instructions"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Say whether the processor multiplies bfloat16 by itself (AVX512-BF16, AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

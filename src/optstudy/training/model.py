@@ -1,0 +1,189 @@
+"""The paper's decoder-only transformer, as its released code built it (OLMo's layout, not its code).
+
+Shapes: B sequences, T positions, D width, H heads, K width of one head (D = H K), V pieces.
+
+Embeddings untied; LayerNorm with a weight and no bias, computed in float32; queries and keys normed over
+their full width D before the head split and the rotary embedding; exact GELU in a 4x MLP; no biases.
+Initial weights are OLMo's "mitchell": normal, truncated at 3 standard deviations, with standard deviation
+1 / sqrt(d_in), the two matrices that write into the residual stream another 1 / sqrt(2 (layer + 1)) smaller.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optstudy import config
+from optstudy.config import MLP_RATIO
+
+NORM_EPS = 1e-5
+ROPE_BASE = 10_000.0
+ATTENTION_ROWS = 128
+"""Queries that a CPU takes at a time in bfloat16; they meet only the keys up to the last of them."""
+ATTENTION_WEIGHTS = 1 << 26
+"""Attention weights of one layer up to which a CPU keeps them for the backward pass (128 MB)."""
+
+
+class Linear(nn.Linear):
+    """Linear map without bias that says which role its weight plays (see :mod:`optstudy.roles`)."""
+
+    def __init__(self, d_in: int, d_out: int, role: str) -> None:
+        super().__init__(d_in, d_out, bias=False)
+        self.role = role
+
+    def initialise(self, generator: torch.Generator, factor: float = 1.0) -> None:
+        """Draw the weight: standard deviation ``factor / sqrt(d_in)``."""
+        truncated_normal(self.weight, factor * self.in_features**-0.5, generator)
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm with a weight, without bias, in float32 under autocast; returns the input's dtype."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=NORM_EPS, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(x.dtype, self.weight.dtype)
+            return F.layer_norm(x.to(wide), self.normalized_shape, self.weight, None, self.eps).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and full-width QK-norm."""
+
+    def __init__(self, model: config.Model, layer: int) -> None:
+        super().__init__()
+        self.n_heads = model.n_heads
+        self.qkv = Linear(model.d_model, 3 * model.d_model, "qkv")
+        self.query_norm = LayerNorm(model.d_model) if model.qk_norm else None
+        self.key_norm = LayerNorm(model.d_model) if model.qk_norm else None
+        self.out = Linear(model.d_model, model.d_model, "attention_out")
+        self.scale = (model.d_model // model.n_heads) ** -0.5
+        if model.scale_attention_by_layer:
+            self.scale /= layer + 1
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Attend to this and earlier positions."""
+        q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BTD, k_BTD = self.query_norm(q_BTD), self.key_norm(k_BTD)
+        q_BHTK, k_BHTK, v_BHTK = (self._split_heads(x) for x in (q_BTD, k_BTD, v_BTD))
+        y_BHTK = attend(rotate(q_BHTK, *rope), rotate(k_BHTK, *rope), v_BHTK, self.scale)
+        out: Tensor = self.out(y_BHTK.transpose(1, 2).reshape(x_BTD.shape))
+        return out
+
+    def _split_heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.view(*x_BTD.shape[:2], self.n_heads, -1).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """Two matrices around an exact GELU."""
+
+    def __init__(self, model: config.Model) -> None:
+        super().__init__()
+        self.up = Linear(model.d_model, MLP_RATIO * model.d_model, "mlp_in")
+        self.down = Linear(MLP_RATIO * model.d_model, model.d_model, "mlp_out")
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Act on each position alone."""
+        out: Tensor = self.down(F.gelu(self.up(x_BTD)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then MLP."""
+
+    def __init__(self, model: config.Model, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(model.d_model)
+        self.attention = Attention(model, layer)
+        self.mlp_norm = LayerNorm(model.d_model)
+        self.mlp = MLP(model)
+        self.layer = layer
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights; those that write into the residual stream are smaller in later layers."""
+        residual = (2 * (self.layer + 1)) ** -0.5
+        self.attention.qkv.initialise(generator)
+        self.attention.out.initialise(generator, residual)
+        self.mlp.up.initialise(generator)
+        self.mlp.down.initialise(generator, residual)
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Add attention's and the MLP's contribution."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope)
+        out: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return out
+
+
+class Transformer(nn.Module):
+    """Tokens to the hidden states that :attr:`head` turns into logits."""
+
+    def __init__(self, model: config.Model, seed: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
+        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.n_layers))
+        self.norm = LayerNorm(model.d_model)
+        self.head = Linear(model.d_model, model.vocab_size, "head")
+        self.head_width = model.d_model // model.n_heads
+        self._initialise(seed)
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        """Return the normed hidden states, shape BTD; logits are ``head`` of them."""
+        rope = rotary_table(x_BT.shape[1], self.head_width, x_BT.device)
+        y_BTD = self.embedding(x_BT)
+        for block in self.blocks:
+            y_BTD = block(y_BTD, rope)
+        out: Tensor = self.norm(y_BTD)
+        return out
+
+    def _initialise(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        truncated_normal(self.embedding.weight, self.embedding.embedding_dim**-0.5, generator)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.initialise(generator)
+        self.head.initialise(generator)
+
+
+@torch.no_grad()
+def truncated_normal(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill with a normal of standard deviation ``std``, cut off at 3 of them."""
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
+
+
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float) -> Tensor:
+    """Causal attention: softmax(scale q k^T) v, the softmax in at least float32.
+
+    torch's kernel, but for short sequences in bfloat16 on a CPU: there plain products (whose logits are
+    rounded to bfloat16 once) are 2 to 3 times faster.
+    """
+    B, H, T, _ = q_BHTK.shape
+    if q_BHTK.device.type != "cpu" or q_BHTK.dtype != torch.bfloat16 or B * H * T * T > ATTENTION_WEIGHTS:
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True, scale=scale)
+    parts = []
+    for start in range(0, T, ATTENTION_ROWS):
+        stop = min(start + ATTENTION_ROWS, T)
+        logits = scale * (q_BHTK[:, :, start:stop] @ k_BHTK[:, :, :stop].mT).float()
+        position = torch.arange(stop, dtype=torch.float32)
+        logits = torch.where(position <= position[start:, None], logits, -torch.inf)
+        parts.append(logits.softmax(-1).to(v_BHTK.dtype) @ v_BHTK[:, :, :stop])
+    return torch.cat(parts, dim=2)
+
+
+def rotary_table(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of RoPE (Su et al. 2021), each of shape (T, K), in float32; see :func:`rotate`."""
+    inverse_frequency = ROPE_BASE ** -(
+        torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
+    )
+    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_frequency)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    """Turn each pair (k, k + K/2) by its position's angle, in at least float32; returns the input's dtype."""
+    wide = x_BHTK.to(torch.promote_types(x_BHTK.dtype, torch.float32))
+    swapped = wide.view(*wide.shape[:-1], 2, -1).flip(-2).flatten(-2)
+    turned: Tensor = wide * cos_TK + swapped * sin_TK
+    return turned.to(x_BHTK.dtype)

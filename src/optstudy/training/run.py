@@ -1,0 +1,336 @@
+"""One run in memory: data, model and optimizer, and a step of training."""
+
+import ctypes
+import hashlib
+import platform
+import random
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optstudy.config import SMALL, RunConfig, parameter_count
+from optstudy.data import tokens
+from optstudy.data.batches import Batches, IntArray, ReadAhead, Stream
+from optstudy.errors import UserError
+from optstudy.optim.sharded import whole
+from optstudy.training import compiling, schedule
+from optstudy.training.build import build_optimizer
+from optstudy.training.keeping import Keeping
+from optstudy.training.loss import language_model_loss, loss_rows
+from optstudy.training.model import Transformer
+from optstudy.training.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
+from optstudy.training.portable import Packing, Unpacking
+from optstudy.training.probe import Probe
+from optstudy.training.progress import Diverged
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
+
+def choose_device(config: RunConfig, device: str) -> torch.device:
+    """Resolve ``auto``: a GPU where there is one, but the CPU for models too small to fill it."""
+    if device == "auto":
+        small = parameter_count(config.model) < SMALL
+        device = "cuda" if torch.cuda.is_available() and not small else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: 'cuda' was asked for and torch sees no CUDA device; use 'cpu' or 'auto'")
+    elif device not in ("cpu", "cuda"):
+        raise UserError(f"device: input should be 'auto', 'cpu' or 'cuda', not {device!r}")
+    return torch.device(device)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep memory that tensors free: mapping and clearing it again takes 5 to 10 % of a step."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            libc.mallopt(parameter, size)
+
+
+def _nothing() -> None:
+    """Do nothing between batches."""
+
+
+class Run:
+    """One run in memory: data, model, optimizer and the loop over them.
+
+    With several ``ranks`` it is this process's part of the run, and every method must be called on each.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, ranks: Ranks | None = None) -> None:
+        torch.set_num_threads(config.training.threads)
+        torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
+        _keep_freed_memory()
+        torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
+        random.seed(config.seed)
+        np.random.seed(config.seed % 2**32)
+        self.config = config
+        self.ranks = ranks or Ranks()
+        self.device = device = self.ranks.device(device)
+        data, training = config.data, config.training
+        text = tokens.prepare(data.corpus, data.tokenizer, tokens=data.tokens)
+        if text.vocab_size > config.model.vocab_size:
+            raise UserError(
+                f"model.vocab_size: {data.tokenizer} has {text.vocab_size} pieces, "
+                f"and the model only {config.model.vocab_size} rows; raise it"
+            )
+        self.batches = Batches(
+            text.train,
+            data.sequence_length,
+            training.batch_size,
+            config.seed,
+            self.ranks.rank,
+            self.ranks.size,
+        )
+        self.held_out = _sequences(text.validation, data.sequence_length, config.validation.sequences)
+        dtype = torch.float64 if training.precision == "float64" else torch.float32
+        self.model = Transformer(config.model, config.seed).to(device, dtype)
+        self.compiled = compiling.pays(config, device)
+        self.loss_rows = compiling.compiled(loss_rows) if self.compiled else None
+        if self.compiled:
+            compiling.compile_blocks(self.model)
+        self.forward = self.ranks.spread(self.model, training.parallel)
+        self.optimizer = build_optimizer(self.model, config)
+        for group in self.optimizer.param_groups:
+            if self.compiled and group.get("compile", False) is None:
+                group["compile"] = True
+        self._keeping = Keeping(self.optimizer)
+        self.probe = Probe(config, self.optimizer)
+        points = config.validation.points
+        self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
+        self.upcoming = ReadAhead(self.batches)
+        self._stepped = False
+        # several processes of a run must not wait for one that waits for them
+        self._fresh = self.compiled and self.ranks.size == 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later steps depend on; batches are a function of the step alone.
+
+        Weights and optimizer state are whole, on the first of several ranks.
+
+        Raises:
+            UserError: the optimizer keeps something that no checkpoint can hold.
+        """
+        reshard(self.model)
+        optimizer, beside = self._keeping.state()
+        packing = Packing("")
+        state = {
+            "model": self.ranks.gather(self.model.state_dict()),
+            "optimizer": self.ranks.gather(optimizer),
+            "beside": self.ranks.gather(beside),
+            "cpu_rng": torch.get_rng_state(),
+            "python_rng": random.getstate(),
+            "numpy_rng": packing.pack(np.random.get_state(legacy=False)),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Restore what :meth:`state_dict` returned; what an older version did not save stays as it is.
+
+        Returns:
+            Places of the optimizer's random generators that could not be put back.
+        """
+        load_model(self.model, state["model"])
+        beside = state.get("beside", {})
+        lost = self._keeping.load(state["optimizer"], beside, load_optimizer, self.device)
+        self._stepped = True
+        torch.set_rng_state(state["cpu_rng"].cpu())
+        if "python_rng" in state:
+            random.setstate(state["python_rng"])
+            np.random.set_state(Unpacking({}).unpack(state["numpy_rng"]))
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        return lost
+
+    def unsaved(self) -> list[str]:
+        """Return, after a step, the places in the optimizer whose state no checkpoint holds.
+
+        Raises:
+            UserError: it keeps something that no checkpoint can hold.
+        """
+        self._keeping.state()
+        return self._keeping.lost()
+
+    def step(self, step: int, between: Callable[[], None] = _nothing) -> tuple[Tensor, Tensor, float]:
+        """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate.
+
+        ``between`` is called before each micro-batch, with model and optimizer as they were before the step;
+        what it raises ends the step.
+
+        Raises:
+            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
+        """
+        share = schedule.factor(self.config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share
+        batch = self.upcoming[step]
+        with compiling.one_at_a_time(self.config, self.device) if self._fresh else nullcontext():
+            loss, norm = self._gradient(batch, lambda rows: self._training_loss(batch[rows]), between)
+        self._fresh = False
+        self._update(step)
+        interval = self.config.training.hessian_interval
+        if hasattr(self.optimizer, "update_hessian") and step % interval == interval - 1:
+            self._refresh_hessian(batch, step)
+        return loss, norm, self.config.optimizer.lr * share
+
+    def _update(self, step: int) -> None:
+        """Step the optimizer.
+
+        Raises:
+            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
+        """
+        self._stepped = True
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):  # as torch says it
+                raise
+            raise Diverged(step, f"the update could not be computed at step {step}: {error}") from error
+
+    def _gradient(
+        self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the clipped gradient of ``loss_of(rows)`` over all micro-batches; return loss and norm."""
+        self.model.zero_grad(set_to_none=True)  # of parameters that no optimizer trains, too
+        total = torch.zeros((), device=self.device)
+        for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
+            between()
+            with accumulating(self.forward, more=rows.stop < len(batch)):
+                with self._autocast():
+                    loss = loss_of(rows)
+                weight = len(batch[rows]) / len(batch)
+                (loss * weight).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() * weight
+        clip_norm = self.config.training.clip_norm
+        limit = float("inf") if clip_norm is None else clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return self.ranks.mean(total), whole(norm)
+
+    def _refresh_hessian(self, batch: IntArray, step: int) -> None:
+        """Give Sophia the gradient at labels drawn from the model (Liu et al. 2023, Algorithm 2)."""
+        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        uniform_BT = torch.rand(self.batches.batch_size, batch.shape[1] - 1, generator=generator)
+        uniform_BT = uniform_BT[self.batches.rows].to(self.device)
+
+        def sampled_loss(rows: slice) -> Tensor:
+            h_ND = self._hidden(torch.from_numpy(batch[rows]).to(self.device))
+            with torch.no_grad():
+                cdf_NV = self.model.head(h_ND).float().softmax(-1).cumsum(-1)
+                at_N1 = uniform_BT[rows].flatten()[:, None] * cdf_NV[:, -1:]
+                y_N = torch.searchsorted(cdf_NV, at_N1).flatten().clamp_max(cdf_NV.shape[1] - 1)
+            return language_model_loss(h_ND, self.model.head.weight, y_N, rows=self.loss_rows)[0]
+
+        self._gradient(batch, sampled_loss)
+        self.optimizer.update_hessian()  # type: ignore[attr-defined]
+
+    def _hidden(self, x_BT: Tensor) -> Tensor:
+        """Hidden states that have a target, shape ND with N = B (T - 1)."""
+        h_ND: Tensor = self.forward(x_BT)[:, :-1].flatten(0, 1)
+        return h_ND
+
+    def _training_loss(self, batch: IntArray) -> Tensor:
+        return self._losses(batch, self.config.training.z_loss)[0]
+
+    def _losses(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
+        """Training loss and cross-entropy of sequences BT; each has T - 1 targets."""
+        x_BT = torch.from_numpy(batch).to(self.device, non_blocking=True)
+        y_N = x_BT[:, 1:].flatten()
+        return language_model_loss(self._hidden(x_BT), self.model.head.weight, y_N, z, self.loss_rows)
+
+    @torch.no_grad()
+    def validation_loss(self, between: Callable[[], None] = _nothing) -> float:
+        """Mean cross-entropy over the held-out sequences, nats per token, without z-loss.
+
+        ``between`` is called before each batch; what it raises ends the evaluation.
+        """
+        size = self.config.training.micro_batch_size or self.config.training.batch_size
+        total = torch.zeros((), device=self.device, dtype=torch.float64)
+        with self._evaluated(), self._autocast():
+            for rows in self.ranks.rounds(len(self.held_out), size):
+                between()
+                part = self.held_out[rows]
+                loss = self._losses(part if len(part) else self.held_out[:1], 0.0)[1]
+                total += loss.double() * len(part)
+        reshard(self.model)
+        return float(self.ranks.sum(total)) / len(self.held_out)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated.
+
+        Before its first step these are the initial weights. Then only ``train`` is called, which some need
+        before they step and which others, that have no state yet, fail.
+        """
+        parts = getattr(self.optimizer, "optimizers", [self.optimizer])
+        switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
+        if self._stepped:
+            for part in switching:
+                part.eval()
+        try:
+            yield
+        finally:
+            for part in switching:
+                with nullcontext() if self._stepped else suppress(Exception):
+                    part.train()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.training.precision == "bfloat16"
+        )
+
+    def weights_sha256(self) -> str:
+        """Hash of all parameters, in order: equal hashes mean bitwise equal weights."""
+        digest = hashlib.sha256()
+        for parameter in self.model.parameters():
+            digest.update(whole(parameter.detach()).cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def footprint(self) -> dict[str, float]:
+        """Peak memory, parameters and bytes of optimizer state per parameter."""
+        params = sum(p.numel() for p in self.model.parameters())
+        return {
+            "peak_memory_mb": peak_memory_mb(self.device),
+            "params": params,
+            "state_bytes_per_param": bytes_held(self.optimizer.state) / params,
+        }
+
+
+def bytes_held(state: Any) -> int:
+    """Return the bytes of all tensors in an optimizer's state, also in nested containers (SOAP: lists)."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(map(bytes_held, state.values()))
+    return sum(map(bytes_held, state)) if isinstance(state, list | tuple) else 0
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the process's peak memory in MiB: of tensors on a GPU, of everything on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _micro_batches(batch_size: int, micro_batch_size: int | None) -> Iterator[slice]:
+    size = micro_batch_size or batch_size
+    for start in range(0, batch_size, size):
+        yield slice(start, min(start + size, batch_size))
+
+
+def _sequences(stream: Stream, length: int, count: int) -> IntArray:
+    """Cut the first ``count`` sequences, without overlap, from a token stream: int64, shape (count, T)."""
+    if len(stream) < count * length:
+        raise UserError(
+            f"validation.sequences: the validation split has {len(stream)} tokens, "
+            f"enough for {len(stream) // length} sequences of {length}, not {count}"
+        )
+    return np.asarray(stream[: count * length]).reshape(count, length).astype(np.int64)
