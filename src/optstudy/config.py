@@ -11,15 +11,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from optstudy import identity, recipes
-from optstudy.errors import Strict, UserError, validate
+from optstudy.errors import Strict, UserError, shown, validate
 
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Data(Strict):
@@ -33,9 +34,9 @@ class Data(Strict):
     """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
     tokenizer_fingerprint: str | None = None
     """Hash of a tokenizer's file, in which its name counts for nothing; null: no file. Filled in."""
-    tokens: Count | None = None
+    tokens: Annotated[int, Field(gt=0, le=10**15)] | None = None
     """Tokens of the train split to use, from its start; null: all."""
-    sequence_length: Annotated[int, Field(ge=2)]
+    sequence_length: Annotated[int, Field(ge=2, le=10**7)]
     """Tokens per sequence; the loss has one target fewer."""
 
 
@@ -44,8 +45,8 @@ class Model(Strict):
 
     vocab_size: Count
     """Rows of embedding and head; at least the tokenizer's pieces."""
-    d_model: Count
-    n_layers: Count
+    d_model: Annotated[int, Field(gt=0, le=10**6)]
+    n_layers: Annotated[int, Field(gt=0, le=10**4)]
     n_heads: Count
     qk_norm: bool = True
     """LayerNorm over the full width of queries and keys, before the head split."""
@@ -99,7 +100,7 @@ class Schedule(Strict):
     """Share of the peak that the warm-up starts from."""
     final: Fraction = 0.1
     """Share of the peak that the cosine ends at."""
-    freeze_steps: Annotated[int, Field(ge=0)] = 0
+    freeze_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """F, first steps that estimate second moments, added to ``steps``. As in the released code, the first
     F - 1 have learning rate 0, and the F-th already has the rate that the warm-up starts from."""
 
@@ -109,9 +110,9 @@ class Training(Strict):
 
     steps: Count
     """Optimizer steps after any freeze."""
-    batch_size: Count
+    batch_size: Annotated[int, Field(gt=0, le=10**7)]
     """Sequences per step."""
-    micro_batch_size: Count | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=10**7)] | None = None
     """Sequences per forward pass; null: the whole batch."""
     z_loss: NonNegative = 1e-4
     """Coefficient of mean(logsumexp(logits)^2), in training only."""
@@ -123,7 +124,7 @@ class Training(Strict):
     """Record quantiles of the effective learning rates through training (Figure 2)."""
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
-    threads: Count
+    threads: Annotated[int, Field(gt=0, le=4096)]
     """CPU threads of each process of a run."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Where ``torchrun`` starts several processes: each holds the whole model (``ddp``), or a part of every
@@ -135,7 +136,7 @@ class Validation(Strict):
 
     sequences: Count
     """Sequences of the validation split, from its start."""
-    points: Count = 10
+    points: Annotated[int, Field(gt=0, le=10**5)] = 10
     """Evenly spaced evaluations over the run, besides the one before the first step."""
 
 
@@ -155,7 +156,7 @@ class RunConfig(Strict):
 
     scale: str
     """The scale it was made from: a label, no part of the id."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Initial weights and order of the data."""
     data: Data
     model: Model
@@ -192,26 +193,34 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings, later ones winning; keys may be dotted paths (``optimizer.lr``).
 
     Raises:
-        UserError: a later layer has keys below one that an earlier one gives a plain value.
+        UserError: a later layer has keys below one that an earlier one gives a plain value, or a key with
+            nothing on one side of a dot.
     """
     result: dict[str, Any] = {}
     for layer in layers:
         for dotted, value in layer.items():
             *parents, leaf = str(dotted).split(".")
+            if "" in (*parents, leaf):
+                raise UserError(
+                    f"{str(dotted)!r}: a key needs a name on each side of its dots", str(dotted), value
+                )
             node = result
             for depth, key in enumerate(parents, 1):
-                node[key] = node = _opened(node.get(key), ".".join(parents[:depth]))
+                inner = node.get(key)
+                if inner is not None and not isinstance(inner, Mapping):
+                    above = ".".join(parents[:depth])
+                    said = f"{dotted}: {above} must be a mapping, not {shown(inner)}"
+                    raise UserError(said, str(dotted), value)
+                node[key] = node = dict(inner or {})
             if isinstance(value, Mapping):
-                node[leaf] = merge(_opened(node.get(leaf), str(dotted)), value)
+                before = node.get(leaf)
+                if before is not None and not isinstance(before, Mapping):
+                    said = f"{dotted}: a mapping cannot stand in the place of {shown(before)}"
+                    raise UserError(said, str(dotted), value)
+                node[leaf] = merge(before or {}, value)
             else:
                 node[leaf] = value
     return result
-
-
-def _opened(node: Any, key: str) -> dict[str, Any]:
-    if node is not None and not isinstance(node, Mapping):
-        raise UserError(f"{key}: must be a mapping, not {node!r}", key, node)
-    return dict(node or {})
 
 
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:

@@ -58,8 +58,6 @@ def open_study(
     Raises:
         UserError: no such study or scale, or a mistake in the study's file.
     """
-    if seeds is not None and seeds < 1:
-        raise UserError(f"seeds: input should be at least 1, not {seeds}")
     kept = {} if fresh else recorded(name, scale)
     return Findings(Session(study.load(name), scale, Path(runs), overrides, seeds, kept=kept), fresh)
 

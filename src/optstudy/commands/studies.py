@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
 from optstudy.commands.importing import try_optimizers
-from optstudy.commands.launching import Launching, at_least_one
+from optstudy.commands.launching import Launching
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
 from optstudy.commands.watch import Watch, failure
@@ -264,7 +264,6 @@ def _session(
     adaptive: bool = True,
     fresh: bool = False,
 ) -> Session:
-    at_least_one("--seeds", seeds)
     expect_many()
     kept = {} if fresh else recorded(name, scale)
     return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)

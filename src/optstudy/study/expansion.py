@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -78,7 +79,7 @@ class Expansion:
         for title, part in parts:
             shown = title if len(parts) > 1 or len(panels) == 1 else ""
             whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
-            whole.pending += [Pending(p.settings, joined(shown, p.curve), p.depends_on) for p in part.pending]
+            whole.pending += [replace(p, curve=joined(shown, p.curve)) for p in part.pending]
             whole.first += part.first
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
@@ -152,7 +153,10 @@ class Expansion:
             if family.x not in variables or isinstance(variables[family.x], Mapping):
                 raise UserError(f"{self.name}: figure.x: no axis {family.x!r} with plain values")
             return Point(config, curve, variables[family.x])
-        return Point(config, curve, value_at(config, family.x))
+        x = value_at(config, family.x)
+        if isinstance(x, Mapping):
+            raise UserError(f"{self.name}: figure.x: {family.x!r} is no single value; name a key below it")
+        return Point(config, curve, x)
 
     def _merged(
         self,
@@ -204,11 +208,12 @@ class Expansion:
         like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
         stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
         for value, seed in itertools.product(family.values, self.seeds):
-            settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
+            config = self._point(family, stand_in, value, seed).config
+            settings = config.model_dump(mode="json")
             for key in family.best_of.keys:
                 if key != family.axis and key not in family.layers[-1]:
                     settings = merge(settings, {key: None})
-            into.pending.append(Pending(settings, family.curve, family.best_of.study))
+            into.pending.append(Pending(settings, family.curve, family.best_of.study, config))
         into.first += first
 
     def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
@@ -223,7 +228,7 @@ class Expansion:
                         f"{self.name}: include: {name} has no curve {curve!r}{nearest(curve, known)}"
                     )
                 into.points += [Point(p.config, curve, p.x) for p in points]
-                into.pending += [Pending(p.settings, curve, p.depends_on) for p in pending]
+                into.pending += [replace(p, curve=curve) for p in pending]
                 into.first += other.first if pending else []
 
     def _other(self, name: str, scale: str) -> Plan:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from optstudy.config import Count, NonNegative, Positive
+from optstudy.config import Count, NonNegative, Positive, RunConfig, Seed
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
 from optstudy.study import yamlfile
@@ -107,6 +107,12 @@ Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), After
 Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
 
 
+_NO_VALUE = frozenset(
+    {*RunConfig.model_fields, "optimizer.code", "data.fingerprint", "data.tokenizer_fingerprint"}
+)
+"""Config keys that are whole sections, name a run, or are filled in: a best has none of its own to give."""
+
+
 class BestOf(Strict):
     """Values taken from the best point of another study at the same scale."""
 
@@ -118,6 +124,13 @@ class BestOf(Strict):
     """Which of its curves; null: the one of the same name."""
     panel: str | None = None
     """Which of its panels; null, or one not run at this scale: the first that has the curve."""
+
+    @model_validator(mode="after")
+    def _plain_values(self) -> Self:
+        for key in self.keys:
+            if key in _NO_VALUE:
+                raise ValueError(f"keys: {key!r} is no setting; name one, such as optimizer.lr")
+        return self
 
 
 class Layer(Strict):
@@ -170,16 +183,16 @@ class Adaptive(Strict):
     axis: str = "optimizer.lr"
     rise: NonNegative = 0.1
     """Nats by which some point on either side must lie above the best."""
-    most: Count = 6
+    most: Annotated[int, Field(gt=0, le=MOST_VALUES)] = 6
     """Values that may be added at either end."""
 
 
 class Refine(Strict):
     """Add seeds where a comparison needs them: at the best point and its neighbours."""
 
-    seeds: Annotated[int, Field(ge=2)] = 3
+    seeds: Annotated[int, Field(ge=2, le=MOST_VALUES)] = 3
     """Seeds of these points, 0 and up."""
-    neighbours: Annotated[int, Field(ge=0)] = 1
+    neighbours: Annotated[int, Field(ge=0, le=MOST_VALUES)] = 1
     """Points on either side of the best."""
     axis: str = "optimizer.lr"
 
@@ -197,7 +210,7 @@ class StudyFile(ScaleLayer):
     """What differs at one scale."""
     include: dict[str, list[str]] = {}
     """Curves of other studies that are drawn too, by study."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES)] = [0]
     adaptive: Adaptive | None = None
     refine: Refine | None = None
     figure: Figure = Figure()

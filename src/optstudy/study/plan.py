@@ -47,6 +47,8 @@ class Pending:
     curve: str
     depends_on: str
     """The other study."""
+    like: RunConfig = field(compare=False, repr=False)
+    """The config with some values in place of those to come, for what it costs."""
 
 
 @dataclass

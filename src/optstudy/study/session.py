@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optstudy.errors import say_once
+from optstudy.errors import UserError, say_once, shown
 from optstudy.folders import prepare
 from optstudy.identity import without_code
 from optstudy.launch import attempts, lease
 from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row
+from optstudy.study.file import MOST_VALUES
 from optstudy.study.library import Plan, Point, Study
 
 FINISHED = ("done", "diverged")
@@ -27,6 +28,9 @@ class Session:
         seeds: number of seeds instead of the file's.
         adaptive: extend axes and add seeds where the file says so.
         kept: runs that count as done though they have no folder, by id: a committed record's.
+
+    Raises:
+        UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, or a mistake in the study.
     """
 
     def __init__(
@@ -39,6 +43,9 @@ class Session:
         adaptive: bool = True,
         kept: Archive | None = None,
     ) -> None:
+        if seeds is not None and not 0 < seeds <= MOST_VALUES:
+            bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
+            raise UserError(f"seeds: input should be {bound}, not {shown(seeds)}")
         self.kept = kept or {}
         self.study, self.scale, self.runs = study, scale, runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
