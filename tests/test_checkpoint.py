@@ -10,7 +10,6 @@ import time
 import pytest
 import torch
 
-from optstudy.errors import UserError
 from optstudy.record import read_result
 from optstudy.training import checkpoint
 from optstudy.training.train import train
@@ -86,14 +85,15 @@ def state(value):
     return {"tensor": torch.full((1000,), float(value)), "pending": [(torch.tensor(1.5), 2.0)], "name": "x"}
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     checkpoint.save(tmp_path, 1, state(1))
     newest = checkpoint.save(tmp_path, 2, state(2))
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    with pytest.warns(UserWarning, match="is damaged; falling back"):
-        loaded = checkpoint.load(tmp_path, torch.device("cpu"))
+    loaded = checkpoint.load(tmp_path, torch.device("cpu"))
+    said = f"optstudy: {newest}: checkpoint is damaged; falling back to the one before\n"
+    assert capsys.readouterr().err == said
     assert torch.equal(loaded["tensor"], state(1)["tensor"])
 
 
@@ -112,5 +112,5 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_nothing_is_unpickled(tmp_path):
     checkpoint.save(tmp_path, 1, {"path": tmp_path})
-    with pytest.raises(UserError, match="does not load without unpickling"):
+    with pytest.raises(checkpoint.Odd, match="does not load without unpickling"):
         checkpoint.load(tmp_path, torch.device("cpu"))

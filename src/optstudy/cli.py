@@ -15,6 +15,7 @@ from optstudy.ending import (
     USERS_ERRNOS,
     USERS_MISTAKE,
     OutOfMemory,
+    Unloadable,
     end,
     out_of_memory,
 )
@@ -100,7 +101,7 @@ def run(arguments: list[str]) -> int:
         return USERS_MISTAKE
     except UserError as error:
         return _mistake(str(error))
-    except (OutOfMemory, MemoryError) as error:
+    except (OutOfMemory, MemoryError, Unloadable) as error:
         sys.stderr.write(f"optstudy: {printable(out_of_memory(error) or error)}\n")
         return FAILED
     except OSError as error:

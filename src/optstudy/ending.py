@@ -41,6 +41,10 @@ class OutOfMemory(Exception):
     """An allocation failed."""
 
 
+class Unloadable(Exception):
+    """No checkpoint of the run can be loaded, and its work is not thrown away unasked."""
+
+
 class Interruption:
     """Turns the signals of :data:`SIGNALS` into an orderly end.
 

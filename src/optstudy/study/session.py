@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optstudy.errors import UserError, say_once, shown
+from optstudy.errors import UserError, shown
 from optstudy.folders import prepare
 from optstudy.identity import without_code
 from optstudy.launch import attempts, lease
+from optstudy.record import put_away
 from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row
@@ -132,8 +133,7 @@ class Session:
         for run_id in failed:
             result = self.runs / run_id / "result.json"
             if result.exists():
-                say_once(f"{result}: kept as result.json.damaged, and run again")
-                result.replace(result.with_name("result.json.damaged"))
+                put_away(result)
             attempts.forgive(self.runs / run_id)
         return len(failed)
 
