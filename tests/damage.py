@@ -1,6 +1,7 @@
 """Damage done at random to what optstudy reads: study files, configs, records and texts."""
 
 import copy
+import gzip
 import json
 import os
 from pathlib import Path
@@ -102,3 +103,44 @@ def a_file(path: Path, rng):
     else:
         rng.choice([lambda: path.symlink_to(path.name), lambda: os.mkfifo(path)])()
     return True
+
+
+def a_corpus(folder: Path, rng):
+    """Write a file of text with some damage into a folder, and return it."""
+    documents = [f"Sentence {i} of a text, and another one. " * 8 for i in range(60)]
+    as_lines = rng.random() < 0.7
+    lines = [json.dumps({"text": one}).encode() if as_lines else one.encode() + b"\n" for one in documents]
+    content = b"\n".join(lines) + b"\n"
+    for _ in range(rng.randint(1, 2)):
+        at = rng.randrange(len(content) + 1)
+        kind = rng.randrange(5)
+        if kind == 0:
+            content = content[:at]
+        elif kind == 1:
+            content = (
+                content[:at] + bytes(rng.randrange(256) for _ in range(rng.randint(1, 8))) + content[at:]
+            )
+        elif kind == 2:
+            content = content[:at] + rng.choice(HURTING) + content[at:]
+        else:
+            content = of_lines(content, rng) if as_lines else content[at:]
+    name = rng.choice(["text", "~text", "te xt #2", "te: xt", "\ud83d\ude00", "caf\udce9", "new\nline"])
+    name = name.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    path = folder / (name + rng.choice([".jsonl", ".ndjson", ".JSONL"] if as_lines else [".txt", ".md"]))
+    if rng.random() < 0.4:
+        packed = bytearray(gzip.compress(content))
+        for _ in range(rng.randrange(3)):
+            packed[rng.randrange(len(packed))] ^= 1 << rng.randrange(8)
+        content, path = (
+            bytes(packed[: rng.choice([None, len(packed) // 2, 0])]),
+            path.with_name(f"{path.name}.gz"),
+        )
+    path.write_bytes(content)
+    return path
+
+
+def a_tree(tree, rng):
+    """Return the text of a YAML file: a tree with one or two wounds in its values, as JSON writes it."""
+    for _ in range(rng.randint(1, 2)):
+        tree = changed(tree, rng)
+    return json.dumps(tree, ensure_ascii=rng.random() < 0.8).encode(errors="surrogatepass")

@@ -104,6 +104,7 @@ class Findings:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                errors="replace",
                 start_new_session=True,  # Ctrl-C reaches it once, by way of this process
             )
             with process:

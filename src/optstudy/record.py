@@ -98,14 +98,16 @@ def read_lines(
     Raises:
         UserError: it is no file.
     """
-    lines = (_read(path) or b"").splitlines()
+    content = _read(path) or b""
+    lines = content.splitlines()
+    torn = not content.endswith(b"\n") and b"\0" not in content
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = parse(line, f"{path}:{number}")
             check(row, f"{path}:{number}")
         except UserError as error:
-            if number < len(lines):
+            if number < len(lines) or not torn:
                 damaged(error)
         else:
             rows.append(row)

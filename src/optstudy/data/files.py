@@ -142,7 +142,7 @@ def digests(root: Path) -> dict[str, str]:
     """
     memory = cache.folder("files") / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     try:
-        known = json.loads(memory.read_text())
+        known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         known = None
     now = {}

@@ -143,7 +143,7 @@ def failed(folder: Path, error: str) -> None:
 def last_line(folder: Path) -> str:
     """Return the last line of a run's log, without the program's name."""
     try:
-        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
         lines = []
     return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
