@@ -1,4 +1,4 @@
-"""The studies of the package at every scale: the same runs, on the same curves, at the same settings as ever."""
+"""The studies of the package at every scale: the runs, curves and places on the axis that they had."""
 
 import hashlib
 import json

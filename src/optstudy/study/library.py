@@ -19,6 +19,7 @@ from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
 from optstudy.study.file import HalfDecades, StudyFile, parse
+from optstudy.study.names import check
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
 
@@ -44,6 +45,9 @@ class Study:
     file: StudyFile
     path: str = ""
     """Where it was read from, as given; empty for one that comes with the package."""
+
+    def __post_init__(self) -> None:
+        check(self.file, self.path or self.name)
 
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
@@ -98,10 +102,14 @@ def load(name: str) -> Study:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(path), name), name)
+        try:
+            content = yamlfile.read(path)
+        except UserError as error:
+            raise UserError(str(error), "study", name) from None
+        return Study(path.stem, parse(content, name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
-        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
+        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)", "study", name)
     content = (resources.files("optstudy") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
     return Study(name, parse(content, f"{name}.yaml"))
 
