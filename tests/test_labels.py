@@ -204,6 +204,12 @@ def test_a_cell_may_differ_from_its_names() -> None:
     ]  # fmt: skip
 
 
+def test_more_combinations_than_anyone_can_mean_are_refused() -> None:
+    many = {f"n{k}": {"training.steps": k + 1} for k in range(101)}
+    with pytest.raises(UserError, match="more than 10,000 combinations of names"):
+        planned(base={"optimizer.name": "adam", "optimizer.lr": 1e-2}, axes={"a": many, "b": many})
+
+
 def test_the_map_of_adaptivity_says_itself_in_under_40_lines() -> None:
     file = Path(study.__file__).parent.parent / "studies" / "beyond" / "adaptivity-map.yaml"
     assert len(file.read_text().splitlines()) < 40

@@ -10,6 +10,7 @@ from optstudy.cli import run
 from optstudy.errors import UserError
 from optstudy.findings import open_study
 from optstudy.study import library as study
+from tests.configs import folder_of, tiny
 
 WHOLE = """\
 title: Everything
@@ -184,3 +185,13 @@ def test_settings_of_the_command_line_that_match_nothing_are_refused(
     key, _, value = setting.partition("=")
     with pytest.raises(UserError, match=re.escape(said.partition(":")[0])):
         open_study(str(file), runs=tmp_path / "none", overrides={key: value})
+
+
+def test_a_run_keeps_the_scale_that_it_was_made_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tiny(), tmp_path)
+    before = (folder / "config.json").read_text()
+    assert run(["train", str(folder), "--set", "scale=nano"]) == 2
+    assert "only what is no part of its id can change" in capsys.readouterr().err
+    assert (folder / "config.json").read_text() == before

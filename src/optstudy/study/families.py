@@ -16,6 +16,8 @@ FIDELITY = "fidelity"
 """The override that chooses between the released code and the paper's text."""
 MOST_RUNS = 100_000
 """Of one study; more is taken for a mistake."""
+MOST_COMBINATIONS = 10_000
+"""Of curves, optimizers and named settings in a panel."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,21 @@ class Families:
                 yield family
 
     def combinations(self, panel: Panel, scale: str) -> Iterator[Combination]:
-        """Yield a panel's combinations at its scale."""
+        """Yield a panel's combinations at its scale.
+
+        Raises:
+            UserError: more than :data:`MOST_COMBINATIONS`, or an override that is no name on its axis.
+        """
         none = ScaleLayer()
         common = [self.file, self.file.scales.get(scale, none), panel, panel.scales.get(scale, none)]
         naming = self._naming(axes_of(common))
         named = list(dict.fromkeys(label for layer in common for label in layer.curves))
-        for curve in [None] if naming or not named else named:
-            yield from self._completed(Combination(common, naming, curve))
+        curves: list[str | None] = [*named] if named and not naming else [None]
+        made = (one for curve in curves for one in self._completed(Combination(common, naming, curve)))
+        for count, one in enumerate(made):
+            if count == MOST_COMBINATIONS:
+                raise UserError(f"{self.name}: axes: more than {MOST_COMBINATIONS:,} combinations of names")
+            yield one
 
     def _naming(self, axes: Mapping[str, Any]) -> list[str]:
         """The axes that name the curves, or rows and columns; none where the file names curves itself."""

@@ -1,8 +1,9 @@
 """What a study file may say, as pydantic models. Imports no torch.
 
 A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
-scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the point on the
-axes, ``--set``.
+scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
+of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
+:mod:`optstudy.study.names`.
 """
 
 import itertools
