@@ -5,12 +5,11 @@ parts are corrected for their number (Holm 1979). The interval that is shown is 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.claims.evidence import Evidence, Missing
+from optstudy.claims.grammar import Relation
 from optstudy.results.stats import LEVEL, Estimate
 
 Word = Literal["holds", "does not hold", "not decided"]
@@ -71,28 +70,18 @@ class Part:
         return "holds" if self.slack >= 0 else "does not hold"
 
 
-Rule = Callable[[Evidence], Iterator[Part]]
-
-
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper as a predicate, with its thresholds."""
+    """A statement with the test that decides it."""
 
     name: str
     statement: str
     figure: str
-    """The study whose figure the paper states it of."""
+    """The study whose file has it."""
     test: str
-    """The rule in words, thresholds included."""
-    rule: Rule
-
-    def judge(self, evidence: Evidence, scale: str) -> "Verdict":
-        """Return the verdict by what has been run."""
-        try:
-            parts = tuple(self.rule(evidence))
-        except Missing as missing:
-            parts = (Part(None, missing=str(missing)),)
-        return Verdict(self, scale, parts)
+    """As it is written, on one line."""
+    relations: tuple[Relation, ...] = ()
+    """What it says: all must hold."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,9 @@ class Verdict:
 
     claim: Claim
     scale: str
-    parts: tuple[Part, ...] = field(default=())
+    parts: tuple[Part, ...]
+    changed: str = ""
+    """``changed after N runs`` of a claim that its first runs did not have like this; else empty."""
 
     @cached_property
     def words(self) -> tuple[Word, ...]:
@@ -153,4 +144,7 @@ class Verdict:
             "estimate": None if m is None else m.value,
             "interval": None if m is None or m.interval is None else list(m.interval),
             "seeds": 0 if m is None else m.seeds,
+            "test": self.claim.test,
+            "why": self.why_not,
+            "changed": self.changed,
         }

@@ -19,9 +19,10 @@ from optstudy.commands.watch import Watch, failure
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
-from optstudy.findings import figure_of, recorded
+from optstudy.findings import Judge, recorded
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study
+from optstudy.study import registered
 from optstudy.study.session import FINISHED, Session
 from optstudy.study.yamlfile import located
 
@@ -116,6 +117,7 @@ def _carry_out(session: Session, launching: Launching, retry: bool, out: Path) -
         tokens.prepare(corpus, tokenizer, tokens=count)
     if retry:
         session.forgive()
+    registered.write(session)
     with Watch(session, len(launching.slots())) as watch:
         launching.start(watch.on_event)
     write_report(session, out)
@@ -186,7 +188,7 @@ def status(
         sys.stdout.write(f"{failure(session, run_id)}\n")
     if failed:
         sys.stdout.write("optstudy run with --retry tries them again\n")
-    figure = figure_of(session)
+    (figure,) = Judge([session]).figures()
     if figure.rows:
         report.show(figure)
     return DONE

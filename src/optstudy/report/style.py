@@ -177,6 +177,17 @@ def nats(estimate: Estimate, sign: str = "") -> str:
     return f"{estimate.value:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
+def verdict(claim: Mapping[str, Any]) -> str:
+    """A claim on a line: the verdict, the statement, its test, what decided it, whether it was changed."""
+    estimate, interval, seeds = (claim.get(key) for key in ("estimate", "interval", "seeds"))
+    test = f" ({claim['test']})" if claim.get("test") else ""
+    found = "" if estimate is None else f"; {estimate:+.3f}"
+    if interval is not None:
+        found += f", {interval[0]:+.3f} to {interval[1]:+.3f}, {seeds} seeds"
+    told = "".join(f"; {claim[key]}" for key in ("why", "changed") if claim.get(key))
+    return f"{claim['verdict']}: {claim['statement']}{test}{found}{told}"
+
+
 def setting(summary: Summary) -> str:
     """The best setting, by the parabola where there is one."""
     return number(summary.at)

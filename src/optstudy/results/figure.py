@@ -84,7 +84,9 @@ class Figure:
     command: str = ""
     """What makes the runs again."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
-    """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
+    """Verdicts of this study, as :meth:`optstudy.claims.verdict.Verdict.tree` gives them."""
+    noise: tuple[str, Mapping[str, str]] = ("", {})
+    """The study whose seeds tell how much seeds matter here where there is one, and curves' names there."""
 
     @cached_property
     def panels(self) -> list[Panel]:
