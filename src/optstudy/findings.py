@@ -157,7 +157,7 @@ class Findings:
         return drawing
 
     def claims(self) -> list[dict[str, Any]]:
-        """The study's claims, each with its verdict; none where its config was overridden.
+        """The study's claims, each with its verdict.
 
         Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
         ``seeds``, ``test``, ``why`` (it is not decided) and ``changed`` (after how many runs), as ``optstudy
@@ -273,14 +273,19 @@ class Loader:
         scale: the scale of the runs.
         runs: where run folders are.
         fresh: leave out the package's record.
-        planned: studies that are at hand already, by name.
+        overrides: config values that they ran with, by dotted key.
     """
 
     def __init__(
-        self, scale: str, runs: Path, fresh: bool = False, planned: Mapping[str, Session] | None = None
+        self, scale: str, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
     ) -> None:
-        self._scale, self._runs, self._fresh = scale, runs, fresh
-        self._planned = planned or {}
+        self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
+        self._planned: dict[str, Session] = {}
+
+    def knowing(self, sessions: Iterable[Session]) -> Self:
+        """Take studies that are at hand already, and return itself."""
+        self._planned |= {session.study.name: session for session in sessions}
+        return self
 
     def __call__(self, name: str) -> Figure:
         """Return a study's figure."""
@@ -290,14 +295,14 @@ class Loader:
     def session(self, chosen: study.Study) -> Session:
         """Return a study over the runs folder."""
         kept: archive.Archive = {} if self._fresh else recorded(chosen.name, self._scale)
-        return Session(chosen, self._scale, self._runs, kept=kept)
+        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept)
 
 
 class Judge:
     """Studies' figures with the verdicts on their claims.
 
     Args:
-        sessions: of one scale and runs folder; one whose config was overridden is not judged.
+        sessions: of one scale and runs folder, with the same overrides.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -310,16 +315,22 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            planned = {s.study.name: s for s in self._sessions if not s.overrides}
             first = self._sessions[0]
             fresh = not any(session.kept for session in self._sessions)
-            evidence = Evidence(Loader(first.scale, first.runs, fresh, planned))
+            load = Loader(first.scale, first.runs, fresh, first.overrides)
+            evidence = Evidence(load.knowing(self._sessions))
             self._claims = [[one.tree() for one in _judged(s, evidence)] for s in self._sessions]
             self._now = now
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
 
 
-def verdicts(scale: str, runs: Path, fresh: bool = False, names: Sequence[str] = ()) -> list[Verdict]:
+def verdicts(
+    scale: str,
+    runs: Path,
+    fresh: bool = False,
+    names: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Verdict]:
     """Return the verdict on every claim of some studies.
 
     Args:
@@ -327,21 +338,21 @@ def verdicts(scale: str, runs: Path, fresh: bool = False, names: Sequence[str] =
         runs: where run folders are.
         fresh: leave out the package's record.
         names: of the studies, or files; by default all that come with the package.
+        overrides: config values that they ran with, by dotted key.
 
     Raises:
         UserError: an unknown scale or study.
     """
     check_scale(scale)
     loaded = [study.load(name) for name in names or study.names()]
-    load = Loader(scale, runs, fresh)
+    load = Loader(scale, runs, fresh, overrides)
     sessions = [load.session(one) for one in loaded if one.claims]
-    evidence = Evidence(Loader(scale, runs, fresh, {s.study.name: s for s in sessions}))
+    evidence = Evidence(load.knowing(sessions))
     return [verdict for session in sessions for verdict in _judged(session, evidence)]
 
 
 def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
-    """The verdicts on a session's claims; none where its config was overridden."""
-    claims = () if session.overrides else session.study.claims
+    claims = session.study.claims
     changed = registered.changes(session) if claims else {}
     return [evidence.judge(claim, session.scale, changed.get(claim.name, "")) for claim in claims]
 

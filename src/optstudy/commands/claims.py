@@ -10,15 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from optstudy.claims.verdict import Verdict
-from optstudy.commands.options import RUNS, Json
+from optstudy.commands.options import RUNS, Assignments, Json
 from optstudy.commands.reports import names_in
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
+from optstudy.report import style
+from optstudy.study.library import overrides
 
 
 def claims(
     *names: str,
     scale: str = "pico",
+    set_: Assignments = (),
     runs: Path = RUNS,
     fresh: bool = False,
     json_: Json = False,
@@ -39,17 +42,26 @@ def claims(
         names: of `optstudy studies`, their folder (`paper`), or files of your own; by default all studies
             that come with the package: the paper's statements and what was claimed beyond them.
         scale: the scale of the runs.
+        set_: config values that they ran with, as `key=value`.
         runs: where run folders are; the package's own record is read besides.
         fresh: leave out the package's record.
         json_: for programs.
     """
-    found = verdicts(scale, runs, fresh, [inside for name in names for inside in names_in(name)])
+    inside = [one for name in names for one in names_in(name)]
+    found = verdicts(scale, runs, fresh, inside, overrides(set_))
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")
         return DONE
-    Console(file=sys.stdout).print(_table(found))
+    console = Console(file=sys.stdout)
+    if console.is_terminal:
+        console.print(_table(found))
+    else:
+        for verdict in found:
+            sys.stdout.write(
+                style.printable(f"{verdict.claim.figure}: {style.verdict(verdict.tree())}") + "\n"
+            )
     said = ", ".join(f"{count} {word}" for word, count in Counter(v.word for v in found).items())
-    sys.stdout.write(f"{len(found)} claims at {scale}: {said}\n")
+    sys.stdout.write(f"{len(found)} claim{'s' * (len(found) != 1)} at {scale}: {said or 'none'}\n")
     return DONE
 
 

@@ -257,7 +257,7 @@ def parse(content: str, where: str) -> StudyFile:
     try:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelt key is missing too
         loc = [part for part in first["loc"] if part not in ("grid", "list")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None

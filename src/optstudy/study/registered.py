@@ -7,6 +7,7 @@ The first ``run`` of a study at a scale writes its claims with the time into the
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from optstudy.errors import Strict, validate
 from optstudy.record import read_json, write_json
@@ -19,6 +20,8 @@ class Entry(Strict):
     """All claims of a study as one ``run`` found them."""
 
     scale: str
+    overrides: dict[str, Any] = {}
+    """Config values that it ran with, by dotted key."""
     time: str
     """UTC."""
     runs: int
@@ -35,15 +38,15 @@ class Register(Strict):
 
 
 def write(session: Session) -> None:
-    """Write a study's claims where they are not written yet; those of an overridden config are not judged."""
-    now = _claims(session)
-    register = _read(session)
-    mine = [entry for entry in register.entries if entry.scale == session.scale]
-    if session.overrides or not (now or mine) or (mine and mine[-1].claims == now):
+    """Write a study's claims where they are not written yet."""
+    now, register = _claims(session), _read(session)
+    mine = _mine(session, register)
+    if not (now or mine) or (mine and mine[-1].claims == now):
         return
     packaged = not mine and not session.study.path  # these came with the package, before any run
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Entry(scale=session.scale, time=time, runs=0 if packaged else _ended(session), claims=now)
+    runs = 0 if packaged else _ended(session)
+    entry = Entry(scale=session.scale, overrides=session.overrides, time=time, runs=runs, claims=now)
     session.runs.mkdir(parents=True, exist_ok=True)
     after = register.model_copy(update={"entries": [*register.entries, entry]})
     write_json(_path(session), after.model_dump())
@@ -55,15 +58,22 @@ def changes(session: Session) -> Mapping[str, str]:
     Raises:
         UserError: the file is damaged.
     """
-    mine = [entry for entry in _read(session).entries if entry.scale == session.scale]
+    mine = _mine(session, _read(session))
     found = {}
     for name, claim in _claims(session).items() if mine else ():
-        runs = next((entry.runs for entry in mine if entry.claims.get(name) == claim), None)
-        runs = _ended(session) if runs is None else runs
+        written = [entry.claims.get(name) for entry in mine]
+        since = written.index(claim) if claim in written else None
+        runs = _ended(session) if since is None else mine[since].runs
         if runs:
-            word = "changed" if any(name in entry.claims for entry in mine) else "added"
+            word = "changed" if any(written[:since]) else "added"
             found[name] = f"{word} after {runs} run{'s' * (runs != 1)}"
     return found
+
+
+def _mine(session: Session, register: Register) -> list[Entry]:
+    """What was written at a session's scale and overrides."""
+    where = session.scale, session.overrides
+    return [entry for entry in register.entries if (entry.scale, entry.overrides) == where]
 
 
 def _claims(session: Session) -> dict[str, dict[str, str]]:
