@@ -181,11 +181,15 @@ def verdict(claim: Mapping[str, Any]) -> str:
     """A claim on a line: the verdict, the statement, its test, what decided it, whether it was changed."""
     estimate, interval, seeds = (claim.get(key) for key in ("estimate", "interval", "seeds"))
     test = f" ({claim['test']})" if claim.get("test") else ""
-    found = "" if estimate is None else f"; {estimate:+.3f}"
+    found = "" if estimate is None else f"; {_signed(estimate)}"
     if interval is not None:
-        found += f", {interval[0]:+.3f} to {interval[1]:+.3f}, {seeds} seeds"
+        found += f", {' to '.join(map(_signed, interval))}, {seeds} seeds"
     told = "".join(f"; {claim[key]}" for key in ("why", "changed") if claim.get(key))
     return f"{claim['verdict']}: {claim['statement']}{test}{found}{told}"
+
+
+def _signed(value: Any) -> str:
+    return f"{value:+.3f}" if isinstance(value, float) else str(value)
 
 
 def setting(summary: Summary) -> str:
