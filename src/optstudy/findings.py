@@ -259,6 +259,7 @@ def figure_of(session: Session) -> Figure:
         baselines=frozenset(_included(session.study)),
         waiting=frozenset((panel, curve) for panel, _, curve in waiting),
         noise=("", {}) if file.noise is None else (file.noise.study, file.noise.curves),
+        further=session.further,
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
         recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
@@ -295,7 +296,7 @@ class Loader:
     def session(self, chosen: study.Study) -> Session:
         """Return a study over the runs folder."""
         kept: archive.Archive = {} if self._fresh else recorded(chosen.name, self._scale)
-        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept)
+        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept, judged=True)
 
 
 class Judge:
@@ -315,13 +316,20 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            first = self._sessions[0]
-            fresh = not any(session.kept for session in self._sessions)
-            load = Loader(first.scale, first.runs, fresh, first.overrides)
-            evidence = Evidence(load.knowing(self._sessions))
+            evidence = evidence_of(self._sessions)
             self._claims = [[one.tree() for one in _judged(s, evidence)] for s in self._sessions]
             self._now = now
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
+
+
+def evidence_of(sessions: Sequence[Session]) -> Evidence:
+    """What the claims of some studies are judged by.
+
+    Args:
+        sessions: of one scale and runs folder, with the same overrides.
+    """
+    first, fresh = sessions[0], not any(session.kept for session in sessions)
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(sessions))
 
 
 def verdicts(
@@ -354,7 +362,8 @@ def verdicts(
 def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
     claims = session.study.claims
     changed = registered.changes(session) if claims else {}
-    return [evidence.judge(claim, session.scale, changed.get(claim.name, "")) for claim in claims]
+    decide = bool(claims) and registered.decides(session)
+    return [evidence.judge(one, session.scale, changed.get(one.name, ""), decide) for one in claims]
 
 
 def _apart(points: Sequence[Point]) -> tuple[str, ...]:

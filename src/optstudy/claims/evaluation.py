@@ -6,22 +6,32 @@ All numbers are :mod:`optstudy.results.stats`'s, so a claim and a report say the
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 
 from optstudy.claims.grammar import WHOLE, Measure, Quantity, Relation, Where
-from optstudy.claims.verdict import Claim, Part, Range, Verdict
+from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Point
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Term
+from optstudy.results.table import Row
 
 LEARNED = 0.1
 """Share of the steps after which effective learning rates are looked at."""
 
 
+REACH = 2
+"""Settings on either side of the best that tell whether a parabola fits there."""
+
+
 class Missing(Exception):
     """What a claim needs and there is not, in words."""
+
+
+class Unequal(Missing):
+    """Points of a curve have some of the seeds of a look, and not all of them."""
 
 
 Load = Callable[[str], Figure]
@@ -33,16 +43,81 @@ class Evidence:
     """The figures that claims look at, each read once."""
 
     load: Load
+    look: int | None = None
+    """Only seeds below this one, see :data:`optstudy.claims.verdict.LOOKS`."""
     _figures: dict[str, Figure] = field(default_factory=dict)
+    _looks: dict[int, "Evidence"] = field(default_factory=dict)
 
-    def judge(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
+    def judge(self, claim: Claim, scale: str, changed: str = "", decide: bool = False) -> Verdict:
         """Return the verdict on a claim by what has been run.
+
+        It is that of the first look that decides it where seeds were added until it was decided, else of the
+        last look.
 
         Args:
             scale: where it ran, for the record.
             changed: see :attr:`optstudy.claims.verdict.Verdict.changed`.
+            decide: seeds are being added, even if none has been yet.
         """
-        return Verdict(claim, scale, tuple(map(self._part, claim.relations)), changed)
+        if not decide and not self._has(claim, lambda figure, row: row.id in figure.further):
+            return self.now(claim, scale, changed)
+        found: Verdict | None = None
+        for look in LOOKS:
+            at = self.at(look)
+            if not self._has(claim, partial(_is_last_of, look)):
+                break
+            made = at.now(claim, scale, changed)
+            if made.word != "not decided":
+                return made
+            found = made if found is None or at.equal(claim) else found
+        return found or self.at(min(LOOKS)).now(claim, scale, changed)
+
+    def now(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
+        """Return the verdict by all that is here, or all that this look has."""
+        return Verdict(claim, scale, tuple(map(self._part, claim.relations)), changed, self.look)
+
+    def at(self, look: int) -> "Evidence":
+        """Return what there was at a look."""
+        if look not in self._looks:
+            self._looks[look] = Evidence(lambda name: self.figure(name).below(look), look)
+        return self._looks[look]
+
+    def had(self, claim: Claim, look: int) -> bool:
+        """Whether a claim's curves have all the seeds of a look."""
+        return self._has(claim, partial(_is_last_of, look)) and self.at(look).equal(claim)
+
+    def points(self, relation: Relation) -> list[tuple[str, Point]]:
+        """The settings whose seeds decide a relation, each with its curve's label.
+
+        Raises:
+            Missing: a curve that lacks runs.
+        """
+        found = []
+        for measure in _measures(relation):
+            if measure.function not in ("rate", "tokens"):
+                side = self._side(measure)
+                found += [(side.curve.label, point) for point in side.points]
+        return found
+
+    def equal(self, claim: Claim) -> bool:
+        """Whether all points that were given seeds have all of this look's."""
+        for where in curves(claim):
+            try:
+                self.curve(where)
+            except Unequal:
+                return False
+            except Missing:
+                continue
+        return True
+
+    def _has(self, claim: Claim, such: Callable[[Figure, Row], bool]) -> bool:
+        """Whether a run of the claim's curves is such a one."""
+        for where in curves(claim):
+            figure = self.figure(where.study)
+            found = (curve for curve in figure.curves if named(curve, where.curve))
+            if any(such(figure, row) for curve in found for row in curve.rows):
+                return True
+        return False
 
     def figure(self, study: str) -> Figure:
         """Return a study's figure."""
@@ -67,6 +142,10 @@ class Evidence:
         if len(found) > 1:
             several = ", ".join(curve.label for curve in found)
             raise Missing(f"one {where.curve} in {where.study}: it has {several}")
+        for point in found[0].points if self.look else ():
+            added = any(row.id in figure.further for row in point.rows)
+            if added and max(point.by_seed) >= _before(self.look or 0) and len(point.rows) < (self.look or 0):
+                raise Unequal(f"seeds up to {self.look} of {found[0].label} at {point.x}")
         return found[0]
 
     def noise(self, where: Where) -> Curve | None:
@@ -135,6 +214,24 @@ class Evidence:
         return found
 
 
+def curves(claim: Claim) -> list[Where]:
+    """Every curve that a claim speaks of."""
+    return list(dict.fromkeys(m.curve for relation in claim.relations for m in _measures(relation)))
+
+
+def _measures(relation: Relation) -> list[Measure]:
+    return [one for q in relation.quantities for one in (q.one, q.other) if one is not None]
+
+
+def _is_last_of(look: int, figure: Figure, row: Row) -> bool:
+    return row.seed == look - 1
+
+
+def _before(look: int) -> int:
+    """The look before one; 1 before the first."""
+    return max((n for n in LOOKS if n < look), default=1)
+
+
 @dataclass(frozen=True)
 class Side:
     """One curve of a comparison, and what of it is compared."""
@@ -190,6 +287,19 @@ class Side:
         if self.function == "at":
             return [(1.0, self.point)]
         return [(1 / len(self.curve.points), point) for point in self.curve.points]
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """The settings whose seeds decide the number."""
+        curve = self.curve
+        if self.function in ("best", "setting"):
+            at = curve.points.index(curve.best)
+            near = curve.points[max(0, at - REACH) : at + REACH + 1] if curve.log else ()
+            return [*(point for point in near if not point.diverged), *stats.contenders(curve)]
+        if self.function == "sensitivity":
+            inside = (stats.within(curve, window) for window in self.windows)
+            return next((some for some in inside if some is not None), ())
+        return [point for _, point in self.terms] if self.setting is None else [self.point, curve.best]
 
     @property
     def windows(self) -> tuple[float, ...]:

@@ -471,7 +471,7 @@ def sensitivity(curve: Curve, window: float, noise: Curve | None = None) -> Esti
         None for a single point, where the grid does not reach as far as a finite window to both sides or has
         no other point there, and for a curve that never trained.
     """
-    inside = _window(curve, window, curve.best) if curve.trained else None
+    inside = within(curve, window)
     if inside is None:
         return None
     estimate = _sensitivity(curve, inside, curve.best, noise)
@@ -485,6 +485,11 @@ def sensitivity(curve: Curve, window: float, noise: Curve | None = None) -> Esti
             other = _sensitivity(curve, around, centre, noise)
             ends.append(abs(other.value - estimate.value) + (other.half() or 0.0))
     return replace(estimate, slack=estimate.slack + max(ends) - half)
+
+
+def within(curve: Curve, window: float) -> list[Point] | None:
+    """The points that a curve's sensitivity is the mean over; None where it has none."""
+    return _window(curve, window, curve.best) if curve.trained else None
 
 
 def _window(curve: Curve, window: float, centre: Point) -> list[Point] | None:

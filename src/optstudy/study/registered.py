@@ -28,6 +28,8 @@ class Entry(Strict):
     """Runs of the study that had ended, in this folder."""
     claims: dict[str, dict[str, str]]
     """``says`` and ``test`` by name."""
+    decide: bool = False
+    """Seeds are added until the claims are decided: they are judged at several looks."""
 
 
 class Register(Strict):
@@ -37,19 +39,27 @@ class Register(Strict):
     entries: list[Entry] = []
 
 
-def write(session: Session) -> None:
-    """Write a study's claims where they are not written yet."""
+def write(session: Session, decide: bool = False) -> None:
+    """Write a study's claims, and whether they are to be decided, where that is not written yet."""
     now, register = _claims(session), _read(session)
     mine = _mine(session, register)
-    if not (now or mine) or (mine and mine[-1].claims == now):
+    decide = decide or decides(session)
+    if not (now or mine) or (mine and (mine[-1].claims, mine[-1].decide) == (now, decide)):
         return
     packaged = not mine and not session.study.path  # these came with the package, before any run
     time = datetime.now(UTC).isoformat(timespec="seconds")
     runs = 0 if packaged else _ended(session)
-    entry = Entry(scale=session.scale, overrides=session.overrides, time=time, runs=runs, claims=now)
+    entry = Entry(
+        scale=session.scale, overrides=session.overrides, time=time, runs=runs, claims=now, decide=decide
+    )
     session.runs.mkdir(parents=True, exist_ok=True)
     after = register.model_copy(update={"entries": [*register.entries, entry]})
     write_json(_path(session), after.model_dump())
+
+
+def decides(session: Session) -> bool:
+    """Whether seeds are added until the claims are decided."""
+    return any(entry.decide for entry in _mine(session, _read(session)))
 
 
 def changes(session: Session) -> Mapping[str, str]:
