@@ -108,16 +108,22 @@ def launcher(session, made, noise=0.012, most=10_000):
     return launch
 
 
-def words(session):
-    evidence, scale = evidence_of([session]), session.scale
-    decide = registered.decides(session)
-    return {c.name: evidence.judge(c, scale, decide=decide) for c in session.study.claims}
-
-
-def test_seeds_go_to_open_claims_alone_at_the_looks_and_reports_say_the_same(mine, tmp_path, capsys):
+def begun(mine):
+    """A study whose own runs have ended, and which is to be decided."""
     session, made = mine(), []
     registered.write(session, decide=True)
     launcher(session, made)()
+    session.decide()
+    return session, made
+
+
+def words(session):
+    evidence, scale = evidence_of([session]), session.scale
+    return {c.name: evidence.judge(c, scale, decide=session.decides) for c in session.study.claims}
+
+
+def test_seeds_go_to_open_claims_alone_at_the_looks_and_reports_say_the_same(mine, tmp_path, capsys):
+    session, made = begun(mine)
     base = len(made)
     assert {seed for *_, seed in made} == {0, 1, 2}
     assert words(session)["clear"].word == "holds" and words(session)["clear"].look == 3
@@ -148,9 +154,7 @@ def test_seeds_go_to_open_claims_alone_at_the_looks_and_reports_say_the_same(min
 
 
 def test_interrupted_between_looks_no_verdict_is_given_and_the_same_command_goes_on(mine):
-    session, made = mine(), []
-    registered.write(session, decide=True)
-    launcher(session, made)()
+    session, made = begun(mine)
     before = {name: (v.word, v.look) for name, v in words(session).items()}
     with pytest.raises(KeyboardInterrupt):
         deciding.decide(session, launcher(session, made, most=len(made) + 4), 2)
@@ -164,13 +168,28 @@ def test_interrupted_between_looks_no_verdict_is_given_and_the_same_command_goes
 
 
 def test_fewer_seeds_and_less_time_are_kept_to(mine, capsys):
-    session, made = mine(), []
-    launcher(session, made)()
+    session, made = begun(mine)
     count = len(made)
     deciding.decide(session, launcher(session, made), 1, hours=1e-9)
     assert len(made) == count and "beyond --hours" in capsys.readouterr().out
     deciding.decide(session, launcher(session, made), 1, most=6)
     assert max(seed for *_, seed in made) == 5
+
+
+def test_seeds_that_decide_one_study_are_no_others(mine, tmp_path):
+    """Runs are shared by config: a study that is not to be decided keeps the seeds that it has."""
+    (tmp_path / "other.yaml").write_text(FILE)
+    session, made = begun(mine)
+    own = len(made)
+    deciding.decide(session, launcher(session, made), 1)
+    other = tmp_path / "other.yaml"
+    assert len(Session(study.load(str(other)), "pico", tmp_path / "runs").rows()) == own < len(made)
+    other.write_text(FILE.replace("refine:", "decide: true\nrefine:"))
+    again = Session(study.load(str(other)), "pico", tmp_path / "runs")
+    assert len(again.rows()) == len(made) and not again.plan.pending
+    assert [(v.word, v.look) for v in words(again).values()] == [
+        (v.word, v.look) for v in words(session).values()
+    ]
 
 
 def test_one_look_by_seeds_is_one_look(mine):

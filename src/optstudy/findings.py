@@ -296,7 +296,8 @@ class Loader:
     def session(self, chosen: study.Study) -> Session:
         """Return a study over the runs folder."""
         kept: archive.Archive = {} if self._fresh else recorded(chosen.name, self._scale)
-        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept, judged=True)
+        decides = any(session.decides for session in self._planned.values())
+        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept, decides=decides)
 
 
 class Judge:
@@ -362,8 +363,9 @@ def verdicts(
 def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
     claims = session.study.claims
     changed = registered.changes(session) if claims else {}
-    decide = bool(claims) and registered.decides(session)
-    return [evidence.judge(one, session.scale, changed.get(one.name, ""), decide) for one in claims]
+    if session.decides:  # seeds that were added to other studies' curves count for its claims alone
+        evidence = evidence_of([session])
+    return [evidence.judge(one, session.scale, changed.get(one.name, ""), session.decides) for one in claims]
 
 
 def _apart(points: Sequence[Point]) -> tuple[str, ...]:

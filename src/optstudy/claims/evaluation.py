@@ -6,7 +6,6 @@ All numbers are :mod:`optstudy.results.stats`'s, so a claim and a report say the
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import median
 
 from optstudy.claims.grammar import WHOLE, Measure, Quantity, Relation, Where
@@ -16,7 +15,6 @@ from optstudy.results import stats
 from optstudy.results.curves import Curve, Point
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Term
-from optstudy.results.table import Row
 
 LEARNED = 0.1
 """Share of the steps after which effective learning rates are looked at."""
@@ -28,10 +26,6 @@ REACH = 2
 
 class Missing(Exception):
     """What a claim needs and there is not, in words."""
-
-
-class Unequal(Missing):
-    """Points of a curve have some of the seeds of a look, and not all of them."""
 
 
 Load = Callable[[str], Figure]
@@ -51,26 +45,16 @@ class Evidence:
     def judge(self, claim: Claim, scale: str, changed: str = "", decide: bool = False) -> Verdict:
         """Return the verdict on a claim by what has been run.
 
-        It is that of the first look that decides it where seeds were added until it was decided, else of the
-        last look.
-
         Args:
             scale: where it ran, for the record.
             changed: see :attr:`optstudy.claims.verdict.Verdict.changed`.
-            decide: seeds are being added, even if none has been yet.
+            decide: seeds are added until it is decided: by the first look that does, else by the last one.
         """
-        if not decide and not self._has(claim, lambda figure, row: row.id in figure.further):
+        if not decide:
             return self.now(claim, scale, changed)
-        found: Verdict | None = None
-        for look in LOOKS:
-            at = self.at(look)
-            if not self._has(claim, partial(_is_last_of, look)):
-                break
-            made = at.now(claim, scale, changed)
-            if made.word != "not decided":
-                return made
-            found = made if found is None or at.equal(claim) else found
-        return found or self.at(min(LOOKS)).now(claim, scale, changed)
+        verdicts = [self.at(look).now(claim, scale, changed) for look in LOOKS if self.had(claim, look)]
+        decided = [one for one in verdicts if one.word != "not decided"]
+        return next(iter(decided), None) or (verdicts or [self.at(min(LOOKS)).now(claim, scale, changed)])[-1]
 
     def now(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
         """Return the verdict by all that is here, or all that this look has."""
@@ -83,8 +67,10 @@ class Evidence:
         return self._looks[look]
 
     def had(self, claim: Claim, look: int) -> bool:
-        """Whether a claim's curves have all the seeds of a look."""
-        return self._has(claim, partial(_is_last_of, look)) and self.at(look).equal(claim)
+        """Whether a claim has had a look: some part compares so many seeds, and no point waits for some."""
+        at = self.at(look)
+        found = (part.measured for part in at.now(claim, "").parts)
+        return any(m is not None and m.seeds >= look for m in found) and at.equal(claim)
 
     def points(self, relation: Relation) -> list[tuple[str, Point]]:
         """The settings whose seeds decide a relation, each with its curve's label.
@@ -100,24 +86,16 @@ class Evidence:
         return found
 
     def equal(self, claim: Claim) -> bool:
-        """Whether all points that were given seeds have all of this look's."""
-        for where in curves(claim):
-            try:
-                self.curve(where)
-            except Unequal:
-                return False
-            except Missing:
-                continue
-        return True
-
-    def _has(self, claim: Claim, such: Callable[[Figure, Row], bool]) -> bool:
-        """Whether a run of the claim's curves is such a one."""
+        """Whether all points that were given seeds of this look have all of them."""
+        look = self.look or 0
+        before = max((n for n in LOOKS if n < look), default=1)
         for where in curves(claim):
             figure = self.figure(where.study)
-            found = (curve for curve in figure.curves if named(curve, where.curve))
-            if any(such(figure, row) for curve in found for row in curve.rows):
-                return True
-        return False
+            for point in (p for c in figure.curves if named(c, where.curve) for p in c.points):
+                added = any(row.id in figure.further and row.seed >= before for row in point.rows)
+                if added and len(point.rows) < look:
+                    return False
+        return True
 
     def figure(self, study: str) -> Figure:
         """Return a study's figure."""
@@ -142,10 +120,6 @@ class Evidence:
         if len(found) > 1:
             several = ", ".join(curve.label for curve in found)
             raise Missing(f"one {where.curve} in {where.study}: it has {several}")
-        for point in found[0].points if self.look else ():
-            added = any(row.id in figure.further for row in point.rows)
-            if added and max(point.by_seed) >= _before(self.look or 0) and len(point.rows) < (self.look or 0):
-                raise Unequal(f"seeds up to {self.look} of {found[0].label} at {point.x}")
         return found[0]
 
     def noise(self, where: Where) -> Curve | None:
@@ -221,15 +195,6 @@ def curves(claim: Claim) -> list[Where]:
 
 def _measures(relation: Relation) -> list[Measure]:
     return [one for q in relation.quantities for one in (q.one, q.other) if one is not None]
-
-
-def _is_last_of(look: int, figure: Figure, row: Row) -> bool:
-    return row.seed == look - 1
-
-
-def _before(look: int) -> int:
-    """The look before one; 1 before the first."""
-    return max((n for n in LOOKS if n < look), default=1)
 
 
 @dataclass(frozen=True)

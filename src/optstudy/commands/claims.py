@@ -75,7 +75,7 @@ def _table(found: Iterable[Verdict]) -> Table:
         table.add_row(
             tree["figure"].rpartition("/")[2],
             f"{tree['statement']}\n({tree['test']})",
-            "\n".join(filter(None, (verdict.word, style.look(tree), tree["why"], tree["changed"]))),
+            "\n".join(filter(None, (verdict.word, style.looked(tree), tree["why"], tree["changed"]))),
             "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}",
             "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
             str(tree["seeds"]),

@@ -1,5 +1,6 @@
 """``optstudy run --decide``: seeds are added where they decide open claims, at the looks there are."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ def check(session: Session, asked: bool, most: int | None, hours: float | None) 
         raise UserError("--decide: it chooses the seeds itself; leave out --seeds")
     if most is not None and most not in LOOKS:
         raise UserError(f"--most-seeds: input should be one of {', '.join(map(str, LOOKS))}, not {most}")
-    if hours is not None and not 0 < hours < float("inf"):
+    if hours is not None and not 0 < hours < math.inf:
         raise UserError(f"--hours: input should be above 0, not {hours:g}")
 
 
@@ -78,22 +79,19 @@ def decide(
 
 
 def _open(session: Session, look: int | None = None) -> list[Need]:
-    """What the open claims need, by the look before this one, or by all there is; the least first.
-
-    Claims that have had this look are left out.
-    """
+    """What the open claims need, by the look before this one, or by the last there was; the least first."""
     evidence = evidence_of([session])
     found = []
     for claim in session.study.claims:
         if evidence.judge(claim, session.scale, decide=True).word != "not decided":
             continue
-        if look is not None and evidence.had(claim, look):
+        first = min(LOOKS)
+        if look == first and evidence.had(claim, first):
             continue
-        before = [n for n in LOOKS if look is None or n < look]
-        last = next((n for n in reversed(before) if evidence.had(claim, n)), None)
-        basis = evidence if last is None else evidence.at(last)
+        before = [n for n in LOOKS if n < (look or math.inf) and evidence.had(claim, n)]
+        basis = evidence.at(max(before, default=first))
         found.append(looks.need(basis.now(claim, session.scale), basis))
-    return sorted(found, key=lambda one: float("inf") if one.seeds is None else one.seeds)
+    return sorted(found, key=lambda one: math.inf if one.seeds is None else one.seeds)
 
 
 def _wanted(session: Session, need: Need, look: int) -> Sequence[Point]:

@@ -119,6 +119,7 @@ def run(
     registered.write(session, decide)
     _carry_out(session, launching)
     if decide:
+        session.decide()
         slots = len(launching.slots())
         deciding.decide(session, lambda: _carry_out(session, launching), slots, most_seeds, hours)
     write_report(session, out)

@@ -225,7 +225,7 @@ def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
         "name": claim.get("name", ""),
         "test": claim.get("test", ""),
         "changed": claim.get("changed", ""),
-        "look": style.look(claim),
+        "look": style.looked(claim),
         "verdict": verdict,
         "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
         "estimate": _plain(claim.get("estimate")),

@@ -184,11 +184,11 @@ def verdict(claim: Mapping[str, Any]) -> str:
     found = "" if estimate is None else f"; {_signed(estimate)}"
     if interval is not None:
         found += f", {' to '.join(map(_signed, interval))}, {seeds} seeds"
-    told = "".join(f"; {one}" for one in (look(claim), claim.get("why"), claim.get("changed")) if one)
+    told = "".join(f"; {one}" for one in (looked(claim), claim.get("why"), claim.get("changed")) if one)
     return f"{claim['verdict']}: {claim['statement']}{test}{found}{told}"
 
 
-def look(claim: Mapping[str, Any]) -> str:
+def looked(claim: Mapping[str, Any]) -> str:
     """At which look a claim was judged, where there are several; else empty."""
     return f"at the look at {claim['look']} seeds, {claim['level']:.1%}" if claim.get("look") else ""
 

@@ -229,6 +229,8 @@ class StudyFile(ScaleLayer):
     refine: Refine | None = None
     claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
     """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
+    decide: bool = False
+    """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
     noise: Noise | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()

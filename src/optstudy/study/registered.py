@@ -7,11 +7,13 @@ The first ``run`` of a study at a scale writes its claims with the time into the
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optstudy.errors import Strict, validate
 from optstudy.record import read_json, write_json
-from optstudy.study.session import Session
+
+if TYPE_CHECKING:
+    from optstudy.study.session import Session
 
 FORMAT = 1
 
@@ -39,7 +41,7 @@ class Register(Strict):
     entries: list[Entry] = []
 
 
-def write(session: Session, decide: bool = False) -> None:
+def write(session: "Session", decide: bool = False) -> None:
     """Write a study's claims, and whether they are to be decided, where that is not written yet."""
     now, register = _claims(session), _read(session)
     mine = _mine(session, register)
@@ -57,12 +59,12 @@ def write(session: Session, decide: bool = False) -> None:
     write_json(_path(session), after.model_dump())
 
 
-def decides(session: Session) -> bool:
+def decides(session: "Session") -> bool:
     """Whether seeds are added until the claims are decided."""
     return any(entry.decide for entry in _mine(session, _read(session)))
 
 
-def changes(session: Session) -> Mapping[str, str]:
+def changes(session: "Session") -> Mapping[str, str]:
     """Say of each claim that was changed or added after runs had ended, after how many.
 
     Raises:
@@ -80,25 +82,25 @@ def changes(session: Session) -> Mapping[str, str]:
     return found
 
 
-def _mine(session: Session, register: Register) -> list[Entry]:
+def _mine(session: "Session", register: Register) -> list[Entry]:
     """What was written at a session's scale and overrides."""
     where = session.scale, session.overrides
     return [entry for entry in register.entries if (entry.scale, entry.overrides) == where]
 
 
-def _claims(session: Session) -> dict[str, dict[str, str]]:
+def _claims(session: "Session") -> dict[str, dict[str, str]]:
     return {one.name: {"says": one.statement, "test": one.test} for one in session.study.claims}
 
 
-def _ended(session: Session) -> int:
+def _ended(session: "Session") -> int:
     return sum((session.runs / row.id).exists() for row in session.rows())
 
 
-def _path(session: Session) -> Path:
+def _path(session: "Session") -> Path:
     return session.runs / f"{session.study.name.replace('/', '-')}.claims.json"
 
 
-def _read(session: Session) -> Register:
+def _read(session: "Session") -> Register:
     path = _path(session)
     tree = read_json(path)
     return Register() if tree is None else validate(Register, tree, str(path))

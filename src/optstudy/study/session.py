@@ -13,6 +13,7 @@ from optstudy.launch import attempts, lease
 from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row
+from optstudy.study import registered
 from optstudy.study.library import Plan, Point, Study
 
 FINISHED = ("done", "diverged")
@@ -29,7 +30,7 @@ class Session:
         seeds: number of seeds instead of the file's.
         adaptive: extend axes and add seeds where the file says so.
         kept: runs that count as done though they have no folder, by id: a committed record's.
-        judged: another study's claims look at it; seeds that were added to decide them count as its own.
+        decides: seeds that were added until claims were decided count as the study's own.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Session:
         seeds: int | None = None,
         adaptive: bool = True,
         kept: Archive | None = None,
-        judged: bool = False,
+        decides: bool = False,
     ) -> None:
         self.kept = kept or {}
         self.study, self.scale, self.runs = study, scale, runs
@@ -53,7 +54,7 @@ class Session:
         self.further: frozenset[str] = frozenset()
         """Finished runs with seeds beyond the study's own, which ``--decide`` added."""
         self._planned = False
-        self._claimed = bool(study.file.claims) or judged
+        self.decides = seeds is None and (decides or study.file.decide or registered.decides(self))
         self.plan = self.replan()
 
     def replan(self) -> Plan:
@@ -62,12 +63,17 @@ class Session:
             return self.plan
         self._missed: set[str] = set()
         self.plan = self.study.plan(self.scale, self.overrides, self.seeds, self._asked, self._adaptive)
-        found = self._further() if self.seeds is None else []
+        found = self._further() if self.decides else []
         self.plan.points += found
         self.plan.first += self._wanted
         self.further = frozenset(point.id for point in found)
         self._planned = True
         return self.plan
+
+    def decide(self) -> None:
+        """Let seeds count that are added until claims are decided."""
+        self.decides, self._planned = True, False
+        self.replan()
 
     def want(self, points: Sequence[Point]) -> None:
         """Have runs run that are none of the study's own: the same with further seeds."""
@@ -86,7 +92,7 @@ class Session:
         """The plan's points with the seeds of further looks that have results."""
         own = {point.id for point in self.plan.points}
         found = []
-        for point in [point for point in self.plan.points if point.config.seed == 0] if self._claimed else ():
+        for point in [point for point in self.plan.points if point.config.seed == 0]:
             for least, look in itertools.pairwise((1, *LOOKS)):
                 more = [one for seed in range(least, look) if (one := self.seeded(point, seed)).id not in own]
                 ended = [one for one in more if self._asked(one.id) is not None]
