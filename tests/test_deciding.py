@@ -37,7 +37,7 @@ def test_three_looks_at_paired_differences_err_in_at_most_five_percent(parts):
         wrong |= 2 * stdtr(seeds - 1, -t) * parts < 1 - level
     error = parts * wrong.mean()
     assert error < MOST_ERROR + 2 * math.sqrt(MOST_ERROR * parts / len(differences))
-    assert error > 0.04  # and no more careful than that
+    assert error > 0.043  # and not much more careful than that
 
 
 def simulated(rng, name, seeds, shared, noise=0.01):
@@ -55,15 +55,21 @@ def cut(curve, seeds):
     return Curve(curve.name, points, True)
 
 
-def test_three_looks_at_best_losses_with_pooled_variances_err_in_at_most_five_percent():
-    """Two optimizers with the same true best, by the estimator of claims: parabola and pooling included."""
-    rng, wrong, trials = random.Random(0), 0, 600
+def at_one_setting(one, other):
+    """The difference at a setting beside the best, its variance pooled over settings."""
+    return stats.paired([(1.0, one.points[3])], [(1.0, other.points[3])], one, other)
+
+
+@pytest.mark.parametrize(("difference", "least"), [(stats.difference, 0.0), (at_one_setting, 0.025)])
+def test_three_looks_with_pooled_variances_err_in_at_most_five_percent(difference, least):
+    """Two optimizers with the same true losses, by the estimators of claims; a best's is the more careful."""
+    rng, wrong, trials = random.Random(0), 0, 500
     for _ in range(trials):
         shared = [rng.gauss(0, 0.03) for _ in range(max(LOOKS))]
         one, other = (simulated(rng, name, max(LOOKS), shared) for name in "ab")
-        found = ((n, stats.difference(cut(one, n), cut(other, n)), level) for n, level in LOOKS.items())
-        wrong += any(Part(m, high=0.0).verdict(level=level) != "not decided" for _, m, level in found)
-    assert wrong / trials < MOST_ERROR + 2 * math.sqrt(MOST_ERROR / trials)
+        found = ((difference(cut(one, n), cut(other, n)), level) for n, level in LOOKS.items())
+        wrong += any(Part(m, high=0.0).verdict(level=level) != "not decided" for m, level in found)
+    assert least <= wrong / trials < MOST_ERROR + 2 * math.sqrt(MOST_ERROR / trials)
 
 
 FILE = """\
