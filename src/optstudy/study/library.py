@@ -164,7 +164,10 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
             raise UserError(f"--set: {assignment!r} is not key=value, such as optimizer.lr=3e-3")
-        found[key] = yamlfile.scalar(value)
+        try:
+            found[key] = yamlfile.scalar(value)
+        except UserError as error:
+            raise UserError(f"--set: {key}: {error}") from None
     return found
 
 

@@ -120,7 +120,7 @@ def plain(tree: Any, where: str) -> Any:
 
 def scalar(value: str) -> Any:
     """Read a value as YAML 1.2 does: ``3e-3`` is a number, ``no`` a string, ``[0.9, 0.95]`` a list."""
-    return plain(parse(value, repr(value)), repr(value))
+    return plain(parse(value, shown(value)), shown(value))
 
 
 def line(tree: Any, loc: Sequence[Any]) -> int:
