@@ -19,7 +19,7 @@ from optstudy.ending import (
     end,
     out_of_memory,
 )
-from optstudy.errors import UserError, printable
+from optstudy.errors import UserError, printable, shortened
 
 app = App(
     name="optstudy",
@@ -96,9 +96,9 @@ def run(arguments: list[str]) -> int:
         for name in app:  # their descriptions come with them, and stand in the list of commands
             app[name]
     try:
-        code = app(arguments, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return USERS_MISTAKE
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _mistake(" ".join(str(error).split()))
     except UserError as error:
         return _mistake(str(error))
     except (OutOfMemory, MemoryError, Unloadable) as error:
@@ -107,7 +107,9 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in USERS_ERRNOS:
             raise
-        return _mistake(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _mistake(
+            f"{shortened(str(error.filename), 300)}: {error.strerror}" if error.filename else str(error)
+        )
     except KeyboardInterrupt:
         sys.stderr.write("optstudy: stopped; the same command continues\n")
         return PREEMPTED

@@ -5,7 +5,7 @@ What is recorded is the validated tree, so it holds every value that ran. Import
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -196,28 +196,32 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
         UserError: a later layer has keys below one that an earlier one gives a plain value, or a key with
             nothing on one side of a dot.
     """
+    return _merged(layers, "")
+
+
+def _merged(layers: Iterable[Mapping[str, Any]], above: str) -> dict[str, Any]:
+    """Merge; ``above``: the keys that lead here, each with a dot behind it, for errors."""
     result: dict[str, Any] = {}
     for layer in layers:
         for dotted, value in layer.items():
+            whole = f"{above}{dotted}"
             *parents, leaf = str(dotted).split(".")
             if "" in (*parents, leaf):
-                raise UserError(
-                    f"{str(dotted)!r}: a key needs a name on each side of its dots", str(dotted), value
-                )
+                said = f"{whole!r}: a key needs a name on each side of its dots"
+                raise UserError(said, whole or "''", value)
             node = result
             for depth, key in enumerate(parents, 1):
                 inner = node.get(key)
                 if inner is not None and not isinstance(inner, Mapping):
-                    above = ".".join(parents[:depth])
-                    said = f"{dotted}: {above} must be a mapping, not {shown(inner)}"
-                    raise UserError(said, str(dotted), value)
+                    parent = above + ".".join(parents[:depth])
+                    raise UserError(f"{whole}: {parent} must be a mapping, not {shown(inner)}", whole, value)
                 node[key] = node = dict(inner or {})
             if isinstance(value, Mapping):
                 before = node.get(leaf)
                 if before is not None and not isinstance(before, Mapping):
-                    said = f"{dotted}: a mapping cannot stand in the place of {shown(before)}"
-                    raise UserError(said, str(dotted), value)
-                node[leaf] = merge(before or {}, value)
+                    said = f"{whole}: a mapping cannot stand in the place of {shown(before)}"
+                    raise UserError(said, whole, value)
+                node[leaf] = _merged((before or {}, value), f"{whole}.")
             else:
                 node[leaf] = value
     return result

@@ -31,6 +31,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Half characters, which UTF-8 has not, are written as escapes.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe stays one
+        path.write_bytes(data)
+        return
     descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -100,17 +103,17 @@ def read_lines(
     """
     content = _read(path) or b""
     lines = content.splitlines()
-    torn = not content.endswith(b"\n") and b"\0" not in content
     rows = []
     for number, line in enumerate(lines, 1):
+        row = None
         try:
             row = parse(line, f"{path}:{number}")
             check(row, f"{path}:{number}")
-        except UserError as error:
-            if number < len(lines) or not torn:
-                damaged(error)
-        else:
             rows.append(row)
+        except UserError as error:
+            at_end = number == len(lines) and not content.endswith(b"\n")
+            if not (at_end and row is None and line.startswith(b"{")):  # else half a row
+                damaged(error)
     return rows
 
 
@@ -125,8 +128,8 @@ def _read(path: Path | str) -> bytes | None:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise UserError(f"{path}: damaged: {error.strerror}; {_MEND}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged: {getattr(error, 'strerror', error)}; {_MEND}") from None
 
 
 def _at_once(path: str, flags: int) -> int:

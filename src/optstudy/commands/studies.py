@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from optstudy.commands import deciding
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
 from optstudy.commands.importing import try_optimizers
-from optstudy.commands.launching import Launching
+from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Json, StudyName
 from optstudy.commands.reports import names_in, write_report
 from optstudy.commands.watch import Watch, failure
@@ -240,6 +240,8 @@ def show(
         fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
+    at_least_one("--jobs", jobs)
+    at_least_one("--per-gpu", per_gpu)
     if (inside := names_in(name)) != [name] and not json_:
         describe_all([_session(one, scale, set_, runs, seeds, adaptive, fresh) for one in inside], jobs)
         return DONE

@@ -182,8 +182,8 @@ def _digest(path: Path) -> str:
 def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
-    except OSError as error:
-        raise UserError(f"{printable(path)}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        raise UserError(f"{printable(path)}: {getattr(error, 'strerror', error)}") from None
 
 
 def _below(root: Path) -> Iterator[Path]:

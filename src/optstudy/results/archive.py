@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.config import NUMERICS, merge
+from optstudy.data import files
 from optstudy.errors import UserError, say_once
 from optstudy.record import leaves, read_json, read_metrics, write_atomically
 from optstudy.results.table import RESULTS, Row, read_row
@@ -53,7 +54,13 @@ def load(scale: str) -> Archive:
 
 def read(path: Path) -> Archive:
     """Read a record; empty where there is no such file."""
-    return parse(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    files.regular(path)
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def parse(text: str, where: str) -> Archive:

@@ -119,8 +119,9 @@ class Catalog:
                 if not stamp:
                     return None
                 return []  # a result without a config: damaged
-            except OSError as error:
-                raise UserError(f"{self._root}/{run_id}/{name}: {error.strerror}") from None
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", error)
+                raise UserError(f"{self._root}/{run_id}/{name}: {why}") from None
             stamp += [found.st_size, found.st_mtime_ns, found.st_ino]
         return stamp
 
