@@ -4,7 +4,6 @@ study = optstudy.open_study("paper/fig1", scale="pico", runs="runs")
 study.run(jobs=2).claims()
 """
 
-import json
 import shlex
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from optstudy.scales import check_scale
 from optstudy.study import library as study
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
+from optstudy.study.yamlfile import assignment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -358,7 +358,7 @@ def _arguments(session: Session) -> list[str]:
     """The command line that runs a session's study as it is."""
     words = ["run", session.study.path or session.study.name, "--scale", session.scale]
     for key, value in session.overrides.items():
-        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        words += ["--set", f"{key}={assignment(value)}"]
     if session.seeds is not None:
         words += ["--seeds", str(session.seeds)]
     return words

@@ -11,7 +11,7 @@ from rich.table import Table
 from optstudy.bench import optim as bench_optim
 from optstudy.bench import train as bench_train
 from optstudy.commands.launching import at_least_one
-from optstudy.commands.options import Json
+from optstudy.commands.options import Json, known_device
 from optstudy.ending import DONE
 
 
@@ -32,6 +32,7 @@ def optim(
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         json_: for programs: a list of objects.
     """
+    known_device(device)
     at_least_one("--rounds", rounds)
     rows = bench_optim.bench(peers, rounds, device, say=lambda line: _say(f"preparing {line}"))
     _show(bench_optim.as_json(rows), bench_optim.as_table(rows), json_)

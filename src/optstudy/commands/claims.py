@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optstudy.claims import Verdict
-from optstudy.commands.options import RUNS, Json
+from optstudy.commands.options import RUNS, Json, existing
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
 
@@ -38,6 +38,7 @@ def claims(
         fresh: leave out the package's record.
         json_: for programs.
     """
+    existing(runs)
     found = verdicts(scale, runs, fresh)
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy.commands.options import RUNS, Assignments
+from optstudy.commands.options import RUNS, Assignments, existing
 from optstudy.ending import DONE
+from optstudy.errors import UserError
 from optstudy.findings import RECORDED, figure_of, recorded
 from optstudy.results import archive
 from optstudy.results import export as tidy
@@ -26,7 +27,7 @@ def export(
     set_: Assignments = (),
     runs: Path = RUNS,
     seeds: int | None = None,
-    format_: Annotated[str, Parameter(name="--format")] = "csv",
+    format_: Annotated[str | None, Parameter(name="--format")] = None,
     out: Path | None = None,
     record: Path | None = None,
 ) -> int:
@@ -40,15 +41,16 @@ def export(
     Args:
         name: a study, whose curves are then named; all runs of the folder without.
         scale: the scale the study ran at.
-        set_: config values that it ran with, as `key=value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
-        format_: `csv` or `parquet`.
+        format_: `csv` or `parquet`; by default what `--out` ends in.
         out: the file; `runs.csv` or `runs.parquet` by default.
         record: a committed record to add the finished runs of the package's studies to, instead.
     """
+    existing(runs)
     if record is not None:
         return _extend(record, scale, runs)
+    kind = tidy.kind_of(out, format_)
     expect_many()
     if name is None:
         records = tidy.runs(tidy.every(runs))
@@ -58,8 +60,10 @@ def export(
         )
         records = tidy.table(figure_of(session))
         session.remember()
-    path = out or Path(f"runs.{format_}")
-    tidy.write(records, path, format_)
+    if not records:
+        raise UserError(f"export: no run{f' of {name}' if name else ''} has ended in {runs}")
+    path = out or Path(f"runs.{kind}")
+    tidy.write(records, path, kind)
     sys.stdout.write(f"wrote {len(records)} runs to {path}\n")
     return DONE
 

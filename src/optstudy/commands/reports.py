@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, StudyName
+from optstudy.commands.options import RUNS, Assignments, StudyName, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, recorded
@@ -51,7 +51,6 @@ def report(
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale it ran at.
-        set_: config values that it ran with, as `key=value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         out: where the report goes.
@@ -60,6 +59,7 @@ def report(
         host: address to serve on; other machines reach it only if this is not loopback.
         port: port to serve on; 0 takes a free one.
     """
+    existing(runs)
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
 from optstudy.commands.importing import try_optimizers
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.options import RUNS, Assignments, Json, StudyName
+from optstudy.commands.options import RUNS, Assignments, Json, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
 from optstudy.commands.watch import Watch, failure
 from optstudy.config import RunConfig
@@ -80,7 +80,6 @@ def run(
     Args:
         name: one of `optstudy studies`, or a file of your own.
         scale: `pico`, `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`, `150m-long`.
-        set_: a config value over the study's, as `key=value`; may be given several times.
         runs: where run folders are.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
@@ -96,15 +95,19 @@ def run(
     """
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
-    try:
-        try_optimizers(point.config for point in session.runs_known.values())
-    except UserError as error:
-        raise located(error, name, session.study.file.places, session.overrides) from None
+    _try_optimizers(session, name)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
         return DONE
     return _carry_out(session, launching, retry, out)
+
+
+def _try_optimizers(session: Session, name: str) -> None:
+    try:
+        try_optimizers(point.config for point in session.runs_known.values())
+    except UserError as error:
+        raise located(error, name, session.study.file.places, session.overrides) from None
 
 
 def _carry_out(session: Session, launching: Launching, retry: bool, out: Path) -> int:
@@ -149,7 +152,6 @@ def status(
     Args:
         name: one of `optstudy studies`, or a file of your own.
         scale: the scale it runs at.
-        set_: config values that it runs with, as `key=value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         watch: keep the live table on the screen until all runs have ended.
@@ -157,6 +159,7 @@ def status(
     """
     from optstudy import report
 
+    existing(runs)
     session = _session(name, scale, set_, runs, seeds)
     states = session.states()
     if watch:
@@ -215,7 +218,6 @@ def show(
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale to run at.
-        set_: a config value over the study's, as `key=value`.
         runs: where run folders are.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
@@ -225,10 +227,12 @@ def show(
         fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
+    known_device(device)
     if (inside := names_in(name)) != [name] and not json_:
         describe_all([_session(one, scale, set_, runs, seeds, adaptive, fresh) for one in inside], jobs)
         return DONE
     session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
+    _try_optimizers(session, name)
     if json_:
         told = {"study": session.study.name, "runs": listed(session)}
         told["older_code"] = [row.id for row in session.older()]

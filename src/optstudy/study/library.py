@@ -106,18 +106,30 @@ def load(name: str) -> Study:
     return Study(name, parse(content, f"{name}.yaml"))
 
 
-def overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` arguments; values are YAML scalars or lists.
+def overrides(
+    assignments: Sequence[str], option: str = "--set", example: str = "optimizer.lr=3e-3"
+) -> dict[str, Any]:
+    """Read ``key=value`` arguments, see :func:`optstudy.study.yamlfile.assigned`.
+
+    Args:
+        assignments: the arguments.
+        option: the option that they were given to, for errors.
+        example: one that is right, for errors.
 
     Raises:
-        UserError: an argument that is no assignment.
+        UserError: an argument that is no assignment, or whose value is missing or wrong.
     """
     found = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
-            raise UserError(f"--set: {assignment!r} is not key=value, such as optimizer.lr=3e-3")
-        found[key] = yamlfile.scalar(value)
+            raise UserError(f"{option}: {assignment!r} is not key=value, such as {example}")
+        if not value:
+            raise UserError(f"{option}: {assignment!r} has no value; {key}=null means none")
+        try:
+            found[key] = yamlfile.assigned(value)
+        except UserError as error:
+            raise UserError(f"{option}: {key}: {error}") from None
     return found
 
 
