@@ -3,14 +3,11 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from optstudy.claims import Verdict
 from optstudy.commands.options import RUNS, Json, existing
+from optstudy.commands.tables import show_table
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
 
@@ -43,25 +40,23 @@ def claims(
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")
         return DONE
-    Console(file=sys.stdout).print(_table(found))
+    show_table(HEADINGS, [_cells(one) for one in found], right=(3, 5))
     said = ", ".join(f"{count} {word}" for word, count in Counter(v.word for v in found).items())
     sys.stdout.write(f"{len(found)} claims at {scale}: {said}\n")
     return DONE
 
 
-def _table(found: Iterable[Verdict]) -> Table:
-    table = Table(
-        "figure", "claim", "verdict", "estimate", "interval", "seeds", box=None, header_style="bold"
-    )
-    for verdict in found:
-        tree = verdict.tree()
-        interval = tree["interval"]
-        table.add_row(
-            tree["figure"].rpartition("/")[2],
-            f"{tree['statement']}\n({verdict.claim.test})",
-            f"{verdict.word}\n{verdict.why_not}".rstrip(),
-            "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}",
-            "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
-            str(tree["seeds"]),
-        )
-    return table
+HEADINGS = ("figure", "claim", "verdict", "estimate", "interval", "seeds")
+
+
+def _cells(verdict: Verdict) -> list[str]:
+    tree = verdict.tree()
+    interval = tree["interval"]
+    return [
+        tree["figure"].rpartition("/")[2],
+        f"{tree['statement']}\n({verdict.claim.test})",
+        f"{verdict.word}\n{verdict.why_not}".rstrip(),
+        "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}",
+        "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
+        str(tree["seeds"]),
+    ]

@@ -7,8 +7,9 @@ from typing import Any
 
 from optstudy.commands.watch import described, duration
 from optstudy.config import RunConfig
-from optstudy.errors import validate
-from optstudy.launch.slots import slots
+from optstudy.errors import UserError, validate
+from optstudy.launch.slots import gpus, slots, want_gpu
+from optstudy.record import read_json
 from optstudy.results import export
 from optstudy.study import cost
 from optstudy.study.session import FINISHED, Session
@@ -72,10 +73,24 @@ def _say_cost(todo: Sequence[RunConfig], jobs: int | None, device: str, per_gpu:
         say("\n")
         return
     places = slots(todo, jobs, device, per_gpu)
+    for_gpu = want_gpu(todo, device)
+    on_gpu = for_gpu and (device == "cuda" or bool(gpus()))
     everything = export.every(runs) if runs.is_dir() else []
+    timed = [row for row in everything if _on_gpu(runs / row.id) == on_gpu]
     folders = (runs / row.id for row in everything)
-    spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
-    say(
-        f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, about {duration(spent.seconds)} "
-        f"with {len(places)} at a time (from {spent.measured_on}), {spent.disk_bytes / 1e6:,.1f} MB of disk\n"
+    spent = cost.estimate(todo, cost.Speed(timed, for_gpu), len(places), cost.record_bytes(folders))
+    time = (
+        f"hours unknown: {spent.measured_on}"
+        if spent.seconds is None
+        else f"about {duration(spent.seconds)} with {len(places)} at a time (from {spent.measured_on})"
     )
+    disk = f"{spent.disk_bytes / 1e6:,.1f} MB of disk"
+    say(f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, {time}, {disk}\n")
+
+
+def _on_gpu(folder: Path) -> bool:
+    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's."""
+    try:
+        return str((read_json(folder / "env.json") or {}).get("device", "cpu")) != "cpu"
+    except UserError:
+        return False

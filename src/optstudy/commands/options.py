@@ -10,7 +10,16 @@ from optstudy.errors import UserError, nearest
 RUNS = Path("runs")
 """Where run folders are, if nothing else is said. Commands that are told nothing have this very object."""
 DEVICES = ("auto", "cpu", "cuda")
-StudyName = Annotated[str, Parameter(name="study")]
+
+
+def _studies(_: object) -> list[str]:
+    """Names that the shell completes."""
+    from optstudy.study.library import names
+
+    return names()
+
+
+StudyName = Annotated[str, Parameter(name="study", completer=_studies)]
 Assignments = Annotated[
     tuple[str, ...],
     Parameter(

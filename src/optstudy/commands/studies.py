@@ -213,7 +213,8 @@ def show(
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
     Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost. The hours come
-    from runs in the runs folder; without any, from one CPU core here, also for runs that a GPU would take.
+    from runs in the runs folder; without any, from one CPU core here, except for models so large that a GPU
+    is wanted: `--device cpu` gives them for this machine's cores.
 
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.

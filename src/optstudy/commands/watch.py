@@ -38,10 +38,12 @@ class Watch:
         self._console = console or Console(file=sys.stdout)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._drawn = 0.0
+        self._ended_runs: set[str] = set()
 
     def __enter__(self) -> "Watch":
         states = self._session.states()
-        done = sum(state in FINISHED for state in states.values())
+        self._ended_runs = {run_id for run_id, state in states.items() if state in FINISHED}
+        done = len(self._ended_runs)
         later = f", and {len(self._session.plan.pending)} that depend on them" * bool(
             self._session.plan.pending
         )
@@ -92,8 +94,10 @@ class Watch:
             return
         outcome = f"val loss {row.val_loss:.3f}" if row.val_loss is not None else f"diverged: {row.reason}"
         states = self._session.states()
-        done = sum(state in FINISHED for state in states.values())
-        self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
+        self._ended_runs.add(point.id)
+        self._say(
+            f"[{len(self._ended_runs)}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})"
+        )
 
     def _left(self, states: dict[str, str]) -> str:
         session, known = self._session, self._session.runs_known
@@ -105,7 +109,7 @@ class Watch:
         if not rows:
             return f"{len(todo)} left"
         speed = Speed(rows)
-        seconds = sum(speed.seconds(point.config)[0] for point in todo) / self._slots
+        seconds = sum(speed.seconds(point.config)[0] or 0 for point in todo) / self._slots
         return f"{len(todo)} left, about {duration(seconds)}"
 
     def _say(self, line: str) -> None:
