@@ -1,12 +1,13 @@
 """``optstudy report`` and ``compare``."""
 
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -41,6 +42,9 @@ def report(
 ) -> int:
     """Draw the report of a study, or of all studies of a folder, from the runs that have ended.
 
+    It goes to `report/STUDY/SCALE`. Another study of that name, the study with other `--set`, or over other
+    runs, gets a folder of its own beside it. Seeds beyond the study's that have run are shown, too.
+
     Examples:
         optstudy report paper/fig1 --format pdf --format tex
 
@@ -74,7 +78,8 @@ def report(
         elif names == [name]:
             write_report(sessions[0], out, formats, pool)
         else:
-            _write_all(sessions, out / name / scale, formats, f"{name} at {scale}", pool)
+            where = reports.place(out, name, scale, _made_of(sessions[0], name, out))
+            _write_all(sessions, where, formats, f"{name} at {scale}", pool)
     return DONE
 
 
@@ -132,8 +137,24 @@ def write_report(
     drawn = reports.draw(figure, formats, pool)
     session.remember()
     reports.show(figure)
-    for path in reports.write(figure, out / figure.name / figure.scale, formats, drawn=drawn):
+    where = reports.place(out, figure.name, figure.scale, _made_of(session, figure.name, out))
+    for path in reports.write(figure, where, formats, drawn=drawn):
         sys.stdout.write(f"wrote {path}\n")
+
+
+def _made_of(session: Session, name: str, out: Path) -> dict[str, Any]:
+    """What tells a report from others of its name; places are told from the folder of reports."""
+    file = session.study.path
+    return {
+        "study": relative(file, out) if file else name,
+        "set": session.overrides,
+        "runs": relative(session.runs, out),
+    }
+
+
+def relative(path: Path | str, start: Path) -> str:
+    """Return where a path lies, seen from a folder."""
+    return os.path.relpath(Path(path).resolve(), start.resolve())
 
 
 def names_in(name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from optstudy.report.comparison import Comparison, compare, show_comparison, write_comparison
 from optstudy.report.figures import drawing
-from optstudy.report.files import DEFAULT_FORMATS, FORMATS, TABLES, check, draw, drawing_pool, write
+from optstudy.report.files import DEFAULT_FORMATS, FORMATS, TABLES, check, draw, drawing_pool, place, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
 from optstudy.report.page import fragment
@@ -20,6 +20,7 @@ __all__ = [
     "drawing_pool",
     "fragment",
     "lines",
+    "place",
     "plain",
     "serve",
     "show",

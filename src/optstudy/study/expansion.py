@@ -1,7 +1,7 @@
 """From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,6 +31,7 @@ class Expansion:
         results: what is known of finished runs.
         adaptive: extend axes and add seeds where the file says so.
         others: reads another study's file by name.
+        further: what is known of runs with seeds beyond these; those that have ended are added.
         parents: studies that this one is expanded for.
     """
 
@@ -44,6 +45,7 @@ class Expansion:
         results: Results,
         adaptive: bool,
         others: Callable[[str], StudyFile],
+        further: Results = lambda run_id: None,
         parents: tuple[str, ...] = (),
     ) -> None:
         if name in parents:
@@ -52,11 +54,11 @@ class Expansion:
         fidelity.check(chosen.get(FIDELITY, "released"))
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
         self._families = Families(name, file, scale, chosen, len(self.seeds))
-        self.results, self.adaptive, self.others = results, adaptive, others
+        self.results, self.adaptive, self.others, self.further = results, adaptive, others, further
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], Plan] = {}
         self._shared: tuple[Family, dict[str, Any]] | None = None
-        self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
+        self._alike: tuple[Family, dict[str, tuple[Point, Callable[[int], str]]]] | None = None
 
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
@@ -123,18 +125,38 @@ class Expansion:
         else:
             into.points += [point(value, seed) for value in values for seed in self.seeds]
         into.points += [point(value, seed) for value, seed in extra]
+        into.points += [p for value in values for p in self._more_seeds(family, value)]
+
+    def _more_seeds(self, family: Family, value: Any) -> Iterator[Point]:
+        """Yield the runs of a setting with further seeds that have ended, up to the first that has not."""
+        known = self._known(family).get(repr(value))
+        if known is None:
+            return
+        first, ids = known
+        for seed in (seed for seed in itertools.count() if seed not in self.seeds):
+            run_id = ids(seed)
+            if self.further(run_id) is None:
+                return
+            yield Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, run_id)
+
+    def _known(self, family: Family) -> dict[str, tuple[Point, Callable[[int], str]]]:
+        """Runs of a family that are made already, by value, each with what gives the ids of other seeds."""
+        if self._alike is None or self._alike[0] is not family:
+            self._alike = family, {}
+        return self._alike[1]
 
     def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
-        if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
-            _, _, first, ids = self._alike
+        known = self._known(family)
+        if repr(value) in known:
+            first, ids = known[repr(value)]
             return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
         ids = ids_by_seed(point.config.model_dump(mode="json"))
         point = Point(point.config, point.curve, point.x, ids(seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
-            self._alike = family, value, point, ids
+            known[repr(value)] = point, ids
         return point
 
     def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
@@ -230,7 +252,16 @@ class Expansion:
         if (name, scale) not in self._others:
             file = self.others(name)
             self._others[name, scale] = Expansion(
-                name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
+                name,
+                file,
+                scale,
+                self.chosen,
+                None,
+                self.results,
+                self.adaptive,
+                self.others,
+                self.further,
+                self.parents,
             ).plan()
         return self._others[name, scale]
 

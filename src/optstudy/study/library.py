@@ -58,6 +58,7 @@ class Study:
         seeds: int | None = None,
         results: Results = lambda run_id: None,
         adaptive: bool = True,
+        further: Results = lambda run_id: None,
     ) -> Plan:
         """List the study's runs at a scale, each once per curve.
 
@@ -67,6 +68,7 @@ class Study:
             seeds: number of seeds, 0 and up, instead of the file's.
             results: what is known of finished runs.
             adaptive: extend axes and add seeds where the file says so.
+            further: what is known of runs with seeds beyond these, which are added where they have ended.
 
         Raises:
             UserError: an unknown scale, or a config that does not validate, named by its key.
@@ -81,6 +83,7 @@ class Study:
             results,
             adaptive,
             lambda name: load(name).file,
+            further,
         ).plan()
 
 

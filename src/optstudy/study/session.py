@@ -24,7 +24,7 @@ class Session:
         scale: at which size.
         runs: where run folders are.
         overrides: config values by dotted key.
-        seeds: number of seeds instead of the file's.
+        seeds: number of seeds instead of the file's; None: the file's, and further ones that have run.
         adaptive: extend axes and add seeds where the file says so.
         kept: runs that count as done though they have no folder, by id: a committed record's.
     """
@@ -52,7 +52,10 @@ class Session:
         if self._planned and all(self.row(run_id) is None for run_id in self._missed):
             return self.plan
         self._missed: set[str] = set()
-        self.plan = self.study.plan(self.scale, self.overrides, self.seeds, self._asked, self._adaptive)
+        further = self._read.row if self.seeds is None else lambda run_id: None
+        self.plan = self.study.plan(
+            self.scale, self.overrides, self.seeds, self._asked, self._adaptive, further
+        )
         self._planned = True
         return self.plan
 
