@@ -157,8 +157,8 @@ class Findings:
     def claims(self) -> list[dict[str, Any]]:
         """The paper's statements on this study, each with its verdict; none for other studies.
 
-        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval`` and
-        ``seeds``, as ``optstudy claims --json`` has them.
+        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
+        ``seeds``, ``test`` and ``reason``, as ``optstudy claims --json`` has them.
         """
         return [dict(claim) for claim in self.data().claims]
 

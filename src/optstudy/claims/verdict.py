@@ -142,7 +142,7 @@ class Verdict:
         return f"decided alone, but not as one of {len(self.parts)} parts"
 
     def tree(self) -> dict[str, Any]:
-        """For programs; estimate, interval and seeds are the deciding part's."""
+        """For programs; estimate, interval and seeds are the deciding part's, ``reason`` why it is open."""
         m = self.deciding.measured
         return {
             "name": self.claim.name,
@@ -153,4 +153,6 @@ class Verdict:
             "estimate": None if m is None else m.value,
             "interval": None if m is None or m.interval is None else list(m.interval),
             "seeds": 0 if m is None else m.seeds,
+            "test": self.claim.test,
+            "reason": self.why_not,
         }

@@ -5,7 +5,7 @@ from optstudy.report.figures import drawing
 from optstudy.report.files import DEFAULT_FORMATS, FORMATS, TABLES, check, draw, drawing_pool, place, write
 from optstudy.report.index import write_index
 from optstudy.report.live import serve
-from optstudy.report.page import fragment
+from optstudy.report.page import claims_page, fragment
 from optstudy.report.terminal import lines, plain, show, table
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "TABLES",
     "Comparison",
     "check",
+    "claims_page",
     "compare",
     "draw",
     "drawing",
