@@ -12,6 +12,7 @@ from typing import Any
 
 from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
+from reference import reference_pages
 
 from optstudy import claims
 from optstudy.commands.optimizers import listing
@@ -37,7 +38,7 @@ def write(folder: Path, load: Load = archive.load) -> None:
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
     pages["parts/choose.md"] = choosing(load)
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
-    pages |= optimizer_pages(load) | study_pages(load)
+    pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
     for name, content in pages.items():
         path = folder / name
         if not path.exists() or path.read_text() != content:  # sphinx builds anew what is newer
@@ -84,7 +85,9 @@ def one_study(name: str, load: Load) -> str:
     if mine:
         parts += ["## What the paper says of it\n", "`optstudy claims` judges these by what has been run.\n"]
         parts += [table(("statement", "test"), mine)]
-    parts += ["## Measured\n", *results(name, load)]
+    parts += ["## Measured\n"]
+    parts += [f"![{chosen.file.title}](../../{found})\n"] if (found := picture(name)) else []
+    parts += results(name, load)
     return "\n".join(parts)
 
 
@@ -101,6 +104,29 @@ def results(name: str, load: Load) -> list[str]:
         f"At {scale}:\n\n{table(WINDOW, (window_row(figure, one) for one in figure.summaries))}"
         for scale, figure in found
     ]
+
+
+def picture(name: str) -> str:
+    """The file of a study's figure, seen from docs; empty where none has been drawn."""
+    if name == "demo":
+        return "demo.png"
+    path = f"figures/pico/{name.replace('/', '-')}.png"
+    return path if (ROOT / "docs" / path).exists() else ""
+
+
+def gallery() -> str:
+    """The figures of all studies, each a link to its page."""
+    cards = []
+    for name in study.names():
+        if found := picture(name):
+            page, title = f"studies/{name.replace('/', '-')}.md", study.load(name).file.title
+            told = f":alt: {title}\n:target: {page.replace('.md', '.html')}\n\n[{name}]({page}): {title}"
+            cards.append(f":::{{figure}} ../{found}\n{told}\n:::\n")
+    return (
+        "# Gallery\n\nWhat has been run at `pico`, drawn as `optstudy report` draws it. A click leads to the "
+        "study.\n\n"
+        "::::{container} gallery\n" + "\n".join(cards) + "::::\n"
+    )
 
 
 # How to choose, the command line, layers, citing

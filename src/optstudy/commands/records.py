@@ -15,7 +15,7 @@ from optstudy.results import archive
 from optstudy.results import export as tidy
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study
-from optstudy.study.schema import study_schema
+from optstudy.study.schema import config_schema, study_schema
 from optstudy.study.session import Session
 
 
@@ -82,10 +82,13 @@ def _extend(record: Path, scale: str, runs: Path) -> int:
     return DONE
 
 
-def schema() -> int:
+def schema(*, config: bool = False) -> int:
     """Print the JSON Schema of study files, for completion and checks in an editor.
 
     Save it and start a study file with `# yaml-language-server: $schema=study.schema.json`.
+
+    Args:
+        config: that of config files for `optstudy train`, instead.
     """
-    sys.stdout.write(json.dumps(study_schema(), indent=1) + "\n")
+    sys.stdout.write(json.dumps(config_schema() if config else study_schema(), indent=1) + "\n")
     return DONE

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from optstudy.config import Count
+from optstudy.config import Count, unit
 from optstudy.errors import Strict
 
 _QUOTING = "\"'\\"
@@ -41,18 +41,22 @@ class Slurm(Strict):
     """How runs are submitted to Slurm; what is left out is the cluster's default."""
 
     partition: Text | None = None
+    """Queue."""
     account: Text | None = None
+    """Whose budget."""
     qos: Text | None = None
+    """Quality of service."""
     constraint: Text | None = None
+    """Features that nodes must have."""
     time: Text | None = None
     """Limit of one run, as Slurm writes it: ``04:00:00``."""
     gres: Text | None = None
     """Per run, such as ``gpu:1``."""
     mem: Text | None = None
     """Memory of one run, such as ``16G``."""
-    at_once: Count | None = None
+    at_once: Annotated[Count, unit("runs")] | None = None
     """Most runs at a time."""
-    array_size: Count = 1000
+    array_size: Annotated[Count, unit("runs")] = 1000
     """Most runs in one job array; a cluster's MaxArraySize less one."""
     setup: list[str] = []
     """Shell lines before the run, such as ``module load``."""

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from optstudy.config import Count, NonNegative, Positive
+from optstudy.config import Count, NonNegative, Positive, unit
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
 from optstudy.study import yamlfile
@@ -37,9 +37,12 @@ MOST_VALUES = 1_000
 class HalfDecades(Strict):
     """Values spaced evenly in the logarithm, rounded to three digits: 1e-3, 3.16e-3, 1e-2 ..."""
 
-    start: Annotated[Positive, Field(alias="from")]
-    stop: Annotated[Positive, Field(alias="to")]
-    per_decade: Count = 2
+    start: Annotated[Positive, Field(alias="from"), unit("the axis's")]
+    """The first value."""
+    stop: Annotated[Positive, Field(alias="to"), unit("the axis's")]
+    """The last value, where the spacing meets it."""
+    per_decade: Annotated[Count, unit("values")] = 2
+    """Values in a factor of ten."""
 
     @model_validator(mode="after")
     def _some_values(self) -> Self:
@@ -128,6 +131,7 @@ class Layer(Strict):
     axes: dict[str, Axis] = {}
     """Values to run, by dotted key or ``$name``; the product of all axes is run."""
     best_of: BestOf | None = None
+    """Values taken from the best point of another study."""
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
 
@@ -158,6 +162,7 @@ class Figure(Strict):
     """What the study draws."""
 
     kind: Literal["sweep", "map"] = "sweep"
+    """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table."""
     x: str = "optimizer.lr"
     """Config key, or axis ``$name``, on the horizontal axis."""
     curve: str = NAME
@@ -168,29 +173,33 @@ class Adaptive(Strict):
     """Extend an axis until the best is inside it and the loss has risen on both sides."""
 
     axis: str = "optimizer.lr"
-    rise: NonNegative = 0.1
+    """Config key of the axis that is extended."""
+    rise: Annotated[NonNegative, unit("nats")] = 0.1
     """Nats by which some point on either side must lie above the best."""
-    most: Count = 6
+    most: Annotated[Count, unit("values")] = 6
     """Values that may be added at either end."""
 
 
 class Refine(Strict):
     """Add seeds where a comparison needs them: at the best point and its neighbours."""
 
-    seeds: Annotated[int, Field(ge=2)] = 3
+    seeds: Annotated[int, Field(ge=2), unit("seeds")] = 3
     """Seeds of these points, 0 and up."""
-    neighbours: Annotated[int, Field(ge=0)] = 1
+    neighbours: Annotated[int, Field(ge=0), unit("points")] = 1
     """Points on either side of the best."""
     axis: str = "optimizer.lr"
+    """Config key of the axis that the best is sought on."""
 
 
 class StudyFile(ScaleLayer):
     """The whole file."""
 
     title: str
+    """What it is called on its report."""
     asks: str
     """The question that it answers."""
     notes: str = ""
+    """What a reader should know, in Markdown."""
     panels: Annotated[dict[str, Panel], Field(max_length=100)] = {}
     """Plots by title, in order."""
     scales: dict[str, ScaleLayer] = {}
@@ -198,10 +207,15 @@ class StudyFile(ScaleLayer):
     include: dict[str, list[str]] = {}
     """Curves of other studies that are drawn too, by study."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
+    """Seeds of every point; ``--seeds`` in their place."""
     adaptive: Adaptive | None = None
+    """Whether an axis grows until its best lies inside; null: it does not."""
     refine: Refine | None = None
+    """Whether the best points get more seeds; null: they do not."""
     figure: Figure = Figure()
+    """What the study draws."""
     slurm: Slurm = Slurm()
+    """How its runs are submitted to Slurm; ``--slurm`` over it."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
     @property
