@@ -75,6 +75,7 @@ def one_study(name: str, load: Load) -> str:
     source = ROOT / "src" / "optstudy" / "studies" / f"{name}.yaml"
     counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
+    parts += [f"![{chosen.file.title}](../../{found})\n"] if (found := picture(name)) else []
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
     parts += [
         "Runs at least, those of other studies that it needs first included (what stands in several is\n"
@@ -85,9 +86,7 @@ def one_study(name: str, load: Load) -> str:
     if mine:
         parts += ["## What the paper says of it\n", "`optstudy claims` judges these by what has been run.\n"]
         parts += [table(("statement", "test"), mine)]
-    parts += ["## Measured\n"]
-    parts += [f"![{chosen.file.title}](../../{found})\n"] if (found := picture(name)) else []
-    parts += results(name, load)
+    parts += ["## Measured\n", *results(name, load)]
     return "\n".join(parts)
 
 

@@ -100,18 +100,21 @@ def in_editor(name: str, schema: str, command: str, content: str) -> str:
     )
 
 
-def keys_of(kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+def keys_of(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
     """Key, meaning, unit, type and default of every key of a config, dotted."""
-    own = {field: info.annotation for field, info in kind.model_fields.items()}
-    for key, *cells in own_keys(kind):
-        inner = own[key]
+    kinds = {field: info.annotation for field, info in kind.model_fields.items()}
+    for key, *cells, default in own_keys(kind):
+        inner, full = kinds[key], f"{above}{key}"
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            for below, meaning, *more in keys_of(inner):
-                full = f"{key}.{below}"
-                default = "filled in" if full in FILLED_IN else "of the scale" if full in SET else more[-1]
-                yield full, meaning, *more[:-1], default
+            yield from keys_of(inner, f"{full}.")
+        elif full == "scale":
+            yield full, *cells, "`pico`"
         else:
-            yield key, *cells
+            yield (
+                full,
+                *cells,
+                "filled in" if full in FILLED_IN else "of the scale" if full in SET else default,
+            )
 
 
 def own_keys(kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
