@@ -19,11 +19,13 @@ from optstudy import claims as paper
 from optstudy import report as reports
 from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
+from optstudy.program import AnyConfig, Program
 from optstudy.report.live import version
 from optstudy.results import archive
 from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
-from optstudy.results.figure import Figure
+from optstudy.results.figure import Figure, Metric
+from optstudy.results.table import with_worst
 from optstudy.scales import check_scale
 from optstudy.study import library as study
 from optstudy.study.plan import Point
@@ -39,9 +41,10 @@ RECORDED = ("paper/", "beyond/")
 def open_study(
     name: str,
     *,
-    scale: str = "pico",
+    scale: str | None = None,
     runs: Path | str = "runs",
     overrides: Mapping[str, Any] | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
     seeds: int | None = None,
     fresh: bool = False,
 ) -> "Findings":
@@ -49,9 +52,10 @@ def open_study(
 
     Args:
         name: one of ``optstudy studies``, or a file of your own, ``mine.yaml``.
-        scale: the scale it runs at.
+        scale: the scale it runs at; by default ``pico``, or the first of the file's own.
         runs: where run folders are; it need not exist.
         overrides: config values over the study's, by dotted key.
+        axes: values to run over the study's, by dotted key.
         seeds: seeds of every point, instead of the study's.
         fresh: leave out the package's own record, whose runs count as done in the paper's studies.
 
@@ -60,8 +64,10 @@ def open_study(
     """
     if seeds is not None and seeds < 1:
         raise UserError(f"seeds: input should be at least 1, not {seeds}")
-    kept = {} if fresh else recorded(name, scale)
-    return Findings(Session(study.load(name), scale, Path(runs), overrides, seeds, kept=kept), fresh)
+    chosen = study.load(name)
+    chosen = replace(chosen, axes={key: list(values) for key, values in (axes or {}).items()})
+    kept = {} if fresh else recorded(name, chosen.scale(scale))
+    return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept), fresh)
 
 
 class Findings:
@@ -223,7 +229,7 @@ def figure_of(session: Session) -> Figure:
     """Return a session's study as a figure, its runs read again."""
     session.replan()
     file, points = session.study.file, session.plan.points
-    rows = session.rows()
+    rows = with_worst(session.rows())
     titles = _titles(session)
     first: dict[str, str] = {}
 
@@ -249,7 +255,8 @@ def figure_of(session: Session) -> Figure:
         scale=session.scale,
         rows=rows,
         places=places,
-        kind="effective" if all(p.config.training.effective_lr for p in points) else file.figure.kind,
+        metric=metric_of(session),
+        kind="effective" if all(_effective(p.config) for p in points) else file.figure.kind,
         x=file.figure.x,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
         titles=titles,
@@ -260,6 +267,16 @@ def figure_of(session: Session) -> Figure:
         recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
         command=_command(session),
     )
+
+
+def metric_of(session: Session) -> Metric:
+    """Return what counts in a session's study, as reports name it."""
+    trainer = session.study.file.trainer
+    return Metric() if trainer is None else Metric(trainer.metric.name, "", trainer.maximise)
+
+
+def _effective(config: AnyConfig) -> bool:
+    return not isinstance(config, Program) and config.training.effective_lr
 
 
 class Loader:
@@ -303,7 +320,7 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            planned = {s.study.name: s for s in self._sessions if not s.overrides and s.seeds is None}
+            planned = {s.study.name: s for s in self._sessions if not _changed(s) and s.seeds is None}
             first = self._sessions[0]
             fresh = not any(session.kept for session in self._sessions)
             evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned))
@@ -312,8 +329,13 @@ class Judge:
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
 
     def _verdicts(self, session: Session, evidence: paper.Evidence) -> list[dict[str, Any]]:
-        mine = [] if session.overrides else [c for c in paper.CLAIMS if c.figure == session.study.name]
+        mine = [] if _changed(session) else [c for c in paper.CLAIMS if c.figure == session.study.name]
         return [claim.judge(evidence, session.scale).tree() for claim in mine]
+
+
+def _changed(session: Session) -> bool:
+    """Whether a study was asked for with other settings than its file's."""
+    return bool(session.overrides or session.study.axes)
 
 
 def verdicts(scale: str, runs: Path, fresh: bool = False) -> list[paper.Verdict]:
@@ -356,12 +378,19 @@ def _included(chosen: study.Study) -> list[tuple[str, str]]:
 
 def _arguments(session: Session) -> list[str]:
     """The command line that runs a session's study as it is."""
-    words = ["run", session.study.path or session.study.name, "--scale", session.scale]
+    words = ["run", session.study.path or session.study.name]
+    words += ["--scale", session.scale] if session.scale else []
+    for key, values in session.study.axes.items():
+        words += ["--axis", f"{key}={','.join(map(_word, values))}"]
     for key, value in session.overrides.items():
-        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        words += ["--set", f"{key}={_word(value)}"]
     if session.seeds is not None:
         words += ["--seeds", str(session.seeds)]
     return words
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _command(session: Session) -> str:

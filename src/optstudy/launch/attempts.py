@@ -18,7 +18,7 @@ from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, exit_c
 from optstudy.errors import UserError, say_once
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
-from optstudy.record import parse
+from optstudy.record import ended, parse
 
 FAILURES = 2
 """Failures after which a run is set aside."""
@@ -129,7 +129,7 @@ def account(folder: Path, lines: int) -> None:
         UserError: the run met a mistake that every other would meet, such as a full disk.
     """
     rows = read(folder)
-    if len(rows) == lines and not (folder / "result.json").exists():
+    if len(rows) == lines and not ended(folder):
         failed(folder, last_line(folder))
     elif len(rows) > lines and rows[-1].get("code") == USERS_MISTAKE:
         raise UserError(last_line(folder))

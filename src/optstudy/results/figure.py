@@ -15,6 +15,9 @@ from optstudy.results import stats
 from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
 from optstudy.results.table import Row
 
+SOME = 20
+"""Runs whose metrics are looked at to know what they hold."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -50,6 +53,42 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """The number that counts, as reports name it. Rows hold it the lower the better, see ``Row.loss``."""
+
+    name: str = "validation loss"
+    unit: str = "nats"
+    """Empty where it is not known: then nothing is said of it."""
+    maximise: bool = False
+    """Larger is better: what is shown has the opposite sign of what is computed."""
+
+    @property
+    def label(self) -> str:
+        """What an axis of it is called."""
+        better = " (better downwards)" if self.maximise else ""
+        return ", ".join(filter(None, (self.name, self.unit))) + better
+
+    @property
+    def best(self) -> str:
+        """Which extreme is best."""
+        return "highest" if self.maximise else "lowest"
+
+    @property
+    def units(self) -> str:
+        """The unit as it follows a number: with a space, or nothing."""
+        return f" {self.unit}" if self.unit else ""
+
+    def text(self, value: float, sign: str = "") -> str:
+        """A value or a difference of it as it is shown: a thousandth of a nat, else four digits."""
+        turned = -value if self.maximise else value
+        return f"{turned:{sign}.3f}" if self.unit == "nats" else f"{turned:{sign}.4g}"
+
+    def size(self, value: float) -> str:
+        """A distance of it, without its direction."""
+        return f"{abs(value):.3f}" if self.unit == "nats" else f"{abs(value):.3g}"
+
+
+@dataclass(frozen=True)
 class Figure:
     """One study at one scale."""
 
@@ -61,6 +100,7 @@ class Figure:
     places: Sequence[Place]
     """Where each run lies, those included that have not ended."""
     scale: str = ""
+    metric: Metric = Metric()
     asks: str = ""
     """The question, a sentence."""
     kind: str = "sweep"
@@ -112,10 +152,23 @@ class Figure:
         return [summary for panel in self.panels for summary in panel.summaries]
 
     def history(self, run: str) -> list[dict[str, Any]]:
-        """Rows of a run's metrics that say how many tokens were read; none where they cannot be read."""
+        """Rows of a run's metrics that say how far it was; none where they cannot be read."""
         folder = None if self.runs is None else self.runs / run
         rows = _curves.history(folder, self.recorded.get(run, ()))
-        return [row for row in rows if _finite(row.get("tokens"))]
+        return [row for row in rows if _finite(row.get(self.progress))]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another program trains: of its runs only what they reported is known."""
+        return any(row.reported is not None for row in self.rows)
+
+    @cached_property
+    def progress(self) -> str:
+        """What training curves are drawn over: ``tokens``, or ``step`` where a program logs no tokens."""
+        if not self.foreign:
+            return "tokens"
+        read = (_curves.history(self.runs and self.runs / row.id) for row in self.rows[:SOME])
+        return "tokens" if any(_finite(row.get("tokens")) for rows in read for row in rows) else "step"
 
     def title_of(self, panel: str) -> str:
         """What is written above a panel."""

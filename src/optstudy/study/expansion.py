@@ -2,17 +2,17 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from optstudy.config import RunConfig, merge
+from optstudy.config import merge
 from optstudy.errors import UserError, nearest
-from optstudy.folders import settle
 from optstudy.identity import ids_by_seed
+from optstudy.program import AnyConfig
 from optstudy.results.curves import in_panel, is_curve, joined
-from optstudy.scales import SCALES, check_scale
-from optstudy.study import fidelity, plan
+from optstudy.study import fidelity, plan, trainer
 from optstudy.study.families import FIDELITY, Families, Family
 from optstudy.study.file import BestOf, Panel, StudyFile
 from optstudy.study.plan import Pending, Plan, Point, Results
@@ -25,8 +25,10 @@ class Expansion:
     Args:
         name: the study's, or its file: what other studies and errors call it.
         file: what it says.
-        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        scale: one of the trainer's, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.
+        axes: further axes, over the file's.
+        folder: where the study's program is started; what relative paths mean.
         seeds: number of seeds instead of the file's.
         results: what is known of finished runs.
         adaptive: extend axes and add seeds where the file says so.
@@ -40,6 +42,8 @@ class Expansion:
         file: StudyFile,
         scale: str,
         chosen: dict[str, Any],
+        axes: Mapping[str, list[Any]],
+        folder: Path,
         seeds: int | None,
         results: Results,
         adaptive: bool,
@@ -51,17 +55,28 @@ class Expansion:
         self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
         fidelity.check(chosen.get(FIDELITY, "released"))
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
-        self._families = Families(name, file, scale, chosen, len(self.seeds))
+        self.folder = folder
+        try:
+            self.trainer = trainer.of(file, folder)
+        except UserError as error:
+            raise located(error, name, file.places) from None
+        self._families = Families(name, file, scale, chosen, axes, len(self.seeds))
+        self._axes: set[str] = set()
+        self._configs: list[AnyConfig] = []
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], Plan] = {}
         self._shared: tuple[Family, dict[str, Any]] | None = None
         self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
 
+    @property
+    def _stem(self) -> str:
+        """What the only curve of a study is called."""
+        return Path(self.name).stem
+
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
-        if self.scale != "paper":
-            check_scale(self.scale, f"{self.name}: ")
+        trainer.scale_of(self.file, self.scale, self.name)
         parts: list[tuple[str, Plan]] = []
         seen: list[set[str]] = []
         panels = self._families.panels()
@@ -82,6 +97,11 @@ class Expansion:
             whole.first += part.first
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
+        more = self.file.refine.seeds if self.adaptive and self.file.refine is not None else 1
+        try:
+            self.trainer.check(self._configs, sorted(self._axes), self.chosen, max(len(self.seeds), more))
+        except UserError as error:
+            raise located(error, self.name, self.file.places, self.chosen) from None
         return whole
 
     def _of(self, panel: Panel, scale: str) -> list[Family]:
@@ -142,12 +162,15 @@ class Expansion:
         variables = {key: one for key, one in axes.items() if key.startswith("$")}
         try:
             tree = self._merged(family, taken, axes, variables, seed)
-            config = settle(tree)
+            config = self.trainer.settle(tree)
             if family.printed:
-                config = settle(fidelity.printed(config.model_dump(mode="json"), self.chosen))
+                config = self.trainer.printed(config, self.chosen)
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
-        curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
+        self._axes.update(axes)
+        self._configs.append(config)
+        key = self.file.figure.curve
+        curve = family.curve if family.curve != "None" else str(value_at(config, key) if key else self._stem)
         if family.x.startswith("$"):
             if family.x not in variables or isinstance(variables[family.x], Mapping):
                 raise UserError(f"{self.name}: figure.x: no axis {family.x!r} with plain values")
@@ -167,7 +190,9 @@ class Expansion:
             shared = self._shared[1]
         else:
             bases = (substituted(layer, variables) for layer in family.layers[:-1])
-            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
+            scale = self.trainer.scales[family.scale]
+            named = {"scale": family.scale} if scale else {}
+            shared = merge(scale, named, *bases, taken)
             self._shared = None if variables else (family, shared)
         return merge(
             shared,
@@ -230,12 +255,22 @@ class Expansion:
         if (name, scale) not in self._others:
             file = self.others(name)
             self._others[name, scale] = Expansion(
-                name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
+                name,
+                file,
+                scale if scale in trainer.scales_of(file) else trainer.scale_of(file, None, name),
+                self.chosen,
+                {},
+                self.folder,
+                None,
+                self.results,
+                self.adaptive,
+                self.others,
+                self.parents,
             ).plan()
         return self._others[name, scale]
 
 
-def value_at(config: RunConfig, key: str) -> Any:
+def value_at(config: AnyConfig, key: str) -> Any:
     """Read a config value by dotted key.
 
     Raises:

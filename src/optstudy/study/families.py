@@ -37,13 +37,23 @@ class Families:
     Args:
         name: the study's.
         file: what it says.
-        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        scale: one of the trainer's, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.
+        axes: further axes, over the file's.
         seeds: number of seeds.
     """
 
-    def __init__(self, name: str, file: StudyFile, scale: str, chosen: Mapping[str, Any], seeds: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        file: StudyFile,
+        scale: str,
+        chosen: Mapping[str, Any],
+        axes: Mapping[str, list[Any]],
+        seeds: int,
+    ) -> None:
         self.name, self.file, self.scale, self.chosen, self.seeds = name, file, scale, chosen, seeds
+        self._more = axes
 
     def panels(self) -> list[tuple[str, Panel, str]]:
         """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
@@ -76,7 +86,7 @@ class Families:
             variants = [
                 layer.curves[curve] for layer in common if curve is not None and curve in layer.curves
             ]
-            names = axes_of([*common, *variants]).get(NAME, [None])
+            names = self._more.get(NAME) or axes_of([*common, *variants]).get(NAME, [None])
             if NAME in self.chosen:
                 names = [self.chosen[NAME]]
             fixed = merge(*(layer.base for layer in (*common, *variants))).get("optimizer")
@@ -94,7 +104,7 @@ class Families:
     def _products(
         self, layers: Sequence[Layer], name: Any, curve: str | None, scale: str, x: str
     ) -> Iterator[Family]:
-        axes = axes_of(layers)
+        axes = {**axes_of(layers), **self._more}
         axes.pop(NAME, None)
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]

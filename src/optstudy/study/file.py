@@ -22,9 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from optstudy.config import Count, NonNegative, Positive
+from optstudy.config import Count, NonNegative, Positive, merge
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
+from optstudy.program import Trainer
+from optstudy.record import leaves
 from optstudy.study import yamlfile
 
 NAME = "optimizer.name"
@@ -161,7 +163,7 @@ class Figure(Strict):
     x: str = "optimizer.lr"
     """Config key, or axis ``$name``, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named."""
+    """Config key whose values are the curves, where none are named; empty: there is one curve."""
 
 
 class Adaptive(Strict):
@@ -202,6 +204,8 @@ class StudyFile(ScaleLayer):
     refine: Refine | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
+    trainer: Trainer | None = None
+    """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
     @property
@@ -233,8 +237,51 @@ def parse(content: str, where: str) -> StudyFile:
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
+    if file.trainer is not None:
+        file = _fitted(file)
     file._places = tuple(yamlfile.places(tree))
     return file
+
+
+def _fitted(file: StudyFile) -> StudyFile:
+    """Choose the axes that a study of another program leaves out, where its config has not the usual keys.
+
+    The figure's axis is that which grows or is refined, else the first of numbers; the curves are the next.
+    """
+    layers = _layers(file)
+    axes = list(dict.fromkeys(key for layer in layers for key in layer.axes))
+    known = {*axes, *(key for layer in layers for key, _ in leaves(merge(layer.base)))}
+    numbers = [key for key, of in axes_of(layers).items() if _all_numbers(of)]
+    rules = [rule for rule in (file.adaptive, file.refine) if rule is not None]
+    ruled = [rule.axis for rule in rules if "axis" in rule.model_fields_set]
+    figure = file.figure
+    x = figure.x
+    if "x" not in figure.model_fields_set and x not in known:
+        x = next(iter([*ruled, *numbers, *axes]), "seed")
+    curve = figure.curve
+    if "curve" not in figure.model_fields_set and curve not in known:
+        curve = next((key for key in axes if key != x and not key.startswith("$")), "")
+    own: dict[str, Any] = {"figure": figure.model_copy(update={"x": x, "curve": curve})}
+    for name, rule in (("adaptive", file.adaptive), ("refine", file.refine)):
+        if rule is not None and "axis" not in rule.model_fields_set and rule.axis not in axes:
+            own[name] = rule.model_copy(update={"axis": x})
+    return file.model_copy(update=own)
+
+
+def _layers(file: StudyFile) -> list[Layer]:
+    """All layers of a file."""
+    found: list[Layer] = []
+    todo: list[Layer] = [file]
+    while todo:
+        layer = todo.pop(0)
+        found.append(layer)
+        for part in ("panels", "scales", "optimizers", "curves"):
+            todo += getattr(layer, part, {}).values()
+    return found
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return all(type(value) in (int, float) for value in values)
 
 
 _BELOW: Mapping[str, type[BaseModel]] = {
@@ -242,6 +289,7 @@ _BELOW: Mapping[str, type[BaseModel]] = {
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
+    "trainer": Trainer,
 }  # fmt: skip
 
 
