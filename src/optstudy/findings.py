@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -28,8 +28,10 @@ from optstudy.results.figure import Figure, Metric
 from optstudy.results.table import with_worst
 from optstudy.scales import check_scale
 from optstudy.study import library as study
+from optstudy.study.asking import ask
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
+from optstudy.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -132,6 +134,19 @@ class Findings:
             raise UserError(f"{shlex.join(words[2:])} ended with {process.returncode}: {said[-1]}")
         return self
 
+    def ask(self) -> Iterator[Trial]:
+        """Yield the study's runs that have no result yet, for a training loop of one's own.
+
+        ``for trial in study.ask(): ...; trial.finish(val_loss=...)``. Points that an adaptive axis needs, and
+        seeds, come as results ask for them. A run that is not finished when the next is asked for has failed,
+        and comes once more; one whose loop is left, or ends in an error, comes again. Several processes may
+        ask at a time: each run goes to one of them.
+
+        Raises:
+            UserError: the study's file has no ``trainer``.
+        """
+        return ask(self._session)
+
     def table(self) -> list[dict[str, Any]]:
         """A record per finished run and curve: ``id``, ``curve``, results, the config by dotted key.
 
@@ -148,7 +163,10 @@ class Findings:
         return self.data().curves
 
     def summary(self) -> list[dict[str, Any]]:
-        """A record per curve: best loss and setting with their intervals, sensitivity, safe window."""
+        """A record per curve: best loss and setting with their intervals, sensitivity, safe window.
+
+        Of another program ``best_loss`` is the best value of its metric.
+        """
         return [_summarised(self.data(), panel, s) for panel in self.data().panels for s in panel.summaries]
 
     def figure(self) -> "Drawing":
@@ -194,11 +212,14 @@ class Findings:
 def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
     best, setting, sensitivity, safe = summary.best, summary.setting, summary.sensitivity, summary.safe
     low, high = (best and best.interval) or (None, None)
+    value = best and best.value
+    if figure.metric.maximise and best is not None:
+        value, low, high = (None if one is None else -one for one in (best.value, high, low))
     around = (setting and setting.interval) or (None, None)
     return {
         "panel": figure.title_of(summary.curve.panel),
         "curve": summary.curve.label,
-        "best_loss": best and best.value,
+        "best_loss": value,
         "best_loss_low": low,
         "best_loss_high": high,
         "seeds": len(summary.tried.rows),
@@ -208,7 +229,9 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
         "best_setting_high": None if around[1] is None else 10 ** around[1],
         "fitted": summary.fitted,
         "best_tried": summary.tried.x if best else None,
-        "best_tried_loss": summary.tried.loss if best else None,
+        "best_tried_loss": (-summary.tried.loss if figure.metric.maximise else summary.tried.loss)
+        if best
+        else None,
         "sensitivity": sensitivity and sensitivity.value,
         "sensitivity_window": summary.window,
         "safe_low": safe and safe.low,

@@ -1,5 +1,6 @@
 """A run before it runs: its config filled in, its folder made, and both checked. Imports no torch."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,32 @@ def read_config(folder: Path) -> AnyConfig:
     return config
 
 
+PLACE = "place.json"
+"""Where a run of our own trainer was first made, if it reads relative paths or modules of one's own."""
+
+
+def go_home(folder: Path) -> Path:
+    """Change to the folder that a run's relative paths and modules mean, if one is recorded.
+
+    Returns:
+        The run's folder, as it is found from there.
+    """
+    home = (read_json(folder / PLACE) or {}).get("folder")
+    if not isinstance(home, str) or not Path(home).is_dir() or Path(home) == Path.cwd():
+        return folder
+    folder = folder.resolve()
+    os.chdir(home)
+    return folder
+
+
+def _leans_on_folder(config: RunConfig) -> bool:
+    """Whether what a run reads depends on the folder that it is started in."""
+    data = config.data
+    paths = [data.corpus.removeprefix("path:")] if data.corpus.startswith("path:") else []
+    paths += [data.tokenizer] if data.tokenizer_fingerprint is not None else []
+    return config.optimizer.code is not None or not all(Path(path).is_absolute() for path in paths)
+
+
 def prepare(runs: Path, config: AnyConfig, held: Callable[[Path], object]) -> Path:
     """Return a run's folder, made if need be, with the command's config in it.
 
@@ -137,5 +164,7 @@ def prepare(runs: Path, config: AnyConfig, held: Callable[[Path], object]) -> Pa
         if found == config or ended(folder) or held(folder):
             return folder
         read_config(folder)
+    if isinstance(config, RunConfig) and _leans_on_folder(config) and not (folder / PLACE).exists():
+        write_json(folder / PLACE, {"folder": str(Path.cwd())})
     write_json(path, wanted)
     return folder

@@ -113,15 +113,16 @@ class Trial:
             UserError: the config has no optimizer, or an unknown one.
         """
         from optstudy.errors import UserError
-        from optstudy.training.build import create_optimizer
 
+        create = importlib.import_module("optstudy.training.build").create_optimizer
         told = self.config.get("optimizer")
         if not isinstance(told, Mapping) or not {"name", "lr"} <= told.keys():
             raise UserError("trial.optimizer: the config needs optimizer.name and optimizer.lr", "optimizer")
         known = {key: told[key] for key in ("lr", "weight_decay", "roles") if told.get(key) is not None}
         other = {k: v for k, v in told.items() if k not in ("name", "lr", "weight_decay", "roles", "options")}
         own = {**other, **(told.get("options") or {}), **known, **changes}
-        return create_optimizer(told["name"], model, **own)
+        made: Optimizer = create(told["name"], model, **own)
+        return made
 
     def callback(self, metric: str | None = None) -> Any:
         """Return a callback for Hugging Face's ``Trainer`` that logs its losses and finishes the trial.

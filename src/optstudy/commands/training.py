@@ -12,7 +12,7 @@ from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig, merge
 from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
 from optstudy.errors import UserError, validate
-from optstudy.folders import prepare, read_config
+from optstudy.folders import go_home, prepare, read_config
 from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
 from optstudy.program import Program
@@ -38,8 +38,9 @@ def train(
 
     A finished run is only reported. A run of another program is carried out by that program. Exit codes:
     0 done, 2 a mistake of yours or a full disk, 3 diverged, 4 another process works on the run, 75 asked to
-    stop (the same command continues), 1 otherwise, such as no memory. The reason is in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process
-    per GPU trains the run together; it may go on with another number of processes than it began with.
+    stop (the same command continues), 1 otherwise, such as no memory. The reason is in the folder's
+    `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU trains the run together; it may go
+    on with another number of processes than it began with.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -117,7 +118,7 @@ def _follow(device: str, ranks: "Ranks") -> int:
     if not folder:
         return DONE
     try:
-        result = carry_out(Path(folder), device, ranks=ranks)
+        result = carry_out(go_home(Path(folder)), device, ranks=ranks)
     except Preempted:
         ranks.wait()
         return PREEMPTED
@@ -131,6 +132,7 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
         folder = _folder_of(folder, runs, study.overrides(set_), device)
     elif set_:
         _change(folder, study.overrides(set_))
+    folder = go_home(folder)
     config = read_config(folder)
     result = read_result(folder)
     if result is None:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +43,17 @@ class Attempt:
 
 
 @contextmanager
-def attempt(folder: Path) -> Iterator[Attempt]:
+def attempt(folder: Path, on_loss: Callable[[], None] = lambda: os._exit(PREEMPTED)) -> Iterator[Attempt]:
     """Hold a run's lease and record the attempt's start and end; exceptions are recorded and raised again.
+
+    Args:
+        folder: the run's.
+        on_loss: called when another process has taken the run over; by default this one ends.
 
     Raises:
         Held: another process works on it.
     """
-    held = lease.claim(folder, on_loss=lambda: os._exit(PREEMPTED))
+    held = lease.claim(folder, on_loss)
     if held is None:
         owner = lease.holder(folder) or {}
         with suppress(OSError):
@@ -65,6 +69,9 @@ def attempt(folder: Path) -> Iterator[Attempt]:
         try:  # including the first line: a signal may come while it is written
             _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
             yield current
+        except GeneratorExit:
+            _note(folder, {"event": "end", "code": current.code, "reason": current.reason})
+            raise
         except BaseException as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             with suppress(OSError):  # the disk may be full

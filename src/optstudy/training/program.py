@@ -40,7 +40,7 @@ TAIL = 64_000
 """Bytes of that end, and of a line."""
 MOST_RESULT = 16_000_000
 """Bytes of a program's ``result.json``."""
-MOST_SAID = 300
+MOST_SAID = 200
 """Characters of output in a reason."""
 
 
@@ -67,7 +67,7 @@ def carry_out(folder: Path, config: Program, still_mine: Callable[[], None] = la
     output = Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
-    result = outcome(config, code, output, _left(folder), time.monotonic() - began)
+    result = outcome(config, code, output, left(folder), time.monotonic() - began)
     still_mine()
     write_json(folder / "result.json", result)
     return result
@@ -230,7 +230,7 @@ def _variables(folder: Path, config: Program) -> dict[str, str]:
     return {"PYTHONUNBUFFERED": "1", **found, **place}
 
 
-def _left(folder: Path) -> dict[str, Any] | None:
+def left(folder: Path) -> dict[str, Any] | None:
     """Read what the program left in ``result.json``, NaN included; None where it left nothing.
 
     Raises:
@@ -297,8 +297,8 @@ def _nothing(metric: Measure, left: Mapping[str, Any] | None) -> str:
         keys = ", ".join(map(str, left)) or "nothing"
         return f"its result.json has no {metric.name!r} (trainer.metric), only {shortened(keys, MOST_SAID)}"
     return (
-        f"it ended with 0, but left no result: neither a result.json in its folder, nor a line of output that is "
-        f"a JSON object with {metric.name!r} (trainer.metric)"
+        "it ended with 0, but left no result: neither a result.json in its folder, nor a line of output that "
+        f"is a JSON object with {metric.name!r} (trainer.metric)"
     )
 
 
