@@ -84,9 +84,8 @@ class Foreign:
     def settle(self, tree: dict[str, Any]) -> AnyConfig:
         """Add the trainer, and check that its placeholders are keys."""
         if "trainer" in tree:
-            raise UserError(
-                "trainer: is no config key; how a run is started stands at the file's top", "trainer"
-            )
+            key, came = next(leaves({"trainer": tree["trainer"]}))
+            raise UserError(f"{key}: the trainer is no part of the config: it stands at the file's top", key, came)
         config = validate(Program, {**tree, "trainer": self._placed})
         program.check(config)
         return config
