@@ -37,6 +37,10 @@ class Preempted(Exception):
     """The run was asked to stop; it can be resumed, from a checkpoint if it had taken a step."""
 
 
+class Asked(Preempted):
+    """Another training program asks to be run again."""
+
+
 class RunFailed(Exception):
     """A run ended without a result; said in one line."""
 

@@ -53,7 +53,7 @@ class Row:
     """What another training program reported, by its own names; None of optstudy's own trainer."""
     maximise: bool = False
     """Larger is better."""
-    worst: float = math.inf
+    worst: float | None = None
     """What counts where nothing else is known of a diverged run, see :func:`with_worst`."""
 
     @property
@@ -82,7 +82,7 @@ class Row:
     def start(self) -> float:
         """What a run that learned nothing counts as: the loss before training, or the worst known."""
         if self.initial_val_loss is None:
-            return self.worst
+            return math.inf if self.worst is None else self.worst
         return -self.initial_val_loss if self.maximise else self.initial_val_loss
 
     @cached_property

@@ -85,7 +85,9 @@ class Foreign:
         """Add the trainer, and check that its placeholders are keys."""
         if "trainer" in tree:
             key, came = next(leaves({"trainer": tree["trainer"]}))
-            raise UserError(f"{key}: the trainer is no part of the config: it stands at the file's top", key, came)
+            raise UserError(
+                f"{key}: the trainer is no part of the config: it stands at the file's top", key, came
+            )
         config = validate(Program, {**tree, "trainer": self._placed})
         program.check(config)
         return config

@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import optstudy
-from optstudy.ending import DIVERGED, DONE, OF_SEVERAL, PREEMPTED, Interruption, Preempted, ProgramError
+from optstudy.ending import (
+    DIVERGED,
+    DONE,
+    OF_SEVERAL,
+    PREEMPTED,
+    Asked,
+    Interruption,
+    Preempted,
+    ProgramError,
+)
 from optstudy.errors import UserError, printable, shortened
 from optstudy.folders import check_unchanged
 from optstudy.program import Measure, Program
@@ -79,11 +88,11 @@ def outcome(
     """Return a run's result, from how its program ended, what it left in ``result.json`` and what it wrote.
 
     Raises:
-        Preempted: it asks to be run again.
+        Asked: it asks to be run again.
         ProgramError: it failed, or there is no number.
     """
     if code == PREEMPTED:
-        raise Preempted(f"the program ended with {PREEMPTED}: it is to be run again")
+        raise Asked(f"the program ended with {PREEMPTED}: it is to be run again")
     if code not in (DONE, DIVERGED):
         raise ProgramError(f"{_ended(code)}{output.last and f': {output.last}'}")
     reported = {**(output.found or {}), **(left or {})}
