@@ -71,7 +71,7 @@ def least(plan: Plan) -> int:
 def one_study(name: str, load: Load) -> str:
     """One study: question, file, runs, the claims judged on it, what was measured."""
     chosen = study.load(name)
-    source = Path(study.__file__).parent / "studies" / f"{name}.yaml"
+    source = ROOT / "src" / "optstudy" / "studies" / f"{name}.yaml"
     counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]

@@ -11,7 +11,7 @@ from optstudy import cli
 from optstudy.errors import UserError
 from optstudy.study import library as study
 
-FILES = sorted(Path(study.__file__).with_name("studies").rglob("*.yaml"))
+FILES = sorted((Path(study.__file__).parents[1] / "studies").rglob("*.yaml"))
 OWN = """\
 title: Everything that a file may say
 asks: Is it read?
