@@ -17,6 +17,7 @@ import optstudy
 from optstudy.errors import UserError
 from optstudy.record import read_metrics, read_result
 from optstudy.results.table import read_row
+from tests import pages
 
 PROGRAM = """
     import json, os, pathlib, subprocess, sys, time
@@ -173,7 +174,8 @@ def test_a_command_is_filled_in_without_a_shell(tmp_path):
             - '{{seed}}'
             - '{{folder}}'
             - '{{config}}'
-        base: {{name: "it's *", lr: 1e-5, steps: 1e3, betas: [0.9, 0.95], model.deep: {{flag: true, none: null}}}}
+        base:
+          {{name: "it's *", lr: 1e-5, steps: 1e3, betas: [0.9, 0.95], model.deep: {{flag: true, none: null}}}}
         seeds: [3]
     """
     a_study(tmp_path, study, train=program)
@@ -279,11 +281,8 @@ def test_the_id_is_of_config_seed_command_and_code(tmp_path, monkeypatch):
     base = "base: {a: 1}\n"
     first = ids(tmp_path, command, base, **files)
     assert len(first) == 1
-    for same in (
-        f"{command}, metric: acc, maximise: true, timeout: 1h, threads: 2",
-        command.replace("'{lr}'", "{lr}") if 0 else command,
-    ):
-        assert ids(tmp_path, same, base, **files) == first
+    same = f"{command}, metric: acc, maximise: true, timeout: 1h, threads: 2"
+    assert ids(tmp_path, same, base, **files) == first
     assert ids(tmp_path, command, "base: {a: 1.0}\n", **files) == first
     assert ids(tmp_path, command, base, **{**files, "other": "x = 2\n"}) == first, "it is not imported"
     changed = [
@@ -358,12 +357,14 @@ def test_the_metric_of_a_program_that_cannot_be_changed(tmp_path):
         import sys
         lr = float(sys.argv[1])
         for step in range(3):
-            print(f"step {step}: train loss 9.9, val acc {lr * (step + 1):.2f}", end="\\r" if step < 2 else "\\n")
+            end = "\\r" if step < 2 else "\\n"
+            print(f"step {step}: train loss 9.9, val acc {lr * (step + 1):.2f}", end=end)
         print("saved")
     """
     pattern = r"{pattern: 'val acc ([0-9.]+)', name: accuracy}"
-    study = f"trainer: {{command: [{sys.executable}, t.py, '{{lr}}'], metric: {pattern}, maximise: true}}\naxes: {{lr: [0.1, 0.2, 0.3]}}\n"
-    a_study(tmp_path, study, t=program)
+    command = f"[{sys.executable}, t.py, '{{lr}}']"
+    study = f"trainer: {{command: {command}, metric: {pattern}, maximise: true}}\n"
+    a_study(tmp_path, study + "axes: {lr: [0.1, 0.2, 0.3]}\n", t=program)
     said = optstudy_command("run", "mine.yaml", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert optstudy_command("report", "mine.yaml", "--format", "md", cwd=tmp_path).returncode == 0
@@ -448,6 +449,39 @@ def test_a_loop_that_is_left_or_goes_on_without_a_result(tmp_path, monkeypatch, 
         optstudy.open_study("demo").ask()
     with pytest.raises(TypeError, match="give val_loss="):
         trial.finish(loss=1.0)
+
+
+def test_panels_curves_and_bests_of_other_studies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = """
+        trainer: {reads: config}
+        axes: {opt.name: [a, b], opt.rate: [0.1, 1]}
+        figure: {x: opt.rate, curve: opt.name}
+    """
+    second = """
+        trainer: {reads: config}
+        base: {opt.name: a}
+        best_of: {study: ./first.yaml, curve: a, keys: [opt.rate]}
+        axes: {decay: [0.01, 0.1]}
+        panels:
+          wide: {base: {width: 8}, include: {./first.yaml: [b]}, x: opt.rate}
+          deep: {curves: {plain: {}, more: {base: {depth: 3}}}}
+        figure: {x: decay}
+    """
+    write(
+        tmp_path, {"first.yaml": HEAD + textwrap.dedent(first), "second.yaml": HEAD + textwrap.dedent(second)}
+    )
+    study = optstudy.open_study("second.yaml")
+    asked = []
+    for trial in study.ask():
+        asked.append(trial.config)
+        trial.finish(val_loss=abs(trial["opt.rate"] - 1) + trial.config.get("decay", 0))
+    mine = [one for one in asked if "decay" in one]
+    assert len(asked) == 4 + 6 and len(mine) == 6
+    assert {one["opt"]["rate"] for one in mine} == {1}, "the best of the first study"
+    labels = {curve.label for curve in study.curves()}
+    assert {"deep / plain", "deep / more"} <= labels and any(label.startswith("wide / ") for label in labels)
+    study.report("report")
 
 
 def test_what_is_not_finite_has_diverged_and_counts_as_worst(tmp_path, monkeypatch):
@@ -598,7 +632,8 @@ def test_devices_and_threads_are_handed_out(tmp_path):
         names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
         print(json.dumps({"val_loss": 1, **{name: os.environ.get(name) for name in names}}))
     """
-    study = f"trainer: {{command: [{sys.executable}, t.py, '{{lr}}'], threads: 3, gpus: 2}}\naxes: {{lr: [1, 2]}}\n"
+    command = f"[{sys.executable}, t.py, '{{lr}}']"
+    study = f"trainer: {{command: {command}, threads: 3, gpus: 2}}\naxes: {{lr: [1, 2]}}\n"
     a_study(tmp_path, study, t=program)
     said = optstudy_command("run", "mine.yaml", cwd=tmp_path, CUDA_VISIBLE_DEVICES="4,5,6,7,9")
     assert said.returncode == 0, said.stderr
@@ -615,7 +650,8 @@ def test_the_helper_imports_nothing_heavy(tmp_path):
         trial = optstudy.trial()
         trial.log(step=0, loss=float("nan"))
         trial.finish(val_loss=1.0)
-        print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numpy", "pydantic", "scipy"}))
+        heavy = {"torch", "numpy", "pydantic", "scipy"}
+        print(sorted({name.partition(".")[0] for name in sys.modules} & heavy))
     """
     said = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -654,3 +690,17 @@ def test_a_callback_of_hugging_face(tmp_path, monkeypatch):
     assert read_metrics(tmp_path) == [{"step": 3, "tokens": 30, "loss": 2.0, "lr": 0.1}]
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["loss"], result["eval_loss"], result["tokens"]) == (1.5, 1.5, 30)
+
+
+def test_the_page_on_the_contract(tmp_path, monkeypatch):
+    page = [block for block in pages.all_blocks() if block.page == "docs/contract.md"]
+    for block in page:
+        if block.name:
+            (tmp_path / block.name).write_text(block.text)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = optstudy_command("run", "mine.yaml", cwd=tmp_path, PATH=path)
+    assert said.returncode == 0, said.stderr
+    assert "mine at learning rate 0.1 has the lowest val_loss: 2 (" in said.stdout
+    monkeypatch.chdir(tmp_path)
+    (loop,) = [block.text for block in page if block.kind == "python" and not block.name]
+    exec(loop, {})

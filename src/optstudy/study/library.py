@@ -105,7 +105,7 @@ class Study:
             seeds,
             results,
             adaptive,
-            lambda name: load(name).file,
+            lambda name: load(name, self.folder).file,
         ).plan()
 
 
@@ -115,15 +115,19 @@ def names() -> list[str]:
     return sorted(_files(root, ""), key=lambda name: (name != "demo", _natural(name)))
 
 
-def load(name: str) -> Study:
+def load(name: str, folder: Path = Path()) -> Study:
     """Read a study that comes with the package, or a file of one's own (``./mine.yaml``).
+
+    Args:
+        name: the study's, or a path.
+        folder: what a relative path is relative to.
 
     Raises:
         UserError: no such study, or a mistake in the file, with its line.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(path), name), name)
+        return Study(path.stem, parse(yamlfile.read(folder / path), name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
         raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
