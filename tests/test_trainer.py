@@ -368,7 +368,7 @@ def test_the_metric_of_a_program_that_cannot_be_changed(tmp_path):
     said = optstudy_command("run", "mine.yaml", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert optstudy_command("report", "mine.yaml", "--format", "md", cwd=tmp_path).returncode == 0
-    assert "mine at lr 0.3 has the highest accuracy: 0.9 (" in said.stdout
+    assert "mine at learning rate 0.3 has the highest accuracy: 0.9000 (" in said.stdout
     written = "".join(
         path.read_text() for path in (tmp_path / "report").rglob("*.*") if path.suffix in (".html", ".md")
     )
@@ -700,7 +700,7 @@ def test_the_page_on_the_contract(tmp_path, monkeypatch):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     said = optstudy_command("run", "mine.yaml", cwd=tmp_path, PATH=path)
     assert said.returncode == 0, said.stderr
-    assert "mine at learning rate 0.1 has the lowest val_loss: 2 (" in said.stdout
+    assert "mine at learning rate 0.1 has the lowest val_loss: 2.000 (" in said.stdout
     monkeypatch.chdir(tmp_path)
     (loop,) = [block.text for block in page if block.kind == "python" and not block.name]
     exec(loop, {})

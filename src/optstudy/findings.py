@@ -295,7 +295,9 @@ def figure_of(session: Session) -> Figure:
 def metric_of(session: Session) -> Metric:
     """Return what counts in a session's study, as reports name it."""
     trainer = session.study.file.trainer
-    return Metric() if trainer is None else Metric(trainer.metric.name, "", trainer.maximise)
+    if trainer is None:
+        return Metric()
+    return Metric.of(trainer.metric.name, trainer.maximise, (row.loss for row in session.rows()))
 
 
 def _effective(config: AnyConfig) -> bool:

@@ -99,7 +99,8 @@ class Watch:
         elif row.reported is None:
             outcome = f"val loss {row.val_loss:.3f}"
         else:
-            outcome = f"{metric_of(self._session).name} {row.val_loss:.4g}"
+            metric = metric_of(self._session)
+            outcome = f"{metric.name} {metric.text(row.loss)}"
         states = self._session.states()
         done = sum(state in FINISHED for state in states.values())
         self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")

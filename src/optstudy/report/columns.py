@@ -64,7 +64,7 @@ def columns(figure: Figure) -> list[Column]:
     add(short, short.capitalize() if metric.unit else short, about, lambda s: _level(metric, s.best), _seeds)
     axis = figure.axis
     short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"
-    about = f"where the best loss is; {_grid(figure)} tried"
+    about = f"where the best {'loss' if metric.unit else metric.name} is; {_grid(figure)} tried"
     add(short, f"Best {axis}", about, _setting, lambda s: _edge(figure, s))
     if any(summary.fitted for summary in figure.summaries):
         about = "mean of the best setting that was run, and that setting"

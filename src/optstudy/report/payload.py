@@ -27,6 +27,7 @@ def payload(figure: Figure) -> dict[str, Any]:
             "label": metric.label,
             "unit": metric.unit,
             "units": metric.units,
+            "digits": metric.digits + 1,
             "sign": -1 if metric.maximise else 1,
         },
         "progress": figure.progress,

@@ -178,6 +178,7 @@ class Curve:
 AXES = {
     "optimizer.name": "optimizer",
     "optimizer.lr": "learning rate",
+    "lr": "learning rate",
     "optimizer.weight_decay": "weight decay",
     "optimizer.options.eps": "epsilon",
     "optimizer.options.momentum": "momentum",

@@ -4,7 +4,7 @@ Reports, claims, tables, exports and Python read this object; nothing else says 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,8 @@ class Metric:
     """Empty where it is not known: then nothing is said of it."""
     maximise: bool = False
     """Larger is better: what is shown has the opposite sign of what is computed."""
+    digits: int = 3
+    """After the point."""
 
     @property
     def label(self) -> str:
@@ -79,13 +81,18 @@ class Metric:
         return f" {self.unit}" if self.unit else ""
 
     def text(self, value: float, sign: str = "") -> str:
-        """A value or a difference of it as it is shown: a thousandth of a nat, else four digits."""
-        turned = -value if self.maximise else value
-        return f"{turned:{sign}.3f}" if self.unit == "nats" else f"{turned:{sign}.4g}"
+        """A value or a difference of it as it is shown."""
+        return f"{-value if self.maximise else value:{sign}.{self.digits}f}"
 
     def size(self, value: float) -> str:
         """A distance of it, without its direction."""
-        return f"{abs(value):.3f}" if self.unit == "nats" else f"{abs(value):.3g}"
+        return f"{abs(value):.{self.digits}f}"
+
+    @classmethod
+    def of(cls, name: str, maximise: bool, values: Iterable[float]) -> "Metric":
+        """Return a metric of unknown unit, shown to four digits of the largest of some values."""
+        largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0) or 1.0
+        return cls(name, "", maximise, min(12, max(0, 3 - math.floor(math.log10(largest)))))
 
 
 @dataclass(frozen=True)

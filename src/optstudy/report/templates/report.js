@@ -127,10 +127,10 @@ function describe(hit) {
   const lines = [
     line("strong", `${curve.name}, ${axisOf(curve)} ${point[POINT.x]}`),
     ...(D.panels[curve.panel].name ? [line("div", D.panels[curve.panel].name)] : []),
-    line("div", run[RUN.state] === "diverged" ? `diverged${run[RUN.step] === null ? "" : ` at step ${run[RUN.step]}`}: ${run[RUN.reason] ?? "no reason recorded"}` : `${D.metric.name} ${(D.metric.sign * run[RUN.loss]).toFixed(4)}${D.metric.units}`),
+    line("div", run[RUN.state] === "diverged" ? `diverged${run[RUN.step] === null ? "" : ` at step ${run[RUN.step]}`}: ${run[RUN.reason] ?? "no reason recorded"}` : `${D.metric.name} ${(D.metric.sign * run[RUN.loss]).toFixed(D.metric.digits)}${D.metric.units}`),
     line("div", `seed ${run[RUN.seed]}, run ${run[RUN.id]}`),
   ];
-  if (point[POINT.runs].length > 1) lines.push(line("div", `mean of ${point[POINT.runs].length} seeds ${(D.metric.sign * point[POINT.mean]).toFixed(4)}`));
+  if (point[POINT.runs].length > 1) lines.push(line("div", `mean of ${point[POINT.runs].length} seeds ${(D.metric.sign * point[POINT.mean]).toFixed(D.metric.digits)}`));
   const list = document.createElement("dl");
   D.keys.slice(0, 12).forEach((key, n) => {
     const value = run[RUN.values][n];
