@@ -203,6 +203,10 @@ WRONG = [
         "command: [python3, '{lr}'], code: [train.py, absent.py]",
         "4: trainer.code: there is no file 'absent.py'",
     ),
+    (
+        "command: [python3, train.py, {lr}]",
+        "4: trainer.command.2: braces without quotes are a mapping in YAML",
+    ),
     ("command: []", "4: trainer.command: list should have at least 1 item"),
     ("command: [a], function: a.b", "4: trainer: give a 'command' or a 'function', not both"),
     ("function: train.absent", "4: trainer.function: "),
@@ -682,7 +686,7 @@ def test_a_callback_of_hugging_face(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"trainer": {"metric": {"name": "loss"}}}')
     trial = optstudy.trials.Trial(tmp_path)
     callback = trial.callback()
-    state = SimpleNamespace(global_step=3, num_input_tokens_seen=30)
+    state = SimpleNamespace(global_step=3, num_input_tokens_seen=30, is_world_process_zero=True)
     callback.on_log(None, state, None, logs={"loss": 2.0, "learning_rate": 0.1, "epoch": 0.5})
     callback.on_log(None, state, None, logs={"train_runtime": 1.0})
     callback.on_evaluate(None, state, None, metrics={"eval_loss": 1.5, "eval_runtime": 1.0})

@@ -34,7 +34,7 @@ def callback(trial: "Trial", metric: str = "eval_loss") -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             """Write a row."""
             row = _row(state, logs or {}, metric)
-            if row.keys() & {"loss", "val_loss"}:
+            if row.keys() & {"loss", "val_loss"} and state.is_world_process_zero:
                 trial.log(**row)
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
@@ -43,7 +43,7 @@ def callback(trial: "Trial", metric: str = "eval_loss") -> Any:
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Finish the trial, where there was an evaluation; without, the program must do it."""
-            if metric in self.result:
+            if metric in self.result and state.is_world_process_zero:
                 told = {"step": state.global_step, trial.metric: self.result[metric]}
                 if tokens := getattr(state, "num_input_tokens_seen", 0):
                     told["tokens"] = int(tokens)

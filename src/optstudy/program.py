@@ -10,6 +10,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -42,6 +43,16 @@ def _seconds(value: Any) -> Any:
     return value
 
 
+def _word(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        name = next(iter(value), "")
+        raise ValueError(f"braces without quotes are a mapping in YAML: write '{{{name}}}' in quotes")
+    return written(value)
+
+
+Word = Annotated[str, BeforeValidator(_word)]
+
+
 class Measure(Strict):
     """Which number of a program's outcome counts."""
 
@@ -50,11 +61,24 @@ class Measure(Strict):
     pattern: str | None = None
     """A regular expression with one group, looked for in every line of output; its last match counts."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, told: Any) -> Any:
+        """Read a plain name; one that a pattern lacks is that of its group."""
+        if isinstance(told, str):
+            return {"name": told}
+        if isinstance(told, Mapping) and told.get("name") is None and isinstance(told.get("pattern"), str):
+            groups: Mapping[str, int] = {}
+            with suppress(re.error):  # which is told below
+                groups = re.compile(told["pattern"]).groupindex
+            return {**told, "name": next(iter(groups), "metric")}
+        return told
+
     @model_validator(mode="after")
     def _one_number(self) -> Self:
+        if not self.name:
+            raise ValueError("must have a 'name' or a 'pattern'")
         if self.pattern is None:
-            if not self.name:
-                raise ValueError("must have a 'name' or a 'pattern'")
             return self
         try:
             found = re.compile(self.pattern)
@@ -62,8 +86,6 @@ class Measure(Strict):
             raise ValueError(f"'pattern' is no regular expression: {error}") from None
         if found.groups != 1:
             raise ValueError(f"'pattern' must have one group, such as '([0-9.]+)', not {found.groups}")
-        if not self.name:
-            self.__dict__["name"] = next(iter(found.groupindex), "metric")
         return self
 
 
@@ -74,15 +96,7 @@ class Trainer(Strict):
     :meth:`optstudy.findings.Findings.ask`.
     """
 
-    command: (
-        Annotated[
-            list[
-                Annotated[str, BeforeValidator(lambda one: one if isinstance(one, Mapping) else written(one))]
-            ],
-            Field(min_length=1),
-        ]
-        | None
-    ) = None
+    command: Annotated[list[Word], Field(min_length=1)] | None = None
     """Words of the command, started without a shell. ``{optimizer.lr}`` stands for a config value; so do
     ``{seed}``, ``{folder}`` and ``{config}`` for those of the run. ``{{`` and ``}}`` are braces."""
     function: str | None = None
@@ -90,9 +104,7 @@ class Trainer(Strict):
     :class:`optstudy.trials.Trial`."""
     code: list[str] | None = None
     """Files whose change makes new runs, with the local modules that they import; null: the script."""
-    metric: Annotated[
-        Measure, BeforeValidator(lambda one: {"name": one} if isinstance(one, str) else one)
-    ] = Measure(name="val_loss")
+    metric: Measure = Measure(name="val_loss")
     """The number that counts: its name, or ``{pattern: ...}``."""
     maximise: bool = False
     """Larger is better."""
@@ -244,9 +256,10 @@ def placed(trainer: Trainer, folder: Path) -> Placed:
         UserError: a program, function or file that is not there.
     """
     home = folder.resolve()
-    files = _code(trainer, home)
-    told = {**dict(trainer), "folder": str(home), "fingerprint": provenance.of_files(files, home)}
-    return Placed.model_validate(told)
+    code = provenance.of_files(_code(trainer, home), home)
+    if code is None and trainer.function is not None:
+        code = provenance.fingerprint([trainer.function])  # a module of one's own elsewhere on the path
+    return Placed.model_validate({**dict(trainer), "folder": str(home), "fingerprint": code})
 
 
 def fingerprint(trainer: Placed) -> str | None:
@@ -255,9 +268,7 @@ def fingerprint(trainer: Placed) -> str | None:
     Raises:
         UserError: a file is no longer there.
     """
-    return placed(
-        Trainer.model_validate({k: v for k, v in trainer if k in Trainer.model_fields}), Path(trainer.folder)
-    ).fingerprint
+    return placed(trainer, Path(trainer.folder)).fingerprint
 
 
 def _code(trainer: Trainer, home: Path) -> list[Path]:

@@ -67,6 +67,8 @@ class Trial:
     def log(self, **row: Any) -> None:
         """Add a row to ``metrics.jsonl``; ``step``, ``tokens``, ``loss`` and ``val_loss`` are drawn.
 
+        Of several processes that train together, one calls this and :meth:`finish`.
+
         The first row of a program that was started again drops the rows of its earlier attempt from that
         step on.
         """
@@ -128,9 +130,11 @@ class Trial:
         """Return a callback for Hugging Face's ``Trainer`` that logs its losses and finishes the trial.
 
         Args:
-            metric: which of the Trainer's numbers counts; by default ``eval_loss``.
+            metric: which of the Trainer's numbers counts; by default ``eval_loss``, or the study's own metric
+                where that is such a number, as ``eval_accuracy`` is.
         """
-        return importlib.import_module("optstudy.huggingface").callback(self, metric or "eval_loss")
+        told = self.metric if self.metric.startswith("eval_") else "eval_loss"
+        return importlib.import_module("optstudy.huggingface").callback(self, metric or told)
 
 
 def trial() -> Trial:
