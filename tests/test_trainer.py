@@ -195,8 +195,6 @@ WRONG = [
         "4: trainer.command: the config has no key for {lrr}; did you mean 'lr'?",
     ),
     ("command: [python3, train.py]", "5: lr: no word of trainer.command has {lr}"),
-    ("command: [no-such-program, '{lr}']", "4: trainer.command: there is no program 'no-such-program'"),
-    ("command: [./no-such-program, '{lr}']", "4: trainer.command: there is no program './no-such-program'"),
     ("command: [python3, trian.py, '{lr}']", "4: trainer.command: there is no file 'trian.py'"),
     ("command: [python3, train.py, '{lr']", "4: trainer: '{' in '{lr'"),
     (
@@ -232,6 +230,18 @@ def test_a_wrong_trainer_is_refused_with_its_line(tmp_path, monkeypatch, trainer
     assert str(error.value).startswith(f"mine.yaml:{said}"), error.value
     assert "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "./no-such-program"])
+def test_a_program_that_is_not_there_is_refused_where_it_would_run(tmp_path, program):
+    a_study(tmp_path, f"trainer: {{command: [{program}, '{{lr}}']}}\naxes: {{lr: [0.1]}}\n")
+    ended = optstudy_command("run", "mine.yaml", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        f"optstudy: mine.yaml:3: trainer.command: there is no program {program!r} in "
+    )
+    assert not (tmp_path / "runs").exists()
+    assert optstudy_command("status", "mine.yaml", cwd=tmp_path).returncode == 0, "others may have it"
 
 
 def test_what_is_refused_is_one_line_of_the_command(tmp_path):
@@ -303,6 +313,11 @@ def test_the_id_is_of_config_seed_command_and_code(tmp_path, monkeypatch):
     write(tmp_path, {"package/part.py": "y = 2\n"})
     changed.append(ids(tmp_path, command, base, **files))
     assert len({*map(tuple, changed), tuple(first)}) == len(changed) + 1
+    shell = "command: [bash, ./go.sh, '{lr}']"
+    write(tmp_path, {"go.sh": "echo 1\n"})
+    before = ids(tmp_path, shell)
+    write(tmp_path, {"go.sh": "echo 2\n"})
+    assert ids(tmp_path, shell) != before, "of any language"
 
 
 def test_reading_code_imports_nothing(tmp_path, monkeypatch):

@@ -262,6 +262,24 @@ def placed(trainer: Trainer, folder: Path) -> Placed:
     return Placed.model_validate({**dict(trainer), "folder": str(home), "fingerprint": code})
 
 
+def require(trainer: Trainer, folder: Path) -> None:
+    """Check that there is something to start, and that this machine can start it.
+
+    Raises:
+        UserError: there is neither a command nor a function, or no program of that name.
+    """
+    if trainer.command is None and trainer.function is None:
+        raise UserError(
+            "trainer: give it a command or a function; without, runs are asked for from Python: "
+            "optstudy.open_study(...).ask()",
+            "trainer",
+        )
+    first = trainer.command[0] if trainer.command else "{"
+    if "{" not in first and shutil.which(folder.resolve() / first if "/" in first else first) is None:
+        key, where = "trainer.command", folder.resolve() if "/" in first else "the folders of PATH"
+        raise UserError(f"{key}: there is no program {first!r} in {where}", key, trainer.command)
+
+
 def fingerprint(trainer: Placed) -> str | None:
     """Return the hash of a trainer's code as it is now.
 
@@ -273,12 +291,7 @@ def fingerprint(trainer: Placed) -> str | None:
 
 def _code(trainer: Trainer, home: Path) -> list[Path]:
     """Return the files that a change of makes new runs: those listed, or the script or module."""
-    key = "trainer.command"
     if trainer.command is not None:
-        first = trainer.command[0]
-        if "{" not in first and shutil.which(home / first if "/" in first else first) is None:
-            where = home if "/" in first else "the folders of PATH"
-            raise UserError(f"{key}: there is no program {first!r} in {where}", key, trainer.command)
         script = _script(trainer.command, home)
     elif trainer.function is not None:
         script = _function(trainer.function, home)

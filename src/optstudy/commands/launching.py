@@ -9,7 +9,7 @@ from optstudy.errors import UserError, nearest, validate
 from optstudy.launch.events import OnEvent
 from optstudy.launch.options import Slurm
 from optstudy.launch.slots import slots, want_gpu
-from optstudy.program import threads_of
+from optstudy.program import gpus_of, threads_of
 from optstudy.study import library as study
 from optstudy.study.session import FINISHED, Session
 
@@ -77,8 +77,9 @@ class Launching:
         if self.launcher == "ray":
             from optstudy.launch import ray
 
-            wanted = want_gpu((point.config for point in session.runs_known.values()), device)
-            share = 1 / self.per_gpu if wanted else 0.0
+            configs = [point.config for point in session.runs_known.values()]
+            each = max(map(gpus_of, configs), default=1)
+            share = each / self.per_gpu if want_gpu(configs, device) else 0.0
             return ray.launch(session.todo, threads, device, on_event, self.jobs, share)
         from optstudy import cli
         from optstudy.launch import local

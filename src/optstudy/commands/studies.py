@@ -20,7 +20,7 @@ from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
 from optstudy.findings import figure_of, recorded
-from optstudy.program import AnyConfig
+from optstudy.program import AnyConfig, require
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study
 from optstudy.study import places
@@ -102,15 +102,11 @@ def run(
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
     try:
+        if (trainer := session.study.file.trainer) is not None:
+            require(trainer, session.study.folder)
         try_optimizers(point.config for point in session.runs_known.values())
     except UserError as error:
         raise located(error, name, session.study.file.places, session.overrides) from None
-    trainer = session.study.file.trainer
-    if trainer is not None and trainer.command is None and trainer.function is None and not dry_run:
-        raise UserError(
-            f"{name}: trainer: give it a command or a function; without, its runs are asked for from Python: "
-            "optstudy.open_study(...).ask()"
-        )
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())

@@ -35,7 +35,7 @@ from optstudy.ending import (
 )
 from optstudy.errors import UserError, printable, shortened
 from optstudy.folders import check_unchanged
-from optstudy.program import Measure, Program
+from optstudy.program import Measure, Program, require
 from optstudy.record import FORMAT, finite, write_json
 from optstudy.training import guard
 
@@ -62,13 +62,14 @@ def carry_out(folder: Path, config: Program, still_mine: Callable[[], None] = la
         still_mine: called before the result is written; raises if another process has taken the run over.
 
     Raises:
-        UserError: its code has changed, or its folder is not there.
+        UserError: its code has changed, its folder is not there, or this machine has no such program.
         Preempted: a signal came, and the program was stopped; or it ended with 75.
         ProgramError: it failed, took too long, or left no result; its output is in the log.
     """
     trainer = config.trainer
     if not Path(trainer.folder).is_dir():
         raise UserError(f"{trainer.folder}: no such folder, in which the study was first run")
+    require(trainer, Path(trainer.folder))
     check_unchanged(config)
     (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
     write_json(folder / "env.json", environment(config))
@@ -106,7 +107,7 @@ def outcome(
     if metric.name not in reported:
         raise ProgramError(_nothing(metric, left))
     value = reported[metric.name]
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or (type(value) is int and abs(value) >= 1 << 63):
         raise ProgramError(f"its {metric.name} is {shortened(repr(value), 40)}, and not a number")
     if not math.isfinite(value):
         return _result(config, reported, "diverged", f"{metric.name} was {value}", seconds)
