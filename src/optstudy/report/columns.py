@@ -49,7 +49,7 @@ def columns(figure: Figure) -> list[Column]:
         cells, notes = tuple(map(cell, figure.summaries)), tuple(map(note, figure.summaries))
         made.append(Column(short, heading, about, cells, notes, **layout))
 
-    curve = "curve" if figure.kind == "map" else "optimizer"
+    curve = "curve" if figure.kind == "map" or figure.foreign else "optimizer"
     add(curve, curve.capitalize(), "", lambda s: style.full_name(figure, s.curve), text=True)
     metric = figure.metric
     nats = metric.unit or f"{metric.name},"
