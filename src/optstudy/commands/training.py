@@ -205,7 +205,7 @@ def _change(folder: Path, overrides: dict[str, Any]) -> None:
     if isinstance(config, Program):
         raise UserError("--set: in the folder of a program's run nothing can change; run the study instead")
     changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
-    if changed.id != config.id:
+    if (changed.id, changed.scale) != (config.id, config.scale):
         raise UserError(
             "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
             "data.corpus; give a config file instead"

@@ -1,19 +1,21 @@
 """What a study file may say, as pydantic models. Imports no torch.
 
 A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
-scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the point on the
-axes, ``--set``.
+scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
+of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
+:mod:`optstudy.study.names`.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -102,11 +104,28 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _kind(value: Any) -> str:
-    return "grid" if isinstance(value, (Mapping, HalfDecades)) else "list"
+    if isinstance(value, HalfDecades):
+        return "grid"
+    if isinstance(value, Mapping):
+        return "labels" if any(isinstance(one, (Mapping, Layer)) for one in value.values()) else "grid"
+    return "list"
+
+
+def _layer(value: Any) -> Any:
+    """Take plain settings for a layer that has them as its ``base``."""
+    plain = isinstance(value, Mapping) and not value.keys() & Layer.model_fields.keys()
+    return {"base": value} if plain else value
 
 
 Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), AfterValidator(_distinct)]
-Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
+Labels = Annotated[
+    dict[str, Annotated["Layer", BeforeValidator(_layer)]], Field(min_length=1, max_length=MOST_VALUES)
+]
+"""Values that are names: each stands for settings, or for a layer."""
+Axis = Annotated[
+    Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")] | Annotated[Labels, Tag("labels")],
+    Discriminator(_kind),
+]
 
 
 class BestOf(Strict):
@@ -128,7 +147,8 @@ class Layer(Strict):
     base: dict[str, Any] = {}
     """Config values by dotted key; ``$name`` stands for the value on the axis ``$name``."""
     axes: dict[str, Axis] = {}
-    """Values to run, by dotted key or ``$name``; the product of all axes is run."""
+    """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
+    values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
     best_of: BestOf | None = None
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
@@ -140,7 +160,8 @@ class ScaleLayer(Layer):
     optimizers: dict[str, Layer] = {}
     """What differs for one optimizer, by its name."""
     curves: dict[str, Layer] = {}
-    """Named variants: each is run over all axes and is a curve of the figure."""
+    """Named variants: each is run over all axes and is a curve of the figure. Where an axis names the curves
+    or the cells (:class:`Figure`): what differs for one of them."""
 
 
 class Panel(ScaleLayer):
@@ -161,9 +182,22 @@ class Figure(Strict):
 
     kind: Literal["sweep", "map"] = "sweep"
     x: str = "optimizer.lr"
-    """Config key, or axis ``$name``, on the horizontal axis."""
+    """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named; empty: there is one curve."""
+    """Config key whose values are the curves, where none are named; or an axis whose values are names. Empty:
+    there is one curve."""
+    rows: str | None = None
+    """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
+    columns: str | None = None
+    """The same for its columns."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.rows is None) != (self.columns is None) or (self.rows is not None and self.kind != "map"):
+            raise ValueError("'rows' and 'columns' go together, with 'kind: map'")
+        if self.rows is not None and self.rows == self.columns:
+            raise ValueError(f"'rows' and 'columns' are both {self.rows!r}: they must be two axes")
+        return self
 
 
 class Adaptive(Strict):
@@ -214,9 +248,9 @@ class StudyFile(ScaleLayer):
         return self._places
 
 
-def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
-    """Return the values of every axis, later layers winning."""
-    found: dict[str, list[Any]] = {}
+def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
+    """Return the values of every axis, later layers winning; those of a labelled axis by name."""
+    found: dict[str, list[Any] | dict[str, Layer]] = {}
     for layer in layers:
         for key, axis in layer.axes.items():
             found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
@@ -232,7 +266,7 @@ def parse(content: str, where: str) -> StudyFile:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
         first = error.errors()[0]
-        loc = [part for part in first["loc"] if part not in ("grid", "list")]
+        loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
@@ -248,17 +282,16 @@ def _fitted(file: StudyFile) -> StudyFile:
 
     The figure's axis is that which grows or is refined, else the first of numbers; the curves are the next.
     """
-    layers = _layers(file)
-    axes = list(dict.fromkeys(key for layer in layers for key in layer.axes))
+    layers = list(_layers(file))
+    axes = axes_of(layers)
     known = {*axes, *(key for layer in layers for key, _ in leaves(merge(layer.base)))}
-    numbers = [key for key, of in axes_of(layers).items() if _all_numbers(of)]
     rules = [rule for rule in (file.adaptive, file.refine) if rule is not None]
     ruled = [rule.axis for rule in rules if "axis" in rule.model_fields_set]
     figure = file.figure
-    x = figure.x
+    x, curve = figure.x, figure.curve
     if "x" not in figure.model_fields_set and x not in known:
+        numbers = [key for key, values in axes.items() if isinstance(values, list) and _all_numbers(values)]
         x = next(iter([*ruled, *numbers, *axes]), "seed")
-    curve = figure.curve
     if "curve" not in figure.model_fields_set and curve not in known:
         curve = next((key for key in axes if key != x and not key.startswith("$")), "")
     own: dict[str, Any] = {"figure": figure.model_copy(update={"x": x, "curve": curve})}
@@ -268,16 +301,14 @@ def _fitted(file: StudyFile) -> StudyFile:
     return file.model_copy(update=own)
 
 
-def _layers(file: StudyFile) -> list[Layer]:
-    """All layers of a file."""
-    found: list[Layer] = []
-    todo: list[Layer] = [file]
-    while todo:
-        layer = todo.pop(0)
-        found.append(layer)
-        for part in ("panels", "scales", "optimizers", "curves"):
-            todo += getattr(layer, part, {}).values()
-    return found
+def _layers(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all below it."""
+    yield layer
+    below = [getattr(layer, kind, {}) for kind in ("panels", "scales", "optimizers", "curves")]
+    below += [axis for axis in layer.axes.values() if isinstance(axis, dict)]
+    for named in below:
+        for one in named.values():
+            yield from _layers(one)
 
 
 def _all_numbers(values: Sequence[Any]) -> bool:
@@ -300,6 +331,8 @@ def _keys_at(loc: list[Any]) -> list[str]:
     for part in parts:
         if part in _BELOW and next(parts, None) is not None:
             kind = _BELOW[part]
+        elif kind is HalfDecades:
+            kind = Layer  # of a name on a labelled axis
         elif part in _SINGLE:
             kind = _SINGLE[part]
     return [field.alias or name for name, field in kind.model_fields.items()]

@@ -21,6 +21,7 @@ from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
 from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
+from optstudy.study.names import check
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
@@ -67,6 +68,9 @@ class Study:
             UserError: an argument that is none, or an axis without values.
         """
         return replace(self, axes={**self.axes, **_axes(axes)}) if axes else self
+
+    def __post_init__(self) -> None:
+        check(self.file, self.path or self.name)
 
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
@@ -127,10 +131,14 @@ def load(name: str, folder: Path = Path()) -> Study:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(folder / path), name), name)
+        try:
+            content = yamlfile.read(folder / path)
+        except UserError as error:
+            raise UserError(str(error), "study", name) from None
+        return Study(path.stem, parse(content, name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
-        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
+        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)", "study", name)
     content = (resources.files("optstudy") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
     return Study(name, parse(content, f"{name}.yaml"))
 
@@ -159,7 +167,7 @@ def _axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
             raise UserError(said)
         read = yamlfile.scalar(f"[{values}]")
         try:
-            found[key] = axes_of([Layer(axes={key: read})])[key]
+            found[key] = list(axes_of([Layer(axes={key: read})])[key])
         except ValidationError as error:
             raise UserError(f"--axis: {key}: {explain(error.errors()[0], (), ())}") from None
     return found

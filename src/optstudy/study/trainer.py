@@ -6,12 +6,12 @@ Imports no torch.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from optstudy import program
-from optstudy.config import merge
+from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, nearest, validate
 from optstudy.folders import settle
 from optstudy.program import AnyConfig, Program
@@ -26,6 +26,8 @@ class Trainer(Protocol):
 
     scales: Mapping[str, Mapping[str, Any]]
     """Settings of each scale, under everything that a study says. The first one is the default."""
+    keys: Collection[str] | None
+    """First parts of the keys of a config; None: any."""
 
     def settle(self, tree: dict[str, Any]) -> AnyConfig:
         """Make a run's config of merged settings, or raise UserError with the wrong key."""
@@ -50,6 +52,7 @@ class Own:
     """optstudy's trainer: the paper's transformer, see :mod:`optstudy.training`."""
 
     scales = SCALES
+    keys: Collection[str] | None = RunConfig.model_fields.keys()
 
     def settle(self, tree: dict[str, Any]) -> AnyConfig:
         """Fill in what text, tokenizer and code are, and validate."""
@@ -76,6 +79,8 @@ class Foreign:
     Raises:
         UserError: a program or file that is not there.
     """
+
+    keys: Collection[str] | None = None
 
     def __init__(self, said: program.Trainer, scales: Iterable[str], folder: Path) -> None:
         self.scales: Mapping[str, Mapping[str, Any]] = {name: {} for name in scales} or {"": {}}
@@ -131,6 +136,11 @@ def of(file: StudyFile, folder: Path) -> Trainer:
     if file.trainer is None:
         return Own()
     return Foreign(file.trainer, scales_of(file), folder)
+
+
+def keys_of(file: StudyFile) -> Collection[str] | None:
+    """First parts of the keys of a study's configs; None: any."""
+    return RunConfig.model_fields.keys() if file.trainer is None else None
 
 
 def scales_of(file: StudyFile) -> list[str]:
