@@ -8,14 +8,17 @@ from pydantic import BaseModel
 
 from optstudy.config import RunConfig
 from optstudy.launch.options import Slurm
+from optstudy.program import Measure, Trainer
 from optstudy.record import leaves
 from optstudy.scales import SCALES
 from optstudy.study.file import (
     Adaptive,
     BestOf,
+    Claim,
     Figure,
     HalfDecades,
     Layer,
+    Noise,
     Panel,
     Refine,
     ScaleLayer,
@@ -34,6 +37,10 @@ PARTS: Sequence[tuple[str, str, type[BaseModel]]] = (
     ("For one optimizer or curve", "Under `optimizers: {NAME: ...}`, `curves: {NAME: ...}`.", Layer),
     ("A grid of values", "In place of a list under `axes`: values even in the logarithm.", HalfDecades),
     ("Values from another study", "What stands under `best_of`.", BestOf),
+    ("A claim", "What stands under `claims: {NAME: ...}`: a statement and the test that decides it.", Claim),
+    ("Noise", "What stands under `noise`.", Noise),
+    ("Another training program", "What stands under `trainer`: see [the contract](../contract.md).", Trainer),
+    ("The number that counts", "What stands under `trainer.metric`, or its name alone.", Measure),
     ("The figure", "What stands under `figure`.", Figure),
     ("An axis that grows", "What stands under `adaptive`; `adaptive: {}` takes every default.", Adaptive),
     ("More seeds where they count", "What stands under `refine`; `refine: {}` takes every default.", Refine),

@@ -1,18 +1,21 @@
 """Every example of README and docs does what it says, every link leads somewhere, no number is made up."""
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from cyclopts import MissingArgumentError
 from pydantic import BaseModel
 
-from optstudy import claims
 from optstudy.cli import app
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
+from optstudy.program import Measure
 from optstudy.recipes import OPTIMIZERS
 from optstudy.results import archive
 from optstudy.scales import SCALES
@@ -22,10 +25,12 @@ from tests import pages
 from tests.pages import DOCS, ROOT, SHELL, Block
 from tests.test_archive import finished
 
+CONTRACT = "docs/contract.md"
+"""Whose programs are started by a study: see test_trainer.py."""
 PYTHON = [
     block
     for block in pages.all_blocks()
-    if block.kind == "python" and not block.name.startswith(("src/", "tests/"))
+    if block.kind == "python" and not block.name.startswith(("src/", "tests/")) and block.page != CONTRACT
 ]
 YAML = [block for block in pages.all_blocks() if block.kind == "yaml"]
 OTHERS = ("cd", "export", "make", "pip", "python", "source", "torchrun", "tensorboard", "wandb", "git")
@@ -162,8 +167,12 @@ def test_a_yaml_example_is_a_study_that_plans(block, tmp_path, monkeypatch):
         if other.name:
             (tmp_path / other.name).write_text(other.text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     file = studyfile.parse(block.text, block.name or str(block))
-    assert study.Study("example", file).points("pico")
+    for name in (file.trainer and file.trainer.code) or ():
+        (tmp_path / name).touch()
+    example = study.Study("example", file)
+    assert example.points(example.scale(None))
 
 
 def test_links_lead_somewhere(site):
@@ -210,9 +219,8 @@ def test_every_study_claim_and_optimizer_has_its_place(site):
     folder = site / "docs" / "generated"
     for name in study.names():
         content = (folder / "studies" / f"{name.replace('/', '-')}.md").read_text()
-        for claim in claims.CLAIMS:
-            if claim.figure == name:
-                assert claim.statement.replace("|", "\\|") in content
+        for claim in study.load(name).claims:
+            assert claim.statement.replace("|", "\\|") in content and f"`{claim.test}`" in content
     together = "".join(page.read_text() for page in (folder / "optimizers").glob("*.md"))
     assert all(f"`{name}`" in together for name in OPTIMIZERS)
     help_page = (folder / "cli.md").read_text()
@@ -247,8 +255,10 @@ def test_every_study_file_key_is_in_the_reference_with_meaning_and_default(site)
     known = {"StudyFile": studyfile.StudyFile}
     known |= {kind.__name__: kind for kind in vars(studyfile).values() if kind in (
         studyfile.Panel, studyfile.ScaleLayer, studyfile.Layer, studyfile.HalfDecades, studyfile.BestOf,
-        studyfile.Figure, studyfile.Adaptive, studyfile.Refine, studyfile.Slurm,
+        studyfile.Figure, studyfile.Adaptive, studyfile.Refine, studyfile.Slurm, studyfile.Claim,
+        studyfile.Noise, studyfile.Trainer,
     )}  # fmt: skip
+    known["Measure"] = Measure
     assert len(rows) == sum(len(kind.model_fields) for kind in known.values())
     for row in rows:
         _, meaning, unit, kind, default = (cell.strip() for cell in row.strip("|").split(" | "))

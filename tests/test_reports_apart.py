@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optstudy import report
+from optstudy import findings, report
 from optstudy.cli import run
 from optstudy.findings import figure_of
 from optstudy.report.answer import answer
@@ -88,7 +88,7 @@ def test_a_mark_that_cannot_be_read_is_anothers(two):
 
 def test_a_folder_of_studies_with_other_settings_has_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for chosen in ([], ["--set", "seed=7"], []):
+    for chosen in ([], ["--set", "validation.points=11"], []):
         assert run(["report", "beyond", "--format", "md", *chosen]) == 0
     assert len({path.parent for path in Path("report").rglob("study.json")}) == 2
 
@@ -130,17 +130,35 @@ def test_a_study_over_the_seed_itself_gets_no_others(tmp_path, monkeypatch, caps
     for point in study.load("s.yaml").points("pico", {"optimizer.lr": 1e-3}):
         assert point.id == point.config.id
     assert {seed for seed, _ in seeds_of(["s.yaml"], capsys)} == {0, 5}
-    assert {seed for seed, _ in seeds_of(["s.yaml", "--set", "seed=5"], capsys)} == {5}
 
 
 def test_the_packages_record_adds_no_seeds_that_a_study_does_not_ask_for(tmp_path):
     from optstudy.findings import recorded
 
     for name in ("paper/fig1", "paper/fig9"):
-        chosen = study.load(name)
-        with_record = Session(chosen, "pico", tmp_path, kept=recorded(name, "pico"))
-        planned = chosen.plan("pico", results=with_record.row)
-        assert [p.id for p in with_record.plan.points] == [p.id for p in planned.points]
+        kept = recorded(name, "pico")
+        one, other = (
+            Session(study.load(name), "pico", tmp_path, kept=kept, all_seeds=x) for x in (True, False)
+        )
+        assert [p.id for p in one.plan.points] == [p.id for p in other.plan.points]
+
+
+CLAIM = "claims: {better: {says: It is better., test: \"best('adam') - best('lion') < 0\"}}\n"
+
+
+def test_seeds_that_a_study_does_not_ask_for_are_shown_and_count_for_no_claim(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(CONTENT.format(title="T", name="adam, lion") + CLAIM)
+    end("s.yaml", "runs")
+    end("s.yaml", "runs", seeds=3)
+    assert run(["report", "s.yaml", "--format", "md"]) == 0
+    assert "3 seeds per setting" in Path("report/s/pico/table.md").read_text()
+    assert run(["claims", "s.yaml", "--json"]) == 0
+    capsys.readouterr()
+    (judged,) = findings.open_study("s.yaml").claims()
+    assert judged["seeds"] == 1
+    (judged,) = findings.open_study("s.yaml", seeds=3).claims()
+    assert judged["seeds"] == 3
 
 
 # What can be recommended
@@ -173,7 +191,7 @@ def test_the_live_page_with_one_of_four_runs_recommends_nothing(tmp_path):
 
 def judged(name, word, number):
     claim = {"name": f"{name}-{number}", "statement": f"Statement {number} of {name}.", "figure": name}
-    told = {"estimate": 0.5, "interval": [0.4, 0.6], "seeds": 3, "test": f"less than {number}", "reason": ""}
+    told = {"estimate": 0.5, "interval": [0.4, 0.6], "seeds": 3, "test": f"less than {number}", "why": ""}
     return {**claim, "scale": "pico", "verdict": word, **told}
 
 

@@ -30,6 +30,8 @@ Assignments = Annotated[
         "Anything else is text to the letter, also with ` #` or `: ` in it.",
     ),
 ]
+Axes = Annotated[tuple[str, ...], Parameter(name="--axis", allow_leading_hyphen=True)]
+Scale = Annotated[str | None, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy.commands.options import RUNS, Assignments, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import RECORDED, figure_of, recorded
@@ -23,8 +23,9 @@ def export(
     name: Annotated[str | None, Parameter(name="study")] = None,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     seeds: int | None = None,
     format_: Annotated[str | None, Parameter(name="--format")] = None,
@@ -40,7 +41,8 @@ def export(
 
     Args:
         name: a study, whose curves are then named; all runs of the folder without.
-        scale: the scale the study ran at.
+        scale: the scale the study ran at; by default `pico`, or a study's own first.
+        axis: values that it ran, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         format_: `csv` or `parquet`; by default what `--out` ends in.
@@ -49,15 +51,15 @@ def export(
     """
     existing(runs)
     if record is not None:
-        return _extend(record, scale, runs)
+        return _extend(record, scale or "pico", runs)
     kind = tidy.kind_of(out, format_)
     expect_many()
     if name is None:
         records = tidy.runs(tidy.every(runs))
     else:
-        session = Session(
-            study.load(name), scale, runs, study.overrides(set_), seeds, kept=recorded(name, scale)
-        )
+        chosen = study.load(name).over(axis)
+        kept = recorded(name, chosen.scale(scale))
+        session = Session(chosen, scale, runs, study.overrides(set_), seeds, kept=kept, all_seeds=True)
         records = tidy.table(figure_of(session))
         session.remember()
     if not records:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, StudyName, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, recorded
@@ -30,8 +30,9 @@ def report(
     name: StudyName,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     seeds: int | None = None,
     out: Path = Path("report"),
@@ -42,8 +43,9 @@ def report(
 ) -> int:
     """Draw the report of a study, or of all studies of a folder, from the runs that have ended.
 
-    It goes to `report/STUDY/SCALE`. Another study of that name, the study with other `--set`, or over other
-    runs, gets a folder of its own beside it. Seeds beyond the study's that have run are shown, too.
+    It goes to `report/STUDY/SCALE`. Another study of that name, the study with other `--set` or `--axis`, or
+    over other runs, gets a folder of its own beside it. Seeds beyond the study's that have run are shown;
+    claims leave them out.
 
     Examples:
         optstudy report paper/fig1 --format pdf --format tex
@@ -54,7 +56,8 @@ def report(
 
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
-        scale: the scale it ran at.
+        scale: the scale it ran at; by default `pico`, or a study's own first.
+        axis: values that it ran, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         out: where the report goes.
@@ -70,16 +73,21 @@ def report(
     draws = not serve and any(kind not in reports.TABLES for kind in formats)
     with reports.drawing_pool(len(names)) if draws else nullcontext() as pool:
         chosen = study.overrides(set_)
-        kept = {n: recorded(n, scale) for n in names}
-        sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=kept[n]) for n in names]
+        studies = [study.load(n).over(axis) for n in names]
+        kept = [recorded(one.name, one.scale(scale)) for one in studies]
+        sessions = [
+            Session(one, scale, runs, chosen, seeds, kept=own, all_seeds=True)
+            for one, own in zip(studies, kept, strict=True)
+        ]
         if serve:
             reports.serve(Judge(sessions).figures, host, port, _serving)
             _remember(sessions)
         elif names == [name]:
             write_report(sessions[0], out, formats, pool)
         else:
-            where = reports.place(out, name, scale, _made_of(sessions[0], name, out))
-            _write_all(sessions, where, formats, f"{name} at {scale}", pool)
+            at = sessions[0].scale
+            where = reports.place(out, name, at, _made_of(sessions[0], name, out))
+            _write_all(sessions, where, formats, f"{name} at {at}", pool)
     return DONE
 
 
@@ -148,6 +156,7 @@ def _made_of(session: Session, name: str, out: Path) -> dict[str, Any]:
     return {
         "study": relative(file, out) if file else name,
         "set": session.overrides,
+        "axes": session.study.axes,
         "runs": relative(session.runs, out),
     }
 

@@ -1,7 +1,7 @@
 """What runs cost before they are run: tokens, FLOPs, time from measured speed, disk. Imports no torch."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -9,6 +9,8 @@ from statistics import median
 from pydantic import ValidationError
 
 from optstudy.config import RunConfig, forward_flops, parameter_count
+from optstudy.program import AnyConfig, Program
+from optstudy.record import ended
 from optstudy.results.table import Row
 
 EFFICIENCY = 0.6
@@ -25,6 +27,7 @@ class Cost:
 
     runs: int
     tokens: int
+    """Of optstudy's own trainer, as ``flops``; what another program will read is not known."""
     flops: float
     """Of matrix products, training and validation."""
     seconds: float | None
@@ -46,6 +49,7 @@ def _whole(config: RunConfig) -> float:
     return 1 + validated / (3 * config.tokens)
 
 
+UNTIMED = "no run of this program has ended"
 UNKNOWN = "no run has been timed here; --device cpu reckons with this machine's cores"
 
 
@@ -63,10 +67,16 @@ class Speed:
     def __init__(self, rows: Iterable[Row], for_gpu: bool = False) -> None:
         self._exact: dict[str, list[tuple[float, float]]] = {}
         self._shape: dict[str, list[tuple[float, float]]] = {}
+        self._programs: dict[str, list[float]] = {}
         self._flops: list[float] = []
         self._for_gpu = for_gpu
         for row in rows:
-            if row.state != "done" or row.seconds <= 0 or row.step_ms <= 0:
+            if row.state != "done" or row.seconds <= 0:
+                continue
+            if row.reported is not None:
+                self._programs.setdefault(_program(row.config["trainer"]), []).append(row.seconds)
+                continue
+            if not (row.step_ms and row.step and row.tokens):
                 continue
             try:
                 config = RunConfig.model_validate(row.config)
@@ -80,8 +90,11 @@ class Speed:
             self._flops.append(flops(config) / config.tokens / _whole(config) / took[0])
         self._probed: float | None = None
 
-    def seconds(self, config: RunConfig) -> tuple[float | None, str]:
-        """Seconds of the run in one slot, or None, and what that rests on."""
+    def seconds(self, config: AnyConfig) -> tuple[float | None, str]:
+        """Seconds of the run in one slot, and what that rests on; None where nothing is known."""
+        if isinstance(config, Program):
+            ended = self._programs.get(_program(config.trainer.model_dump()))
+            return (median(ended), "finished runs of this program") if ended else (None, UNTIMED)
         shape = _shape(config)
         for known, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
             if key in known:
@@ -97,7 +110,7 @@ class Speed:
         return flops(config) / self._probed, PROBED
 
 
-def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
+def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
     """Add up what ``configs`` cost with ``slots`` of them running at a time.
 
     Args:
@@ -108,13 +121,17 @@ def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_byte
     """
     timed = [speed.seconds(config) for config in configs]
     seconds = [one for one, _ in timed if one is not None]
-    weights = max((parameter_count(config.model) for config in configs), default=0)
+    own = [config for config in configs if isinstance(config, RunConfig)]
+    weights = max((parameter_count(config.model) for config in own), default=0)
+    took = max(sum(seconds) / slots, max(seconds, default=0.0))
     return Cost(
         runs=len(configs),
-        tokens=sum(config.tokens for config in configs),
-        flops=sum(flops(config) for config in configs),
-        seconds=max(sum(seconds) / slots, max(seconds, default=0.0)) if len(seconds) == len(timed) else None,
-        measured_on=timed[0][1] if timed else "nothing to do",
+        tokens=sum(config.tokens for config in own),
+        flops=sum(flops(config) for config in own),
+        seconds=took if len(seconds) == len(configs) else None,
+        measured_on=next(
+            (why for one, why in timed if one is None), timed[0][1] if timed else "nothing to do"
+        ),
         disk_bytes=len(configs) * record_bytes + min(slots, len(configs)) * 2 * weights * (4 + STATE_BYTES),
     )
 
@@ -123,7 +140,7 @@ def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
     """Return the mean size of finished runs' folders, or what one of a hundred rows takes."""
     sizes = []
     for folder in folders:
-        if (folder / "result.json").exists():
+        if ended(folder):
             sizes.append(sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
         if len(sizes) == sample:
             break
@@ -146,6 +163,10 @@ def core_flops_per_s(size: int = 96, count: int = 60, rounds: int = 20) -> float
         a @ a
         taken.append(time.thread_time() - start)
     return 2 * count * size**3 / max(min(taken), 1e-6)
+
+
+def _program(trainer: Mapping[str, object]) -> str:
+    return repr((trainer.get("command"), trainer.get("function")))
 
 
 def _shape(config: RunConfig) -> str:

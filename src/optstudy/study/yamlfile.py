@@ -88,6 +88,17 @@ def assignment(value: Any) -> str:
     return printable(json.dumps(value, ensure_ascii=False))
 
 
+def listed(values: Iterable[Any]) -> str:
+    """Return values with commas between them, as they stand in a YAML list: what is read back is the same."""
+    return ",".join(_in_a_list(value) for value in values)
+
+
+def _in_a_list(value: Any) -> str:
+    if isinstance(value, str) and not value.startswith(" ") and assigned(f"[{value}]") == [value]:
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
 def _is_value(written: str) -> bool:
     """Whether a text is one YAML value from end to end, and no plain text."""
     whole = written.strip(" ")
