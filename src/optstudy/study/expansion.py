@@ -57,6 +57,7 @@ class Expansion:
         fidelity.check(chosen.get(FIDELITY, "released"))
         if not parents:
             check_overrides(chosen, file, name)
+            check_overrides(axes, file, name, "--axis")
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
         self.folder = folder
         try:
