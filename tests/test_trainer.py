@@ -42,6 +42,11 @@ PROGRAM = """
     elif how == "three":
         print("it blew up")
         sys.exit(3)
+    elif how == "stopped":  # as a scheduler stops all processes of a job
+        if not (out / "begun").exists():
+            (out / "begun").touch()
+            os.kill(os.getpid(), 15)
+        finish(val_loss=5.5)
     elif how == "half":
         (out / "result.json").write_text('{"val_')
     elif how == "list":
@@ -127,7 +132,7 @@ SAID = {
     "endless": "it had not ended after 2 s",
     "killed": "it was ended by SIGKILL",
 }
-LOSS = {"fine": 1.5, "again": 2.5, "child": 3.5, "line": 4.5}
+LOSS = {"fine": 1.5, "again": 2.5, "child": 3.5, "line": 4.5, "stopped": 5.5}
 DIVERGED = {"nan": "val_loss was nan", "three": "it blew up"}
 
 
