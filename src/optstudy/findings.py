@@ -235,9 +235,9 @@ def figure_of(session: Session) -> Figure:
         panel, row, curve = placed(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
-    lying: dict[tuple[str, str, str], dict[str, Point]] = {}
+    lying: dict[tuple[str, str, str], dict[tuple[str, str], Point]] = {}
     for point in points:
-        lying.setdefault(where(point.curve), {})[point.id] = point
+        lying.setdefault(where(point.curve), {})[point.id, str(point.x)] = point
     places = [
         Place(point.id, curve, point.x, panel, row, apart=keys)
         for (panel, row, curve), found in lying.items()

@@ -95,12 +95,14 @@ class Figure:
         """The panels in the order of their first run; a map has one, which holds all its cells."""
         rows = {row.id: row for row in self.rows}
         found: dict[str, list[Placed]] = {}
+        order: dict[str, list[Any]] = {}
         for place in self.places:
+            where = "" if self.kind == "map" else place.panel
+            order.setdefault(where, []).append(place.x)
             if place.run in rows:
-                where = "" if self.kind == "map" else place.panel
                 found.setdefault(where, []).append((self._run(rows[place.run], place), place))
         return [
-            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs))))
+            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs), order[name])))
             for name, runs in found.items()
             for key in [self.axes.get(name, self.x)]
         ]

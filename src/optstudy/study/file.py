@@ -1,8 +1,9 @@
 """What a study file may say, as pydantic models. Imports no torch.
 
 A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
-scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the point on the
-axes, ``--set``.
+scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
+of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
+:mod:`optstudy.study.names`.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -110,11 +112,28 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _kind(value: Any) -> str:
-    return "grid" if isinstance(value, (Mapping, HalfDecades)) else "list"
+    if isinstance(value, HalfDecades):
+        return "grid"
+    if isinstance(value, Mapping):
+        return "labels" if any(isinstance(one, (Mapping, Layer)) for one in value.values()) else "grid"
+    return "list"
+
+
+def _layer(value: Any) -> Any:
+    """Take plain settings for a layer that has them as its ``base``."""
+    plain = isinstance(value, Mapping) and not value.keys() & Layer.model_fields.keys()
+    return {"base": value} if plain else value
 
 
 Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), AfterValidator(_distinct)]
-Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
+Labels = Annotated[
+    dict[str, Annotated["Layer", BeforeValidator(_layer)]], Field(min_length=1, max_length=MOST_VALUES)
+]
+"""Values that are names: each stands for settings, or for a layer."""
+Axis = Annotated[
+    Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")] | Annotated[Labels, Tag("labels")],
+    Discriminator(_kind),
+]
 
 
 class BestOf(Strict):
@@ -136,7 +155,8 @@ class Layer(Strict):
     base: dict[str, Any] = {}
     """Config values by dotted key; ``$name`` stands for the value on the axis ``$name``."""
     axes: dict[str, Axis] = {}
-    """Values to run, by dotted key or ``$name``; the product of all axes is run."""
+    """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
+    values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
     best_of: BestOf | None = None
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
@@ -148,7 +168,8 @@ class ScaleLayer(Layer):
     optimizers: dict[str, Layer] = {}
     """What differs for one optimizer, by its name."""
     curves: dict[str, Layer] = {}
-    """Named variants: each is run over all axes and is a curve of the figure."""
+    """Named variants: each is run over all axes and is a curve of the figure. Where an axis names the curves
+    or the cells (:class:`Figure`): what differs for one of them."""
 
 
 class Panel(ScaleLayer):
@@ -169,9 +190,21 @@ class Figure(Strict):
 
     kind: Literal["sweep", "map"] = "sweep"
     x: str = "optimizer.lr"
-    """Config key, or axis ``$name``, on the horizontal axis."""
+    """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named."""
+    """Config key whose values are the curves, where none are named; or an axis whose values are names."""
+    rows: str | None = None
+    """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
+    columns: str | None = None
+    """The same for its columns."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.rows is None) != (self.columns is None) or (self.rows is not None and self.kind != "map"):
+            raise ValueError("'rows' and 'columns' go together, with 'kind: map'")
+        if self.rows is not None and self.rows == self.columns:
+            raise ValueError(f"'rows' and 'columns' are both {self.rows!r}: they must be two axes")
+        return self
 
 
 class Adaptive(Strict):
@@ -242,9 +275,9 @@ class StudyFile(ScaleLayer):
         return self._places
 
 
-def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
-    """Return the values of every axis, later layers winning."""
-    found: dict[str, list[Any]] = {}
+def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
+    """Return the values of every axis, later layers winning; those of a labelled axis by name."""
+    found: dict[str, list[Any] | dict[str, Layer]] = {}
     for layer in layers:
         for key, axis in layer.axes.items():
             found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
@@ -260,7 +293,7 @@ def parse(content: str, where: str) -> StudyFile:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
         first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelt key is missing too
-        loc = [part for part in first["loc"] if part not in ("grid", "list")]
+        loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
@@ -286,6 +319,8 @@ def _keys_at(loc: list[Any]) -> list[str]:
     for part in parts:
         if part in _BELOW and next(parts, None) is not None:
             kind = _BELOW[part]
+        elif kind is HalfDecades:
+            kind = Layer  # of a name on a labelled axis
         elif part in _SINGLE:
             kind = _SINGLE[part]
     return [field.alias or name for name, field in kind.model_fields.items()]

@@ -22,6 +22,7 @@ from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
 from optstudy.study.file import HalfDecades, StudyFile, parse
+from optstudy.study.names import check
 from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
@@ -49,6 +50,9 @@ class Study:
     path: str = ""
     """Where it was read from, as given; empty for one that comes with the package."""
 
+    def __post_init__(self) -> None:
+        check(self.file, self.path or self.name)
+
     @cached_property
     def claims(self) -> tuple[Claim, ...]:
         """Its claims, with their tests read and checked.
@@ -57,19 +61,23 @@ class Study:
             UserError: a test that says what it may not, with file and line.
         """
         found: list[Claim] = []
-        if not self.file.claims:
+        if not self.file.claims and self.file.noise is None:
             return ()
         curves = Naming(self.name, self.file, lambda name: _read(name).file)
-        for name, one in self.file.claims.items():
-            test = " ".join(one.test.split())
-            try:
-                relations = grammar.parse(test, curves)
-            except (grammar.Wrong, UserError) as error:
-                key = f"claims.{name}.test"
-                line = yamlfile.place(self.file.places, key, one.test)
-                where = self.path or f"{self.name}.yaml"
-                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
-            found.append(Claim(name, one.says, self.name, test, relations))
+        key, noise = "noise.study", self.file.noise
+        try:
+            if noise is not None:
+                _read(noise.study)
+                for mine, other in noise.curves.items():
+                    key = f"noise.curves.{mine}"
+                    curves(mine, None)
+                    curves(f"{noise.study}: {other}", None)
+            for name, one in self.file.claims.items():
+                key, test = f"claims.{name}.test", " ".join(one.test.split())
+                found.append(Claim(name, one.says, self.name, test, grammar.parse(test, curves)))
+        except (grammar.Wrong, UserError) as error:
+            line = yamlfile.place(self.file.places, key, None) or 1
+            raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None
         return tuple(found)
 
     def points(
@@ -124,7 +132,7 @@ def load(name: str) -> Study:
         UserError: no such study, or a mistake in the file or a claim, with its line.
     """
     found = _read(name)
-    assert found.claims is not None  # read and checked now
+    _ = found.claims  # reads their tests
     return found
 
 
@@ -132,10 +140,14 @@ def _read(name: str) -> Study:
     """Read a study without a look at its claims, which may speak of other studies."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(path), name), name)
+        try:
+            content = yamlfile.read(path)
+        except UserError as error:
+            raise UserError(str(error), "study", name) from None
+        return Study(path.stem, parse(content, name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
-        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
+        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)", "study", name)
     return _packaged(name)
 
 

@@ -81,10 +81,10 @@ def curves(study: str, file: StudyFile) -> Names:
 
 def _named(family: Family, key: str) -> Iterator[str]:
     """The names of a family's curves: its own, or the values of the config key that names them, if known."""
-    if family.curve != "None":
-        yield family.curve
+    if family.curve is not None:
+        yield f"{family.curve}{family.suffix}"
     elif family.axis == key:
-        yield from map(str, family.values)
+        yield from (f"{value}{family.suffix}" for value in family.values)
     else:
         variables = {name: value for name, value in family.layers[-1].items() if name.startswith("$")}
         value: Any = None
@@ -95,7 +95,7 @@ def _named(family: Family, key: str) -> Iterator[str]:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         if value is not None:
-            yield str(value)
+            yield f"{value}{family.suffix}"
 
 
 def _has(names: Sequence[str], wanted: str) -> bool:
