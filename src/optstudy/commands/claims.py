@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optstudy.claims.verdict import Verdict
-from optstudy.commands.options import RUNS, Assignments, Json
+from optstudy.commands.options import RUNS, Assignments, Json, Scale
 from optstudy.commands.reports import names_in
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
@@ -20,7 +20,7 @@ from optstudy.study.library import overrides
 
 def claims(
     *names: str,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
     runs: Path = RUNS,
     fresh: bool = False,
@@ -41,7 +41,7 @@ def claims(
     Args:
         names: of `optstudy studies`, their folder (`paper`), or files of your own; by default all studies
             that come with the package: the paper's statements and what was claimed beyond them.
-        scale: the scale of the runs.
+        scale: the scale of the runs; by default `pico`, or a study's own first.
         set_: config values that they ran with, as `key=value`.
         runs: where run folders are; the package's own record is read besides.
         fresh: leave out the package's record.
@@ -61,7 +61,9 @@ def claims(
                 style.printable(f"{verdict.claim.figure}: {style.verdict(verdict.tree())}") + "\n"
             )
     said = ", ".join(f"{count} {word}" for word, count in Counter(v.word for v in found).items())
-    sys.stdout.write(f"{len(found)} claim{'s' * (len(found) != 1)} at {scale}: {said or 'none'}\n")
+    at = " and ".join(dict.fromkeys(verdict.scale for verdict in found if verdict.scale)) or scale
+    where = f" at {at}" if at else ""
+    sys.stdout.write(f"{len(found)} claim{'s' * (len(found) != 1)}{where}: {said or 'none'}\n")
     return DONE
 
 

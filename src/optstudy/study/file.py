@@ -8,7 +8,7 @@ of axes, the point on the others, ``--set``. That every name in the file matches
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
@@ -25,9 +25,11 @@ from pydantic import (
 )
 
 from optstudy.claims.grammar import FUNCTIONS
-from optstudy.config import Count, NonNegative, Positive
+from optstudy.config import Count, NonNegative, Positive, merge
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
+from optstudy.program import Trainer
+from optstudy.record import leaves
 from optstudy.study import yamlfile
 
 NAME = "optimizer.name"
@@ -192,7 +194,8 @@ class Figure(Strict):
     x: str = "optimizer.lr"
     """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named; or an axis whose values are names."""
+    """Config key whose values are the curves, where none are named; or an axis whose values are names. Empty:
+    there is one curve."""
     rows: str | None = None
     """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
     columns: str | None = None
@@ -267,6 +270,8 @@ class StudyFile(ScaleLayer):
     noise: Noise | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
+    trainer: Trainer | None = None
+    """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
     @property
@@ -298,8 +303,48 @@ def parse(content: str, where: str) -> StudyFile:
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
+    if file.trainer is not None:
+        file = _fitted(file)
     file._places = tuple(yamlfile.places(tree))
     return file
+
+
+def _fitted(file: StudyFile) -> StudyFile:
+    """Choose the axes that a study of another program leaves out, where its config has not the usual keys.
+
+    The figure's axis is that which grows or is refined, else the first of numbers; the curves are the next.
+    """
+    layers = list(_layers(file))
+    axes = axes_of(layers)
+    known = {*axes, *(key for layer in layers for key, _ in leaves(merge(layer.base)))}
+    rules = [rule for rule in (file.adaptive, file.refine) if rule is not None]
+    ruled = [rule.axis for rule in rules if "axis" in rule.model_fields_set]
+    figure = file.figure
+    x, curve = figure.x, figure.curve
+    if "x" not in figure.model_fields_set and x not in known:
+        numbers = [key for key, values in axes.items() if isinstance(values, list) and _all_numbers(values)]
+        x = next(iter([*ruled, *numbers, *axes]), "seed")
+    if "curve" not in figure.model_fields_set and curve not in known:
+        curve = next((key for key in axes if key != x and not key.startswith("$")), "")
+    own: dict[str, Any] = {"figure": figure.model_copy(update={"x": x, "curve": curve})}
+    for name, rule in (("adaptive", file.adaptive), ("refine", file.refine)):
+        if rule is not None and "axis" not in rule.model_fields_set and rule.axis not in axes:
+            own[name] = rule.model_copy(update={"axis": x})
+    return file.model_copy(update=own)
+
+
+def _layers(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all below it."""
+    yield layer
+    below = [getattr(layer, kind, {}) for kind in ("panels", "scales", "optimizers", "curves")]
+    below += [axis for axis in layer.axes.values() if isinstance(axis, dict)]
+    for named in below:
+        for one in named.values():
+            yield from _layers(one)
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return all(type(value) in (int, float) for value in values)
 
 
 _BELOW: Mapping[str, type[BaseModel]] = {
@@ -308,7 +353,7 @@ _BELOW: Mapping[str, type[BaseModel]] = {
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
-    "noise": Noise,
+    "noise": Noise, "trainer": Trainer,
 }  # fmt: skip
 
 
