@@ -12,7 +12,6 @@ from optstudy.commands.watch import duration
 from optstudy.errors import UserError
 from optstudy.findings import evidence_of
 from optstudy.folders import validated
-from optstudy.folders import validated
 from optstudy.study.cost import Speed
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
