@@ -84,19 +84,23 @@ class Study:
             UserError: a test that says what it may not, with file and line.
         """
         found: list[Claim] = []
-        if not self.file.claims:
+        if not self.file.claims and self.file.noise is None:
             return ()
         curves = Naming(self.name, self.file, lambda name: _read(name, self.folder).file)
-        for name, one in self.file.claims.items():
-            test = " ".join(one.test.split())
-            try:
-                relations = grammar.parse(test, curves)
-            except (grammar.Wrong, UserError) as error:
-                key = f"claims.{name}.test"
-                line = yamlfile.place(self.file.places, key, one.test)
-                where = self.path or f"{self.name}.yaml"
-                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
-            found.append(Claim(name, one.says, self.name, test, relations))
+        key, noise = "noise.study", self.file.noise
+        try:
+            if noise is not None:
+                _read(noise.study, self.folder)
+                for mine, other in noise.curves.items():
+                    key = f"noise.curves.{mine}"
+                    curves(mine, None)
+                    curves(f"{noise.study}: {other}", None)
+            for name, one in self.file.claims.items():
+                key, test = f"claims.{name}.test", " ".join(one.test.split())
+                found.append(Claim(name, one.says, self.name, test, grammar.parse(test, curves)))
+        except (grammar.Wrong, UserError) as error:
+            line = yamlfile.place(self.file.places, key, None) or 1
+            raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None
         return tuple(found)
 
     def points(
@@ -157,7 +161,7 @@ def load(name: str, folder: Path = Path()) -> Study:
         UserError: no such study, or a mistake in the file or a claim, with its line.
     """
     found = _read(name, folder)
-    assert found.claims is not None  # read and checked now
+    _ = found.claims  # reads their tests
     return found
 
 
