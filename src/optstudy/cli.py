@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any, NoReturn, TextIO
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from optstudy import __version__
 from optstudy.ending import (
@@ -14,8 +14,7 @@ from optstudy.ending import (
     PREEMPTED,
     USERS_ERRNOS,
     USERS_MISTAKE,
-    OutOfMemory,
-    Unloadable,
+    RunFailed,
     end,
     out_of_memory,
 )
@@ -27,12 +26,17 @@ app = App(
     help="Which optimizer, at what setting, and how safe is that choice?",
     help_epilogue="Start with: optstudy demo",
     help_format="markdown",
+    default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
 bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")
 app.command(data)
 app.command(bench)
+app.register_install_completion_command(
+    help="Let the shell complete commands and options on Tab (bash, zsh, fish): writes a file to your home "
+    "folder, and a line that loads it to the shell's start file."
+)
 
 for parent, name, target in (
     (app, "demo", "studies:demo"),
@@ -92,16 +96,17 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have what the locale cannot write
-    if arguments[:1] in ([], ["--help"], ["-h"]):
-        for name in app:  # their descriptions come with them, and stand in the list of commands
-            app[name]
+    words = [word for word in arguments if word not in ("--help", "-h")]
+    for group in [g for g, path in ((app, []), (data, ["data"]), (bench, ["bench"])) if words == path]:
+        for name in group:  # their descriptions come with them, and stand in the list of commands
+            group[name]
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _mistake(" ".join(str(error).split()))
     except UserError as error:
         return _mistake(str(error))
-    except (OutOfMemory, MemoryError, Unloadable) as error:
+    except (RunFailed, MemoryError) as error:
         sys.stderr.write(f"optstudy: {printable(out_of_memory(error) or error)}\n")
         return FAILED
     except OSError as error:

@@ -166,34 +166,41 @@ NUMBERS = (
     *("initial_val_loss", "step", "tokens", "tokens_per_s", "seconds", "step_ms"),
     *("peak_memory_mb", "params", "state_bytes_per_param"),
 )
-"""What every result has."""
+"""What every result has; null in one of another program where that did not report it."""
 LOSSES = ("val_loss", "train_loss")
 """Numbers of a run that is done; numbers or null of one that diverged."""
-MEASURED = ("step", "tokens", "loss", "val_loss", "lr", "grad_norm", "seconds")
-"""What a row of metrics may have; numbers, or null where they were not finite."""
+MEASURED = ("step", "tokens", "loss", "val_loss", "seconds")
+"""Numbers that a row of metrics may have; null where one was not finite. What else it has is not looked at."""
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:
-    """Return a finished run's result, or None while there is none.
+    """Return a finished run's result, or None while there is none: a program's own file is none.
 
     Raises:
         UserError: it is damaged, lacks something, or has something of a wrong type.
     """
     path = f"{folder}/result.json"
-    result = read_json(path)
-    if result is not None and (wrong := _wrong_in_result(result)) is not None:
-        raise _wrong_value(path, wrong, result)
-    return result
+    try:
+        result = read_json(path)
+    except UserError:
+        if of_program(folder):
+            return None
+        raise
+    if result is None or (wrong := _wrong_in_result(result)) is None:
+        return result
+    if not isinstance(result.get("reported"), dict) and of_program(folder):
+        return None
+    raise _wrong_value(path, wrong, result)
 
 
 def _wrong_in_result(result: Mapping[str, Any]) -> str | None:
     """Return the first key of a result that is missing or has a value that it cannot have."""
-    done = result.get("state") == "done"
-    for key in NUMBERS:
-        if not _is_number(result.get(key)):
-            return key
-    for key in LOSSES:
-        if key not in result or not (_is_number(result[key]) or (result[key] is None and not done)):
+    done, foreign = result.get("state") == "done", isinstance(result.get("reported"), dict)
+    for key in (*NUMBERS, *LOSSES):
+        needed = done if key in LOSSES else True
+        if foreign:
+            needed = key == "seconds" or (done and key == "val_loss")
+        if key not in result or not (_is_number(result[key]) or (result[key] is None and not needed)):
             return key
     if not isinstance(result.get("id"), str):
         return "id"
@@ -209,6 +216,24 @@ def _wrong_in_result(result: Mapping[str, Any]) -> str | None:
 def _wrong_value(where: str, key: str, tree: Mapping[str, Any]) -> UserError:
     came = shown(tree[key]) if key in tree else "missing"
     return UserError(f"{where}: damaged: {key} is {came}; {_MEND}")
+
+
+def ended(folder: Path) -> bool:
+    """Whether a run has a result, be it damaged. What another program wrote is one once it is checked."""
+    if not (folder / "result.json").exists():
+        return False
+    try:
+        return read_result(folder) is not None
+    except UserError:
+        return True
+
+
+def of_program(folder: Path | str) -> bool:
+    """Whether a run is one of another training program, as its ``config.json`` says."""
+    try:
+        return "trainer" in (read_json(f"{folder}/config.json") or {})
+    except UserError:
+        return False
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,10 @@ REACH = 2
 """Settings on either side of the best that tell whether a parabola fits there."""
 
 
+LEVELS = ("best", "at", "mean")
+"""Measures that are values of the metric, and so have its sign; others are distances from the best."""
+
+
 class Missing(Exception):
     """What a claim needs and there is not, in words."""
 
@@ -145,7 +149,9 @@ class Evidence:
         if one.function == "tokens":
             raise Missing(f"no lengths here: {one.curve.study} names no runs of several lengths")
         mine = self._side(one)
-        return mine.alone() if other is None else Pair(mine, self._side(other)).difference()
+        found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
+        turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
+        return replace(found, value=-found.value) if turned else found
 
     def _side(self, measure: Measure) -> "Side":
         curve = self.curve(measure.curve)

@@ -1,6 +1,7 @@
 """YAML 1.2 as plain Python values, with the line of every key. Errors name file and line."""
 
 import itertools
+import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from optstudy.data import files
-from optstudy.errors import MOST_WHOLE, UserError, first_line, shortened, shown
+from optstudy.errors import MOST_WHOLE, UserError, first_line, printable, shortened, shown
 
 BROKEN = (YAMLError, YAMLWarning, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What ruamel.yaml raises on damaged files."""
@@ -84,9 +85,7 @@ def parse(content: str, where: str) -> Any:
     Raises:
         UserError: no YAML, or nested so deeply that reading would take minutes.
     """
-    levels = itertools.accumulate((1 if c in "[{" else -1 for c in re.findall(r"[][{}]", content)), initial=0)
-    if max(levels) > DEEPEST:
-        raise UserError(f"{where}: nested too deeply")
+    _check_depth(content, where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", YAMLWarning)
@@ -100,6 +99,13 @@ def parse(content: str, where: str) -> Any:
         raise UserError(f"{where}: no YAML: {shortened(' '.join(str(error).split()), MOST_SAID)}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
+
+
+def _check_depth(content: str, where: str) -> None:
+    """Refuse what ruamel.yaml would read for minutes."""
+    levels = itertools.accumulate((1 if c in "[{" else -1 for c in re.findall(r"[][{}]", content)), initial=0)
+    if max(levels) > DEEPEST:
+        raise UserError(f"{where}: nested too deeply")
 
 
 def _yaml() -> YAML:
@@ -118,9 +124,54 @@ def plain(tree: Any, where: str) -> Any:
     return _Plain(where).value(tree, (), None)
 
 
-def scalar(value: str) -> Any:
-    """Read a value as YAML 1.2 does: ``3e-3`` is a number, ``no`` a string, ``[0.9, 0.95]`` a list."""
-    return plain(parse(value, shown(value)), shown(value))
+def assigned(written: str) -> Any:
+    """Read what stands after the ``=`` of an assignment.
+
+    A number, ``true``, ``false``, ``null``, a quoted text, a ``[list]`` or a ``{key: value}`` is read as YAML
+    1.2 reads it. Anything else is text to the letter: of ``notes #2``, ``a: b`` or ``*x`` YAML would read a
+    part, or something else.
+
+    Raises:
+        UserError: a list or mapping with a mistake in it, such as a key that stands there twice.
+    """
+    return plain(parse(written, shown(written)), shown(written)) if _is_value(written) else written
+
+
+def assignment(value: Any) -> str:
+    """Return what :func:`assigned` reads as ``value``."""
+    if isinstance(value, str) and value and not _is_value(value):
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Return values with commas between them, as they stand in a YAML list: what is read back is the same."""
+    return ",".join(_in_a_list(value) for value in values)
+
+
+def _in_a_list(value: Any) -> str:
+    if isinstance(value, str) and not value.startswith(" ") and assigned(f"[{value}]") == [value]:
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _is_value(written: str) -> bool:
+    """Whether a text is one YAML value from end to end, and no plain text."""
+    whole = written.strip(" ")
+    if "\n" in whole:
+        return False
+    _check_depth(whole, shown(whole))
+    try:
+        node = YAML().compose(whole)
+    except BROKEN:
+        return False
+    except RecursionError:
+        raise UserError(f"{shortened(whole, MOST_SAID)}: nested too deeply") from None
+    if node is None or (node.start_mark.index, node.end_mark.index) != (0, len(whole)) or whole[0] in "&!|>":
+        return False
+    if isinstance(node, ScalarNode):
+        return bool(node.style) or str(node.tag).rpartition(":")[2] in ("bool", "float", "int", "null")
+    return bool(node.flow_style)
 
 
 def line(tree: Any, loc: Sequence[Any]) -> int:
