@@ -7,6 +7,7 @@ what was measured comes from the record in the package, and where there is none 
 import re
 import sys
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def least(plan: Plan) -> int:
 def one_study(name: str, load: Load) -> str:
     """One study: question, file, runs, the claims judged on it, what was measured."""
     chosen = study.load(name)
-    source = Path(study.__file__).parent / "studies" / f"{name}.yaml"
+    source = resources.files("optstudy") / "studies" / f"{name}.yaml"
     counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
@@ -107,7 +108,7 @@ def results(name: str, load: Load) -> list[str]:
 
 
 def choosing(load: Load) -> str:
-    """The table of Figure 1 at each recorded scale."""
+    """The table of Figure 1 at each recorded scale and length."""
     found = recorded(load)
     if not found:
         return f"{NO_RECORD}\n"
@@ -156,7 +157,8 @@ def contract(one: dict[str, Any]) -> str:
 def reproduced() -> str:
     """Where the page of what was reproduced is, or what makes it."""
     if (ROOT / "docs" / "reproduction.md").exists():
-        return "[What was reproduced](/reproduction.md)\n\n```{toctree}\n:hidden:\n\n/reproduction\n```\n"
+        links = "[What was reproduced](/reproduction.md), and [at 600 steps](/reproduction-600.md)"
+        return f"{links}\n\n```{{toctree}}\n:hidden:\n\n/reproduction\n/reproduction-600\n```\n"
     return "What was reproduced: there is no record yet; `make record` makes it and writes its page.\n"
 
 

@@ -32,6 +32,8 @@ from optstudy.study.session import Session
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+LENGTH = "training.steps"
+"""The override at which the paper's statements are judged too: they are of runs of some length."""
 RECORDED = ("paper/", "beyond/")
 """Studies that the package's record holds; any other runs everything itself."""
 
@@ -270,27 +272,34 @@ class Loader:
         runs: where run folders are.
         fresh: leave out the package's record.
         planned: studies that are at hand already, by name.
+        overrides: config values over the studies', by dotted key.
     """
 
     def __init__(
-        self, scale: str, runs: Path, fresh: bool = False, planned: Mapping[str, Session] | None = None
+        self,
+        scale: str,
+        runs: Path,
+        fresh: bool = False,
+        planned: Mapping[str, Session] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> None:
         self._scale, self._runs, self._fresh = scale, runs, fresh
-        self._planned = planned or {}
+        self._planned, self._overrides = planned or {}, overrides
 
     def __call__(self, name: str) -> Figure:
         """Return a study's figure."""
         if name in self._planned:
             return figure_of(self._planned[name])
         kept: archive.Archive = {} if self._fresh else recorded(name, self._scale)
-        return figure_of(Session(study.load(name), self._scale, self._runs, kept=kept))
+        return figure_of(Session(study.load(name), self._scale, self._runs, self._overrides, kept=kept))
 
 
 class Judge:
     """Studies' figures with the verdicts on the paper's statements of them.
 
     Args:
-        sessions: of one scale and runs folder; one whose config was overridden is not judged.
+        sessions: of one scale, runs folder and overrides; only where these are of :data:`LENGTH` alone, or
+            none, is there a verdict.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -303,27 +312,42 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            planned = {s.study.name: s for s in self._sessions if not s.overrides and s.seeds is None}
             first = self._sessions[0]
+            alike = [s for s in self._sessions if s.overrides == first.overrides and s.seeds is None]
+            planned = {s.study.name: s for s in alike}
             fresh = not any(session.kept for session in self._sessions)
-            evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned))
+            evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned, first.overrides))
             self._claims = [self._verdicts(session, evidence) for session in self._sessions]
             self._now = now
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
 
     def _verdicts(self, session: Session, evidence: paper.Evidence) -> list[dict[str, Any]]:
-        mine = [] if session.overrides else [c for c in paper.CLAIMS if c.figure == session.study.name]
+        mine = (
+            []
+            if session.overrides.keys() - {LENGTH}
+            else [c for c in paper.CLAIMS if c.figure == session.study.name]
+        )
         return [claim.judge(evidence, session.scale).tree() for claim in mine]
 
 
-def verdicts(scale: str, runs: Path, fresh: bool = False) -> list[paper.Verdict]:
+def verdicts(
+    scale: str, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
+) -> list[paper.Verdict]:
     """Return the verdict on every statement of the paper.
 
+    Args:
+        scale: the scale of the runs.
+        runs: where run folders are.
+        fresh: leave out the package's record.
+        overrides: the length of the runs, :data:`LENGTH`, where it is not the scale's.
+
     Raises:
-        UserError: an unknown scale.
+        UserError: an unknown scale, or other overrides.
     """
     check_scale(scale)
-    return paper.judge(Loader(scale, runs, fresh), scale)
+    if others := (overrides or {}).keys() - {LENGTH}:
+        raise UserError(f"--set: statements are judged at another {LENGTH}, not at another {min(others)}")
+    return paper.judge(Loader(scale, runs, fresh, overrides=overrides), scale)
 
 
 def _apart(points: Sequence[Point]) -> tuple[str, ...]:

@@ -10,14 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from optstudy.claims import Verdict
-from optstudy.commands.options import RUNS, Json
+from optstudy.commands.options import RUNS, Assignments, Json
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
+from optstudy.study import library as study
 
 
 def claims(
     *,
     scale: str = "pico",
+    set_: Assignments = (),
     runs: Path = RUNS,
     fresh: bool = False,
     json_: Json = False,
@@ -32,13 +34,16 @@ def claims(
 
         optstudy claims --scale nano --runs runs --json
 
+        optstudy claims --set training.steps=600
+
     Args:
         scale: the scale of the runs.
+        set_: `training.steps=N`, for runs of another length than the scale's.
         runs: where run folders are; the package's own record is read besides.
         fresh: leave out the package's record.
         json_: for programs.
     """
-    found = verdicts(scale, runs, fresh)
+    found = verdicts(scale, runs, fresh, study.overrides(set_))
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")
         return DONE

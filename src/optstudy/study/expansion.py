@@ -1,6 +1,7 @@
 """From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
 
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,13 +11,18 @@ from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, nearest
 from optstudy.folders import settle
 from optstudy.identity import ids_by_seed
+from optstudy.record import leaves
 from optstudy.results.curves import in_panel, is_curve, joined
 from optstudy.scales import SCALES, check_scale
 from optstudy.study import fidelity, plan
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import BestOf, Panel, StudyFile
+from optstudy.study.file import BestOf, Panel, StudyFile, rounded
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
+
+STEPS = "training.steps"
+TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
+"""A multiple of a value: ``0.5 * $steps``."""
 
 
 class Expansion:
@@ -115,7 +121,8 @@ class Expansion:
             values = measurable
             grow, more = self.file.adaptive, self.file.refine
             if grow is not None and grow.axis == family.axis:
-                values = plan.extended(values, self.seeds, grow, loss)
+                values = plan.extended(family.values, self.seeds, grow, loss)
+                values = plan.with_runs_beyond(family.values, values, self.seeds, loss)
             if more is not None and more.axis == family.axis:
                 extra = plan.refined(values, self.seeds, more, loss)
         if any(isinstance(value, (Mapping, list)) for value in values):
@@ -139,7 +146,7 @@ class Expansion:
 
     def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         axes = family.layers[-1] if family.axis is None else {**family.layers[-1], family.axis: value}
-        variables = {key: one for key, one in axes.items() if key.startswith("$")}
+        variables = {key: one for key, one in (*taken.items(), *axes.items()) if key.startswith("$")}
         try:
             tree = self._merged(family, taken, axes, variables, seed)
             config = settle(tree)
@@ -162,20 +169,28 @@ class Expansion:
         variables: Mapping[str, Any],
         seed: int,
     ) -> dict[str, Any]:
-        """Merge the layers of one run; what a family's runs share is merged once."""
+        """Merge the layers of one run; what a family's runs share is merged once.
+
+        Where a layer has ``$steps`` in the number of steps, ``--set training.steps`` is what it stands for.
+        """
+        known = {"$steps": self.chosen.get(STEPS, SCALES[family.scale]["training"]["steps"]), **variables}
         if not variables and self._shared is not None and self._shared[0] is family:
             shared = self._shared[1]
         else:
-            bases = (substituted(layer, variables) for layer in family.layers[:-1])
-            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
+            plain = {key: one for key, one in taken.items() if not key.startswith("$")}
+            shared = merge(SCALES[family.scale], {"scale": family.scale}, *family.layers[:-1], plain)
             self._shared = None if variables else (family, shared)
-        return merge(
+        tree = merge(
             shared,
             {"seed": seed},
             *(one for one in variables.values() if isinstance(one, Mapping)),
             {key: one for key, one in axes.items() if not key.startswith("$")},
-            {key: one for key, one in self.chosen.items() if key != FIDELITY and not key.startswith("$")},
         )
+        training = tree["training"]
+        relative = isinstance(training, Mapping) and "$steps" in str(training.get("steps"))
+        own = {FIDELITY, STEPS} if relative else {FIDELITY}
+        chosen = {key: one for key, one in self.chosen.items() if key not in own and not key.startswith("$")}
+        return merge(substituted(tree, known), chosen)
 
     def _best(self, wanted: BestOf, curve: str, scale: str) -> Mapping[str, Any] | list[Point]:
         """Values at the best point of another study's curve, or that curve's runs while some are missing."""
@@ -195,19 +210,21 @@ class Expansion:
         if waits or any(row is None for row in rows):
             return [*other.first, *mine]
         best = plan.best(mine, [row.loss for row in rows if row is not None])
-        return {key: value_at(best, key) for key in wanted.keys}
+        return {name: value_at(best, key) for key, name in wanted.taken.items()}
 
     def _postpone(self, family: Family, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
-        curve = family.best_of.curve or family.curve
+        curve, wanted = family.best_of.curve or family.curve, family.best_of.taken
         like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
-        stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
+        stand_in = {name: value_at(like.config, key) for key, name in wanted.items()} if like else {}
+        written = list(leaves(merge(*family.layers)))
+        unknown = [name for name in wanted.values() if not name.startswith("$")]
+        unknown = [key for key in unknown if key != family.axis and key not in family.layers[-1]]
+        unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted.values())]
         for value, seed in itertools.product(family.values, self.seeds):
             settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
-            for key in family.best_of.keys:
-                if key != family.axis and key not in family.layers[-1]:
-                    settings = merge(settings, {key: None})
+            settings = merge(settings, dict.fromkeys(unknown))
             into.pending.append(Pending(settings, family.curve, family.best_of.study))
         into.first += first
 
@@ -261,8 +278,30 @@ def substituted(node: Any, variables: Mapping[str, Any]) -> Any:
         return {key: substituted(value, variables) for key, value in node.items()}
     if isinstance(node, list):
         return [substituted(value, variables) for value in node]
+    if isinstance(node, str) and (found := TIMES.fullmatch(node)):
+        return _times(found[1], substituted(found[2], variables), node)
     if isinstance(node, str) and node.startswith("$"):
         if node not in variables:
             raise UserError(f"no axis {node!r}{nearest(node, variables)}")
         return variables[node]
     return node
+
+
+def _times(factor: str, value: Any, said: str) -> float:
+    """Multiply a value: whole numbers stay whole, others are rounded to three digits.
+
+    Raises:
+        UserError: one of the two is no number.
+    """
+    try:
+        product = float(factor) * value
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{said!r} is not a number times a number: {said.split('$')[-1]} is {value!r}"
+        ) from None
+    return max(1, round(product)) if type(value) is int else rounded(product)
+
+
+def _stands_for(value: Any, name: str) -> bool:
+    """Whether a value of a study file is a ``$name``, or so many times it."""
+    return isinstance(value, str) and name.startswith("$") and value.rpartition("*")[2].strip() == name

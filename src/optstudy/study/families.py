@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optstudy import scales
 from optstudy.config import merge
 from optstudy.errors import UserError
 from optstudy.study.file import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
@@ -65,9 +66,9 @@ class Families:
         """
         common: list[ScaleLayer] = [
             self.file,
-            self.file.scales.get(scale, ScaleLayer()),
+            *(self.file.scales.get(name, ScaleLayer()) for name in scales.layers(scale)),
             panel,
-            panel.scales.get(scale, ScaleLayer()),
+            *(panel.scales.get(name, ScaleLayer()) for name in scales.layers(scale)),
         ]
         named = list(dict.fromkeys(label for layer in common for label in layer.curves))
         curves: list[str | None] = [*named] or [None]
@@ -96,12 +97,15 @@ class Families:
     ) -> Iterator[Family]:
         axes = axes_of(layers)
         axes.pop(NAME, None)
+        best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
+        for taken in best.taken.values() if best is not None else ():
+            if taken.startswith("$"):
+                axes.pop(taken, None)
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]
         rules = (self.file.adaptive, self.file.refine)
         spread = next((rule.axis for rule in rules if rule is not None and rule.axis in axes), None)
         values = axes.pop(spread) if spread is not None else [None]
-        best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
         said = [layer.fidelity for layer in layers if layer.fidelity is not None]
         printed = self.chosen.get(FIDELITY, said[-1] if said else "released") == "printed"
         base = [layer.base for layer in layers]

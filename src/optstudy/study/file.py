@@ -112,19 +112,26 @@ class BestOf(Strict):
 
     study: str
     """Which study."""
-    keys: Annotated[list[str], Field(min_length=1)] = ["optimizer.lr"]
-    """Config keys whose values are taken."""
+    keys: Annotated[list[str] | dict[str, str], Field(min_length=1)] = ["optimizer.lr"]
+    """Config keys whose values are taken; a mapping says what each becomes: another key, or a ``$name``."""
     curve: str | None = None
     """Which of its curves; null: the one of the same name."""
     panel: str | None = None
     """Which of its panels; null, or one not run at this scale: the first that has the curve."""
+
+    @property
+    def taken(self) -> Mapping[str, str]:
+        """What each key becomes."""
+        return self.keys if isinstance(self.keys, dict) else {key: key for key in self.keys}
 
 
 class Layer(Strict):
     """Settings and axes over those of the layers before."""
 
     base: dict[str, Any] = {}
-    """Config values by dotted key; ``$name`` stands for the value on the axis ``$name``."""
+    """Config values by dotted key. ``$name`` stands for the value on the axis ``$name``, or for what
+    ``best_of`` calls so; ``$steps`` for the steps of the scale or of ``--set training.steps``; and
+    ``0.5 * $name`` for so many times it, steps to whole ones and other numbers to three digits."""
     axes: dict[str, Axis] = {}
     """Values to run, by dotted key or ``$name``; the product of all axes is run."""
     best_of: BestOf | None = None
