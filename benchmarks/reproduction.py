@@ -2,9 +2,9 @@
 
     python benchmarks/reproduction.py [--scale pico] [--steps 600] [--runs runs]
 
-With ``--steps`` the page of shorter runs, docs/reproduction-600.md. Every figure beside what the paper says of
-it and the verdicts. What stands between ``<!-- remarks: NAME -->`` and ``<!-- end -->`` in the file is written
-by hand and kept.
+With ``--steps`` the page of shorter runs, docs/reproduction-600.md. Every figure beside what the paper says
+of it and the verdicts. What stands between ``<!-- remarks: NAME -->`` and ``<!-- end -->`` in the file is
+written by hand and kept.
 """
 
 import argparse

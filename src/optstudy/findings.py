@@ -5,6 +5,7 @@ study.run(jobs=2).claims()
 """
 
 import json
+import math
 import shlex
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from optstudy.results import archive
 from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
 from optstudy.results.figure import Figure
+from optstudy.results.tokens import Ratio, horizon
 from optstudy.scales import check_scale
 from optstudy.study import library as study
 from optstudy.study.plan import Point
@@ -207,12 +209,25 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
         "best_tried_loss": summary.tried.loss if best else None,
         "sensitivity": sensitivity and sensitivity.value,
         "sensitivity_window": summary.window,
+        **_tokens(figure.equivalents.get(summary.curve.label)),
         "safe_low": safe and safe.low,
         "safe_high": safe and safe.high,
         "state_bytes_per_param": summary.state_bytes,
         "step_ms": summary.step_ms,
         "diverged": summary.diverged,
         "runs": summary.runs,
+    }
+
+
+def _tokens(found: Ratio | None) -> dict[str, Any]:
+    """A token-equivalent; where the value is only a bound, ``token_equivalent_sign`` says which."""
+    low, high = (found and found.interval) or (None, None)
+    return {
+        "token_equivalent": found and found.value,
+        "token_equivalent_sign": found and found.sign,
+        "token_equivalent_low": low,
+        "token_equivalent_high": None if high == math.inf else high,
+        "token_equivalent_fitted": found and found.fitted,
     }
 
 
@@ -223,6 +238,20 @@ def recorded(name: str, scale: str) -> archive.Archive:
 
 def figure_of(session: Session) -> Figure:
     """Return a session's study as a figure, its runs read again."""
+    found, wanted = _figure_of(session), session.study.file.tokens
+    if wanted is None:
+        return found
+    curves, source = found.curves, wanted.source or ""
+    if wanted.source is not None:
+        kept = recorded(wanted.source, session.scale) if session.kept else {}
+        rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
+        other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
+        curves = _figure_of(other).curves
+    return replace(found, horizon=horizon(curves, wanted.reference, source), against=wanted.reference)
+
+
+def _figure_of(session: Session) -> Figure:
+    """The same without a horizon."""
     session.replan()
     file, points = session.study.file, session.plan.points
     rows = session.rows()
@@ -253,6 +282,7 @@ def figure_of(session: Session) -> Figure:
         places=places,
         kind="effective" if all(p.config.training.effective_lr for p in points) else file.figure.kind,
         x=file.figure.x,
+        over=file.figure.over,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
         titles=titles,
         baselines=frozenset(_included(session.study)),

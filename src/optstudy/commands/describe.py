@@ -7,7 +7,6 @@ from typing import Any
 
 from optstudy.commands.watch import described, duration
 from optstudy.config import RunConfig
-from optstudy.errors import validate
 from optstudy.launch.slots import slots
 from optstudy.results import export
 from optstudy.study import cost
@@ -56,13 +55,10 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
 
 
 def _left(session: Session) -> list[RunConfig]:
-    """Configs of the runs to do; what waits for another study's best has a stand-in learning rate."""
+    """Configs of the runs to do; what waits for another study's best has a stand-in for it."""
     states = session.states()
     found = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
-    for wait in session.plan.pending:
-        optimizer = {key: value for key, value in wait.settings["optimizer"].items() if value is not None}
-        found.append(validate(RunConfig, {**wait.settings, "optimizer": {"lr": 1e-3, **optimizer}}))
-    return found
+    return [*found, *(wait.like for wait in session.plan.pending)]
 
 
 def _say_cost(todo: Sequence[RunConfig], jobs: int | None, device: str, per_gpu: int, runs: Path) -> None:

@@ -13,6 +13,7 @@ from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Summary
+from optstudy.results.tokens import Ratio
 
 COLOURS = (
     "#0072b2",
@@ -175,6 +176,25 @@ def nats(estimate: Estimate, sign: str = "") -> str:
     """A number of nats to a thousandth, with its interval if there is one: ``4.903 ± 0.037``."""
     half = estimate.half_width
     return f"{estimate.value:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
+
+
+def ratio(found: Ratio) -> str:
+    """A token-equivalent with its interval: ``0.83 (0.75 to 0.92)``; ``> 1.00`` outside the lengths.
+
+    An end of the interval outside the lengths is told as theirs: ``0.95 (0.88 to > 1.00)``.
+    """
+    first, last = (f"{end:.2f}" for end in (found.ratios[0], found.ratios[-1]))
+    value = f"{found.sign} {found.value:.2f}".strip()
+    if found.interval is None:
+        return value
+    low, high = found.interval
+    low_text = f"{low:.2f}" if low else f"< {first}"
+    high_text = f"{high:.2f}" if math.isfinite(high) else f"> {last}"
+    if found.sign == "<":
+        return value if high <= found.value else f"{value} (to {high_text})"
+    if found.sign == ">":
+        return value if low >= found.value else f"{value} (from {low_text})"
+    return f"{value} ({low_text} to {high_text})"
 
 
 def setting(summary: Summary) -> str:

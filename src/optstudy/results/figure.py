@@ -14,6 +14,7 @@ from optstudy.results import curves as _curves
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
 from optstudy.results.table import Row
+from optstudy.results.tokens import Horizon, Ratio, tokens_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ class Figure:
     asks: str = ""
     """The question, a sentence."""
     kind: str = "sweep"
-    """``sweep``, ``map``, or ``effective``: effective learning rates over the best run."""
+    """``sweep``, ``map``, ``gaps``, or ``effective``: effective learning rates over the best run."""
+    over: str = "training.steps"
+    """The config key of the setting that gaps are shown over."""
+    against: str = "adam"
+    """The curve that gaps and tokens are compared with."""
     x: str = "optimizer.lr"
     """Config key of the axis, or a name for it."""
     axes: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +88,8 @@ class Figure:
     """Training curves of runs that have no folder, by id."""
     command: str = ""
     """What makes the runs again."""
+    horizon: Horizon | None = None
+    """The reference's losses over the tokens of a run, for token-equivalents."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
     """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
 
@@ -110,6 +117,12 @@ class Figure:
     def summaries(self) -> list[stats.Summary]:
         """One summary per curve, by panel, the best of each first."""
         return [summary for panel in self.panels for summary in panel.summaries]
+
+    @cached_property
+    def equivalents(self) -> Mapping[str, Ratio]:
+        """The token-equivalents there are, by the curve's label."""
+        found = {curve.label: tokens_of(self, curve) for curve in self.curves}
+        return {label: one for label, one in found.items() if one is not None}
 
     def history(self, run: str) -> list[dict[str, Any]]:
         """Rows of a run's metrics that say how many tokens were read; none where they cannot be read."""

@@ -84,7 +84,7 @@ class Expansion:
         for title, part in parts:
             shown = title if len(parts) > 1 or len(panels) == 1 else ""
             whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
-            whole.pending += [Pending(p.settings, joined(shown, p.curve), p.depends_on) for p in part.pending]
+            whole.pending += [p.labelled(joined(shown, p.curve)) for p in part.pending]
             whole.first += part.first
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
@@ -125,6 +125,7 @@ class Expansion:
                 values = plan.with_runs_beyond(family.values, values, self.seeds, loss)
             if more is not None and more.axis == family.axis:
                 extra = plan.refined(values, self.seeds, more, loss)
+                extra += plan.seeds_that_ran(values, self.seeds, more, extra, loss)
         if any(isinstance(value, (Mapping, list)) for value in values):
             into.points += [self._point(family, taken, v, seed) for v in values for seed in self.seeds]
         else:
@@ -216,16 +217,16 @@ class Expansion:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
         curve, wanted = family.best_of.curve or family.curve, family.best_of.taken
-        like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
-        stand_in = {name: value_at(like.config, key) for key, name in wanted.items()} if like else {}
+        one = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
+        stand_in = {name: value_at(one.config, key) for key, name in wanted.items()} if one else {}
         written = list(leaves(merge(*family.layers)))
         unknown = [name for name in wanted.values() if not name.startswith("$")]
         unknown = [key for key in unknown if key != family.axis and key not in family.layers[-1]]
         unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted.values())]
         for value, seed in itertools.product(family.values, self.seeds):
-            settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
-            settings = merge(settings, dict.fromkeys(unknown))
-            into.pending.append(Pending(settings, family.curve, family.best_of.study))
+            like = self._point(family, stand_in, value, seed).config
+            settings = merge(like.model_dump(mode="json"), dict.fromkeys(unknown))
+            into.pending.append(Pending(settings, family.curve, family.best_of.study, like))
         into.first += first
 
     def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
@@ -240,7 +241,7 @@ class Expansion:
                         f"{self.name}: include: {name} has no curve {curve!r}{nearest(curve, known)}"
                     )
                 into.points += [Point(p.config, curve, p.x) for p in points]
-                into.pending += [Pending(p.settings, curve, p.depends_on) for p in pending]
+                into.pending += [p.labelled(curve) for p in pending]
                 into.first += other.first if pending else []
 
     def _other(self, name: str, scale: str) -> Plan:

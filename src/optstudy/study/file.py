@@ -164,7 +164,10 @@ class Panel(ScaleLayer):
 class Figure(Strict):
     """What the study draws."""
 
-    kind: Literal["sweep", "map"] = "sweep"
+    kind: Literal["sweep", "map", "gaps"] = "sweep"
+    """``gaps``: each optimizer's best beside that of the reference of ``tokens``, over a setting."""
+    over: str = "training.steps"
+    """The setting of ``gaps``, a config key."""
     x: str = "optimizer.lr"
     """Config key, or axis ``$name``, on the horizontal axis."""
     curve: str = NAME
@@ -179,6 +182,15 @@ class Adaptive(Strict):
     """Nats by which some point on either side must lie above the best."""
     most: Count = 6
     """Values that may be added at either end."""
+
+
+class Tokens(Strict):
+    """Token-equivalents: the tokens with which a reference would reach each curve's loss, over its own."""
+
+    reference: str = "adam"
+    """The reference's curve."""
+    source: Annotated[str | None, Field(alias="from")] = None
+    """The study that has it at several lengths; null: this one."""
 
 
 class Refine(Strict):
@@ -207,6 +219,7 @@ class StudyFile(ScaleLayer):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
     adaptive: Adaptive | None = None
     refine: Refine | None = None
+    tokens: Tokens | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
     _places: yamlfile.Places = PrivateAttr(default=())
@@ -248,7 +261,8 @@ _BELOW: Mapping[str, type[BaseModel]] = {
     "optimizers": Layer, "curves": Layer, "panels": Panel, "scales": ScaleLayer, "axes": HalfDecades,
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
-    "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
+    "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "tokens": Tokens,
+    "slurm": Slurm,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,12 @@ class Pending:
     curve: str
     depends_on: str
     """The other study."""
+    like: RunConfig = field(compare=False, repr=False)
+    """The same with some value of the other study in the place of what is not known."""
+
+    def labelled(self, curve: str) -> "Pending":
+        """Return the same run on the curve of another name."""
+        return replace(self, curve=curve)
 
 
 @dataclass
@@ -168,6 +174,19 @@ def refined(
         more = _means(list(wanted), [*seeds, *extra], loss)
         means = None if more is None else {**means, **more}
     return [(value, seed) for value in sorted(wanted) for seed in extra]
+
+
+def seeds_that_ran(
+    values: Sequence[float],
+    seeds: Sequence[int],
+    rule: Refine,
+    wanted: Sequence[tuple[float, int]],
+    loss: Loss,
+) -> list[tuple[float, int]]:
+    """Return (value, seed) pairs of a rule's seeds that are not wanted and have run, for another study."""
+    others = [seed for seed in range(rule.seeds) if seed not in seeds]
+    pairs = [(value, seed) for value in values for seed in others if (value, seed) not in wanted]
+    return [pair for pair in pairs if loss(*pair) is not None]
 
 
 def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
