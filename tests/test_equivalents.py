@@ -56,7 +56,23 @@ def curve(law, steps, shared, own, random, name="adam", grid=5, apart=True):
                 "data": {"sequence_length": 64},
                 "optimizer": {"name": name, "lr": 10**at},
             }
-            row = Row("", "done", None, config, value, INITIAL, value, 1, 1, 1.0, 1.0, 1.0, 1.0, 1, 8.0)
+            row = Row(
+                f"{name} {steps} {at} {seed}",
+                "done",
+                None,
+                config,
+                value,
+                INITIAL,
+                value,
+                1,
+                1,
+                1.0,
+                1.0,
+                1.0,
+                1.0,
+                1,
+                8.0,
+            )
             runs.append(Run(row))
         points[at] = Point(10**at, at, tuple(runs))
 
@@ -145,7 +161,8 @@ def test_the_reference_needs_its_own_tokens_and_one_seed_gives_no_interval():
     curves = trial(3, Law(spent=0.8))
     horizon = tokens.horizon(of(curves, "adam"), "adam")
     same = tokens.ratio(curves["adam", 2_400], horizon)
-    assert same.value == pytest.approx(1.0, abs=1e-3) and same.interval == pytest.approx((1, 1), abs=1e-3)
+    assert (same.value, same.interval, same.fitted, style.ratio(same)) == (1.0, (1.0, 1.0), 1.0, "1")
+    assert (same.above(0.9), same.above(1.1), same.below(1.1)) == (0.0, 1.0, 0.0)
     single = trial(3, Law(spent=0.8), seeds=1)
     found = tokens.ratio(single["mine", 2_400], tokens.horizon(of(single, "adam"), "adam"))
     assert found.interval is None and re.fullmatch(r"0\.\d\d", style.ratio(found))
@@ -162,8 +179,9 @@ def test_a_horizon_needs_four_lengths_and_losses_that_fall():
 def test_a_figure_gives_the_token_equivalents_of_its_curves():
     curves = trial(5, Law(spent=0.8))
     horizon = tokens.horizon(of(curves, "adam"), "adam")
-    figure = Figure("s", "S", [], [], horizon=horizon)
+    figure = Figure("s", "S", [], [], lengths="own")
     vars(figure)["curves"] = list(curves.values())
+    assert figure.horizon == horizon
     found = tokens.tokens_of(figure, curves["mine", 1_200])
     assert isinstance(found, stats.Estimate) and found.value == pytest.approx(0.8, abs=0.2)
     assert tokens.tokens_of(Figure("s", "S", [], []), curves["mine", 1_200]) is None

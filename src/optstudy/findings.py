@@ -25,7 +25,7 @@ from optstudy.results import archive
 from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
 from optstudy.results.figure import Figure
-from optstudy.results.tokens import Ratio, horizon
+from optstudy.results.tokens import Ratio
 from optstudy.scales import check_scale
 from optstudy.study import library as study
 from optstudy.study.plan import Point
@@ -238,20 +238,19 @@ def recorded(name: str, scale: str) -> archive.Archive:
 
 def figure_of(session: Session) -> Figure:
     """Return a session's study as a figure, its runs read again."""
-    found, wanted = _figure_of(session), session.study.file.tokens
+    wanted = session.study.file.tokens
     if wanted is None:
-        return found
-    curves, source = found.curves, wanted.source or ""
-    if wanted.source is not None:
-        kept = recorded(wanted.source, session.scale) if session.kept else {}
-        rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
-        other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
-        curves = _figure_of(other).curves
-    return replace(found, horizon=horizon(curves, wanted.reference, source), against=wanted.reference)
+        return _figure_of(session)
+    if wanted.source is None:
+        return replace(_figure_of(session), lengths="own", against=wanted.reference)
+    kept = recorded(wanted.source, session.scale) if session.kept else {}
+    rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
+    other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
+    return replace(_figure_of(session), lengths=_figure_of(other), against=wanted.reference)
 
 
 def _figure_of(session: Session) -> Figure:
-    """The same without a horizon."""
+    """The same without token-equivalents."""
     session.replan()
     file, points = session.study.file, session.plan.points
     rows = session.rows()

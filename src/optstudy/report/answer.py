@@ -63,10 +63,10 @@ def _of_gaps(figure: Figure, found: Sequence[Series]) -> Answer:
         told = [gap for gap in series.gaps if gap.nats is not None]
         if told and series.curve.name != figure.against:
             ends = told if len(told) < 2 else (told[0], told[-1])
-            rest.append(f"{style.name(series.curve)} {_and([_gap(figure, gap, against) for gap in ends])}.")
+            rest.append(f"{style.series(series)} {_and([_gap(figure, gap, against) for gap in ends])}.")
     last = max((gap.x for series in found for gap in series.gaps if gap.nats is not None), default=None)
     at_last = [
-        (gap.nats.value, style.name(series.curve))
+        (gap.nats.value, style.series(series))
         for series in found
         for gap in series.gaps
         if gap.nats is not None and gap.x == last

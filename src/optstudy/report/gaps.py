@@ -41,7 +41,8 @@ def _tokens(gap: Gap) -> Band | None:
     if ratio is None or ratio.sign:
         return None
     low, high = ratio.interval or (ratio.value, ratio.value)
-    return ratio.value, max(low, float(ratio.ratios[0])), min(high, float(ratio.ratios[-1]))
+    first, last = (ratio.ratios[0], ratio.ratios[-1]) if ratio.gaps else (low, high)
+    return ratio.value, max(low, float(first)), min(high, float(last))
 
 
 def _line(plot: Any, series: Series, slot: int, band: Callable[[Gap], Band | None]) -> None:
@@ -72,7 +73,7 @@ def _axes(plot: Any, figure: Figure, found: Sequence[Series], label: str, zero: 
 def _legend(made: Any, found: Sequence[Series], slots: Any) -> None:
     from matplotlib.lines import Line2D
 
-    names = {style.name(series.curve): slots[series.curve.label] for series in found}
+    names = {style.series(series): slots[series.curve.label] for series in found}
     handles = [Line2D([], [], **style.look(slot, 3.4)) for slot in names.values()]
     made.legend(
         handles, [style.drawn(name) for name in names], loc="outside lower center", ncols=min(len(names), 3)

@@ -12,6 +12,7 @@ from typing import Any
 from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
 from optstudy.results.figure import Figure
+from optstudy.results.gaps import Series
 from optstudy.results.stats import Estimate, Summary
 from optstudy.results.tokens import Ratio
 
@@ -112,7 +113,16 @@ def name_in(figure: Figure, curve: Curve) -> str:
 
 def apart(curve: Curve) -> str:
     """What sets a curve apart from those of its name: ``, batch size 16``."""
-    return said((key, known(value) if key == "optimizer.name" else value) for key, value in curve.apart)
+    return _apart(curve.apart)
+
+
+def series(found: Series) -> str:
+    """The name of an optimizer's gaps, without the setting that they are over."""
+    return known(found.curve.name) + _apart(found.apart)
+
+
+def _apart(keys: Iterable[tuple[str, Any]]) -> str:
+    return said((key, known(value) if key == "optimizer.name" else value) for key, value in keys)
 
 
 def slots(curves: Iterable[Curve]) -> Mapping[str, int]:
@@ -183,6 +193,8 @@ def ratio(found: Ratio) -> str:
 
     An end of the interval outside the lengths is told as theirs: ``0.95 (0.88 to > 1.00)``.
     """
+    if not found.gaps:
+        return "1"
     first, last = (f"{end:.2f}" for end in (found.ratios[0], found.ratios[-1]))
     value = f"{found.sign} {found.value:.2f}".strip()
     if found.interval is None:

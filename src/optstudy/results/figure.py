@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optstudy.results import curves as _curves
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
 from optstudy.results.table import Row
-from optstudy.results.tokens import Horizon, Ratio, tokens_of
+from optstudy.results.tokens import Horizon, Ratio, horizon, tokens_of
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Figure:
     """Training curves of runs that have no folder, by id."""
     command: str = ""
     """What makes the runs again."""
-    horizon: Horizon | None = None
-    """The reference's losses over the tokens of a run, for token-equivalents."""
+    lengths: "Figure | Literal['own'] | None" = None
+    """The figure that has the reference at several lengths; ``own``: this one; None: no token-equivalents."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
     """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
 
@@ -117,6 +117,13 @@ class Figure:
     def summaries(self) -> list[stats.Summary]:
         """One summary per curve, by panel, the best of each first."""
         return [summary for panel in self.panels for summary in panel.summaries]
+
+    @cached_property
+    def horizon(self) -> Horizon | None:
+        """The reference's losses over the tokens of a run; None where too few lengths are known."""
+        if self.lengths is None:
+            return None
+        return horizon((self if self.lengths == "own" else self.lengths).curves, self.against)
 
     @cached_property
     def equivalents(self) -> Mapping[str, Ratio]:

@@ -30,7 +30,9 @@ class Series:
     """One optimizer's gaps, by setting."""
 
     curve: Curve
-    """Its first one, for its name."""
+    """Its first one."""
+    apart: tuple[tuple[str, Any], ...]
+    """Config keys and values that set it apart from other series of its name."""
     gaps: tuple[Gap, ...]
 
 
@@ -52,7 +54,7 @@ def gaps(figure: Figure) -> list[Series]:
             Gap(x, curve, _gap(curve, against.get(x)), figure.equivalents.get(curve.label))
             for x, curve in sorted(curves.items())
         ]
-        made.append(Series(series[0].curve, tuple(series)))
+        made.append(Series(series[0].curve, tuple(rest), tuple(series)))
     return made
 
 

@@ -5,10 +5,10 @@ tokens that a run reads. Between them it is interpolated over the logarithm of t
 (scipy's ``PchipInterpolator``); beside it stands a fit of E + A D^-a. Outside the lengths there is no number.
 
 **The interval is one of losses.** The ratio of a curve with D tokens is above c if and only if its best loss
-is below the reference's at c D, a weighted sum of the reference's losses at its lengths. So every c is tested
-by a difference of losses, and those not excluded are the interval (Fieller 1954). At one length seeds are
-paired, as in :mod:`optstudy.results.stats`; between lengths they are not: what a seed does to a short run says
-little of a long one. Where fit and interpolation differ between lengths, the interval is wider.
+is below the reference's at c D, a weighted sum of the reference's losses at its lengths. So every c is
+tested by a difference of losses; those not excluded are the interval (Fieller 1954). At one length seeds
+are paired, as in :mod:`optstudy.results.stats`; between lengths they are not: what a seed does to a short
+run says little of a long one. Where fit and interpolation differ between lengths, the interval is wider.
 
 From the same lengths comes the best learning rate's power law, and with it the rate for a longer run.
 ``tests/test_equivalents.py`` simulates how often both hold the truth.
@@ -100,8 +100,6 @@ class Horizon:
     """The reference's curve."""
     lengths: tuple[Length, ...]
     """At least :data:`LEAST`, in order of tokens, losses falling."""
-    study: str = ""
-    """The study that they are from; empty for the figure's own."""
 
     @cached_property
     def tokens(self) -> np.ndarray:
@@ -169,17 +167,16 @@ class Horizon:
         return next((k for k, length in enumerate(self.lengths) if length.tokens == tokens), None)
 
 
-def horizon(curves: Iterable[Curve], name: str, study: str = "") -> Horizon | None:
+def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
     """Return a reference's horizon; None with fewer than :data:`LEAST` lengths or losses that do not fall.
 
     Args:
         curves: of a figure, the reference's among them, one a length.
         name: the reference's.
-        study: that the figure is of.
     """
     lengths = [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
     falling = all(a.loss > b.loss for a, b in pairwise(lengths))
-    return Horizon(name, tuple(lengths), study) if len(lengths) >= LEAST and falling else None
+    return Horizon(name, tuple(lengths)) if len(lengths) >= LEAST and falling else None
 
 
 def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
@@ -212,7 +209,10 @@ def fitted(tokens: np.ndarray, losses: np.ndarray) -> Fit:
 
 @dataclass(frozen=True)
 class Ratio(Estimate):
-    """A token-equivalent. Its interval is not symmetric, and may be open: 0, or infinite."""
+    """A token-equivalent. Its interval is not symmetric, and may be open: 0, or infinite.
+
+    That of the reference itself is 1 by definition, and nothing was compared.
+    """
 
     sign: Literal["", "<", ">"] = ""
     """The value is the end of the reference's lengths, and the ratio lies below or above it."""
@@ -226,7 +226,9 @@ class Ratio(Estimate):
     def ends(self, level: float = LEVEL) -> tuple[float, float] | None:
         """The ends of its interval; None without seeds."""
         halves = [gap.half(level) for gap in self.gaps]
-        if any(half is None for half in halves) or not halves:
+        if not halves:
+            return self.value, self.value
+        if any(half is None for half in halves):
             return None
         values = np.array([gap.value for gap in self.gaps])
         half = np.array(halves, float)
@@ -250,11 +252,15 @@ class Ratio(Estimate):
 
     def above(self, threshold: float) -> float:
         """The p-value of the ratio's being above a threshold; 1 where it is below, or outside the lengths."""
+        if not self.gaps:
+            return float(self.value <= threshold)
         gap = self._gap(threshold)
         return 1.0 if gap is None or gap.value >= 0 else gap.beyond(-gap.value)
 
     def below(self, threshold: float) -> float:
         """The p-value of its being below one."""
+        if not self.gaps:
+            return float(self.value >= threshold)
         gap = self._gap(threshold)
         return 1.0 if gap is None or gap.value <= 0 else gap.beyond(gap.value)
 
@@ -266,7 +272,7 @@ class Ratio(Estimate):
 
     def _gap(self, ratio: float) -> Estimate | None:
         """The comparison nearest to a ratio; None outside the lengths."""
-        if not len(self.ratios) or not self.ratios[0] <= ratio <= self.ratios[-1]:
+        if not self.ratios[0] <= ratio <= self.ratios[-1]:
             return None
         return self.gaps[int(np.argmin(np.abs(np.log(self.ratios / ratio))))]
 
@@ -303,10 +309,10 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
         start, count = np.zeros(len(theirs)), stats.choices(curve, found)
     else:
         length, start = horizon.lengths[here], np.eye(len(theirs))[here]
+        if _runs(curve) == _runs(length.curve):
+            return Ratio(1.0, seeds=len(seeds), fitted=1.0)
         near = [*stats.matched(curve, length.curve), *_differences(siblings, horizon)]
         own = stats.over_seeds(list(losses - theirs[here]), near)
-        same = curve is length.curve
-        own = Estimate(0.0, 0.0 if len(seeds) > 1 else None, seeds=len(seeds)) if same else own
         count = stats.choices(curve, found) + stats.choices(length.curve, length.best) - 1
     spent = np.interp(math.log(tokens), np.log(horizon.grid), horizon.between)
     tests = []
@@ -319,7 +325,7 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
             len(seeds),
         )
         both = stats.combined([(1.0, own), (1.0, rest)])
-        slack = math.hypot(*contrast * horizon.slacks, 0.0 if here is not None and same else found.slack)
+        slack = math.hypot(*contrast * horizon.slacks, found.slack)
         tests.append(replace(both, slack=slack + abs(float(between - spent)), choices=count))
     gaps = losses - horizon.weights @ theirs
     values, ratios = gaps.mean(1), horizon.grid / tokens
@@ -335,6 +341,10 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
         ratios=ratios,
         gaps=tuple(tests),
     )
+
+
+def _runs(curve: Curve) -> set[str]:
+    return {row.id for row in curve.best.rows}
 
 
 def _mean_of(value: float, variance: float, degrees: float, seeds: int) -> Estimate:

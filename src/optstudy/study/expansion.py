@@ -12,11 +12,11 @@ from optstudy.errors import UserError, nearest
 from optstudy.folders import settle
 from optstudy.identity import ids_by_seed
 from optstudy.record import leaves
-from optstudy.results.curves import in_panel, is_curve, joined
+from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined
 from optstudy.scales import SCALES, check_scale
 from optstudy.study import fidelity, plan
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import BestOf, Panel, StudyFile, rounded
+from optstudy.study.file import NAME, BestOf, Panel, StudyFile, rounded
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
 
@@ -88,7 +88,21 @@ class Expansion:
             whole.first += part.first
         whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
+        self._check_reference(whole)
         return whole
+
+    def _check_reference(self, whole: Plan) -> None:
+        """Refuse a reference of token-equivalents that its study does not have."""
+        wanted = self.file.tokens
+        if wanted is None or NAME in self.chosen or len(self.parents) > 1:
+            return
+        names = {label.rpartition(SEPARATOR)[2] for label in whole.curves}
+        if wanted.source is not None:
+            other = Families(wanted.source, self.others(wanted.source), self.scale, {}, 1)
+            names = {one.curve for _, panel, scale in other.panels() for one in other.of(panel, scale)}
+        if wanted.reference not in names:
+            where, hint = wanted.source or "this study", nearest(wanted.reference, names)
+            raise UserError(f"{self.name}: tokens: {where} has no curve {wanted.reference!r}{hint}")
 
     def _of(self, panel: Panel, scale: str) -> list[Family]:
         try:
