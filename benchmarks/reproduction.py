@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optstudy import claims
+from optstudy.claims.verdict import Verdict
 from optstudy.findings import LENGTH, RECORDED, figure_of, recorded, verdicts
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
@@ -77,6 +77,11 @@ class Length:
         tokens = (self.steps or training["steps"]) * training["batch_size"] * data["sequence_length"]
         return ": " + LIMIT.format(tokens=tokens / 1e6, per=tokens / PER_WEIGHT[self.scale])
 
+    def verdicts(self, runs: Path) -> list[Verdict]:
+        """Those on the paper's statements."""
+        names = [name for name in study.names() if name.startswith("paper/")]
+        return verdicts(self.scale, runs, names=names, overrides=self.overrides)
+
     def figure(self, name: str, runs: Path) -> Figure:
         """A study's figure."""
         kept = recorded(name, self.scale)
@@ -96,11 +101,12 @@ def main() -> None:
     length = Length(chosen.scale, chosen.steps)
     page = chosen.docs / f"reproduction{'' if chosen.steps is None else f'-{chosen.steps}'}.md"
     remarks = dict(REMARKS.findall(page.read_text())) if page.exists() else {}
-    judged = verdicts(chosen.scale, chosen.runs, overrides=length.overrides)
+    judged = length.verdicts(chosen.runs)
     sections = []
     notes: dict[str, None] = {}
     for name in sorted(study.names(), key=lambda name: not name.startswith("paper/")):
-        if name.startswith(RECORDED):
+        over_lengths = study.load(name).file.figure.kind == "gaps"
+        if name.startswith(RECORDED) and not (over_lengths and chosen.steps):
             figure = length.figure(name, chosen.runs)
             mine = [verdict for verdict in judged if verdict.claim.figure == name]
             remark = remarks.get(name, "")
@@ -110,13 +116,13 @@ def main() -> None:
     start = opening(judged, length, remarks.get("all", ""), notes)
     if chosen.steps is None and chosen.scale in SHORT:
         shorter = Length(chosen.scale, SHORT[chosen.scale])
-        before = verdicts(chosen.scale, chosen.runs, overrides=shorter.overrides)
+        before = shorter.verdicts(chosen.runs)
         start += with_length(before, judged, shorter, length)
     write_atomically(page, "\n".join([start, *sections]))
     sys.stdout.write(f"wrote {page}\n")
 
 
-def opening(judged: list[claims.Verdict], length: Length, remark: str, notes: Iterable[str]) -> str:
+def opening(judged: list[Verdict], length: Length, remark: str, notes: Iterable[str]) -> str:
     """What the record is, the verdicts counted, and what the tables' columns mean."""
     counted = Counter(verdict.word for verdict in judged)
     words = ", ".join(
@@ -147,9 +153,7 @@ The columns of the tables:
 """
 
 
-def with_length(
-    before: list[claims.Verdict], after: list[claims.Verdict], shorter: Length, longer: Length
-) -> str:
+def with_length(before: list[Verdict], after: list[Verdict], shorter: Length, longer: Length) -> str:
     """Each verdict at two lengths, side by side."""
     lines = [
         "\n## How the verdicts change with the length of the runs\n",
@@ -166,7 +170,7 @@ def with_length(
     return "\n".join(lines) + "\n"
 
 
-def short_verdict(verdict: claims.Verdict) -> str:
+def short_verdict(verdict: Verdict) -> str:
     """A verdict with the number that it rests on."""
     tree = verdict.tree()
     if verdict.why_not.startswith("missing"):
@@ -179,7 +183,7 @@ def short_verdict(verdict: claims.Verdict) -> str:
 def section(
     name: str,
     figure: Figure,
-    judged: list[claims.Verdict],
+    judged: list[Verdict],
     docs: Path,
     length: Length,
     remark: str,
@@ -206,13 +210,13 @@ def section(
     return "\n".join([*lines, held(name, remark)])
 
 
-def verdict_row(verdict: claims.Verdict) -> str:
+def verdict_row(verdict: Verdict) -> str:
     """One line of the table of claims."""
     tree = verdict.tree()
     interval = "" if tree["interval"] is None else "{:+.3f} to {:+.3f}".format(*tree["interval"])
     estimate = "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}"
     word = f"**{verdict.word}**" + (f" ({verdict.why_not})" if verdict.why_not else "")
-    cells = (verdict.claim.statement, word, estimate, interval, str(tree["seeds"]), verdict.claim.test)
+    cells = (verdict.claim.statement, word, estimate, interval, str(tree["seeds"]), f"`{verdict.claim.test}`")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

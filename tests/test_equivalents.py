@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from optstudy.claims.verdict import Part
 from optstudy.report import style
 from optstudy.results import stats, tokens
 from optstudy.results.curves import Curve, Point, Run
@@ -154,6 +155,16 @@ def test_p_values_agree_with_the_interval():
     assert found.above(0.97 * low) < 0.05 < found.above(1.03 * low)
     assert found.below(1.03 * high) < 0.05 < found.below(0.97 * high)
     assert found.beyond(0.9 * (found.value - low)) > 0.05
+    assert found.error == pytest.approx((high - low) / 4, rel=0.3)
+    part = Part(found, low=0.97 * low, high=1.03 * high)
+    assert part.chance < 0.05 and part.verdict() == "holds" and part.interval() == (low, high)
+    assert Part(found, high=0.95 * low).verdict() == "does not hold"
+    assert Part(found, low=0.99 * found.value).verdict() == "not decided"
+    above = tokens.ratio(
+        trial(1, Law(spent=2.5))["mine", 9_600], tokens.horizon(of(trial(1, Law()), "adam"), "adam")
+    )
+    assert Part(above, low=0.8).verdict() == "holds" and Part(above, high=0.9).verdict() == "does not hold"
+    assert Part(above, low=1.1).verdict() == Part(above, high=1.1).verdict() == "not decided"
     assert found.half() == pytest.approx(max(found.value - low, high - found.value))
 
 

@@ -1,6 +1,7 @@
 """Studies over lengths and batches: what they run, and what a study with a horizon shows everywhere."""
 
 import csv
+import json
 import math
 import random
 from pathlib import Path
@@ -26,6 +27,12 @@ axes:
 seeds: [0, 1, 2]
 tokens: {reference: adam}
 figure: {kind: gaps}
+claims:
+  few: {says: Adam needs at least 70 %., test: "tokens('signum, steps 400') > 0.7"}
+  fewer: {says: Adam needs less than 60 %., test: "tokens('signum, steps 800') < 0.6"}
+  near: {says: Adam needs at least 80 %., test: "tokens('signum, steps 800') > 0.8"}
+  short: {says: Adam needs at least 80 %., test: "tokens('signum, steps 100') > 0.8"}
+  alike: {says: The share stays., test: "tokens('signum, steps 800') - tokens('signum, steps 200') < 0.3"}
 """
 OTHER = """\
 title: Other
@@ -93,6 +100,15 @@ def test_python_has_the_ratio_with_its_interval_and_the_fit(mine):
     assert all(gap.nats.interval[0] > 0 for gap in signum.gaps)
 
 
+def test_claims_on_tokens_are_decided_inside_the_lengths_and_open_outside(mine, capsys):
+    assert run(["claims", "mine.yaml", "--json"]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["claims"]}
+    words = {name: one["verdict"] for name, one in found.items()}
+    assert words.pop("fewer") == "does not hold"
+    assert words == {"few": "holds", "near": "not decided", "short": "not decided", "alike": "holds"}
+    assert found["few"]["interval"][0] > 0.7 and found["few"]["seeds"] == 3
+
+
 def test_a_study_takes_the_reference_of_another_and_outside_its_lengths_there_is_no_number(mine):
     (line,) = open_study("other.yaml").summary()
     assert (line["token_equivalent_sign"], line["token_equivalent"]) == (">", pytest.approx(2.0))
@@ -129,8 +145,8 @@ def test_a_prediction_that_cannot_be_made_is_refused(mine, arguments, said, caps
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (MINE.replace(": adam}", ": adan}"), "tokens: this study has no curve 'adan'; did you mean 'adam'?"),
-        (OTHER.replace(": adam", ": sgdw"), "tokens: mine.yaml has no curve 'sgdw'"),
+        (MINE.replace(": adam}", ": adan}"), "tokens.reference: this study has no curve 'adan'; did you"),
+        (OTHER.replace(": adam", ": sgdw"), "wrong.yaml:6: tokens.reference: mine.yaml has no curve 'sgdw'"),
         (OTHER.replace("mine.yaml", "beyond/horizn"), "'beyond/horizn'; did you mean 'beyond/horizon'?"),
         (MINE.replace("erence:", "erens:"), "wrong.yaml:8: unknown key 'tokens.referens'; did you mean"),
     ],

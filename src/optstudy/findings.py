@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optstudy import claims as paper
 from optstudy import report as reports
+from optstudy.claims.evaluation import Evidence
+from optstudy.claims.verdict import Verdict
 from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
 from optstudy.report.live import version
@@ -28,6 +29,7 @@ from optstudy.results.figure import Figure
 from optstudy.results.tokens import Ratio
 from optstudy.scales import check_scale
 from optstudy.study import library as study
+from optstudy.study import registered
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 LENGTH = "training.steps"
-"""The override at which the paper's statements are judged too: they are of runs of some length."""
+"""The override of the length of runs."""
 RECORDED = ("paper/", "beyond/")
 """Studies that the package's record holds; any other runs everything itself."""
 
@@ -159,10 +161,11 @@ class Findings:
         return drawing
 
     def claims(self) -> list[dict[str, Any]]:
-        """The paper's statements on this study, each with its verdict; none for other studies.
+        """The study's claims, each with its verdict.
 
-        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval`` and
-        ``seeds``, as ``optstudy claims --json`` has them.
+        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
+        ``seeds``, ``test``, ``why`` (it is not decided) and ``changed`` (after how many runs), as ``optstudy
+        claims --json`` has them.
         """
         return [dict(claim) for claim in self.data().claims]
 
@@ -243,10 +246,13 @@ def figure_of(session: Session) -> Figure:
         return _figure_of(session)
     if wanted.source is None:
         return replace(_figure_of(session), lengths="own", against=wanted.reference)
-    kept = recorded(wanted.source, session.scale) if session.kept else {}
-    rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
-    other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
-    return replace(_figure_of(session), lengths=_figure_of(other), against=wanted.reference)
+    if wanted.source not in session.beside:
+        kept = recorded(wanted.source, session.scale) if session.kept else {}
+        rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
+        other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
+        session.beside[wanted.source] = other
+    lengths = _figure_of(session.beside[wanted.source])
+    return replace(_figure_of(session), lengths=lengths, against=wanted.reference)
 
 
 def _figure_of(session: Session) -> Figure:
@@ -262,9 +268,9 @@ def _figure_of(session: Session) -> Figure:
         panel, row, curve = placed(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
-    lying: dict[tuple[str, str, str], dict[str, Point]] = {}
+    lying: dict[tuple[str, str, str], dict[tuple[str, str], Point]] = {}
     for point in points:
-        lying.setdefault(where(point.curve), {})[point.id] = point
+        lying.setdefault(where(point.curve), {})[point.id, str(point.x)] = point
     places = [
         Place(point.id, curve, point.x, panel, row, apart=keys)
         for (panel, row, curve), found in lying.items()
@@ -286,6 +292,8 @@ def _figure_of(session: Session) -> Figure:
         titles=titles,
         baselines=frozenset(_included(session.study)),
         waiting=frozenset((panel, curve) for panel, _, curve in waiting),
+        noise=("", {}) if file.noise is None else (file.noise.study, file.noise.curves),
+        further=session.further,
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
         recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
@@ -300,35 +308,37 @@ class Loader:
         scale: the scale of the runs.
         runs: where run folders are.
         fresh: leave out the package's record.
-        planned: studies that are at hand already, by name.
-        overrides: config values over the studies', by dotted key.
+        overrides: config values that they ran with, by dotted key.
     """
 
     def __init__(
-        self,
-        scale: str,
-        runs: Path,
-        fresh: bool = False,
-        planned: Mapping[str, Session] | None = None,
-        overrides: Mapping[str, Any] | None = None,
+        self, scale: str, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
     ) -> None:
-        self._scale, self._runs, self._fresh = scale, runs, fresh
-        self._planned, self._overrides = planned or {}, overrides
+        self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
+        self._planned: dict[str, Session] = {}
+
+    def knowing(self, sessions: Iterable[Session]) -> Self:
+        """Take studies that are at hand already, and return itself."""
+        self._planned |= {session.study.name: session for session in sessions}
+        return self
 
     def __call__(self, name: str) -> Figure:
         """Return a study's figure."""
-        if name in self._planned:
-            return figure_of(self._planned[name])
-        kept: archive.Archive = {} if self._fresh else recorded(name, self._scale)
-        return figure_of(Session(study.load(name), self._scale, self._runs, self._overrides, kept=kept))
+        planned = self._planned.get(name)
+        return figure_of(planned if planned is not None else self.session(study.load(name)))
+
+    def session(self, chosen: study.Study) -> Session:
+        """Return a study over the runs folder."""
+        kept: archive.Archive = {} if self._fresh else recorded(chosen.name, self._scale)
+        decides = any(session.decides for session in self._planned.values())
+        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept, decides=decides)
 
 
 class Judge:
-    """Studies' figures with the verdicts on the paper's statements of them.
+    """Studies' figures with the verdicts on their claims.
 
     Args:
-        sessions: of one scale, runs folder and overrides; only where these are of :data:`LENGTH` alone, or
-            none, is there a verdict.
+        sessions: of one scale and runs folder, with the same overrides.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -341,42 +351,55 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            first = self._sessions[0]
-            alike = [s for s in self._sessions if s.overrides == first.overrides and s.seeds is None]
-            planned = {s.study.name: s for s in alike}
-            fresh = not any(session.kept for session in self._sessions)
-            evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned, first.overrides))
-            self._claims = [self._verdicts(session, evidence) for session in self._sessions]
+            evidence = evidence_of(self._sessions)
+            self._claims = [[one.tree() for one in _judged(s, evidence)] for s in self._sessions]
             self._now = now
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
 
-    def _verdicts(self, session: Session, evidence: paper.Evidence) -> list[dict[str, Any]]:
-        mine = (
-            []
-            if session.overrides.keys() - {LENGTH}
-            else [c for c in paper.CLAIMS if c.figure == session.study.name]
-        )
-        return [claim.judge(evidence, session.scale).tree() for claim in mine]
+
+def evidence_of(sessions: Sequence[Session]) -> Evidence:
+    """What the claims of some studies are judged by.
+
+    Args:
+        sessions: of one scale and runs folder, with the same overrides.
+    """
+    first, fresh = sessions[0], not any(session.kept for session in sessions)
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(sessions))
 
 
 def verdicts(
-    scale: str, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
-) -> list[paper.Verdict]:
-    """Return the verdict on every statement of the paper.
+    scale: str,
+    runs: Path,
+    fresh: bool = False,
+    names: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Verdict]:
+    """Return the verdict on every claim of some studies.
 
     Args:
         scale: the scale of the runs.
         runs: where run folders are.
         fresh: leave out the package's record.
-        overrides: the length of the runs, :data:`LENGTH`, where it is not the scale's.
+        names: of the studies, or files; by default all that come with the package.
+        overrides: config values that they ran with, by dotted key.
 
     Raises:
-        UserError: an unknown scale, or other overrides.
+        UserError: an unknown scale or study.
     """
     check_scale(scale)
-    if others := (overrides or {}).keys() - {LENGTH}:
-        raise UserError(f"--set: statements are judged at another {LENGTH}, not at another {min(others)}")
-    return paper.judge(Loader(scale, runs, fresh, overrides=overrides), scale)
+    loaded = [study.load(name) for name in names or study.names()]
+    load = Loader(scale, runs, fresh, overrides)
+    sessions = [load.session(one) for one in loaded if one.claims]
+    evidence = Evidence(load.knowing(sessions))
+    return [verdict for session in sessions for verdict in _judged(session, evidence)]
+
+
+def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
+    claims = session.study.claims
+    changed = registered.changes(session) if claims else {}
+    if session.decides:  # seeds that were added to other studies' curves count for its claims alone
+        evidence = evidence_of([session])
+    return [evidence.judge(one, session.scale, changed.get(one.name, ""), session.decides) for one in claims]
 
 
 def _apart(points: Sequence[Point]) -> tuple[str, ...]:

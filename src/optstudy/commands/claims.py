@@ -9,47 +9,61 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optstudy.claims import Verdict
+from optstudy.claims.verdict import Verdict
 from optstudy.commands.options import RUNS, Assignments, Json
+from optstudy.commands.reports import names_in
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
-from optstudy.study import library as study
+from optstudy.report import style
+from optstudy.study.library import overrides
 
 
 def claims(
-    *,
+    *names: str,
     scale: str = "pico",
     set_: Assignments = (),
     runs: Path = RUNS,
     fresh: bool = False,
     json_: Json = False,
 ) -> int:
-    """Judge every statement of the paper by what has been run: holds, does not hold, or not decided.
+    """Judge the claims of studies by what has been run: holds, does not hold, or not decided.
 
-    Estimates are in nats per token (decades, for learning rates), with a 95 % interval over seeds. A
-    statement of several parts is decided at that level as a whole; the part that decides it is shown.
+    Estimates are in nats per token (decades, for learning rates), with a 95 % interval over seeds. A claim of
+    several parts is decided at that level as a whole; the part that decides it is shown.
 
     Examples:
         optstudy claims
 
+        optstudy claims paper/fig1 ./mine.yaml
+
         optstudy claims --scale nano --runs runs --json
 
-        optstudy claims --set training.steps=600
+        optstudy claims paper --set training.steps=600
 
     Args:
+        names: of `optstudy studies`, their folder (`paper`), or files of your own; by default all studies
+            that come with the package: the paper's statements and what was claimed beyond them.
         scale: the scale of the runs.
-        set_: `training.steps=N`, for runs of another length than the scale's.
+        set_: config values that they ran with, as `key=value`.
         runs: where run folders are; the package's own record is read besides.
         fresh: leave out the package's record.
         json_: for programs.
     """
-    found = verdicts(scale, runs, fresh, study.overrides(set_))
+    inside = [one for name in names for one in names_in(name)]
+    found = verdicts(scale, runs, fresh, inside, overrides(set_))
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")
         return DONE
-    Console(file=sys.stdout).print(_table(found))
+    console = Console(file=sys.stdout)
+    if console.is_terminal:
+        console.print(_table(found))
+    else:
+        for verdict in found:
+            sys.stdout.write(
+                style.printable(f"{verdict.claim.figure}: {style.verdict(verdict.tree())}") + "\n"
+            )
     said = ", ".join(f"{count} {word}" for word, count in Counter(v.word for v in found).items())
-    sys.stdout.write(f"{len(found)} claims at {scale}: {said}\n")
+    sys.stdout.write(f"{len(found)} claim{'s' * (len(found) != 1)} at {scale}: {said or 'none'}\n")
     return DONE
 
 
@@ -62,8 +76,8 @@ def _table(found: Iterable[Verdict]) -> Table:
         interval = tree["interval"]
         table.add_row(
             tree["figure"].rpartition("/")[2],
-            f"{tree['statement']}\n({verdict.claim.test})",
-            f"{verdict.word}\n{verdict.why_not}".rstrip(),
+            f"{tree['statement']}\n({tree['test']})",
+            "\n".join(filter(None, (verdict.word, style.looked(tree), tree["why"], tree["changed"]))),
             "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}",
             "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
             str(tree["seeds"]),

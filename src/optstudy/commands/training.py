@@ -182,7 +182,7 @@ def _change(folder: Path, overrides: dict[str, Any]) -> None:
     """Change in a run's config what is no part of its id."""
     config = read_config(folder)
     changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
-    if changed.id != config.id:
+    if (changed.id, changed.scale) != (config.id, config.scale):
         raise UserError(
             "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
             "data.corpus; give a config file instead"

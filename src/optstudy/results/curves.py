@@ -243,20 +243,22 @@ Placed = tuple[Run, Place]
 """A finished run and where it lies."""
 
 
-def group(placed: Iterable[Placed], log: bool | None = None) -> list[Curve]:
+def group(placed: Iterable[Placed], log: bool | None = None, order: Iterable[Any] = ()) -> list[Curve]:
     """Return the curves of one panel in the order of their first run.
 
     Args:
         placed: finished runs, each with its place.
         log: whether the axis is logarithmic; by default what :func:`is_log` says of the settings.
+        order: settings that are no numbers, in their order on the axis; others follow by the alphabet.
     """
+    rank = {x: k for k, x in enumerate(dict.fromkeys(map(_setting, order)))}
     found: dict[Curve, dict[Any, list[Run]]] = {}
     for name, runs in _by_name(placed).items():
         for apart, own in _split(runs):
             settings = found.setdefault(replace(name, apart=apart), {})
             for run, place in own:
                 settings.setdefault(_setting(place.x), []).append(run)
-    ordered = sorted({s for settings in found.values() for s in settings}, key=_order)
+    ordered = sorted({s for settings in found.values() for s in settings}, key=lambda s: _order(s, rank))
     if log is None:
         log = is_log(ordered)
     position = {s: math.log10(s) if log else float(rank) for rank, s in enumerate(ordered)}
@@ -366,7 +368,7 @@ def _setting(x: Any) -> Any:
     return x if isinstance(x, (int, float)) else str(x)
 
 
-def _order(setting: Any) -> tuple[int, float, str]:
+def _order(setting: Any, rank: Mapping[Any, int]) -> tuple[int, float, str]:
     if isinstance(setting, (int, float)):
         return (0, float(setting), "")
-    return (1, 0.0, str(setting))
+    return (1, rank.get(setting, math.inf), str(setting))

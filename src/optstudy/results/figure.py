@@ -5,7 +5,7 @@ Reports, claims, tables, exports and Python read this object; nothing else says 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -91,19 +91,25 @@ class Figure:
     lengths: "Figure | Literal['own'] | None" = None
     """The figure that has the reference at several lengths; ``own``: this one; None: no token-equivalents."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
-    """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
+    """Verdicts of this study, as :meth:`optstudy.claims.verdict.Verdict.tree` gives them."""
+    further: frozenset[str] = frozenset()
+    """Runs with seeds beyond the study's own, which ``--decide`` added."""
+    noise: tuple[str, Mapping[str, str]] = ("", {})
+    """The study whose seeds tell how much seeds matter here where there is one, and curves' names there."""
 
     @cached_property
     def panels(self) -> list[Panel]:
         """The panels in the order of their first run; a map has one, which holds all its cells."""
         rows = {row.id: row for row in self.rows}
         found: dict[str, list[Placed]] = {}
+        order: dict[str, list[Any]] = {}
         for place in self.places:
+            where = "" if self.kind == "map" else place.panel
+            order.setdefault(where, []).append(place.x)
             if place.run in rows:
-                where = "" if self.kind == "map" else place.panel
                 found.setdefault(where, []).append((self._run(rows[place.run], place), place))
         return [
-            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs))))
+            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs), order[name])))
             for name, runs in found.items()
             for key in [self.axes.get(name, self.x)]
         ]
@@ -130,6 +136,15 @@ class Figure:
         """The token-equivalents there are, by the curve's label."""
         found = {curve.label: tokens_of(self, curve) for curve in self.curves}
         return {label: one for label, one in found.items() if one is not None}
+
+    def below(self, seed: int) -> "Figure":
+        """The same without the runs of that seed and higher ones."""
+        later = {row.id for row in self.rows if row.seed >= seed}
+        return replace(
+            self,
+            rows=[row for row in self.rows if row.id not in later],
+            places=[place for place in self.places if place.run not in later],
+        )
 
     def history(self, run: str) -> list[dict[str, Any]]:
         """Rows of a run's metrics that say how many tokens were read; none where they cannot be read."""

@@ -211,7 +211,8 @@ def fitted(tokens: np.ndarray, losses: np.ndarray) -> Fit:
 class Ratio(Estimate):
     """A token-equivalent. Its interval is not symmetric, and may be open: 0, or infinite.
 
-    That of the reference itself is 1 by definition, and nothing was compared.
+    That of the reference itself is 1 by definition, and nothing was compared. The standard error is for sums
+    with other numbers: that of the loss, over the slope of the reference's.
     """
 
     sign: Literal["", "<", ">"] = ""
@@ -264,6 +265,16 @@ class Ratio(Estimate):
         gap = self._gap(threshold)
         return 1.0 if gap is None or gap.value <= 0 else gap.beyond(gap.value)
 
+    def chance(self, low: float, high: float) -> float:
+        """The p-value of its lying on the side of both ends of a range where it was found."""
+        if self.value < low:
+            return self.below(low)
+        if self.value > high:
+            return self.above(high)
+        return max(
+            0.0 if low == -math.inf else self.above(low), 0.0 if high == math.inf else self.below(high)
+        )
+
     def beyond(self, distance: float) -> float:
         """The larger p-value of both thresholds at a distance; 1 where the value is only a bound."""
         if self.sign:
@@ -310,7 +321,7 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
     else:
         length, start = horizon.lengths[here], np.eye(len(theirs))[here]
         if _runs(curve) == _runs(length.curve):
-            return Ratio(1.0, seeds=len(seeds), fitted=1.0)
+            return Ratio(1.0, 0.0, seeds=len(seeds), fitted=1.0)
         near = [*stats.matched(curve, length.curve), *_differences(siblings, horizon)]
         own = stats.over_seeds(list(losses - theirs[here]), near)
         count = stats.choices(curve, found) + stats.choices(length.curve, length.best) - 1
@@ -333,8 +344,14 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
     k = max(0, int(np.argmax(values >= 0)) - 1)
     crossing = math.exp(_root(np.log(ratios), values, k)) if values[k] < 0 else float(ratios[k])
     by_fit = horizon.fit.tokens(float(losses.mean()))
+    steep = (values[k + 1] - values[k]) / (ratios[k + 1] - ratios[k])
+    error = tests[k].error
     return Ratio(
         {"<": float(ratios[0]), ">": float(ratios[-1]), "": crossing}[sign],
+        None if sign or error is None else float(error / steep),
+        tests[k].degrees,
+        float(tests[k].slack / steep),
+        count,
         seeds=len(seeds),
         sign=sign,
         fitted=by_fit / tokens if horizon.tokens[0] <= by_fit <= horizon.tokens[-1] else None,

@@ -1,7 +1,6 @@
 """From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
 
 import itertools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,17 +11,16 @@ from optstudy.errors import UserError, nearest
 from optstudy.folders import settle
 from optstudy.identity import ids_by_seed
 from optstudy.record import leaves
-from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined
+from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, placed
 from optstudy.scales import SCALES, check_scale
 from optstudy.study import fidelity, plan
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import NAME, BestOf, Panel, StudyFile, rounded
+from optstudy.study.file import NAME, TIMES, BestOf, Panel, StudyFile, rounded
+from optstudy.study.names import check_overrides
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
 
 STEPS = "training.steps"
-TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
-"""A multiple of a value: ``0.5 * $steps``."""
 
 
 class Expansion:
@@ -56,11 +54,13 @@ class Expansion:
             raise UserError(f"{name}: depends on itself by way of {' -> '.join(parents)}")
         self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
         fidelity.check(chosen.get(FIDELITY, "released"))
+        if not parents:
+            check_overrides(chosen, file, name)
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
         self._families = Families(name, file, scale, chosen, len(self.seeds))
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
-        self._others: dict[tuple[str, str], Plan] = {}
+        self._others: dict[tuple[str, str], tuple[Plan, StudyFile]] = {}
         self._shared: tuple[Family, dict[str, Any]] | None = None
         self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
 
@@ -86,7 +86,7 @@ class Expansion:
             whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
             whole.pending += [p.labelled(joined(shown, p.curve)) for p in part.pending]
             whole.first += part.first
-        whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
+        whole.points = list({(p.id, p.curve, str(p.x)): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
         self._check_reference(whole)
         return whole
@@ -98,11 +98,17 @@ class Expansion:
             return
         names = {label.rpartition(SEPARATOR)[2] for label in whole.curves}
         if wanted.source is not None:
-            other = Families(wanted.source, self.others(wanted.source), self.scale, {}, 1)
-            names = {one.curve for _, panel, scale in other.panels() for one in other.of(panel, scale)}
+            try:
+                file = self.others(wanted.source)
+            except UserError as error:
+                raise self._at(f"tokens.from: {error}", "tokens.from", wanted.source) from None
+            other = Families(wanted.source, file, self.scale, {}, 1)
+            families = (one for _, panel, scale in other.panels() for one in other.of(panel, scale))
+            names = {one.curve for one in families if one.curve is not None}
         if wanted.reference not in names:
             where, hint = wanted.source or "this study", nearest(wanted.reference, names)
-            raise UserError(f"{self.name}: tokens: {where} has no curve {wanted.reference!r}{hint}")
+            said = f"tokens.reference: {where} has no curve {wanted.reference!r}{hint}"
+            raise self._at(said, "tokens.reference", wanted.reference)
 
     def _of(self, panel: Panel, scale: str) -> list[Family]:
         try:
@@ -113,9 +119,9 @@ class Expansion:
     def _expand(self, family: Family, into: Plan) -> None:
         taken: Mapping[str, Any] = {}
         if family.best_of is not None:
-            found = self._best(family.best_of, family.curve, family.scale)
+            curve, found = self._best(family.best_of, family)
             if isinstance(found, list):
-                self._postpone(family, found, into)
+                self._postpone(family, curve, found, into)
                 return
             taken = found
         made: dict[tuple[Any, int], Point] = {}
@@ -169,12 +175,22 @@ class Expansion:
                 config = settle(fidelity.printed(config.model_dump(mode="json"), self.chosen))
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
-        curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
-        if family.x.startswith("$"):
-            if family.x not in variables or isinstance(variables[family.x], Mapping):
-                raise UserError(f"{self.name}: figure.x: no axis {family.x!r} with plain values")
-            return Point(config, curve, variables[family.x])
-        return Point(config, curve, value_at(config, family.x))
+        own = {**variables, **family.labels}
+        curve = (
+            self._shown(config, "figure.curve", self.file.figure.curve, {})
+            if family.curve is None
+            else family.curve
+        )
+        return Point(config, f"{curve}{family.suffix}", self._shown(config, "x", family.x, own))
+
+    def _shown(self, config: RunConfig, key: str, wanted: str, own: Mapping[str, Any]) -> Any:
+        """What a run has on an axis of the figure; ``own``: values on the study's own axes."""
+        if wanted in own:
+            return own[wanted]
+        try:
+            return value_at(config, wanted)
+        except UserError as error:
+            raise self._at(f"{key}: {error}", key, wanted) from None
 
     def _merged(
         self,
@@ -203,68 +219,89 @@ class Expansion:
         )
         training = tree["training"]
         relative = isinstance(training, Mapping) and "$steps" in str(training.get("steps"))
-        own = {FIDELITY, STEPS} if relative else {FIDELITY}
-        chosen = {key: one for key, one in self.chosen.items() if key not in own and not key.startswith("$")}
+        chosen = {k: one for k, one in self.chosen.items() if k.partition(".")[0] in RunConfig.model_fields}
+        if relative:
+            chosen.pop(STEPS, None)
         return merge(substituted(tree, known), chosen)
 
-    def _best(self, wanted: BestOf, curve: str, scale: str) -> Mapping[str, Any] | list[Point]:
-        """Values at the best point of another study's curve, or that curve's runs while some are missing."""
-        curve = wanted.curve or curve
-        other = self._other(wanted.study, scale)
+    def _best(self, wanted: BestOf, family: Family) -> tuple[str, Mapping[str, Any] | list[Point]]:
+        """Name another study's curve, and its values at the best; its runs while some are missing."""
+        other, file = self._other(wanted.study, family.scale, "best_of.study")
+        if wanted.panel is not None and wanted.panel not in file.panels:
+            said = f"best_of.panel: {wanted.study} has no panel {wanted.panel!r}"
+            raise self._at(f"{said}{nearest(wanted.panel, file.panels)}", "best_of.panel", wanted.panel)
         panel = wanted.panel if any(in_panel(label, wanted.panel) for label in other.curves) else None
+        names = family.like if wanted.curve is None else [wanted.curve]
+        curve = next((n for n in names if any(is_curve(label, n, panel) for label in other.curves)), None)
+        if curve is None:
+            said = f"best_of: {wanted.study} has no curve {names[-1]!r}{_nearest(names[-1], other, file)}"
+            raise self._at(
+                said, "best_of.curve" if wanted.curve else "best_of.study", wanted.curve or wanted.study
+            )
         mine = [p for p in other.points if is_curve(p.curve, curve, panel)]
         waits = [p for p in other.pending if is_curve(p.curve, curve, panel)]
-        if not mine and not waits:
-            known = other.curves
-            raise UserError(
-                f"{self.name}: best_of: {wanted.study} has no curve {curve!r}{nearest(curve, known)}"
-            )
         first = mine[0].curve if mine else waits[0].curve
         mine = [p for p in mine if p.curve == first]
         rows = [self.results(p.id) for p in mine]
         if waits or any(row is None for row in rows):
-            return [*other.first, *mine]
-        best = plan.best(mine, [row.loss for row in rows if row is not None])
-        return {name: value_at(best, key) for key, name in wanted.taken.items()}
+            return curve, [*other.first, *mine]
+        return curve, self._values(wanted, plan.best(mine, [row.loss for row in rows if row is not None]))
 
-    def _postpone(self, family: Family, first: list[Point], into: Plan) -> None:
+    def _values(self, wanted: BestOf, config: RunConfig) -> dict[str, Any]:
+        try:
+            return {name: value_at(config, key) for key, name in wanted.taken.items()}
+        except UserError as error:
+            raise self._at(f"best_of.keys: {error}", "best_of.keys", error.came) from None
+
+    def _postpone(self, family: Family, curve: str, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
-        curve, wanted = family.best_of.curve or family.curve, family.best_of.taken
-        one = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
-        stand_in = {name: value_at(one.config, key) for key, name in wanted.items()} if one else {}
-        written = list(leaves(merge(*family.layers)))
-        unknown = [name for name in wanted.values() if not name.startswith("$")]
+        like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
+        stand_in = self._values(family.best_of, like.config) if like else {}
+        wanted = family.best_of.taken.values()
+        unknown = [name for name in wanted if not name.startswith("$")]
         unknown = [key for key in unknown if key != family.axis and key not in family.layers[-1]]
-        unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted.values())]
+        written = leaves(merge(*family.layers))
+        unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted)]
         for value, seed in itertools.product(family.values, self.seeds):
-            like = self._point(family, stand_in, value, seed).config
-            settings = merge(like.model_dump(mode="json"), dict.fromkeys(unknown))
-            into.pending.append(Pending(settings, family.curve, family.best_of.study, like))
+            point = self._point(family, stand_in, value, seed)
+            settings = merge(point.config.model_dump(mode="json"), dict.fromkeys(unknown))
+            into.pending.append(Pending(settings, point.curve, family.best_of.study, point.config))
         into.first += first
 
     def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
         for name, curves in wanted.items():
-            other = self._other(name, scale)
+            other, file = self._other(name, scale, f"include.{name}")
             for curve in curves:
                 points = [p for p in other.points if is_curve(p.curve, curve)]
                 pending = [p for p in other.pending if is_curve(p.curve, curve)]
                 if not points and not pending:
-                    known = other.curves
-                    raise UserError(
-                        f"{self.name}: include: {name} has no curve {curve!r}{nearest(curve, known)}"
-                    )
+                    said = f"include: {name} has no curve {curve!r}{_nearest(curve, other, file)}"
+                    raise self._at(said, f"include.{name}", curve)
                 into.points += [Point(p.config, curve, p.x) for p in points]
                 into.pending += [p.labelled(curve) for p in pending]
                 into.first += other.first if pending else []
 
-    def _other(self, name: str, scale: str) -> Plan:
+    def _other(self, name: str, scale: str, key: str) -> tuple[Plan, StudyFile]:
+        """Another study and its file; ``key``: where the file names it."""
         if (name, scale) not in self._others:
-            file = self.others(name)
-            self._others[name, scale] = Expansion(
+            try:
+                file = self.others(name)
+            except UserError as error:
+                raise (self._at(f"{key}: {error}", key, name) if error.key == "study" else error) from None
+            other = Expansion(
                 name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
-            ).plan()
+            )
+            self._others[name, scale] = other.plan(), file
         return self._others[name, scale]
+
+    def _at(self, said: str, key: str, came: Any) -> UserError:
+        """An error with its line in the file."""
+        return located(UserError(said, key, came), self.name, self.file.places)
+
+
+def _nearest(curve: str, other: Plan, file: StudyFile) -> str:
+    return nearest(curve, {placed(label, file.panels)[2] for label in other.curves})
 
 
 def value_at(config: RunConfig, key: str) -> Any:
@@ -278,7 +315,7 @@ def value_at(config: RunConfig, key: str) -> Any:
         node = dict(node) if isinstance(node, BaseModel) else node
         if not isinstance(node, Mapping) or part not in node:
             hint = nearest(part, node) if isinstance(node, Mapping) else ""
-            raise UserError(f"the config has no key {key!r}{hint}")
+            raise UserError(f"the config has no key {key!r}{hint}", came=key)
         node = node[part]
     return node.model_dump(mode="json") if isinstance(node, BaseModel) else node
 

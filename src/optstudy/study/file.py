@@ -1,12 +1,14 @@
 """What a study file may say, as pydantic models. Imports no torch.
 
 A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
-scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the point on the
-axes, ``--set``.
+scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
+of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
+:mod:`optstudy.study.names`.
 """
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -22,16 +25,28 @@ from pydantic import (
     model_validator,
 )
 
+from optstudy.claims.grammar import FUNCTIONS
 from optstudy.config import Count, NonNegative, Positive
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
 from optstudy.study import yamlfile
 
 NAME = "optimizer.name"
+TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
+"""A multiple of a value: ``0.5 * $steps``."""
 FINE = 100
 """Values per decade, from which on neighbours of three digits are hardly apart."""
 MOST_VALUES = 1_000
 """On one axis."""
+MOST_CLAIMS = 1_000
+LANGUAGE = (
+    "What must be true of the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "
+    "one less another by the same function, beside numbers; all(..., ...) of several, average(..., ...) over "
+    'several. C is a curve\'s name, quoted unless it is an identifier, with in "panel" where there are '
+    'several; "paper/fig1: adam" is another study\'s. Measures: '
+    + "; ".join(f"{one.forms} ({one.unit}): {one.about}" for one in FUNCTIONS.values())
+    + "."
+)
 
 
 class HalfDecades(Strict):
@@ -100,11 +115,28 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _kind(value: Any) -> str:
-    return "grid" if isinstance(value, (Mapping, HalfDecades)) else "list"
+    if isinstance(value, HalfDecades):
+        return "grid"
+    if isinstance(value, Mapping):
+        return "labels" if any(isinstance(one, (Mapping, Layer)) for one in value.values()) else "grid"
+    return "list"
+
+
+def _layer(value: Any) -> Any:
+    """Take plain settings for a layer that has them as its ``base``."""
+    plain = isinstance(value, Mapping) and not value.keys() & Layer.model_fields.keys()
+    return {"base": value} if plain else value
 
 
 Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), AfterValidator(_distinct)]
-Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
+Labels = Annotated[
+    dict[str, Annotated["Layer", BeforeValidator(_layer)]], Field(min_length=1, max_length=MOST_VALUES)
+]
+"""Values that are names: each stands for settings, or for a layer."""
+Axis = Annotated[
+    Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")] | Annotated[Labels, Tag("labels")],
+    Discriminator(_kind),
+]
 
 
 class BestOf(Strict):
@@ -131,9 +163,10 @@ class Layer(Strict):
     base: dict[str, Any] = {}
     """Config values by dotted key. ``$name`` stands for the value on the axis ``$name``, or for what
     ``best_of`` calls so; ``$steps`` for the steps of the scale or of ``--set training.steps``; and
-    ``0.5 * $name`` for so many times it, steps to whole ones and other numbers to three digits."""
+    ``0.5 * $name`` for so many times it: whole numbers stay whole, others have three digits."""
     axes: dict[str, Axis] = {}
-    """Values to run, by dotted key or ``$name``; the product of all axes is run."""
+    """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
+    values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
     best_of: BestOf | None = None
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
@@ -145,7 +178,8 @@ class ScaleLayer(Layer):
     optimizers: dict[str, Layer] = {}
     """What differs for one optimizer, by its name."""
     curves: dict[str, Layer] = {}
-    """Named variants: each is run over all axes and is a curve of the figure."""
+    """Named variants: each is run over all axes and is a curve of the figure. Where an axis names the curves
+    or the cells (:class:`Figure`): what differs for one of them."""
 
 
 class Panel(ScaleLayer):
@@ -169,9 +203,21 @@ class Figure(Strict):
     over: str = "training.steps"
     """The setting of ``gaps``, a config key."""
     x: str = "optimizer.lr"
-    """Config key, or axis ``$name``, on the horizontal axis."""
+    """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named."""
+    """Config key whose values are the curves, where none are named; or an axis whose values are names."""
+    rows: str | None = None
+    """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
+    columns: str | None = None
+    """The same for its columns."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.rows is None) != (self.columns is None) or (self.rows is not None and self.kind != "map"):
+            raise ValueError("'rows' and 'columns' go together, with 'kind: map'")
+        if self.rows is not None and self.rows == self.columns:
+            raise ValueError(f"'rows' and 'columns' are both {self.rows!r}: they must be two axes")
+        return self
 
 
 class Adaptive(Strict):
@@ -203,6 +249,23 @@ class Refine(Strict):
     axis: str = "optimizer.lr"
 
 
+class Claim(Strict):
+    """A statement, and the test that decides it."""
+
+    says: Annotated[str, Field(min_length=1)]
+    """What is claimed, a sentence."""
+    test: Annotated[str, Field(min_length=1, max_length=10_000, description=LANGUAGE)]
+
+
+class Noise(Strict):
+    """Where a curve of this study has one seed, claims take the variance over seeds from another study."""
+
+    study: str
+    """Which study."""
+    curves: dict[str, str] = {}
+    """What a curve is called there; without, as here."""
+
+
 class StudyFile(ScaleLayer):
     """The whole file."""
 
@@ -220,6 +283,11 @@ class StudyFile(ScaleLayer):
     adaptive: Adaptive | None = None
     refine: Refine | None = None
     tokens: Tokens | None = None
+    claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
+    """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
+    decide: bool = False
+    """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
+    noise: Noise | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
     _places: yamlfile.Places = PrivateAttr(default=())
@@ -230,9 +298,9 @@ class StudyFile(ScaleLayer):
         return self._places
 
 
-def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
-    """Return the values of every axis, later layers winning."""
-    found: dict[str, list[Any]] = {}
+def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
+    """Return the values of every axis, later layers winning; those of a labelled axis by name."""
+    found: dict[str, list[Any] | dict[str, Layer]] = {}
     for layer in layers:
         for key, axis in layer.axes.items():
             found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
@@ -247,8 +315,8 @@ def parse(content: str, where: str) -> StudyFile:
     try:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
-        first = error.errors()[0]
-        loc = [part for part in first["loc"] if part not in ("grid", "list")]
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelt key is missing too
+        loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
@@ -259,10 +327,11 @@ def parse(content: str, where: str) -> StudyFile:
 
 _BELOW: Mapping[str, type[BaseModel]] = {
     "optimizers": Layer, "curves": Layer, "panels": Panel, "scales": ScaleLayer, "axes": HalfDecades,
+    "claims": Claim,
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
-    "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "tokens": Tokens,
-    "slurm": Slurm,
+    "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
+    "noise": Noise, "tokens": Tokens,
 }  # fmt: skip
 
 
@@ -273,6 +342,8 @@ def _keys_at(loc: list[Any]) -> list[str]:
     for part in parts:
         if part in _BELOW and next(parts, None) is not None:
             kind = _BELOW[part]
+        elif kind is HalfDecades:
+            kind = Layer  # of a name on a labelled axis
         elif part in _SINGLE:
             kind = _SINGLE[part]
     return [field.alias or name for name, field in kind.model_fields.items()]

@@ -8,10 +8,13 @@ overrides and the results so far, so that any number of launchers come to the sa
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from optstudy.claims import grammar
+from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, nearest
 from optstudy.folders import settle
@@ -19,6 +22,8 @@ from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
 from optstudy.study.file import HalfDecades, StudyFile, parse
+from optstudy.study.names import check
+from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
 
@@ -44,6 +49,32 @@ class Study:
     file: StudyFile
     path: str = ""
     """Where it was read from, as given; empty for one that comes with the package."""
+
+    def __post_init__(self) -> None:
+        check(self.file, self.path or self.name)
+
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """Its claims, with their tests read and checked.
+
+        Raises:
+            UserError: a test that says what it may not, with file and line.
+        """
+        found: list[Claim] = []
+        if not self.file.claims:
+            return ()
+        curves = Naming(self.name, self.file, lambda name: _read(name).file)
+        for name, one in self.file.claims.items():
+            test = " ".join(one.test.split())
+            try:
+                relations = grammar.parse(test, curves)
+            except (grammar.Wrong, UserError) as error:
+                key = f"claims.{name}.test"
+                line = yamlfile.place(self.file.places, key, one.test)
+                where = self.path or f"{self.name}.yaml"
+                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
+            found.append(Claim(name, one.says, self.name, test, relations))
+        return tuple(found)
 
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
@@ -80,7 +111,7 @@ class Study:
             seeds,
             results,
             adaptive,
-            lambda name: load(name).file,
+            lambda name: _read(name).file,
         ).plan()
 
 
@@ -94,14 +125,30 @@ def load(name: str) -> Study:
     """Read a study that comes with the package, or a file of one's own (``./mine.yaml``).
 
     Raises:
-        UserError: no such study, or a mistake in the file, with its line.
+        UserError: no such study, or a mistake in the file or a claim, with its line.
     """
+    found = _read(name)
+    assert found.claims is not None  # read and checked now
+    return found
+
+
+def _read(name: str) -> Study:
+    """Read a study without a look at its claims, which may speak of other studies."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(path), name), name)
+        try:
+            content = yamlfile.read(path)
+        except UserError as error:
+            raise UserError(str(error), "study", name) from None
+        return Study(path.stem, parse(content, name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
-        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
+        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)", "study", name)
+    return _packaged(name)
+
+
+@cache
+def _packaged(name: str) -> Study:
     content = (resources.files("optstudy") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
     return Study(name, parse(content, f"{name}.yaml"))
 
