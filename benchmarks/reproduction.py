@@ -231,7 +231,7 @@ def measured(page: Path, printed: Figure) -> None:
     for summary in printed.summaries:
         released = released_of(summary.curve.name, printed)
         found = [one for one in (summary, released) if one is not None and one.best is not None]
-        cells = [f"{style.nats(one.best)} | {style.setting(one)}" for one in found]
+        cells = [f"{style.value(printed.metric, one.best)} | {style.setting(one)}" for one in found]
         lines.append(f"| {style.name(summary.curve)} | {' | '.join(cells)}{' | | ' * (2 - len(found))} |")
     table = "\n".join(lines) + "\n"
     write_atomically(page, MEASURED.sub(lambda found: found[1] + table + found[2], page.read_text()))

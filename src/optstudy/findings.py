@@ -4,14 +4,13 @@ study = optstudy.open_study("paper/fig1", scale="pico", runs="runs")
 study.run(jobs=2).claims()
 """
 
-import json
 import math
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,17 +20,22 @@ from optstudy.claims.evaluation import Evidence
 from optstudy.claims.verdict import Verdict
 from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
+from optstudy.program import AnyConfig, Program
 from optstudy.report.live import version
 from optstudy.results import archive
 from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
-from optstudy.results.figure import Figure
+from optstudy.results.figure import Figure, Metric
+from optstudy.results.table import with_worst
 from optstudy.results.tokens import Ratio
-from optstudy.scales import check_scale
 from optstudy.study import library as study
 from optstudy.study import registered
+from optstudy.study.asking import ask
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
+from optstudy.study.trainer import scales_of
+from optstudy.study.yamlfile import assignment, listed
+from optstudy.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -45,9 +49,10 @@ RECORDED = ("paper/", "beyond/")
 def open_study(
     name: str,
     *,
-    scale: str = "pico",
+    scale: str | None = None,
     runs: Path | str = "runs",
     overrides: Mapping[str, Any] | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
     seeds: int | None = None,
     fresh: bool = False,
 ) -> "Findings":
@@ -55,10 +60,11 @@ def open_study(
 
     Args:
         name: one of ``optstudy studies``, or a file of your own, ``mine.yaml``.
-        scale: the scale it runs at.
+        scale: the scale it runs at; by default ``pico``, or the first of the file's own.
         runs: where run folders are; it need not exist.
         overrides: config values over the study's, by dotted key.
-        seeds: seeds of every point, instead of the study's.
+        axes: values to run over the study's, by dotted key.
+        seeds: seeds of every point, instead of the study's; without, further ones that have run are shown.
         fresh: leave out the package's own record, whose runs count as done in the paper's studies.
 
     Raises:
@@ -66,8 +72,10 @@ def open_study(
     """
     if seeds is not None and seeds < 1:
         raise UserError(f"seeds: input should be at least 1, not {seeds}")
-    kept = {} if fresh else recorded(name, scale)
-    return Findings(Session(study.load(name), scale, Path(runs), overrides, seeds, kept=kept), fresh)
+    chosen = study.load(name)
+    chosen = replace(chosen, axes={key: list(values) for key, values in (axes or {}).items()})
+    kept = {} if fresh else recorded(name, chosen.scale(scale))
+    return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept, all_seeds=True), fresh)
 
 
 class Findings:
@@ -132,6 +140,19 @@ class Findings:
             raise UserError(f"{shlex.join(words[2:])} ended with {process.returncode}: {said[-1]}")
         return self
 
+    def ask(self) -> Iterator[Trial]:
+        """Yield the study's runs that have no result yet, for a training loop of one's own.
+
+        ``for trial in study.ask(): ...; trial.finish(val_loss=...)``. Points that an adaptive axis needs, and
+        seeds, come as results ask for them. A run that is not finished when the next is asked for has failed,
+        and comes once more; one whose loop is left, or ends in an error, comes again. Several processes may
+        ask at a time: each run goes to one of them.
+
+        Raises:
+            UserError: the study's file has no ``trainer``.
+        """
+        return ask(self._session)
+
     def table(self) -> list[dict[str, Any]]:
         """A record per finished run and curve: ``id``, ``curve``, results, the config by dotted key.
 
@@ -148,7 +169,10 @@ class Findings:
         return self.data().curves
 
     def summary(self) -> list[dict[str, Any]]:
-        """A record per curve: best loss and setting with their intervals, sensitivity, safe window."""
+        """A record per curve: best loss and setting with their intervals, sensitivity, safe window.
+
+        Of another program ``best_loss`` is the best value of its metric.
+        """
         return [_summarised(self.data(), panel, s) for panel in self.data().panels for s in panel.summaries]
 
     def figure(self) -> "Drawing":
@@ -195,11 +219,14 @@ class Findings:
 def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
     best, setting, sensitivity, safe = summary.best, summary.setting, summary.sensitivity, summary.safe
     low, high = (best and best.interval) or (None, None)
+    value = best and best.value
+    if figure.metric.maximise and best is not None:
+        value, low, high = (None if one is None else -one for one in (best.value, high, low))
     around = (setting and setting.interval) or (None, None)
     return {
         "panel": figure.title_of(summary.curve.panel),
         "curve": summary.curve.label,
-        "best_loss": best and best.value,
+        "best_loss": value,
         "best_loss_low": low,
         "best_loss_high": high,
         "seeds": len(summary.tried.rows),
@@ -209,7 +236,9 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
         "best_setting_high": None if around[1] is None else 10 ** around[1],
         "fitted": summary.fitted,
         "best_tried": summary.tried.x if best else None,
-        "best_tried_loss": summary.tried.loss if best else None,
+        "best_tried_loss": (-summary.tried.loss if figure.metric.maximise else summary.tried.loss)
+        if best
+        else None,
         "sensitivity": sensitivity and sensitivity.value,
         "sensitivity_window": summary.window,
         **_tokens(figure.equivalents.get(summary.curve.label)),
@@ -259,7 +288,7 @@ def _figure_of(session: Session) -> Figure:
     """The same without token-equivalents."""
     session.replan()
     file, points = session.study.file, session.plan.points
-    rows = session.rows()
+    rows = with_worst(session.rows())
     titles = _titles(session)
     first: dict[str, str] = {}
 
@@ -285,7 +314,8 @@ def _figure_of(session: Session) -> Figure:
         scale=session.scale,
         rows=rows,
         places=places,
-        kind="effective" if all(p.config.training.effective_lr for p in points) else file.figure.kind,
+        metric=metric_of(session),
+        kind="effective" if all(_effective(p.config) for p in points) else file.figure.kind,
         x=file.figure.x,
         over=file.figure.over,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
@@ -301,18 +331,30 @@ def _figure_of(session: Session) -> Figure:
     )
 
 
+def metric_of(session: Session) -> Metric:
+    """Return what counts in a session's study, as reports name it."""
+    trainer = session.study.file.trainer
+    if trainer is None:
+        return Metric()
+    return Metric.of(trainer.metric.name, trainer.maximise, (row.loss for row in session.rows()))
+
+
+def _effective(config: AnyConfig) -> bool:
+    return not isinstance(config, Program) and config.training.effective_lr
+
+
 class Loader:
     """Reads the figures that claims look at.
 
     Args:
-        scale: the scale of the runs.
+        scale: the scale of the runs, of studies that have it; others are at their own default.
         runs: where run folders are.
         fresh: leave out the package's record.
         overrides: config values that they ran with, by dotted key.
     """
 
     def __init__(
-        self, scale: str, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
+        self, scale: str | None, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
     ) -> None:
         self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
         self._planned: dict[str, Session] = {}
@@ -329,9 +371,10 @@ class Loader:
 
     def session(self, chosen: study.Study) -> Session:
         """Return a study over the runs folder."""
-        kept: archive.Archive = {} if self._fresh else recorded(chosen.name, self._scale)
+        scale = chosen.scale(self._scale if self._scale in scales_of(chosen.file) else None)
+        kept: archive.Archive = {} if self._fresh else recorded(chosen.name, scale)
         decides = any(session.decides for session in self._planned.values())
-        return Session(chosen, self._scale, self._runs, self._overrides, kept=kept, decides=decides)
+        return Session(chosen, scale, self._runs, self._overrides, kept=kept, decides=decides)
 
 
 class Judge:
@@ -364,11 +407,12 @@ def evidence_of(sessions: Sequence[Session]) -> Evidence:
         sessions: of one scale and runs folder, with the same overrides.
     """
     first, fresh = sessions[0], not any(session.kept for session in sessions)
-    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(sessions))
+    own = [session.without_shown() for session in sessions]
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(own))
 
 
 def verdicts(
-    scale: str,
+    scale: str | None,
     runs: Path,
     fresh: bool = False,
     names: Sequence[str] = (),
@@ -377,7 +421,7 @@ def verdicts(
     """Return the verdict on every claim of some studies.
 
     Args:
-        scale: the scale of the runs.
+        scale: the scale of the runs; None: each study's default.
         runs: where run folders are.
         fresh: leave out the package's record.
         names: of the studies, or files; by default all that come with the package.
@@ -386,8 +430,9 @@ def verdicts(
     Raises:
         UserError: an unknown scale or study.
     """
-    check_scale(scale)
     loaded = [study.load(name) for name in names or study.names()]
+    for one in loaded:
+        one.scale(scale)
     load = Loader(scale, runs, fresh, overrides)
     sessions = [load.session(one) for one in loaded if one.claims]
     evidence = Evidence(load.knowing(sessions))
@@ -432,9 +477,12 @@ def _included(chosen: study.Study) -> list[tuple[str, str]]:
 
 def _arguments(session: Session) -> list[str]:
     """The command line that runs a session's study as it is."""
-    words = ["run", session.study.path or session.study.name, "--scale", session.scale]
+    words = ["run", session.study.path or session.study.name]
+    words += ["--scale", session.scale] if session.scale else []
+    for key, values in session.study.axes.items():
+        words += ["--axis", f"{key}={listed(values)}"]
     for key, value in session.overrides.items():
-        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        words += ["--set", f"{key}={assignment(value)}"]
     if session.seeds is not None:
         words += ["--seeds", str(session.seeds)]
     return words

@@ -25,6 +25,10 @@ REACH = 2
 """Settings on either side of the best that tell whether a parabola fits there."""
 
 
+LEVELS = ("best", "at", "mean")
+"""Measures that are values of the metric, and so have its sign; others are distances from the best."""
+
+
 class Missing(Exception):
     """What a claim needs and there is not, in words."""
 
@@ -147,7 +151,9 @@ class Evidence:
             mine_of = self._tokens(one)
             return mine_of if other is None else stats.minus(mine_of, self._tokens(other))
         mine = self._side(one)
-        return mine.alone() if other is None else Pair(mine, self._side(other)).difference()
+        found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
+        turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
+        return replace(found, value=-found.value) if turned else found
 
     def _tokens(self, measure: Measure) -> Ratio:
         where = measure.curve

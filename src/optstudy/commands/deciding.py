@@ -9,9 +9,9 @@ from optstudy.claims import looks
 from optstudy.claims.looks import FUTILE, Need
 from optstudy.claims.verdict import LOOKS
 from optstudy.commands.watch import duration
-from optstudy.config import RunConfig
-from optstudy.errors import UserError, validate
+from optstudy.errors import UserError
 from optstudy.findings import evidence_of
+from optstudy.folders import validated
 from optstudy.study.cost import Speed
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
@@ -64,7 +64,7 @@ def decide(
         for wanted in batches:
             runs = list({point.id: point for point in wanted if session.row(point.id) is None}.values())
             speed = Speed(session.rows())
-            seconds = sum(speed.seconds(point.config)[0] for point in runs) / slots
+            seconds = sum(speed.seconds(point.config)[0] or 0.0 for point in runs) / slots
             if until is not None and time.monotonic() + seconds > until:
                 beyond += seconds
             elif runs:
@@ -99,6 +99,6 @@ def _wanted(session: Session, need: Need, look: int) -> Sequence[Point]:
     found = []
     for label, point in need.points:
         row = point.rows[0]
-        own = Point(validate(RunConfig, row.config), label, point.x, row.id)
+        own = Point(validated(row.config), label, point.x, row.id)
         found += [session.seeded(own, seed) for seed in range(look)]
     return [point for point in found if session.row(point.id) is None]

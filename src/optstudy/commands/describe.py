@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.commands.watch import described, duration
-from optstudy.config import RunConfig
-from optstudy.launch.slots import slots
+from optstudy.errors import UserError
+from optstudy.launch.slots import gpus, slots, want_gpu
+from optstudy.program import AnyConfig, Program
+from optstudy.record import read_json
 from optstudy.results import export
 from optstudy.study import cost
 from optstudy.study.session import FINISHED, Session
@@ -36,14 +38,15 @@ def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> N
     for wait in session.plan.pending:
         say(f"{'-' * 12}  waiting   {wait.curve}: around the best of {wait.depends_on}\n")
     for row in session.older():
-        say(f"{row.id}  {OLDER:8}  {row.optimizer}, lr {row.lr:g}, seed {row.seed}: left out\n")
+        about = f"{row.optimizer}, lr {row.lr:g}, " if row.lr is not None else ""
+        say(f"{row.id}  {OLDER:8}  {about}seed {row.seed}: left out\n")
     say(f"{len(states) + len(session.plan.pending)} runs, ")
     _say_cost(_left(session), jobs, device, per_gpu, session.runs)
 
 
 def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
     """Say how many runs each study has, and what all of them, each once, cost."""
-    left: dict[str, RunConfig] = {}
+    left: dict[str, AnyConfig] = {}
     for session in sessions:
         mine = {config.id: config for config in _left(session)}
         new = len(mine.keys() - left.keys())
@@ -54,24 +57,37 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
     _say_cost(list(left.values()), jobs, "auto", 1, sessions[0].runs)
 
 
-def _left(session: Session) -> list[RunConfig]:
+def _left(session: Session) -> list[AnyConfig]:
     """Configs of the runs to do; what waits for another study's best has a stand-in for it."""
     states = session.states()
     found = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
     return [*found, *(wait.like for wait in session.plan.pending)]
 
 
-def _say_cost(todo: Sequence[RunConfig], jobs: int | None, device: str, per_gpu: int, runs: Path) -> None:
+def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu: int, runs: Path) -> None:
     say = sys.stdout.write
     say(f"{len(todo)} to do")
     if not todo:
         say("\n")
         return
     places = slots(todo, jobs, device, per_gpu)
+    for_gpu = want_gpu(todo, device)
+    on_gpu = for_gpu and (device == "cuda" or bool(gpus()))
     everything = export.every(runs) if runs.is_dir() else []
+    timed = [row for row in everything if _on_gpu(runs / row.id) == on_gpu]
     folders = (runs / row.id for row in everything)
-    spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
-    say(
-        f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, about {duration(spent.seconds)} "
-        f"with {len(places)} at a time (from {spent.measured_on}), {spent.disk_bytes / 1e6:,.1f} MB of disk\n"
-    )
+    spent = cost.estimate(todo, cost.Speed(timed, for_gpu), len(places), cost.record_bytes(folders))
+    own = not any(isinstance(config, Program) for config in todo)
+    work = f" {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs," if own else ""
+    time = f"hours unknown: {spent.measured_on}"
+    if spent.seconds is not None:
+        time = f"about {duration(spent.seconds)} with {len(places)} at a time (from {spent.measured_on})"
+    say(f":{work} {time}, {spent.disk_bytes / 1e6:,.1f} MB of disk\n")
+
+
+def _on_gpu(folder: Path) -> bool:
+    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's."""
+    try:
+        return str((read_json(folder / "env.json") or {}).get("device", "cpu")) != "cpu"
+    except UserError:
+        return False

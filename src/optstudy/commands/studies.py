@@ -14,16 +14,17 @@ from optstudy.commands import deciding
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
 from optstudy.commands.importing import try_optimizers
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.options import RUNS, Assignments, Json, StudyName
+from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
-from optstudy.commands.watch import Watch, failure
+from optstudy.commands.watch import Watch, failure, named
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
 from optstudy.findings import Judge, recorded
+from optstudy.program import AnyConfig, require
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study
-from optstudy.study import registered
+from optstudy.study import places, registered
 from optstudy.study.session import FINISHED, Session
 from optstudy.study.yamlfile import located
 
@@ -31,14 +32,14 @@ WATCH_SECONDS = 2.0
 
 
 def demo(
-    *, scale: str = "pico", runs: Path = RUNS, jobs: int | None = None, out: Path = Path("report")
+    *, scale: Scale = None, runs: Path = RUNS, jobs: int | None = None, out: Path = Path("report")
 ) -> int:
     """Train and compare five optimizers on real text, in about five minutes on two cores.
 
     What has run is not run again: a second `optstudy demo` ends in seconds.
 
     Args:
-        scale: size of the model and length of the runs.
+        scale: size of the model and length of the runs; by default `pico`.
         runs: where run folders are.
         jobs: runs at a time; one per core by default.
         out: where the report goes.
@@ -50,8 +51,9 @@ def run(
     name: StudyName,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     jobs: int | None = None,
     seeds: int | None = None,
@@ -84,8 +86,9 @@ def run(
 
     Args:
         name: one of `optstudy studies`, or a file of your own.
-        scale: `pico`, `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`, `150m-long`.
-        set_: a config value over the study's, as `key=value`; may be given several times.
+        scale: `pico` (the default), `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`,
+            `150m-long`; of a study with a `trainer:`, one of its own, by default the first.
+        axis: values to run, over the study's, as `key=value,value`; may be given several times.
         runs: where run folders are.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
@@ -103,19 +106,17 @@ def run(
         fresh: run again what the package's record has, too.
         dry_run: only say what would be run; for Slurm, print the batch script too.
     """
-    session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
+    session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     deciding.check(session, decide, most_seeds, hours)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
-    try:
-        try_optimizers(point.config for point in session.runs_known.values())
-    except UserError as error:
-        raise located(error, name, session.study.file.places, session.overrides) from None
+    _try_programs(session, name)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
         return DONE
     if retry:
         session.forgive()
+    places.remember(session.study, session.runs)
     registered.write(session, decide)
     _carry_out(session, launching)
     if decide:
@@ -124,6 +125,16 @@ def run(
         deciding.decide(session, lambda: _carry_out(session, launching), slots, most_seeds, hours)
     write_report(session, out)
     return FAILED if "failed" in session.states().values() else DONE
+
+
+def _try_programs(session: Session, name: str) -> None:
+    """Look for the study's program, and import and try optimizers of others."""
+    try:
+        if (trainer := session.study.file.trainer) is not None:
+            require(trainer, session.study.folder)
+        try_optimizers(point.config for point in session.runs_known.values())
+    except UserError as error:
+        raise located(error, name, session.study.file.places, session.overrides) from None
 
 
 def _carry_out(session: Session, launching: Launching) -> None:
@@ -137,10 +148,10 @@ def _carry_out(session: Session, launching: Launching) -> None:
         launching.start(watch.on_event)
 
 
-def _texts(configs: Sequence[RunConfig]) -> dict[tuple[str, str], int | None]:
+def _texts(configs: Sequence[AnyConfig]) -> dict[tuple[str, str], int | None]:
     """Corpora and tokenizers that runs read, each with the most tokens that one takes; None: all."""
     counts: dict[tuple[str, str], list[int | None]] = {}
-    for data in (config.data for config in configs):
+    for data in (config.data for config in configs if isinstance(config, RunConfig)):
         counts.setdefault((data.corpus, data.tokenizer), []).append(data.tokens)
     return {text: None if None in taken else max(n for n in taken if n) for text, taken in counts.items()}
 
@@ -149,8 +160,9 @@ def status(
     name: StudyName,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     seeds: int | None = None,
     watch: bool = False,
@@ -163,8 +175,8 @@ def status(
 
     Args:
         name: one of `optstudy studies`, or a file of your own.
-        scale: the scale it runs at.
-        set_: config values that it runs with, as `key=value`.
+        scale: the scale it runs at; by default `pico`, or a study's own first.
+        axis: values that it runs, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         watch: keep the live table on the screen until all runs have ended.
@@ -172,7 +184,8 @@ def status(
     """
     from optstudy import report
 
-    session = _session(name, scale, set_, runs, seeds)
+    existing(runs)
+    session = _session(name, scale, set_, axis, runs, seeds)
     states = session.states()
     if watch:
         with Watch(session, max(1, sum(state == "running" for state in states.values()))) as live:
@@ -188,13 +201,19 @@ def status(
         listed = [{"id": one, "why": session.why(one)} for one in failed]
         sys.stdout.write(
             json.dumps(
-                {"study": name, "scale": scale, "runs": counted, "failed": listed, "older_code": older}
+                {
+                    "study": name,
+                    "scale": session.scale,
+                    "runs": counted,
+                    "failed": listed,
+                    "older_code": older,
+                }
             )
             + "\n"
         )
         return DONE
     said = ", ".join(f"{count} {state}" for state, count in counted.items())
-    sys.stdout.write(f"{name} at {scale}: {len(states)} runs: {said}\n")
+    sys.stdout.write(f"{named(session)}: {len(states)} runs: {said}\n")
     if older:
         sys.stdout.write(f"{len(older)} runs of {OLDER} are left out: {' '.join(older)}\n")
     for run_id in failed:
@@ -211,8 +230,9 @@ def show(
     name: StudyName,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     jobs: int | None = None,
     seeds: int | None = None,
@@ -225,12 +245,13 @@ def show(
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
     Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost. The hours come
-    from runs in the runs folder; without any, from one CPU core here, also for runs that a GPU would take.
+    from runs in the runs folder; without any, from one CPU core here, except for models so large that a GPU
+    is wanted: `--device cpu` gives them for this machine's cores.
 
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
-        scale: the scale to run at.
-        set_: a config value over the study's, as `key=value`.
+        scale: the scale to run at; by default `pico`, or a study's own first.
+        axis: values to run, over the study's, as `key=value,value`.
         runs: where run folders are.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
@@ -240,10 +261,12 @@ def show(
         fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
+    known_device(device)
     if (inside := names_in(name)) != [name] and not json_:
-        describe_all([_session(one, scale, set_, runs, seeds, adaptive, fresh) for one in inside], jobs)
+        describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
         return DONE
-    session = _session(name, scale, set_, runs, seeds, adaptive, fresh)
+    session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
+    _try_programs(session, name)
     if json_:
         told = {"study": session.study.name, "runs": listed(session)}
         told["older_code"] = [row.id for row in session.older()]
@@ -272,8 +295,9 @@ def studies(*, json_: Json = False) -> int:
 
 def _session(
     name: str,
-    scale: str,
+    scale: str | None,
     assignments: Sequence[str],
+    axes: Sequence[str],
     runs: Path,
     seeds: int | None,
     adaptive: bool = True,
@@ -281,5 +305,6 @@ def _session(
 ) -> Session:
     at_least_one("--seeds", seeds)
     expect_many()
-    kept = {} if fresh else recorded(name, scale)
-    return Session(study.load(name), scale, runs, study.overrides(assignments), seeds, adaptive, kept)
+    chosen = study.load(name).over(axes)
+    kept = {} if fresh else recorded(name, chosen.scale(scale))
+    return Session(chosen, scale, runs, study.overrides(assignments), seeds, adaptive, kept, all_seeds=True)

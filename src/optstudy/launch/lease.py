@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from optstudy.errors import UserError, say_once
-from optstudy.record import read_json, write_json
+from optstudy.record import ended, read_json, write_json
 
 _NAME = re.compile(r"lease-\d{6,}\.json")
 STALE_SECONDS = 60.0
@@ -78,7 +78,7 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release(done=(self.path.parent / "result.json").exists())
+        self.release(done=ended(self.path.parent))
 
 
 def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:
@@ -148,7 +148,13 @@ def _held(path: Path, stale: float) -> dict[str, Any] | None:
         return None
     if owner["machine"] == _machine() and owner["machine"]:
         return owner if _started(owner["pid"]) == owner["started"] is not None else None
-    return owner if _now(path.parent) - beat < stale else None
+    age = _now(path.parent) - beat
+    if -age > stale:
+        say_once(
+            f"{path}: dated {-age:.0f} s in the future, by a clock that is or was wrong; until then the run "
+            "counts as at work: check the clocks, or delete this file if no process works on it"
+        )
+    return owner if age < stale else None
 
 
 def _tells(owner: dict[str, Any]) -> bool:

@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import json
+import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         scale=figure.scale,
         asks=figure.asks,
         axis=figure.axis,
+        metric=figure.metric,
+        foreign=figure.foreign,
         budget=budget(figure),
         answer=answer(figure) if figure.rows else EMPTY,
         columns=made,
@@ -72,8 +75,8 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         has_effective=any("effective" in curve for curve in series.values()),
         quantiles=_quantiles(series),
         effective_first=figure.kind == "effective",
-        claims=[_claim(claim) for claim in figure.claims],
-        verdicts=verdicts(figure),
+        claims=list(map(claim_cells, figure.claims)),
+        verdicts=verdicts(figure.claims),
         command=figure.command,
         facts=provenance(figure),
         data=script_json(data),
@@ -134,7 +137,7 @@ def budget(figure: Figure) -> str:
         return "no finished runs"
     counts = sorted({len(p.rows) for c in figure.curves for p in c.points})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    tokens = sorted({row.tokens for row in figure.rows if row.state == "done"})
+    tokens = sorted({row.tokens for row in figure.rows if row.state == "done" and row.tokens is not None})
     each = f", {style.count(tokens[-1])} tokens each" if len(tokens) == 1 else ""
     runs, seed = (noun + "s" * (n != 1) for noun, n in (("run", len(figure.rows)), ("seed", counts[-1])))
     return f"{len(figure.rows)} {runs}{each}, {seeds} {seed} per setting"
@@ -146,16 +149,38 @@ def provenance(figure: Figure) -> list[tuple[str, str]]:
         return [("Report made by", f"optstudy {optstudy.__version__}")]
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
     for key, heading in (
-        ("data.corpus", "Corpus"),
-        ("data.fingerprint", "Corpus checksum"),
-        ("data.tokenizer", "Tokenizer"),
-        ("training.precision", "Precision"),
+        ()
+        if figure.foreign
+        else (
+            ("data.corpus", "Corpus"),
+            ("data.fingerprint", "Corpus checksum"),
+            ("data.tokenizer", "Tokenizer"),
+            ("training.precision", "Precision"),
+        )
     ):
         found.append((heading, _few(list(dict.fromkeys(_value(row, key) for row in figure.rows)))))
-    found.append(("Parameters", _few([style.count(n) for n in sorted({row.params for row in figure.rows})])))
-    found.append(("Tokens in all", style.count(sum(row.tokens for row in figure.rows))))
+    if figure.foreign:
+        found += _of_program(figure)
+    if params := sorted({row.params for row in figure.rows if row.params is not None}):
+        found.append(("Parameters", _few([style.count(n) for n in params])))
+    if tokens := [row.tokens for row in figure.rows if row.tokens is not None]:
+        found.append(("Tokens in all", style.count(sum(tokens))))
     found.append(("Run time in all", _duration(sum(row.seconds for row in figure.rows))))
     return found + environments(figure)
+
+
+def _of_program(figure: Figure) -> list[tuple[str, str]]:
+    """What carried out another program's runs: its command or function, the hash of its code."""
+    found = []
+    for key, heading in (
+        ("command", "Command"),
+        ("function", "Function"),
+        ("fingerprint", "Code's checksum"),
+    ):
+        told = [row.config["trainer"].get(key) for row in figure.rows if row.reported is not None]
+        if values := [shlex.join(one) if isinstance(one, list) else str(one) for one in told if one]:
+            found.append((heading, _few(list(dict.fromkeys(values)))))
+    return found
 
 
 def environments(figure: Figure) -> list[tuple[str, str]]:
@@ -208,9 +233,9 @@ def _quantiles(series: Mapping[str, Any]) -> str:
 PLURAL = {"holds": "hold", "does not hold": "do not hold"}
 
 
-def verdicts(figure: Figure) -> str:
-    """How many of a study's claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
-    counts = Counter(str(claim.get("verdict", "")) for claim in figure.claims)
+def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
+    """How many claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
+    counts = Counter(str(claim.get("verdict", "")) for claim in claims)
     total = counts.total()
     each = ", ".join(
         f"{n} {verdict if n == 1 else PLURAL.get(verdict, verdict)}" for verdict, n in counts.items()
@@ -218,13 +243,34 @@ def verdicts(figure: Figure) -> str:
     return f"{total} claim{'s' * (total != 1)}: {each}" if total else ""
 
 
-def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+def claims_page(
+    claims: Iterable[Mapping[str, Any]], title: str, places: Mapping[str, str], home: str = ""
+) -> str:
+    """A page of claims with their tests and verdicts.
+
+    Args:
+        claims: as :attr:`optstudy.results.figure.Figure.claims` has them.
+        title: its heading.
+        places: addresses of studies' pages, by name.
+        home: address of the index it belongs to.
+    """
+    shown = list(map(claim_cells, claims))
+    told = verdicts(shown)
+    return render(
+        "claims.html", None, refresh=None, title=title, home=home, claims=shown, places=places, verdicts=told
+    )
+
+
+def claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown of a claim."""
     interval = claim.get("interval")
     verdict = str(claim.get("verdict", ""))
     return {
         "statement": claim.get("statement", claim.get("name", "")),
         "name": claim.get("name", ""),
+        "figure": claim.get("figure", ""),
         "test": claim.get("test", ""),
+        "why": claim.get("why", ""),
         "changed": claim.get("changed", ""),
         "look": style.looked(claim),
         "verdict": verdict,

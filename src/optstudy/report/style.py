@@ -7,11 +7,12 @@ and the first five stay apart for the colour-blind. A marker always goes with a 
 import math
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
-from optstudy.results.figure import Figure
+from optstudy.results.figure import Figure, Metric
 from optstudy.results.gaps import Series
 from optstudy.results.stats import Estimate, Summary
 from optstudy.results.tokens import Ratio
@@ -182,10 +183,15 @@ def role(name: str) -> tuple[int, str]:
     return (ROLES.index(name) if name in ROLES else len(ROLES)), name
 
 
-def nats(estimate: Estimate, sign: str = "") -> str:
-    """A number of nats to a thousandth, with its interval if there is one: ``4.903 ± 0.037``."""
+def value(metric: Metric, estimate: Estimate, sign: str = "") -> str:
+    """A value of the metric, or a difference, with its interval if there is one: ``4.903 ± 0.037``."""
     half = estimate.half_width
-    return f"{estimate.value:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
+    return metric.text(estimate.value, sign) + ("" if half is None else f" ± {metric.size(half)}")
+
+
+def distance(metric: Metric, estimate: Estimate, sign: str = "") -> str:
+    """How far a value is from the best, whichever way is worse: ``+0.037 ± 0.012``."""
+    return value(replace(metric, maximise=False), estimate, sign)
 
 
 def ratio(found: Ratio) -> str:
@@ -196,17 +202,17 @@ def ratio(found: Ratio) -> str:
     if not found.gaps:
         return "1"
     first, last = (f"{end:.2f}" for end in (found.ratios[0], found.ratios[-1]))
-    value = f"{found.sign} {found.value:.2f}".strip()
+    shown = f"{found.sign} {found.value:.2f}".strip()
     if found.interval is None:
-        return value
+        return shown
     low, high = found.interval
     low_text = f"{low:.2f}" if low else f"< {first}"
     high_text = f"{high:.2f}" if math.isfinite(high) else f"> {last}"
     if found.sign == "<":
-        return value if high <= found.value else f"{value} (to {high_text})"
+        return shown if high <= found.value else f"{shown} (to {high_text})"
     if found.sign == ">":
-        return value if low >= found.value else f"{value} (from {low_text})"
-    return f"{value} ({low_text} to {high_text})"
+        return shown if low >= found.value else f"{shown} (from {low_text})"
+    return f"{shown} ({low_text} to {high_text})"
 
 
 def verdict(claim: Mapping[str, Any]) -> str:
@@ -242,9 +248,9 @@ def around(summary: Summary) -> str:
     return f"{number(float(f'{10**low:.2g}'))} to {number(float(f'{10**high:.2g}'))}"
 
 
-def tried(summary: Summary) -> str:
+def tried(metric: Metric, summary: Summary) -> str:
     """The best setting that was run: ``4.903 at 0.01``."""
-    return f"{summary.tried.loss:.3f} at {number(summary.tried.x)}"
+    return f"{metric.text(summary.tried.loss)} at {number(summary.tried.x)}"
 
 
 def window(half: float) -> str:

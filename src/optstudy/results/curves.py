@@ -152,7 +152,7 @@ class Curve:
     @cached_property
     def trained(self) -> bool:
         """Whether any run got below the loss before training; without, there is no best."""
-        return any(row.loss < row.initial_val_loss for row in self.rows)
+        return any(row.loss < row.start for row in self.rows)
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
@@ -178,6 +178,7 @@ class Curve:
 AXES = {
     "optimizer.name": "optimizer",
     "optimizer.lr": "learning rate",
+    "lr": "learning rate",
     "optimizer.weight_decay": "weight decay",
     "optimizer.options.eps": "epsilon",
     "optimizer.options.momentum": "momentum",
@@ -325,14 +326,18 @@ def _values(config: dict[str, Any], keys: Sequence[str]) -> tuple[tuple[str, ...
     return tuple(json.dumps(value, sort_keys=True) for value in own), own
 
 
+NO_SETTING = frozenset({"seed", "trainer"})
+"""Keys of a config that are no setting: runs of one setting may differ in them."""
+
+
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Dotted keys, without the seed, in which configs differ from the first."""
+    """Dotted keys, without the seed and the trainer, in which configs differ from the first."""
     first = configs[0]
-    odd = [one for one in configs[1:] if any(one.get(k) != first.get(k) for k in {*one, *first} - {"seed"})]
+    odd = [one for one in configs[1:] if any(one.get(k) != first.get(k) for k in {*one, *first} - NO_SETTING)]
     if not odd:
         return []
     flat = [dict(leaves(config)) for config in (first, *odd)]
-    keys = dict.fromkeys(key for one in flat for key in one if key != "seed")
+    keys = dict.fromkeys(key for one in flat for key in one if key.partition(".")[0] not in NO_SETTING)
     return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
 
 

@@ -153,10 +153,10 @@ class Summary:
     window: float
     """Half-width of that window, decades; infinite: the whole grid."""
     safe: SafeWindow | None
-    state_bytes: float
-    """Optimizer state, bytes per parameter."""
-    step_ms: float
-    """Median over its runs."""
+    state_bytes: float | None
+    """Optimizer state, bytes per parameter; None where no run reported it."""
+    step_ms: float | None
+    """Median over its runs; None where none reported it."""
     diverged: int
     runs: int
 
@@ -552,11 +552,16 @@ def _summary(curve: Curve, window: float) -> Summary:
         sensitivity=sensitivity(curve, window),
         window=window,
         safe=safe_window(curve),
-        state_bytes=median(row.state_bytes_per_param for row in rows),
-        step_ms=median(row.step_ms for row in rows),
+        state_bytes=_median(row.state_bytes_per_param for row in rows),
+        step_ms=_median(row.step_ms for row in rows),
         diverged=sum(row.state == "diverged" for row in rows),
         runs=len(rows),
     )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 # Seeds

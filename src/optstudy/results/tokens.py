@@ -46,7 +46,9 @@ def read(curve: Curve) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _read(config: Mapping[str, Any]) -> int:
+def _read(config: Mapping[str, Any]) -> int | None:
+    if "training" not in config or "data" not in config:  # another program's
+        return None
     training = config["training"]
     steps = training["steps"] + config.get("schedule", {}).get("freeze_steps", 0)
     return int(steps * training["batch_size"] * config["data"]["sequence_length"])

@@ -2,18 +2,18 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from optstudy.config import RunConfig, merge
+from optstudy.config import merge
 from optstudy.errors import UserError, nearest
-from optstudy.folders import settle
 from optstudy.identity import ids_by_seed
+from optstudy.program import AnyConfig
 from optstudy.record import leaves
 from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, placed
-from optstudy.scales import SCALES, check_scale
-from optstudy.study import fidelity, plan
+from optstudy.study import fidelity, plan, trainer
 from optstudy.study.families import FIDELITY, Families, Family
 from optstudy.study.file import NAME, TIMES, BestOf, Panel, StudyFile, rounded
 from optstudy.study.names import check_overrides
@@ -29,8 +29,10 @@ class Expansion:
     Args:
         name: the study's, or its file: what other studies and errors call it.
         file: what it says.
-        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        scale: one of the trainer's, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.
+        axes: further axes, over the file's.
+        folder: where the study's program is started; what relative paths mean.
         seeds: number of seeds instead of the file's.
         results: what is known of finished runs.
         adaptive: extend axes and add seeds where the file says so.
@@ -44,6 +46,8 @@ class Expansion:
         file: StudyFile,
         scale: str,
         chosen: dict[str, Any],
+        axes: Mapping[str, list[Any]],
+        folder: Path,
         seeds: int | None,
         results: Results,
         adaptive: bool,
@@ -56,18 +60,31 @@ class Expansion:
         fidelity.check(chosen.get(FIDELITY, "released"))
         if not parents:
             check_overrides(chosen, file, name)
+            check_overrides(axes, file, name, "--axis")
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
-        self._families = Families(name, file, scale, chosen, len(self.seeds))
+        self.folder = folder
+        try:
+            self.trainer = trainer.of(file, folder)
+        except UserError as error:
+            raise located(error, name, file.places) from None
+        self._families = Families(name, file, scale, chosen, len(self.seeds), axes)
+        self._axes: set[str] = set()
+        self._settings: dict[str, Any] = {}
+        self._configs: list[AnyConfig] = []
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], tuple[Plan, StudyFile]] = {}
         self._shared: tuple[Family, dict[str, Any]] | None = None
         self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
 
+    @property
+    def _stem(self) -> str:
+        """What the only curve of a study is called."""
+        return Path(self.name).stem
+
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
-        if self.scale != "paper":
-            check_scale(self.scale, f"{self.name}: ")
+        trainer.scale_of(self.file, self.scale, self.name)
         parts: list[tuple[str, Plan]] = []
         seen: list[set[str]] = []
         panels = self._families.panels()
@@ -89,6 +106,12 @@ class Expansion:
         whole.points = list({(p.id, p.curve, str(p.x)): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
         self._check_reference(whole)
+        more = self.file.refine.seeds if self.adaptive and self.file.refine is not None else 1
+        try:
+            seeds = max(len(self.seeds), more)
+            self.trainer.check(self._configs, sorted(self._axes), self._settings, seeds)
+        except UserError as error:
+            raise located(error, self.name, self.file.places, self.chosen) from None
         return whole
 
     def _check_reference(self, whole: Plan) -> None:
@@ -159,7 +182,7 @@ class Expansion:
             return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
         ids = ids_by_seed(point.config.model_dump(mode="json"))
-        point = Point(point.config, point.curve, point.x, ids(seed))
+        point = Point(point.config, point.curve, point.x, ids(point.config.seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
             self._alike = family, value, point, ids
@@ -170,20 +193,21 @@ class Expansion:
         variables = {key: one for key, one in (*taken.items(), *axes.items()) if key.startswith("$")}
         try:
             tree = self._merged(family, taken, axes, variables, seed)
-            config = settle(tree)
+            config = self.trainer.settle(tree)
             if family.printed:
-                config = settle(fidelity.printed(config.model_dump(mode="json"), self.chosen))
+                config = self.trainer.printed(config, self.chosen)
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
+        self._axes.update({**family.layers[0], **axes})
+        self._configs.append(config)
+        self._settings |= {k: v for k, v in self.chosen.items() if self._is_setting(k, family)}
         own = {**variables, **family.labels}
-        curve = (
-            self._shown(config, "figure.curve", self.file.figure.curve, {})
-            if family.curve is None
-            else family.curve
-        )
+        curve, key = family.curve, self.file.figure.curve
+        if curve is None:
+            curve = self._shown(config, "figure.curve", key, {}) if key else self._stem
         return Point(config, f"{curve}{family.suffix}", self._shown(config, "x", family.x, own))
 
-    def _shown(self, config: RunConfig, key: str, wanted: str, own: Mapping[str, Any]) -> Any:
+    def _shown(self, config: AnyConfig, key: str, wanted: str, own: Mapping[str, Any]) -> Any:
         """What a run has on an axis of the figure; ``own``: values on the study's own axes."""
         if wanted in own:
             return own[wanted]
@@ -204,12 +228,15 @@ class Expansion:
 
         Where a layer has ``$steps`` in the number of steps, ``--set training.steps`` is what it stands for.
         """
-        known = {"$steps": self.chosen.get(STEPS, SCALES[family.scale]["training"]["steps"]), **variables}
+        scale = self.trainer.scales[family.scale]
+        steps = merge(scale, self.chosen).get("training", {}).get("steps") if scale else None
+        known = {**({} if steps is None else {"$steps": steps}), **variables}
         if not variables and self._shared is not None and self._shared[0] is family:
             shared = self._shared[1]
         else:
             plain = {key: one for key, one in taken.items() if not key.startswith("$")}
-            shared = merge(SCALES[family.scale], {"scale": family.scale}, *family.layers[:-1], plain)
+            named = {"scale": family.scale} if scale else {}
+            shared = merge(scale, named, *family.layers[:-1], plain)
             self._shared = None if variables else (family, shared)
         tree = merge(
             shared,
@@ -217,12 +244,21 @@ class Expansion:
             *(one for one in variables.values() if isinstance(one, Mapping)),
             {key: one for key, one in axes.items() if not key.startswith("$")},
         )
-        training = tree["training"]
+        training = tree.get("training")
         relative = isinstance(training, Mapping) and "$steps" in str(training.get("steps"))
-        chosen = {k: one for k, one in self.chosen.items() if k.partition(".")[0] in RunConfig.model_fields}
+        chosen = {key: one for key, one in self.chosen.items() if self._is_setting(key, family)}
         if relative:
             chosen.pop(STEPS, None)
         return merge(substituted(tree, known), chosen)
+
+    def _is_setting(self, key: str, family: Family) -> bool:
+        """Whether an override is a config value, and no name on an axis."""
+        own = self.trainer.keys
+        return key != FIDELITY and (
+            key not in family.labels and not key.startswith("$")
+            if own is None
+            else key.partition(".")[0] in own
+        )
 
     def _best(self, wanted: BestOf, family: Family) -> tuple[str, Mapping[str, Any] | list[Point]]:
         """Name another study's curve, and its values at the best; its runs while some are missing."""
@@ -247,7 +283,7 @@ class Expansion:
             return curve, [*other.first, *mine]
         return curve, self._values(wanted, plan.best(mine, [row.loss for row in rows if row is not None]))
 
-    def _values(self, wanted: BestOf, config: RunConfig) -> dict[str, Any]:
+    def _values(self, wanted: BestOf, config: AnyConfig) -> dict[str, Any]:
         try:
             return {name: value_at(config, key) for key, name in wanted.taken.items()}
         except UserError as error:
@@ -290,7 +326,17 @@ class Expansion:
             except UserError as error:
                 raise (self._at(f"{key}: {error}", key, name) if error.key == "study" else error) from None
             other = Expansion(
-                name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
+                name,
+                file,
+                scale if scale in trainer.scales_of(file) else trainer.scale_of(file, None, name),
+                self.chosen,
+                {},
+                self.folder,
+                None,
+                self.results,
+                self.adaptive,
+                self.others,
+                self.parents,
             )
             self._others[name, scale] = other.plan(), file
         return self._others[name, scale]
@@ -304,7 +350,7 @@ def _nearest(curve: str, other: Plan, file: StudyFile) -> str:
     return nearest(curve, {placed(label, file.panels)[2] for label in other.curves})
 
 
-def value_at(config: RunConfig, key: str) -> Any:
+def value_at(config: AnyConfig, key: str) -> Any:
     """Read a config value by dotted key.
 
     Raises:

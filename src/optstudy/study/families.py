@@ -119,13 +119,23 @@ class Families:
     Args:
         name: the study's.
         file: what it says.
-        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        scale: one of the trainer's, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.
         seeds: number of seeds.
+        axes: further axes, over the file's; on one of named settings, the names to run.
     """
 
-    def __init__(self, name: str, file: StudyFile, scale: str, chosen: Mapping[str, Any], seeds: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        file: StudyFile,
+        scale: str,
+        chosen: Mapping[str, Any],
+        seeds: int,
+        axes: Mapping[str, list[Any]] | None = None,
+    ) -> None:
         self.name, self.file, self.scale, self.chosen, self.seeds = name, file, scale, chosen, seeds
+        self._more = axes or {}
 
     def panels(self) -> list[tuple[str, Panel, str]]:
         """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
@@ -164,7 +174,7 @@ class Families:
         common = [
             one for root in roots for one in (root, *(root.scales[n] for n in names if n in root.scales))
         ]
-        naming = self._naming(axes_of(common))
+        naming = self._naming(self._axes(common))
         named = list(dict.fromkeys(label for layer in common for label in layer.curves))
         curves: list[str | None] = [*named] if named and not naming else [None]
         made = (one for curve in curves for one in self._completed(Combination(roots, common, naming, curve)))
@@ -172,6 +182,22 @@ class Families:
             if count == MOST_COMBINATIONS:
                 raise UserError(f"{self.name}: axes: more than {MOST_COMBINATIONS:,} combinations of names")
             yield one
+
+    def _axes(self, layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
+        """The axes of layers, and those over them."""
+        axes = axes_of(layers)
+        for key, values in self._more.items():
+            named = axes.get(key)
+            if isinstance(named, dict):
+                axes[key] = {label: self._named(key, label, named, "--axis") for label in map(str, values)}
+            else:
+                axes[key] = values
+        return axes
+
+    def _named(self, key: str, label: str, named: Mapping[str, Layer], option: str) -> Layer:
+        if label not in named:
+            raise UserError(f"{self.name}: {option}: {key}: unknown name {label!r}{nearest(label, named)}")
+        return named[label]
 
     def _naming(self, axes: Mapping[str, Any]) -> list[str]:
         """The axes that name the curves, or rows and columns; none where the file names curves itself."""
@@ -184,7 +210,7 @@ class Families:
 
     def _completed(self, some: Combination) -> Iterator[Combination]:
         """Choose on every axis that is not a plain one; what is chosen may bring further axes with it."""
-        axes = axes_of(some.layers)
+        axes = self._axes(some.layers)
         if NAME in self.chosen:
             axes[NAME] = [self.chosen[NAME]]
         open_ = [key for key in axes if key not in some.chosen]
@@ -207,16 +233,14 @@ class Families:
         if key not in self.chosen:
             return list(axis.items())
         label = str(self.chosen[key])
-        if label not in axis:
-            raise UserError(f"{self.name}: --set: {key}: unknown name {label!r}{nearest(label, axis)}")
-        return [(label, axis[label])]
+        return [(label, self._named(key, label, axis, "--set"))]
 
     def products(self, some: Combination, scale: str, x: str) -> Iterator[Family]:
         """Yield the families of a combination: the product of its plain axes but for the one they follow."""
         layers = some.layers
         best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
         taken = {name for name in (best.taken.values() if best is not None else ()) if name.startswith("$")}
-        plain = ((k, v) for k, v in axes_of(layers).items() if k != NAME and k not in taken)
+        plain = ((k, v) for k, v in self._axes(layers).items() if k != NAME and k not in taken)
         axes = {k: v for k, v in plain if not isinstance(v, dict)}
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]

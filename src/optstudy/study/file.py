@@ -9,7 +9,7 @@ of axes, the point on the others, ``--set``. That every name in the file matches
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
@@ -26,9 +26,11 @@ from pydantic import (
 )
 
 from optstudy.claims.grammar import FUNCTIONS
-from optstudy.config import Count, NonNegative, Positive
+from optstudy.config import Count, NonNegative, Positive, merge, unit
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
+from optstudy.program import Trainer
+from optstudy.record import leaves
 from optstudy.study import yamlfile
 
 NAME = "optimizer.name"
@@ -52,9 +54,12 @@ LANGUAGE = (
 class HalfDecades(Strict):
     """Values spaced evenly in the logarithm, rounded to three digits: 1e-3, 3.16e-3, 1e-2 ..."""
 
-    start: Annotated[Positive, Field(alias="from")]
-    stop: Annotated[Positive, Field(alias="to")]
-    per_decade: Count = 2
+    start: Annotated[Positive, Field(alias="from"), unit("the axis's")]
+    """The first value."""
+    stop: Annotated[Positive, Field(alias="to"), unit("the axis's")]
+    """The last value, where the spacing meets it."""
+    per_decade: Annotated[Count, unit("values")] = 2
+    """Values in a factor of ten."""
 
     @model_validator(mode="after")
     def _some_values(self) -> Self:
@@ -168,6 +173,7 @@ class Layer(Strict):
     """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
     values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
     best_of: BestOf | None = None
+    """Values taken from the best point of another study."""
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
 
@@ -199,13 +205,15 @@ class Figure(Strict):
     """What the study draws."""
 
     kind: Literal["sweep", "map", "gaps"] = "sweep"
-    """``gaps``: each optimizer's best beside that of the reference of ``tokens``, over a setting."""
+    """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table; ``gaps``: each
+    optimizer's best beside that of the reference of ``tokens``, over a setting."""
     over: str = "training.steps"
     """The setting of ``gaps``, a config key."""
     x: str = "optimizer.lr"
     """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named; or an axis whose values are names."""
+    """Config key whose values are the curves, where none are named; or an axis whose values are names. Empty:
+    there is one curve."""
     rows: str | None = None
     """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
     columns: str | None = None
@@ -224,9 +232,10 @@ class Adaptive(Strict):
     """Extend an axis until the best is inside it and the loss has risen on both sides."""
 
     axis: str = "optimizer.lr"
-    rise: NonNegative = 0.1
+    """Config key of the axis that is extended."""
+    rise: Annotated[NonNegative, unit("nats")] = 0.1
     """Nats by which some point on either side must lie above the best."""
-    most: Count = 6
+    most: Annotated[Count, unit("values")] = 6
     """Values that may be added at either end."""
 
 
@@ -242,11 +251,12 @@ class Tokens(Strict):
 class Refine(Strict):
     """Add seeds where a comparison needs them: at the best point and its neighbours."""
 
-    seeds: Annotated[int, Field(ge=2)] = 3
+    seeds: Annotated[int, Field(ge=2), unit("seeds")] = 3
     """Seeds of these points, 0 and up."""
-    neighbours: Annotated[int, Field(ge=0)] = 1
+    neighbours: Annotated[int, Field(ge=0), unit("points")] = 1
     """Points on either side of the best."""
     axis: str = "optimizer.lr"
+    """Config key of the axis that the best is sought on."""
 
 
 class Claim(Strict):
@@ -270,9 +280,11 @@ class StudyFile(ScaleLayer):
     """The whole file."""
 
     title: str
+    """What it is called on its report."""
     asks: str
     """The question that it answers."""
     notes: str = ""
+    """What a reader should know, in Markdown."""
     panels: Annotated[dict[str, Panel], Field(max_length=100)] = {}
     """Plots by title, in order."""
     scales: dict[str, ScaleLayer] = {}
@@ -280,16 +292,25 @@ class StudyFile(ScaleLayer):
     include: dict[str, list[str]] = {}
     """Curves of other studies that are drawn too, by study."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
+    """Seeds of every point; ``--seeds`` in their place."""
     adaptive: Adaptive | None = None
+    """Whether an axis grows until its best lies inside; null: it does not."""
     refine: Refine | None = None
+    """Whether the best points get more seeds; null: they do not."""
     tokens: Tokens | None = None
+    """Whether losses are told in tokens of a reference too; null: they are not."""
     claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
     """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
     decide: bool = False
     """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
     noise: Noise | None = None
+    """Where one-seed curves take their variance from; null: they have none."""
     figure: Figure = Figure()
+    """What the study draws."""
     slurm: Slurm = Slurm()
+    """How its runs are submitted to Slurm; ``--slurm`` over it."""
+    trainer: Trainer | None = None
+    """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
     @property
@@ -321,8 +342,48 @@ def parse(content: str, where: str) -> StudyFile:
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
+    if file.trainer is not None:
+        file = _fitted(file)
     file._places = tuple(yamlfile.places(tree))
     return file
+
+
+def _fitted(file: StudyFile) -> StudyFile:
+    """Choose the axes that a study of another program leaves out, where its config has not the usual keys.
+
+    The figure's axis is that which grows or is refined, else the first of numbers; the curves are the next.
+    """
+    layers = list(_layers(file))
+    axes = axes_of(layers)
+    known = {*axes, *(key for layer in layers for key, _ in leaves(merge(layer.base)))}
+    rules = [rule for rule in (file.adaptive, file.refine) if rule is not None]
+    ruled = [rule.axis for rule in rules if "axis" in rule.model_fields_set]
+    figure = file.figure
+    x, curve = figure.x, figure.curve
+    if "x" not in figure.model_fields_set and x not in known:
+        numbers = [key for key, values in axes.items() if isinstance(values, list) and _all_numbers(values)]
+        x = next(iter([*ruled, *numbers, *axes]), "seed")
+    if "curve" not in figure.model_fields_set and curve not in known:
+        curve = next((key for key in axes if key != x and not key.startswith("$")), "")
+    own: dict[str, Any] = {"figure": figure.model_copy(update={"x": x, "curve": curve})}
+    for name, rule in (("adaptive", file.adaptive), ("refine", file.refine)):
+        if rule is not None and "axis" not in rule.model_fields_set and rule.axis not in axes:
+            own[name] = rule.model_copy(update={"axis": x})
+    return file.model_copy(update=own)
+
+
+def _layers(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all below it."""
+    yield layer
+    below = [getattr(layer, kind, {}) for kind in ("panels", "scales", "optimizers", "curves")]
+    below += [axis for axis in layer.axes.values() if isinstance(axis, dict)]
+    for named in below:
+        for one in named.values():
+            yield from _layers(one)
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return all(type(value) in (int, float) for value in values)
 
 
 _BELOW: Mapping[str, type[BaseModel]] = {
@@ -331,7 +392,7 @@ _BELOW: Mapping[str, type[BaseModel]] = {
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
-    "noise": Noise, "tokens": Tokens,
+    "noise": Noise, "tokens": Tokens, "trainer": Trainer,
 }  # fmt: skip
 
 

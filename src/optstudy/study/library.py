@@ -7,24 +7,27 @@ overrides and the results so far, so that any number of launchers come to the sa
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from optstudy.claims import grammar
 from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
-from optstudy.errors import UserError, nearest
+from optstudy.errors import UserError, explain, nearest
 from optstudy.folders import settle
 from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
-from optstudy.study.file import HalfDecades, StudyFile, parse
+from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
 from optstudy.study.names import check
 from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, Point, Results
+from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
 
 __all__ = [
@@ -49,6 +52,26 @@ class Study:
     file: StudyFile
     path: str = ""
     """Where it was read from, as given; empty for one that comes with the package."""
+    axes: Mapping[str, list[Any]] = field(default_factory=dict)
+    """Axes of the command line, over the file's."""
+    folder: Path = Path()
+    """Where a program is started; what relative paths mean."""
+
+    def scale(self, given: str | None) -> str:
+        """Return the scale to run at: the one given, or the study's default.
+
+        Raises:
+            UserError: the study has none of that name.
+        """
+        return scale_of(self.file, given, self.path or self.name)
+
+    def over(self, axes: Sequence[str]) -> "Study":
+        """Return the study over further axes, each given as ``key=value,value``.
+
+        Raises:
+            UserError: an argument that is none, or an axis without values.
+        """
+        return replace(self, axes={**self.axes, **_axes(axes)}) if axes else self
 
     def __post_init__(self) -> None:
         check(self.file, self.path or self.name)
@@ -61,19 +84,23 @@ class Study:
             UserError: a test that says what it may not, with file and line.
         """
         found: list[Claim] = []
-        if not self.file.claims:
+        if not self.file.claims and self.file.noise is None:
             return ()
-        curves = Naming(self.name, self.file, lambda name: _read(name).file)
-        for name, one in self.file.claims.items():
-            test = " ".join(one.test.split())
-            try:
-                relations = grammar.parse(test, curves)
-            except (grammar.Wrong, UserError) as error:
-                key = f"claims.{name}.test"
-                line = yamlfile.place(self.file.places, key, one.test)
-                where = self.path or f"{self.name}.yaml"
-                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
-            found.append(Claim(name, one.says, self.name, test, relations))
+        curves = Naming(self.name, self.file, lambda name: _read(name, self.folder).file)
+        key, noise = "noise.study", self.file.noise
+        try:
+            if noise is not None:
+                _read(noise.study, self.folder)
+                for mine, other in noise.curves.items():
+                    key = f"noise.curves.{mine}"
+                    curves(mine, None)
+                    curves(f"{noise.study}: {other}", None)
+            for name, one in self.file.claims.items():
+                key, test = f"claims.{name}.test", " ".join(one.test.split())
+                found.append(Claim(name, one.says, self.name, test, grammar.parse(test, curves)))
+        except (grammar.Wrong, UserError) as error:
+            line = yamlfile.place(self.file.places, key, None) or 1
+            raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None
         return tuple(found)
 
     def points(
@@ -93,7 +120,7 @@ class Study:
         """List the study's runs at a scale, each once per curve.
 
         Args:
-            scale: a name of :data:`optstudy.scales.SCALES`; ``paper``: every panel at its own.
+            scale: one of :meth:`scale`; ``paper``: every panel at its own.
             overrides: config values by dotted key that win over the study's; an axis so named collapses.
             seeds: number of seeds, 0 and up, instead of the file's.
             results: what is known of finished runs.
@@ -108,10 +135,12 @@ class Study:
             self.file,
             scale,
             chosen,
+            self.axes,
+            self.folder,
             seeds,
             results,
             adaptive,
-            lambda name: _read(name).file,
+            lambda name: _read(name, self.folder).file,
         ).plan()
 
 
@@ -121,23 +150,27 @@ def names() -> list[str]:
     return sorted(_files(root, ""), key=lambda name: (name != "demo", _natural(name)))
 
 
-def load(name: str) -> Study:
+def load(name: str, folder: Path = Path()) -> Study:
     """Read a study that comes with the package, or a file of one's own (``./mine.yaml``).
+
+    Args:
+        name: the study's, or a path.
+        folder: what a relative path is relative to.
 
     Raises:
         UserError: no such study, or a mistake in the file or a claim, with its line.
     """
-    found = _read(name)
-    assert found.claims is not None  # read and checked now
+    found = _read(name, folder)
+    _ = found.claims  # reads their tests
     return found
 
 
-def _read(name: str) -> Study:
+def _read(name: str, folder: Path = Path()) -> Study:
     """Read a study without a look at its claims, which may speak of other studies."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         try:
-            content = yamlfile.read(path)
+            content = yamlfile.read(folder / path)
         except UserError as error:
             raise UserError(str(error), "study", name) from None
         return Study(path.stem, parse(content, name), name)
@@ -153,18 +186,47 @@ def _packaged(name: str) -> Study:
     return Study(name, parse(content, f"{name}.yaml"))
 
 
-def overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` arguments; values are YAML scalars or lists.
+def overrides(
+    assignments: Sequence[str], option: str = "--set", example: str = "optimizer.lr=3e-3"
+) -> dict[str, Any]:
+    """Read ``key=value`` arguments, see :func:`optstudy.study.yamlfile.assigned`.
+
+    Args:
+        assignments: the arguments.
+        option: the option that they were given to, for errors.
+        example: one that is right, for errors.
 
     Raises:
-        UserError: an argument that is no assignment.
+        UserError: an argument that is no assignment, or whose value is missing or wrong.
     """
     found = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
-            raise UserError(f"--set: {assignment!r} is not key=value, such as optimizer.lr=3e-3")
-        found[key] = yamlfile.scalar(value)
+            raise UserError(f"{option}: {assignment!r} is not key=value, such as {example}")
+        if not value:
+            raise UserError(f"{option}: {assignment!r} has no value; {key}=null means none")
+        try:
+            found[key] = yamlfile.assigned(value)
+        except UserError as error:
+            raise UserError(f"{option}: {key}: {error}") from None
+    return found
+
+
+def _axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for assignment in assignments:
+        key, equals, values = assignment.partition("=")
+        said = f"--axis: {assignment!r} is not key=value,value, such as optimizer.lr=1e-3,1e-2"
+        if not (key and equals and values.strip(", ")):
+            raise UserError(said)
+        read = yamlfile.assigned(f"[{values}]")
+        if not isinstance(read, list):
+            raise UserError(said)
+        try:
+            found[key] = list(axes_of([Layer(axes={key: read})])[key])
+        except ValidationError as error:
+            raise UserError(f"--axis: {key}: {explain(error.errors()[0], (), ())}") from None
     return found
 
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, nearest, shortened
 from optstudy.results.curves import SEPARATOR
-from optstudy.scales import SCALES
 from optstudy.study import plan, yamlfile
 from optstudy.study.families import FIDELITY, Combination, Families, Family
 from optstudy.study.file import NAME, TIMES, Layer, StudyFile
+from optstudy.study.trainer import keys_of, scales_of
 
 FILLED_IN = {
     "scale": "by --scale",
@@ -41,24 +41,27 @@ def check(file: StudyFile, where: str) -> None:
         raise (yamlfile.located(error, where, file.places) if error.key else error) from None
 
 
-def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str) -> None:
-    """Refuse config values over a study's that no run would have as they are meant.
+def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str, option: str = "--set") -> None:
+    """Refuse config values, or axes, over a study's that no run would have as they are meant.
 
     Raises:
         UserError: naming the key, and what to do.
     """
     own = {key for found in _layers(file) for key in found.layer.axes if "." not in key}
+    config = keys_of(file)
     for key, value in chosen.items():
-        said = f"{where}: --set: {key}={shortened(str(value), 40)}"
-        if key == "scale":
-            raise UserError(f"{said} would only rename the runs; give --scale {value}")
+        said = f"{where}: {option}: {key}={shortened(str(value), 40)}"
         if key == "seed":
             raise UserError(f"{said}: {SEEDS}")
+        if config is None:
+            continue
+        if key == "scale":
+            raise UserError(f"{said} would only rename the runs; give --scale {value}")
         if key in FILLED_IN:
             raise UserError(f"{said}: it is filled in {FILLED_IN[key]}")
-        if key.partition(".")[0] not in {*RunConfig.model_fields, *own, FIDELITY}:
-            known = {*RunConfig.model_fields, *own, FIDELITY} - {"seed", *FILLED_IN}
-            raise UserError(f"{where}: --set: unknown key {key!r}{nearest(key, known)}")
+        if key.partition(".")[0] not in {*config, *own, FIDELITY}:
+            known = {*config, *own, FIDELITY} - {"seed", *FILLED_IN}
+            raise UserError(f"{where}: {option}: unknown key {key!r}{nearest(key, known)}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class _Check:
 
     def __init__(self, file: StudyFile, where: str) -> None:
         self.file, self.where = file, where
+        self.keys, self.scales = keys_of(file), [scale for scale in scales_of(file) if scale != "paper"]
         self.layers = list(_layers(file))
         self.made: list[tuple[str, Combination, Family]] = []
         """Panel, combination and its first family: all families of a combination have the same axes."""
@@ -101,8 +105,8 @@ class _Check:
             self._settings(found)
             self._labels(found)
         for title, panel in self.file.panels.items():
-            if panel.scale is not None and panel.scale not in SCALES:
-                self._unknown(f"panels.{title}.scale", "scale", panel.scale, SCALES)
+            if panel.scale is not None and panel.scale not in self.scales:
+                self._unknown(f"panels.{title}.scale", "scale", panel.scale, self.scales)
         self._expand()
         self._entries()
         self._variables()
@@ -111,12 +115,13 @@ class _Check:
 
     def _settings(self, found: _Found) -> None:
         """Refuse an unknown scale, and settings that no run takes from where they stand."""
-        if found.kind == "scales" and found.name not in SCALES:
-            self._unknown(found.path[:-1], "scale", found.name, SCALES)
+        if found.kind == "scales" and found.name not in self.scales:
+            self._unknown(found.path[:-1], "scale", found.name, self.scales)
         taken = found.layer.best_of.keys if found.layer.best_of else []
         base = merge(found.layer.base)
-        for key in (*FILLED_IN, "seed"):
-            said = SEEDS if key == "seed" else f"it is filled in {FILLED_IN[key]}"
+        filled = FILLED_IN if self.keys is not None else {"trainer": "from the file's trainer"}
+        for key in (*filled, "seed"):
+            said = SEEDS if key == "seed" else f"it is filled in {filled[key]}"
             if _has(base, key):
                 self._refuse(f"{found.path}base.{key}", said)
             if key in taken:
@@ -131,7 +136,7 @@ class _Check:
         for key, axis in found.layer.axes.items():
             path = f"{found.path}axes.{key}"
             if isinstance(axis, dict) and (
-                {".", "$"} & set(key) or key in (*RunConfig.model_fields, FIDELITY)
+                {".", "$"} & set(key) or key in (*(self.keys or ("seed", "trainer")), FIDELITY)
             ):
                 self._refuse(path, "an axis of named settings has a name of its own, without '.' or '$'")
             for label, layer in axis.items() if isinstance(axis, dict) else ():
@@ -144,7 +149,7 @@ class _Check:
         """Make the first family of every combination, panel and scale; scales without entries are alike."""
         told = {found.name for found in self.layers if found.kind == "scales"}
         seen = set()
-        for scale in SCALES:
+        for scale in self.scales:
             families = Families(self.where, self.file, scale, {}, 1)
             for title, panel, _ in families.panels():
                 alike = title, scale in told and scale
@@ -220,7 +225,7 @@ class _Check:
             here = [family for title, _, family in self.made if panel in (None, title) and key == family.x]
             here = here if at != "figure.curve" else [family for _, _, family in self.made]
             lacking = [f for f in here if key not in f.axes or _settings_of(f, key)]
-            if (lacking or not here) and not _is_key(key):
+            if (lacking or not here) and self.keys is not None and not _is_key(key):
                 axes = {one for f in here for one in f.axes if not _settings_of(f, one)}
                 self._unknown(at, "axis or config key", key, axes or {figure.x})
         cells = [("figure.rows", figure.rows), ("figure.columns", figure.columns)]

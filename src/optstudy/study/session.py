@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.claims.verdict import LOOKS
-from optstudy.errors import say_once
+from optstudy.errors import UserError, say_once
 from optstudy.folders import prepare
 from optstudy.identity import ids_by_seed, without_code
 from optstudy.launch import attempts, lease
+from optstudy.program import code_of
 from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
-from optstudy.results.table import Row
+from optstudy.results.table import Row, measured
 from optstudy.study import registered
 from optstudy.study.library import Plan, Point, Study
+from optstudy.study.places import placed
 
 FINISHED = ("done", "diverged")
 
@@ -24,35 +26,41 @@ class Session:
 
     Args:
         study: what is run.
-        scale: at which size.
+        scale: at which size; None: the study's default.
         runs: where run folders are.
         overrides: config values by dotted key.
         seeds: number of seeds instead of the file's.
         adaptive: extend axes and add seeds where the file says so.
         kept: runs that count as done though they have no folder, by id: a committed record's.
         decides: seeds that were added until claims were decided count as the study's own.
+        all_seeds: without ``seeds``, runs of the folder with further seeds are shown; claims leave them out.
     """
 
     def __init__(
         self,
         study: Study,
-        scale: str,
+        scale: str | None,
         runs: Path,
         overrides: Mapping[str, Any] | None = None,
         seeds: int | None = None,
         adaptive: bool = True,
         kept: Archive | None = None,
         decides: bool = False,
+        all_seeds: bool = False,
     ) -> None:
         self.kept = kept or {}
-        self.study, self.scale, self.runs = study, scale, runs
+        self.study, self.scale, self.runs = placed(study, runs), study.scale(scale), runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._read = Catalog(runs)
+        self._measured: dict[str, Row] = {}
         self._prepared: set[str] = set()
         self._ids: dict[str, Callable[[int], str]] = {}
         self._wanted: list[Point] = []
         self.further: frozenset[str] = frozenset()
         """Finished runs with seeds beyond the study's own, which ``--decide`` added."""
+        self.shown: list[Point] = []
+        """Finished runs with seeds beyond the study's own, which are shown and count for no claim."""
+        self._all_seeds = all_seeds and seeds is None
         self._planned = False
         self.beside: dict[str, Session] = {}
         """Sessions of other studies that its figure is compared with, by name."""
@@ -69,6 +77,8 @@ class Session:
         self.plan.points += found
         self.plan.first += self._wanted
         self.further = frozenset(point.id for point in found)
+        self.shown = self._ran() if self._all_seeds else []
+        self.plan.points += self.shown
         self._planned = True
         return self.plan
 
@@ -103,6 +113,37 @@ class Session:
                     break
         return found
 
+    def _ran(self) -> list[Point]:
+        """The plan's points with further seeds that have run: of each, those up to the first that has not."""
+        own = {point.id for point in self.plan.points}
+        others = {path.name for path in self.runs.iterdir()} - own if self.runs.is_dir() else set()
+        first = self.study.file.seeds[0]
+        found: list[Point] = []
+        for point in [one for one in self.plan.points if others and one.config.seed == first]:
+            for seed in itertools.count():
+                one = self.seeded(point, seed)
+                if one.id in own:
+                    continue
+                if one.id not in others or self.row(one.id) is None:
+                    break
+                found.append(one)
+        return found
+
+    def without_shown(self) -> "Session":
+        """Return the session whose runs count for claims: without :attr:`shown`."""
+        if not self.shown:
+            return self
+        return Session(
+            self.study,
+            self.scale,
+            self.runs,
+            self.overrides,
+            self.seeds,
+            self._adaptive,
+            self.kept,
+            self.decides,
+        )
+
     def _asked(self, run_id: str) -> Row | None:
         row = self.row(run_id)
         if row is None:
@@ -111,8 +152,21 @@ class Session:
 
     def row(self, run_id: str) -> Row | None:
         """The run's row, or None while it has no result."""
+        if run_id in self._measured:
+            return self._measured[run_id]
         row = self._read.row(run_id)
-        return self.kept[run_id].row if row is None and run_id in self.kept else row
+        trainer = self.study.file.trainer
+        if row is None or trainer is None:
+            return self.kept[run_id].row if row is None and run_id in self.kept else row
+        try:
+            row = measured(row, trainer.metric.name, trainer.maximise)
+        except UserError as error:
+            said = f"{self.runs / run_id}/result.json: {error}"
+            say_once(f"{said}; left out")
+            self._read.damaged[run_id] = said
+            return None
+        self._measured[run_id] = row
+        return row
 
     @property
     def runs_known(self) -> dict[str, Point]:
@@ -155,7 +209,7 @@ class Session:
 
     def older(self) -> list[Row]:
         """Rows of the folder that would be this study's, were their optimizer's code that of today."""
-        mine = {p.id: p.config for p in self.runs_known.values() if p.config.optimizer.code is not None}
+        mine = {p.id: p.config for p in self.runs_known.values() if code_of(p.config) is not None}
         wanted = {without_code(config.model_dump(mode="json")) for config in mine.values()}
         if not wanted or not self.runs.is_dir():
             return []
@@ -172,6 +226,7 @@ class Session:
         for run_id in failed:
             result = self.runs / run_id / "result.json"
             if result.exists():
+                self._read.forget(run_id)
                 say_once(f"{result}: kept as result.json.damaged, and run again")
                 result.replace(result.with_name("result.json.damaged"))
             attempts.forgive(self.runs / run_id)
