@@ -24,6 +24,7 @@ app.command(bench)
 
 for parent, name, target in (
     (app, "demo", "studies:demo"),
+    (app, "init", "init:init"),
     (app, "run", "studies:run"),
     (app, "status", "studies:status"),
     (app, "report", "reports:report"),
