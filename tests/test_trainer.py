@@ -470,6 +470,32 @@ def test_a_loop_that_is_left_or_goes_on_without_a_result(tmp_path, monkeypatch, 
         trial.finish(loss=1.0)
 
 
+@pytest.mark.parametrize("maximise", [False, True])
+def test_claims_speak_of_the_metric_in_its_own_sign(tmp_path, monkeypatch, maximise):
+    monkeypatch.chdir(tmp_path)
+    study = f"""
+        trainer: {{metric: score, maximise: {str(maximise).lower()}}}
+        axes: {{opt: [a, b], lr: [0.1, 0.2]}}
+        seeds: [0, 1, 2]
+        claims:
+          higher: {{says: a scores higher, test: best(a) - best(b) > 0.5}}
+          value: {{says: a scores about 3, test: 2.8 <= best(a) <= 3.2}}
+    """
+    a_study(tmp_path, study)
+    opened = optstudy.open_study("mine.yaml")
+    for trial in opened.ask():
+        wanted = trial["lr"] == (0.2 if maximise else 0.1)
+        worse = 0 if wanted else -1 if maximise else 1
+        trial.finish(score={"a": 3, "b": 2}[trial["opt"]] + worse + 0.01 * trial.seed)
+    assert {claim["name"]: claim["verdict"] for claim in opened.claims()} == {
+        "higher": "holds",
+        "value": "holds",
+    }
+    told = optstudy_command("claims", "./mine.yaml", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "2 claims: 2 holds" in told.stdout
+
+
 def test_panels_curves_and_bests_of_other_studies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = """

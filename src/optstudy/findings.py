@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optstudy import claims as paper
 from optstudy import report as reports
+from optstudy.claims.evaluation import Evidence
+from optstudy.claims.verdict import Verdict
 from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
 from optstudy.program import AnyConfig, Program
@@ -26,11 +27,12 @@ from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.table import with_worst
-from optstudy.scales import check_scale
 from optstudy.study import library as study
+from optstudy.study import registered
 from optstudy.study.asking import ask
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
+from optstudy.study.trainer import scales_of
 from optstudy.trials import Trial
 
 if TYPE_CHECKING:
@@ -179,10 +181,11 @@ class Findings:
         return drawing
 
     def claims(self) -> list[dict[str, Any]]:
-        """The paper's statements on this study, each with its verdict; none for other studies.
+        """The study's claims, each with its verdict.
 
-        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval`` and
-        ``seeds``, as ``optstudy claims --json`` has them.
+        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
+        ``seeds``, ``test``, ``why`` (it is not decided) and ``changed`` (after how many runs), as ``optstudy
+        claims --json`` has them.
         """
         return [dict(claim) for claim in self.data().claims]
 
@@ -285,6 +288,8 @@ def figure_of(session: Session) -> Figure:
         titles=titles,
         baselines=frozenset(_included(session.study)),
         waiting=frozenset((panel, curve) for panel, _, curve in waiting),
+        noise=("", {}) if file.noise is None else (file.noise.study, file.noise.curves),
+        further=session.further,
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
         recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
@@ -308,31 +313,41 @@ class Loader:
     """Reads the figures that claims look at.
 
     Args:
-        scale: the scale of the runs.
+        scale: the scale of the runs, of studies that have it; others are at their own default.
         runs: where run folders are.
         fresh: leave out the package's record.
-        planned: studies that are at hand already, by name.
+        overrides: config values that they ran with, by dotted key.
     """
 
     def __init__(
-        self, scale: str, runs: Path, fresh: bool = False, planned: Mapping[str, Session] | None = None
+        self, scale: str | None, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
     ) -> None:
-        self._scale, self._runs, self._fresh = scale, runs, fresh
-        self._planned = planned or {}
+        self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
+        self._planned: dict[str, Session] = {}
+
+    def knowing(self, sessions: Iterable[Session]) -> Self:
+        """Take studies that are at hand already, and return itself."""
+        self._planned |= {session.study.name: session for session in sessions}
+        return self
 
     def __call__(self, name: str) -> Figure:
         """Return a study's figure."""
-        if name in self._planned:
-            return figure_of(self._planned[name])
-        kept: archive.Archive = {} if self._fresh else recorded(name, self._scale)
-        return figure_of(Session(study.load(name), self._scale, self._runs, kept=kept))
+        planned = self._planned.get(name)
+        return figure_of(planned if planned is not None else self.session(study.load(name)))
+
+    def session(self, chosen: study.Study) -> Session:
+        """Return a study over the runs folder."""
+        scale = chosen.scale(self._scale if self._scale in scales_of(chosen.file) else None)
+        kept: archive.Archive = {} if self._fresh else recorded(chosen.name, scale)
+        decides = any(session.decides for session in self._planned.values())
+        return Session(chosen, scale, self._runs, self._overrides, kept=kept, decides=decides)
 
 
 class Judge:
-    """Studies' figures with the verdicts on the paper's statements of them.
+    """Studies' figures with the verdicts on their claims.
 
     Args:
-        sessions: of one scale and runs folder; one whose config was overridden is not judged.
+        sessions: of one scale and runs folder, with the same overrides.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -345,32 +360,56 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            planned = {s.study.name: s for s in self._sessions if not _changed(s) and s.seeds is None}
-            first = self._sessions[0]
-            fresh = not any(session.kept for session in self._sessions)
-            evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned))
-            self._claims = [self._verdicts(session, evidence) for session in self._sessions]
+            evidence = evidence_of(self._sessions)
+            self._claims = [[one.tree() for one in _judged(s, evidence)] for s in self._sessions]
             self._now = now
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
 
-    def _verdicts(self, session: Session, evidence: paper.Evidence) -> list[dict[str, Any]]:
-        mine = [] if _changed(session) else [c for c in paper.CLAIMS if c.figure == session.study.name]
-        return [claim.judge(evidence, session.scale).tree() for claim in mine]
+
+def evidence_of(sessions: Sequence[Session]) -> Evidence:
+    """What the claims of some studies are judged by.
+
+    Args:
+        sessions: of one scale and runs folder, with the same overrides.
+    """
+    first, fresh = sessions[0], not any(session.kept for session in sessions)
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(sessions))
 
 
-def _changed(session: Session) -> bool:
-    """Whether a study was asked for with other settings than its file's."""
-    return bool(session.overrides or session.study.axes)
+def verdicts(
+    scale: str | None,
+    runs: Path,
+    fresh: bool = False,
+    names: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Verdict]:
+    """Return the verdict on every claim of some studies.
 
-
-def verdicts(scale: str, runs: Path, fresh: bool = False) -> list[paper.Verdict]:
-    """Return the verdict on every statement of the paper.
+    Args:
+        scale: the scale of the runs; None: each study's default.
+        runs: where run folders are.
+        fresh: leave out the package's record.
+        names: of the studies, or files; by default all that come with the package.
+        overrides: config values that they ran with, by dotted key.
 
     Raises:
-        UserError: an unknown scale.
+        UserError: an unknown scale or study.
     """
-    check_scale(scale)
-    return paper.judge(Loader(scale, runs, fresh), scale)
+    loaded = [study.load(name) for name in names or study.names()]
+    for one in loaded:
+        one.scale(scale)
+    load = Loader(scale, runs, fresh, overrides)
+    sessions = [load.session(one) for one in loaded if one.claims]
+    evidence = Evidence(load.knowing(sessions))
+    return [verdict for session in sessions for verdict in _judged(session, evidence)]
+
+
+def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
+    claims = session.study.claims
+    changed = registered.changes(session) if claims else {}
+    if session.decides:  # seeds that were added to other studies' curves count for its claims alone
+        evidence = evidence_of([session])
+    return [evidence.judge(one, session.scale, changed.get(one.name, ""), session.decides) for one in claims]
 
 
 def _apart(points: Sequence[Point]) -> tuple[str, ...]:

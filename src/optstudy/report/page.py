@@ -248,6 +248,9 @@ def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "statement": claim.get("statement", claim.get("name", "")),
         "name": claim.get("name", ""),
+        "test": claim.get("test", ""),
+        "changed": claim.get("changed", ""),
+        "look": style.looked(claim),
         "verdict": verdict,
         "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
         "estimate": _plain(claim.get("estimate")),

@@ -183,6 +183,26 @@ def distance(metric: Metric, estimate: Estimate, sign: str = "") -> str:
     return value(replace(metric, maximise=False), estimate, sign)
 
 
+def verdict(claim: Mapping[str, Any]) -> str:
+    """A claim on a line: the verdict, the statement, its test, what decided it, whether it was changed."""
+    estimate, interval, seeds = (claim.get(key) for key in ("estimate", "interval", "seeds"))
+    test = f" ({claim['test']})" if claim.get("test") else ""
+    found = "" if estimate is None else f"; {_signed(estimate)}"
+    if interval is not None:
+        found += f", {' to '.join(map(_signed, interval))}, {seeds} seeds"
+    told = "".join(f"; {one}" for one in (looked(claim), claim.get("why"), claim.get("changed")) if one)
+    return f"{claim['verdict']}: {claim['statement']}{test}{found}{told}"
+
+
+def looked(claim: Mapping[str, Any]) -> str:
+    """At which look a claim was judged, where there are several; else empty."""
+    return f"at the look at {claim['look']} seeds, {claim['level']:.1%}" if claim.get("look") else ""
+
+
+def _signed(value: Any) -> str:
+    return f"{value:+.3f}" if isinstance(value, float) else str(value)
+
+
 def setting(summary: Summary) -> str:
     """The best setting, by the parabola where there is one."""
     return number(summary.at)

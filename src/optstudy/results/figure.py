@@ -5,7 +5,7 @@ Reports, claims, tables, exports and Python read this object; nothing else says 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,11 @@ class Figure:
     command: str = ""
     """What makes the runs again."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
-    """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
+    """Verdicts of this study, as :meth:`optstudy.claims.verdict.Verdict.tree` gives them."""
+    further: frozenset[str] = frozenset()
+    """Runs with seeds beyond the study's own, which ``--decide`` added."""
+    noise: tuple[str, Mapping[str, str]] = ("", {})
+    """The study whose seeds tell how much seeds matter here where there is one, and curves' names there."""
 
     @cached_property
     def panels(self) -> list[Panel]:
@@ -159,6 +163,15 @@ class Figure:
     def summaries(self) -> list[stats.Summary]:
         """One summary per curve, by panel, the best of each first."""
         return [summary for panel in self.panels for summary in panel.summaries]
+
+    def below(self, seed: int) -> "Figure":
+        """The same without the runs of that seed and higher ones."""
+        later = {row.id for row in self.rows if row.seed >= seed}
+        return replace(
+            self,
+            rows=[row for row in self.rows if row.id not in later],
+            places=[place for place in self.places if place.run not in later],
+        )
 
     def history(self, run: str) -> list[dict[str, Any]]:
         """Rows of a run's metrics that say how far it was; none where they cannot be read."""

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from optstudy.claims.grammar import FUNCTIONS
 from optstudy.config import Count, NonNegative, Positive, merge
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
@@ -36,6 +37,15 @@ FINE = 100
 """Values per decade, from which on neighbours of three digits are hardly apart."""
 MOST_VALUES = 1_000
 """On one axis."""
+MOST_CLAIMS = 1_000
+LANGUAGE = (
+    "What must be true of the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "
+    "one less another by the same function, beside numbers; all(..., ...) of several, average(..., ...) over "
+    'several. C is a curve\'s name, quoted unless it is an identifier, with in "panel" where there are '
+    'several; "paper/fig1: adam" is another study\'s. Measures: '
+    + "; ".join(f"{one.forms} ({one.unit}): {one.about}" for one in FUNCTIONS.values())
+    + "."
+)
 
 
 class HalfDecades(Strict):
@@ -220,6 +230,23 @@ class Refine(Strict):
     axis: str = "optimizer.lr"
 
 
+class Claim(Strict):
+    """A statement, and the test that decides it."""
+
+    says: Annotated[str, Field(min_length=1)]
+    """What is claimed, a sentence."""
+    test: Annotated[str, Field(min_length=1, max_length=10_000, description=LANGUAGE)]
+
+
+class Noise(Strict):
+    """Where a curve of this study has one seed, claims take the variance over seeds from another study."""
+
+    study: str
+    """Which study."""
+    curves: dict[str, str] = {}
+    """What a curve is called there; without, as here."""
+
+
 class StudyFile(ScaleLayer):
     """The whole file."""
 
@@ -236,6 +263,11 @@ class StudyFile(ScaleLayer):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
     adaptive: Adaptive | None = None
     refine: Refine | None = None
+    claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
+    """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
+    decide: bool = False
+    """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
+    noise: Noise | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
     trainer: Trainer | None = None
@@ -265,7 +297,7 @@ def parse(content: str, where: str) -> StudyFile:
     try:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelt key is missing too
         loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
@@ -317,10 +349,11 @@ def _all_numbers(values: Sequence[Any]) -> bool:
 
 _BELOW: Mapping[str, type[BaseModel]] = {
     "optimizers": Layer, "curves": Layer, "panels": Panel, "scales": ScaleLayer, "axes": HalfDecades,
+    "claims": Claim,
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
-    "trainer": Trainer,
+    "noise": Noise, "trainer": Trainer,
 }  # fmt: skip
 
 

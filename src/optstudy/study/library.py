@@ -8,12 +8,15 @@ overrides and the results so far, so that any number of launchers come to the sa
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from optstudy.claims import grammar
+from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, explain, nearest
 from optstudy.folders import settle
@@ -22,6 +25,7 @@ from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
 from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
 from optstudy.study.names import check
+from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
@@ -72,6 +76,29 @@ class Study:
     def __post_init__(self) -> None:
         check(self.file, self.path or self.name)
 
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """Its claims, with their tests read and checked.
+
+        Raises:
+            UserError: a test that says what it may not, with file and line.
+        """
+        found: list[Claim] = []
+        if not self.file.claims:
+            return ()
+        curves = Naming(self.name, self.file, lambda name: _read(name, self.folder).file)
+        for name, one in self.file.claims.items():
+            test = " ".join(one.test.split())
+            try:
+                relations = grammar.parse(test, curves)
+            except (grammar.Wrong, UserError) as error:
+                key = f"claims.{name}.test"
+                line = yamlfile.place(self.file.places, key, one.test)
+                where = self.path or f"{self.name}.yaml"
+                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
+            found.append(Claim(name, one.says, self.name, test, relations))
+        return tuple(found)
+
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
     ) -> list[Point]:
@@ -109,7 +136,7 @@ class Study:
             seeds,
             results,
             adaptive,
-            lambda name: load(name, self.folder).file,
+            lambda name: _read(name, self.folder).file,
         ).plan()
 
 
@@ -127,8 +154,15 @@ def load(name: str, folder: Path = Path()) -> Study:
         folder: what a relative path is relative to.
 
     Raises:
-        UserError: no such study, or a mistake in the file, with its line.
+        UserError: no such study, or a mistake in the file or a claim, with its line.
     """
+    found = _read(name, folder)
+    assert found.claims is not None  # read and checked now
+    return found
+
+
+def _read(name: str, folder: Path = Path()) -> Study:
+    """Read a study without a look at its claims, which may speak of other studies."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         try:
@@ -139,6 +173,11 @@ def load(name: str, folder: Path = Path()) -> Study:
     if name not in (known := names()):
         hint = nearest(name, known)
         raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)", "study", name)
+    return _packaged(name)
+
+
+@cache
+def _packaged(name: str) -> Study:
     content = (resources.files("optstudy") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
     return Study(name, parse(content, f"{name}.yaml"))
 
