@@ -15,8 +15,10 @@ import pytest
 
 import optstudy
 from optstudy.errors import UserError
+from optstudy.program import Measure
 from optstudy.record import read_metrics, read_result
 from optstudy.results.table import read_row
+from optstudy.training.program import Output
 from tests import pages
 
 PROGRAM = """
@@ -412,6 +414,26 @@ def test_another_metric_runs_nothing_again(tmp_path, monkeypatch):
     a_study(tmp_path, text.format("c"), **program)
     said = optstudy_command("status", "mine.yaml", cwd=tmp_path)
     assert "2 failed" in said.stdout and "it reported no number 'c'" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lines", "found"),
+    [
+        (r"val loss ([0-9.]+)", "val loss 3.5\\nval loss nan", "nan"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\\nval loss -inf,", "nan"),
+        (r"val loss ([0-9.]+)", "val loss nan\\nval loss 3.5", "3.5"),
+        (r"val loss ([0-9.]+)", "train loss nan, val loss 3.5", "3.5"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\\ntrain loss nan\\nval loss banana", "3.5"),
+        (r"loss [0-9.]+, accuracy ([0-9.]+)", "loss nan, accuracy 0.5", None),
+        (r"val loss (\S+)", "val loss 3.5\\nval loss nan", "nan"),
+    ],
+)
+def test_a_pattern_for_digits_does_not_pass_over_what_is_not_finite(pattern, lines, found, tmp_path):
+    (tmp_path / "log").write_text(lines)
+    output = Output(Measure(pattern=pattern))
+    with (tmp_path / "log").open("rb") as log:
+        output.follow(log)
+    assert output.matched == found
 
 
 def valley(trial):

@@ -1,4 +1,4 @@
-"""A function that is called with a trial: a bigram model of letters, with the optimizer that the study names."""
+"""A function that is called with a trial: a bigram model of letters; the study names its optimizer."""
 
 import this
 

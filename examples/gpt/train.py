@@ -81,12 +81,11 @@ files = [Path(data)] if data else library[:100]
 text = torch.frombuffer(bytearray(b"".join(file.read_bytes() for file in files)), dtype=torch.uint8)
 train, val = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
 model = GPT().to(device)
-if optimizer == "adamw":
-    opt = torch.optim.AdamW(model.parameters(), betas=(beta1, beta2), weight_decay=weight_decay)
-elif optimizer == "sgd":
-    opt = torch.optim.SGD(model.parameters(), momentum=beta1, weight_decay=weight_decay)
-else:
-    opt = getattr(torch.optim, optimizer)(model.parameters(), weight_decay=weight_decay)
+opt = {
+    "adamw": lambda p: torch.optim.AdamW(p, betas=(beta1, beta2), weight_decay=weight_decay),
+    "sgd": lambda p: torch.optim.SGD(p, momentum=beta1, weight_decay=weight_decay),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, alpha=beta2, weight_decay=weight_decay),
+}[optimizer](model.parameters())
 Path(out_dir).mkdir(parents=True, exist_ok=True)
 began = time.time()
 for iter_num in range(max_iters + 1):

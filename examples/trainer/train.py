@@ -1,4 +1,4 @@
-"""A small Llama by Hugging Face's Trainer, on Python's own library, with the optimizer that the study names."""
+"""A small Llama by Hugging Face's Trainer, on Python's own library; the study names the optimizer."""
 
 import sysconfig
 from pathlib import Path
