@@ -419,13 +419,13 @@ def test_another_metric_runs_nothing_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("pattern", "lines", "found"),
     [
-        (r"val loss ([0-9.]+)", "val loss 3.5\\nval loss nan", "nan"),
-        (r"val loss ([0-9.]+)", "val loss 3.5\\nval loss -inf,", "nan"),
-        (r"val loss ([0-9.]+)", "val loss nan\\nval loss 3.5", "3.5"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\nval loss nan", "nan"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\nval loss -inf,", "nan"),
+        (r"val loss ([0-9.]+)", "val loss nan\nval loss 3.5", "3.5"),
         (r"val loss ([0-9.]+)", "train loss nan, val loss 3.5", "3.5"),
-        (r"val loss ([0-9.]+)", "val loss 3.5\\ntrain loss nan\\nval loss banana", "3.5"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\ntrain loss nan\nval loss banana", "3.5"),
         (r"loss [0-9.]+, accuracy ([0-9.]+)", "loss nan, accuracy 0.5", None),
-        (r"val loss (\S+)", "val loss 3.5\\nval loss nan", "nan"),
+        (r"val loss (\S+)", "val loss 3.5\nval loss nan", "nan"),
     ],
 )
 def test_a_pattern_for_digits_does_not_pass_over_what_is_not_finite(pattern, lines, found, tmp_path):

@@ -70,9 +70,8 @@ def estimate_loss(split):
 def get_lr(it):
     if it < warmup_iters:
         return learning_rate * (it + 1) / warmup_iters
-    return learning_rate * (
-        0.55 + 0.45 * math.cos(math.pi * (it - warmup_iters) / (max_iters - warmup_iters))
-    )
+    progress = (it - warmup_iters) / max(1, max_iters - warmup_iters)
+    return learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
 torch.manual_seed(seed)
