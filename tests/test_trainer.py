@@ -44,6 +44,11 @@ PROGRAM = """
     elif how == "three":
         print("it blew up")
         sys.exit(3)
+    elif how == "stopped":  # as a scheduler stops all processes of a job
+        if not (out / "begun").exists():
+            (out / "begun").touch()
+            os.kill(os.getpid(), 15)
+        finish(val_loss=5.5)
     elif how == "half":
         (out / "result.json").write_text('{"val_')
     elif how == "list":
@@ -129,7 +134,7 @@ SAID = {
     "endless": "it had not ended after 2 s",
     "killed": "it was ended by SIGKILL",
 }
-LOSS = {"fine": 1.5, "again": 2.5, "child": 3.5, "line": 4.5}
+LOSS = {"fine": 1.5, "again": 2.5, "child": 3.5, "line": 4.5, "stopped": 5.5}
 DIVERGED = {"nan": "val_loss was nan", "three": "it blew up"}
 
 
@@ -257,6 +262,7 @@ def test_what_is_refused_is_one_line_of_the_command(tmp_path):
         (["--scale", "pico"], 2, "mine.yaml: --scale pico: the file has no scales of its own"),
         (["--axis", "lr"], 2, "--axis: 'lr' is not key=value,value, such as optimizer.lr=1e-3,1e-2"),
         (["--axis", "lr=1,1"], 2, "--axis: lr: each number must stand there once"),
+        (["--axis", "seed=0,1"], 2, "mine.yaml: --axis: seed=[0, 1]: seeds are not set one by one"),
     ):
         ended = optstudy_command("show", "mine.yaml", *words, cwd=tmp_path)
         assert (ended.returncode, ended.stderr.count("\n")) == (code, 1), ended.stderr
@@ -414,6 +420,9 @@ def test_another_metric_runs_nothing_again(tmp_path, monkeypatch):
     a_study(tmp_path, text.format("c"), **program)
     said = optstudy_command("status", "mine.yaml", cwd=tmp_path)
     assert "2 failed" in said.stdout and "it reported no number 'c'" in said.stdout
+    a_study(tmp_path, text.format("a"), m=program["m"] + "# changed\n")
+    shown = json.loads(optstudy_command("show", "mine.yaml", "--json", cwd=tmp_path).stdout)
+    assert [run["state"] for run in shown["runs"]] == ["waiting"] * 2 and len(shown["older_code"]) == 2
 
 
 @pytest.mark.parametrize(

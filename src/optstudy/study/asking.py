@@ -14,7 +14,7 @@ from optstudy.program import Program
 from optstudy.record import write_json
 from optstudy.study import places
 from optstudy.study.session import Session
-from optstudy.training.program import Output, environment, left, outcome
+from optstudy.training.program import Output, environment, outcome
 from optstudy.trials import Trial
 
 LOOK_SECONDS = 1.0
@@ -55,7 +55,7 @@ def _one(folder: Path) -> Iterator[Trial]:
     assert isinstance(config, Program)
     with attempt(folder, on_loss=lambda: None) as current:
         (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
-        write_json(folder / "env.json", environment(config))
+        write_json(folder / "env.json", environment())
         began = time.monotonic()
         trial = Trial(folder)
         try:
@@ -72,7 +72,7 @@ def _one(folder: Path) -> Iterator[Trial]:
 
 
 def _end(folder: Path, config: Program, current: Attempt, seconds: float) -> None:
-    result = outcome(config, DONE, Output(config.trainer.metric), left(folder), seconds)
+    result = outcome(folder, config, DONE, Output(config.trainer.metric), seconds)
     current.lease.check()
     write_json(folder / "result.json", result)
     current.code = DIVERGED if result["state"] == "diverged" else DONE

@@ -57,6 +57,7 @@ class Expansion:
         fidelity.check(chosen.get(FIDELITY, "released"))
         if not parents:
             check_overrides(chosen, file, name)
+            check_overrides(axes, file, name, "--axis")
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
         self.folder = folder
         try:
@@ -65,6 +66,7 @@ class Expansion:
             raise located(error, name, file.places) from None
         self._families = Families(name, file, scale, chosen, len(self.seeds), axes)
         self._axes: set[str] = set()
+        self._settings: dict[str, Any] = {}
         self._configs: list[AnyConfig] = []
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
@@ -102,7 +104,8 @@ class Expansion:
         whole.first = list({p.id: p for p in whole.first}.values())
         more = self.file.refine.seeds if self.adaptive and self.file.refine is not None else 1
         try:
-            self.trainer.check(self._configs, sorted(self._axes), self.chosen, max(len(self.seeds), more))
+            seeds = max(len(self.seeds), more)
+            self.trainer.check(self._configs, sorted(self._axes), self._settings, seeds)
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
         return whole
@@ -172,6 +175,7 @@ class Expansion:
             raise located(error, self.name, self.file.places, self.chosen) from None
         self._axes.update({**family.layers[0], **axes})
         self._configs.append(config)
+        self._settings |= {k: v for k, v in self.chosen.items() if self._is_setting(k, family)}
         own = {**variables, **family.labels}
         curve, key = family.curve, self.file.figure.curve
         if curve is None:

@@ -41,8 +41,8 @@ def check(file: StudyFile, where: str) -> None:
         raise (yamlfile.located(error, where, file.places) if error.key else error) from None
 
 
-def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str) -> None:
-    """Refuse config values over a study's that no run would have as they are meant.
+def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str, option: str = "--set") -> None:
+    """Refuse config values, or axes, over a study's that no run would have as they are meant.
 
     Raises:
         UserError: naming the key, and what to do.
@@ -50,7 +50,7 @@ def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str) -> N
     own = {key for found in _layers(file) for key in found.layer.axes if "." not in key}
     config = keys_of(file)
     for key, value in chosen.items():
-        said = f"{where}: --set: {key}={shortened(str(value), 40)}"
+        said = f"{where}: {option}: {key}={shortened(str(value), 40)}"
         if key == "seed":
             raise UserError(f"{said}: {SEEDS}")
         if config is None:
@@ -61,7 +61,7 @@ def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str) -> N
             raise UserError(f"{said}: it is filled in {FILLED_IN[key]}")
         if key.partition(".")[0] not in {*config, *own, FIDELITY}:
             known = {*config, *own, FIDELITY} - {"seed", *FILLED_IN}
-            raise UserError(f"{where}: --set: unknown key {key!r}{nearest(key, known)}")
+            raise UserError(f"{where}: {option}: unknown key {key!r}{nearest(key, known)}")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Trainer(Protocol):
         Args:
             configs: of all runs, one of each that differ in the seed alone.
             axes: keys of the study's axes.
-            chosen: overrides by dotted key.
+            chosen: config values over the study's, by dotted key.
             seeds: how many seeds a point may get.
         """
 
@@ -107,17 +107,12 @@ class Foreign:
         """Refuse a key that varies, an axis or an override that the command does not name."""
         if self._said.sees_all:
             return
-        known: dict[str, set[str]] = {}
-        found = [
-            dict(leaves(config.model_dump(mode="json", exclude={"trainer", "seed"}))) for config in configs
-        ]
-        for key in {key for one in found for key in one}:
-            known[key] = {json.dumps(one.get(key), sort_keys=True) for one in found}
+        trees = [config.model_dump(mode="json", exclude={"trainer", "seed"}) for config in configs]
+        found = [{key: json.dumps(value) for key, value in leaves(tree)} for tree in trees]
+        keys = sorted({key for one in found for key in one})
+        varying = [key for key in keys if len({one.get(key) for one in found}) > 1] + ["seed"] * (seeds > 1)
         given = [key for key, _ in leaves(merge(chosen))]
-        varying = [*axes, *given, *sorted(key for key, values in known.items() if len(values) > 1)]
-        if seeds > 1:
-            varying.append("seed")
-        for key in dict.fromkeys(key for key in varying if not key.startswith("$")):
+        for key in dict.fromkeys(key for key in (*axes, *given, *varying) if not key.startswith("$")):
             if not any(key == name or key.startswith(f"{name}.") for name in self._said.names):
                 raise UserError(
                     f"{key}: no word of trainer.command has {{{key}}}, so that the program would not notice; "

@@ -28,6 +28,7 @@ from optstudy.ending import (
     DONE,
     OF_SEVERAL,
     PREEMPTED,
+    SIGNALS,
     Asked,
     Interruption,
     Preempted,
@@ -80,30 +81,29 @@ def carry_out(
     require(trainer, Path(trainer.folder))
     check_unchanged(config)
     (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
-    write_json(folder / "env.json", environment(config))
+    write_json(folder / "env.json", environment())
     began = time.monotonic()
     output = output or Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
-    result = outcome(config, code, output, left(folder), time.monotonic() - began)
+    result = outcome(folder, config, code, output, time.monotonic() - began)
     still_mine()
     write_json(folder / "result.json", result)
     return result
 
 
-def outcome(
-    config: Program, code: int, output: "Output", left: dict[str, Any] | None, seconds: float
-) -> dict[str, Any]:
+def outcome(folder: Path, config: Program, code: int, output: "Output", seconds: float) -> dict[str, Any]:
     """Return a run's result, from how its program ended, what it left in ``result.json`` and what it wrote.
 
     Raises:
-        Asked: it asks to be run again.
+        Asked: it asks to be run again, or someone else stopped it, as a scheduler stops all processes.
         ProgramError: it failed, or there is no number.
     """
-    if code == PREEMPTED:
-        raise Asked(f"the program ended with {PREEMPTED}: it is to be run again")
+    if code == PREEMPTED or code - 128 in SIGNALS:
+        raise Asked(f"{_ended(code)}: it is to be run again")
     if code not in (DONE, DIVERGED):
         raise ProgramError(f"{_ended(code)}{output.last and f': {output.last}'}")
+    left = _left(folder)
     reported = {**(output.found or {}), **(left or {})}
     metric = config.trainer.metric
     if metric.pattern is not None and output.matched is not None:
@@ -122,7 +122,7 @@ def outcome(
     return _result(config, reported, "done", None, seconds)
 
 
-def environment(config: Program) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """Return versions and machine of the process that starts a program."""
     return {
         "optstudy": optstudy.__version__,
@@ -252,7 +252,7 @@ def _variables(folder: Path, config: Program) -> dict[str, str]:
     return {"PYTHONUNBUFFERED": "1", **found, **place}
 
 
-def left(folder: Path) -> dict[str, Any] | None:
+def _left(folder: Path) -> dict[str, Any] | None:
     """Read what the program left in ``result.json``, NaN included; None where it left nothing.
 
     Raises:
