@@ -445,6 +445,16 @@ def test_a_pattern_for_digits_does_not_pass_over_what_is_not_finite(pattern, lin
     assert output.matched == found
 
 
+def test_where_every_run_fails_the_failures_are_what_is_told(tmp_path):
+    a_study(
+        tmp_path, "trainer: {command: [python, train.py], reads: config}\naxes: {x: [1]}\n", train="1 / 0"
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = optstudy_command("run", "mine.yaml", cwd=tmp_path, PATH=path)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert "ZeroDivisionError: division by zero); see runs/" in said.stdout
+
+
 def valley(trial):
     """Lowest at 1e-2, half a decade from a grid of decades; the seed adds its own."""
     return 2 + (math.log10(trial["lr"]) + 2) ** 2 + 0.01 * trial.seed

@@ -129,8 +129,10 @@ def run(
         session.decide()
         slots = len(launching.slots())
         deciding.decide(session, lambda: _carry_out(session, launching), slots, most_seeds, hours)
-    write_report(session, out)
-    return FAILED if "failed" in session.states().values() else DONE
+    states = session.states().values()
+    if "failed" not in states or any(state in FINISHED for state in states):
+        write_report(session, out)  # else there is nothing in it, and every failure has been told
+    return FAILED if "failed" in states else DONE
 
 
 def _carry_out(session: Session, launching: Launching) -> None:
