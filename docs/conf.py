@@ -1,6 +1,7 @@
 """Sphinx: `make docs`. Pages that follow from the package are made anew by pages.py at every build."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -13,7 +14,9 @@ sys.path.insert(0, str(HERE))
 project = "optstudy"
 author = "The optstudy developers"
 version = release = optstudy.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+copyright = f"2026, {author}"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "mathml"]
+copybutton_exclude = ".linenos, .gp, .go"
 exclude_patterns = ["_build", "generated/parts"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
@@ -23,8 +26,21 @@ napoleon_google_docstring = True
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_static_path = ["static"]
-html_css_files = ["math.css"]
+html_css_files = ["math.css", "pages.css"]
 html_title = f"optstudy {release}"
+project_table = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+repository = project_table.get("urls", {}).get("Repository", "")
+"""Where the source is published: `[project.urls]` of pyproject.toml, and without it no page links to it."""
+html_theme_options = (
+    {
+        "source_repository": repository,
+        "source_branch": "main",
+        "source_directory": "docs/",
+        "footer_icons": [{"name": "Repository", "url": repository, "html": "Repository", "class": ""}],
+    }
+    if repository
+    else {}
+)
 
 
 def setup(app: Sphinx) -> None:

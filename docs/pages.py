@@ -12,6 +12,7 @@ from typing import Any
 
 from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
+from reference import reference_pages
 
 from optstudy.commands.optimizers import listing
 from optstudy.findings import RECORDED
@@ -36,7 +37,7 @@ def write(folder: Path, load: Load = archive.load) -> None:
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
     pages["parts/choose.md"] = choosing(load)
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
-    pages |= optimizer_pages(load) | study_pages(load)
+    pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
     for name, content in pages.items():
         path = folder / name
         if not path.exists() or path.read_text() != content:  # sphinx builds anew what is newer
@@ -73,6 +74,7 @@ def one_study(name: str, load: Load) -> str:
     source = ROOT / "src" / "optstudy" / "studies" / f"{name}.yaml"
     counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
+    parts += [f"![{chosen.file.title}](../../{found})\n"] if (found := picture(name)) else []
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
     parts += [
         "Runs at least, those of other studies that it needs first included (what stands in several is\n"
@@ -100,6 +102,29 @@ def results(name: str, load: Load) -> list[str]:
         f"At {scale}:\n\n{table(WINDOW, (window_row(figure, one) for one in figure.summaries))}"
         for scale, figure in found
     ]
+
+
+def picture(name: str) -> str:
+    """The file of a study's figure, seen from docs; empty where none has been drawn."""
+    if name == "demo":
+        return "demo.png"
+    path = f"figures/pico/{name.replace('/', '-')}.png"
+    return path if (ROOT / "docs" / path).exists() else ""
+
+
+def gallery() -> str:
+    """The figures of all studies, each a link to its page."""
+    cards = []
+    for name in study.names():
+        if found := picture(name):
+            page, title = f"studies/{name.replace('/', '-')}.md", study.load(name).file.title
+            told = f":alt: {title}\n:target: {page.replace('.md', '.html')}\n\n[{name}]({page}): {title}"
+            cards.append(f":::{{figure}} ../{found}\n{told}\n:::\n")
+    return (
+        "# Gallery\n\nWhat has been run at `pico`, drawn as `optstudy report` draws it. A click leads to the "
+        "study.\n\n"
+        "::::{container} gallery\n" + "\n".join(cards) + "::::\n"
+    )
 
 
 # How to choose, the command line, layers, citing

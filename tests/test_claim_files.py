@@ -116,6 +116,55 @@ def test_keys_of_a_claim_are_checked_too(tmp_path):
         study.load(str(file))
 
 
+LABELS = """\
+title: T
+asks: A
+axes:
+  optimizer.name: [adam]
+  optimizer.lr: [1e-2]
+  wait: {short: {base: {schedule.warmup: 0.02}}, long: {base: {schedule.warmup: 0.3}}}
+"""
+WARMUPS = """\
+title: T
+asks: A
+base: {optimizer.name: adam, optimizer.lr: 1e-2}
+axes: {schedule.warmup: [0.02, 0.3]}
+figure: {curve: schedule.warmup, x: optimizer.lr}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "said"),
+    [
+        (LABELS, "adam, wait long", "adam, wait lang", "; did you mean 'adam, wait long'?"),
+        (f"{LABELS}figure: {{curve: wait}}\n", "long", "lang", "; did you mean 'long'?"),
+        (WARMUPS, "3e-1", "0.4", "; did you mean '0.3'?"),
+    ],
+)
+def test_curves_are_known_by_the_names_that_the_figure_gives_them(file, right, wrong, said, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{file}claims: {{c: {{says: S, test: \"best('{right}') < 9\"}}}}\n")
+    (claim,) = study.load(str(path)).claims
+    assert claim.relations[0].quantities[0].one.curve.curve == right
+    path.write_text(f"{file}claims: {{c: {{says: S, test: \"best('{wrong}') < 9\"}}}}\n")
+    with pytest.raises(UserError, match=re.escape(f"mine has no curve {wrong!r}{said}")):
+        study.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [
+        ("{study: paper/fgi1}", "noise.study: unknown study 'paper/fgi1'; did you mean 'paper/fig1'?"),
+        ("{study: paper/fig1, curves: {adma: adam}}", "noise.curves.adma: mine has no curve 'adma'"),
+        ("{study: paper/fig1, curves: {adam: adma}}", "noise.curves.adam: paper/fig1 has no curve 'adma'"),
+    ],
+)
+def test_where_the_noise_is_taken_from_is_checked_too(noise, said, tmp_path):
+    file = written(tmp_path, more=f"noise: {noise}\n")
+    with pytest.raises(UserError, match=re.escape(f"{file}:11: {said}")):
+        study.load(str(file))
+
+
 def relations(test):
     return grammar.parse(test, lambda curve, panel: Where("s", curve, panel))
 

@@ -342,15 +342,16 @@ def test_every_claim_is_decided_by_a_whole_table_of_real_studies(tmp_path, monke
     record = tmp_path / "pico.csv"
     assert run(["export", "--record", str(record), "--runs", str(runs)]) == 0
     capsys.readouterr()
+    (none := tmp_path / "none").mkdir()
     kept = archive.read(record)
     monkeypatch.setattr(archive, "load", lambda scale: kept)
-    assert run(["claims", "--runs", str(tmp_path / "none"), "--json"]) == 0
+    assert run(["claims", "--runs", str(none), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["claims"] == listed
-    assert run(["claims", "--runs", str(tmp_path / "none")]) == 0
+    assert run(["claims", "--runs", str(none)]) == 0
     assert f"{len(listed)} claims at pico" in capsys.readouterr().out
     out = tmp_path / "out"
     for name in ("fig1", "fig2"):
-        assert run(["report", f"paper/{name}", "--runs", str(tmp_path / "none"), "--out", str(out)]) == 0
+        assert run(["report", f"paper/{name}", "--runs", str(none), "--out", str(out)]) == 0
         assert_shown((out / "paper" / name / "pico" / "index.html").read_text(), f"paper/{name}", listed)
     assert run(["report", "paper", "--runs", str(runs), "--out", str(out), "--format", "html"]) == 0
     cards = (out / "paper" / "pico" / "index.html").read_text()

@@ -3,15 +3,19 @@
 import csv
 import io
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from optstudy.cli import run
 from optstudy.commands.launching import Launching
-from optstudy.errors import UserError
+from optstudy.config import forward_flops
+from optstudy.errors import UserError, validate
 from optstudy.launch import slurm
 from optstudy.launch.options import Slurm
 from optstudy.launch.slots import slots
+from optstudy.record import write_json
 from optstudy.results import export
 from optstudy.results.curves import Place
 from optstudy.results.figure import Figure
@@ -23,18 +27,61 @@ from tests.configs import tiny
 from tests.test_engine import finish
 
 
+def timed(point, tmp_path, seconds, step_ms, step):
+    """The row of a finished run that took so long."""
+    finish(tmp_path, point)
+    (row,) = read_rows(tmp_path, [point.id])
+    tokens = step * point.config.training.batch_size * point.config.data.sequence_length
+    return replace(row, seconds=seconds, step_ms=step_ms, step=step, tokens=tokens)
+
+
 def test_time_is_that_of_finished_runs_of_the_same_size(tmp_path):
     points = study.load("demo").points("pico")
-    finish(tmp_path, points[0])
-    speed = cost.Speed(read_rows(tmp_path, [points[0].id]))
     config = points[1].config
-    assert speed.seconds(config)[0] == pytest.approx(9.0 / 900 * config.tokens)
+    speed = cost.Speed([timed(points[0], tmp_path, 0.01, 50.0, config.total_steps)])
+    whole = cost.flops(config) / (
+        3 * forward_flops(config.model, config.data.sequence_length) * config.tokens
+    )
+    assert 1 < whole < 3
+    one = 0.050 * config.total_steps * whole
+    assert speed.seconds(config)[0] == pytest.approx(one)
     spent = cost.estimate([p.config for p in points[1:5]], speed, slots=2, record_bytes=1000)
     assert (spent.runs, spent.tokens) == (4, 4 * config.tokens)
-    assert spent.seconds == pytest.approx(2 * 9.0 / 900 * config.tokens)
+    assert spent.seconds == pytest.approx(2 * one)
     larger = study.load("demo").points("nano")[0].config
     seconds, rests_on = speed.seconds(larger)
-    assert seconds == pytest.approx(9.0 * cost.flops(larger) / cost.flops(config)) and "another" in rests_on
+    assert seconds == pytest.approx(one * cost.flops(larger) / cost.flops(config)) and "another" in rests_on
+
+
+def test_a_run_of_20_steps_tells_as_much_as_a_long_one(tmp_path):
+    points = study.load("demo").points("pico")
+    config = points[1].config
+    long = cost.Speed([timed(points[0], tmp_path, 30.0, 50.0, config.total_steps)]).seconds(config)[0]
+    short = timed(points[2], tmp_path, 6.0, 50.0, 20)  # 1 s of steps, 5 s for its start and its validation
+    assert cost.Speed([short]).seconds(config)[0] == pytest.approx(long, abs=6.0)
+    both = cost.Speed([short, timed(points[0], tmp_path, 30.0, 50.0, config.total_steps)])
+    assert both.seconds(config)[0] == pytest.approx(long, abs=6.0)
+
+
+def test_hours_of_a_gpu_are_not_told_from_a_core(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for device in ("auto", "cuda"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if device == "cuda" else "")
+        assert run(["show", "paper/fig1", "--scale", "150m", "--device", device]) == 0
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert "hours unknown" in said and "core's" not in said and "about" not in said
+    assert run(["show", "paper/fig1", "--scale", "150m", "--device", "cpu"]) == 0
+    assert "h with" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("trained_on", "known"), [("cpu", False), ("NVIDIA H200", True)])
+def test_hours_of_a_gpu_come_from_runs_on_a_gpu(trained_on, known, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    point = study.load("demo").points("micro")[0]
+    finish(tmp_path, point)
+    write_json(tmp_path / point.id / "env.json", {"device": trained_on})
+    assert run(["show", "demo", "--scale", "micro", "--runs", str(tmp_path)]) == 0
+    assert ("hours unknown" not in capsys.readouterr().out) == known
 
 
 def test_the_tidy_table_has_a_row_per_run_and_curve_and_a_column_per_key(tmp_path):
@@ -75,6 +122,31 @@ def test_a_batch_script_says_what_the_study_file_says_and_is_valid_shell(tmp_pat
         assert f"#SBATCH --{line}\n" in text
     assert "module load cuda\n" in text and "folders=('a b' c)" in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    "key", ["partition", "account", "qos", "constraint", "time", "gres", "mem", "extra.comment"]
+)
+@pytest.mark.parametrize(
+    "value", ["a\nrm -rf x", "a\rb", "a\x85b", "a\u2028b", 'a"b', "a'b", "a\\", '""', "a\x00b"]
+)
+def test_a_value_for_slurm_cannot_end_its_line(key, value):
+    field, _, inner = key.partition(".")
+    with pytest.raises(UserError, match=f"{field}.*one line"):
+        validate(Slurm, {field: {inner: value} if inner else value})
+
+
+@pytest.mark.parametrize("key", ["mail\nrm", "mail type", "", "-p", "array", "a=b"])
+def test_a_key_for_slurm_is_that_of_an_option(key):
+    with pytest.raises(UserError, match="extra"):
+        validate(Slurm, {"extra": {key: "x"}})
+
+
+def test_a_value_with_blanks_reaches_slurm_whole(tmp_path):
+    options = Slurm(mem=64000, extra={"comment": "first #1 try"}, constraint="[rack1|rack2]&gpu")
+    text = slurm.script([tmp_path / "a"], options, threads=1, device="cpu")
+    for line in ("mem=64000", 'comment="first #1 try"', "constraint=[rack1|rack2]&gpu"):
+        assert f"#SBATCH --{line}\n" in text
 
 
 def test_the_command_line_has_the_last_word_on_how_runs_are_submitted(tmp_path):

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 from cyclopts import MissingArgumentError
+from pydantic import BaseModel
 
 from optstudy.cli import app
+from optstudy.config import RunConfig
+from optstudy.errors import UserError
+from optstudy.program import Measure
 from optstudy.recipes import OPTIMIZERS
 from optstudy.results import archive
 from optstudy.scales import SCALES
@@ -31,6 +35,8 @@ PYTHON = [
 YAML = [block for block in pages.all_blocks() if block.kind == "yaml"]
 OTHERS = ("cd", "export", "make", "pip", "python", "source", "torchrun", "tensorboard", "wandb", "git")
 """Commands besides ours that a shell block may have."""
+OPTIONAL = ("accelerate", "transformers")
+"""Libraries of others that an example is of, and is skipped without."""
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -70,6 +76,10 @@ def run_python(block: Block) -> None:
     uses = roles.USES
     try:
         exec(compile(block.text, str(block), "exec"), {"__name__": "example"})
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        pytest.skip(f"needs {error.name}")
     finally:
         roles.USES = uses
 
@@ -224,6 +234,74 @@ def test_every_study_claim_and_optimizer_has_its_place(site):
     help_page = (folder / "cli.md").read_text()
     commands = [command for command in app if not command.startswith("-")]
     assert len(commands) > 10 and all(f"## optstudy {command}\n" in help_page for command in commands)
+
+
+def config_keys(kind, above=""):
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from config_keys(inner, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
+
+
+def test_every_config_key_is_in_the_reference_with_meaning_unit_and_default(site):
+    rows = cells_of((site / "docs" / "generated" / "config.md").read_text())
+    assert set(config_keys(RunConfig)) <= rows.keys()
+    for key in config_keys(RunConfig):
+        meaning, unit, kind, default = rows[key]
+        assert len(meaning.split()) > 1 and ":func:" not in meaning and kind and default, key
+        if "number" in kind and key not in ("seed", "numerics"):
+            assert unit, key
+    assert rows["training.clip_norm"][-1] == "`1.0`" and rows["training.steps"][-1] == "of the scale"
+    assert rows["optimizer.lr"][-1] == "required" and rows["optimizer.code"][-1] == "filled in"
+
+
+def test_every_study_file_key_is_in_the_reference_with_meaning_and_default(site):
+    content = (site / "docs" / "generated" / "study-file.md").read_text()
+    rows = [line for line in content.splitlines() if line.startswith("| `")]
+    known = {"StudyFile": studyfile.StudyFile}
+    known |= {kind.__name__: kind for kind in vars(studyfile).values() if kind in (
+        studyfile.Panel, studyfile.ScaleLayer, studyfile.Layer, studyfile.HalfDecades, studyfile.BestOf,
+        studyfile.Figure, studyfile.Adaptive, studyfile.Refine, studyfile.Slurm, studyfile.Claim,
+        studyfile.Noise, studyfile.Trainer,
+    )}  # fmt: skip
+    known["Measure"] = Measure
+    assert len(rows) == sum(len(kind.model_fields) for kind in known.values())
+    for row in rows:
+        _, meaning, unit, kind, default = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert len(meaning.split()) > 0 and meaning and kind and default, row
+        assert unit or "number" not in kind or kind.startswith("list"), row
+
+
+def cells_of(content):
+    """Rows of a page's tables by the key in their first cell."""
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", content, re.MULTILINE)
+    return {key: [cell.strip() for cell in rest.split(" | ")] for key, rest in rows if rest.count(" | ") == 3}
+
+
+def test_an_editor_is_given_the_schema_by_a_line_that_the_program_reads_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for page, words in (("study-file", ["show", "my-study.yaml"]), ("config", ["train", "my-run.yaml"])):
+        content = pages.generator().reference_pages()[f"{page}.md"]
+        (block,) = [one for one in pages.blocks(content, page) if one.kind == "text"]
+        assert "# yaml-language-server: $schema=" in block.text
+        (tmp_path / block.name).write_text(block.text)
+        if page == "study-file":
+            assert study.load(block.name).points("pico")
+        else:
+            with pytest.raises(UserError, match=r"optimizer\.name: missing"):
+                study.single(tmp_path / words[1], {"data.corpus": "enwik8", "data.fingerprint": "0"})
+
+
+def test_each_study_page_and_the_gallery_show_its_figure(site):
+    folder = site / "docs" / "generated"
+    gallery = (folder / "gallery.md").read_text()
+    for name in study.names():
+        page = folder / "studies" / f"{name.replace('/', '-')}.md"
+        (image,) = re.findall(r"!\[[^\]]+\]\(([^)]+\.png)\)", page.read_text())
+        assert (page.parent / image).exists()
+        assert f"(studies/{page.name})" in gallery and image.removeprefix("../../") in gallery
 
 
 def test_the_readme_links_what_was_reproduced_once_there_is_a_page():

@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from optstudy import __version__
 from optstudy.ending import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE, RunFailed, end
@@ -15,12 +15,17 @@ app = App(
     help="Which optimizer, at what setting, and how safe is that choice?",
     help_epilogue="Start with: optstudy demo",
     help_format="markdown",
+    default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
 bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")
 app.command(data)
 app.command(bench)
+app.register_install_completion_command(
+    help="Let the shell complete commands and options on Tab (bash, zsh, fish): writes a file to your home "
+    "folder, and a line that loads it to the shell's start file."
+)
 
 for parent, name, target in (
     (app, "demo", "studies:demo"),
@@ -55,9 +60,10 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command; the user's mistakes become one line on standard error and exit code 2."""
-    if arguments[:1] in ([], ["--help"], ["-h"]):
-        for name in app:  # their descriptions come with them, and stand in the list of commands
-            app[name]
+    words = [word for word in arguments if word not in ("--help", "-h")]
+    for group in [g for g, path in ((app, []), (data, ["data"]), (bench, ["bench"])) if words == path]:
+        for name in group:  # their descriptions come with them, and stand in the list of commands
+            group[name]
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:

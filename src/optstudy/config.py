@@ -22,31 +22,39 @@ Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+def unit(name: str) -> Any:
+    """Say in what a number is counted: the reference of the docs and the schema have it."""
+    return Field(json_schema_extra={"unit": name})
+
+
 class Data(Strict):
     """Which text, cut how."""
 
     corpus: str
-    """A name of :data:`optstudy.data.text.CORPORA`, or ``path:`` and a file or folder."""
+    """A name that ``optstudy data list`` shows, or ``path:`` and a file or folder."""
     fingerprint: str
-    """Hash of the cleaned text; filled in by :func:`optstudy.data.text.fingerprint`."""
+    """Hash of the cleaned text. Filled in."""
     tokenizer: str
     """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
     tokenizer_fingerprint: str | None = None
     """Hash of a tokenizer's file, in which its name counts for nothing; null: no file. Filled in."""
-    tokens: Count | None = None
+    tokens: Annotated[Count, unit("tokens")] | None = None
     """Tokens of the train split to use, from its start; null: all."""
-    sequence_length: Annotated[int, Field(ge=2)]
+    sequence_length: Annotated[int, Field(ge=2), unit("tokens")]
     """Tokens per sequence; the loss has one target fewer."""
 
 
 class Model(Strict):
     """The paper's decoder-only transformer (Appendix B)."""
 
-    vocab_size: Count
+    vocab_size: Annotated[Count, unit("rows")]
     """Rows of embedding and head; at least the tokenizer's pieces."""
-    d_model: Count
-    n_layers: Count
-    n_heads: Count
+    d_model: Annotated[Count, unit("features")]
+    """Width of the residual stream: ``n_heads`` times an even number."""
+    n_layers: Annotated[Count, unit("blocks")]
+    """Blocks of attention and MLP."""
+    n_heads: Annotated[Count, unit("heads")]
+    """Attention heads of a block, each ``d_model / n_heads`` wide."""
     qk_norm: bool = True
     """LayerNorm over the full width of queries and keys, before the head split."""
     scale_attention_by_layer: bool = False
@@ -64,12 +72,12 @@ class Optimizer(Strict):
 
     name: str
     """A name of ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``."""
-    lr: Positive
+    lr: Annotated[Positive, unit("the optimizer's own")]
     """Peak learning rate."""
-    weight_decay: NonNegative = 0.0
+    weight_decay: Annotated[NonNegative, unit("per step")] = 0.0
     """Independent decay λ: each step multiplies parameters by 1 - λ lr_t / lr."""
     options: dict[str, Any] = {}
-    """The rule's keyword arguments."""
+    """The optimizer's own, by name: see the page of each."""
     roles: dict[str, dict[str, Any]] = {}
     """Options of the parameters that play one role, over ``options``."""
     code: str | None = None
@@ -93,13 +101,13 @@ class Optimizer(Strict):
 class Schedule(Strict):
     """Learning rate over the run: freeze, linear warm-up, cosine decay."""
 
-    warmup: Fraction = 0.1
+    warmup: Annotated[Fraction, unit("of the steps")] = 0.1
     """Share of the steps (after any freeze) spent warming up."""
-    warmup_start: Fraction = 0.1
+    warmup_start: Annotated[Fraction, unit("of the peak")] = 0.1
     """Share of the peak that the warm-up starts from."""
-    final: Fraction = 0.1
+    final: Annotated[Fraction, unit("of the peak")] = 0.1
     """Share of the peak that the cosine ends at."""
-    freeze_steps: Annotated[int, Field(ge=0)] = 0
+    freeze_steps: Annotated[int, Field(ge=0), unit("steps")] = 0
     """F, first steps that estimate second moments, added to ``steps``. As in the released code, the first
     F - 1 have learning rate 0, and the F-th already has the rate that the warm-up starts from."""
 
@@ -107,23 +115,23 @@ class Schedule(Strict):
 class Training(Strict):
     """How long, over how much, at what precision."""
 
-    steps: Count
+    steps: Annotated[Count, unit("steps")]
     """Optimizer steps after any freeze."""
-    batch_size: Count
+    batch_size: Annotated[Count, unit("sequences")]
     """Sequences per step."""
-    micro_batch_size: Count | None = None
+    micro_batch_size: Annotated[Count, unit("sequences")] | None = None
     """Sequences per forward pass; null: the whole batch."""
-    z_loss: NonNegative = 1e-4
+    z_loss: Annotated[NonNegative, unit("nats")] = 1e-4
     """Coefficient of mean(logsumexp(logits)^2), in training only."""
-    clip_norm: Positive | None = 1.0
+    clip_norm: Annotated[Positive, unit("norm")] | None = 1.0
     """Global gradient norm that steps are clipped to; null: no clipping."""
-    hessian_interval: Count = 10
+    hessian_interval: Annotated[Count, unit("steps")] = 10
     """Steps between refreshes of a Hessian estimate, for an optimizer that keeps one (Sophia)."""
     effective_lr: bool = False
     """Record quantiles of the effective learning rates through training (Figure 2)."""
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
-    threads: Count
+    threads: Annotated[Count, unit("threads")]
     """CPU threads of each process of a run."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Where ``torchrun`` starts several processes: each holds the whole model (``ddp``), or a part of every
@@ -133,9 +141,9 @@ class Training(Strict):
 class Validation(Strict):
     """How the validation loss (cross-entropy alone, nats per token) is taken."""
 
-    sequences: Count
+    sequences: Annotated[Count, unit("sequences")]
     """Sequences of the validation split, from its start."""
-    points: Count = 10
+    points: Annotated[Count, unit("evaluations")] = 10
     """Evenly spaced evaluations over the run, besides the one before the first step."""
 
 
@@ -155,7 +163,7 @@ class RunConfig(Strict):
 
     scale: str
     """The scale it was made from: a label, no part of the id."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0), unit("none")] = 0
     """Initial weights and order of the data."""
     data: Data
     model: Model
@@ -165,6 +173,7 @@ class RunConfig(Strict):
     validation: Validation
     watch: Watch = Watch()
     numerics: Literal[1] = NUMERICS
+    """Version of what is computed. Filled in."""
 
     @model_validator(mode="after")
     def _optimizer_fits(self) -> Self:

@@ -4,7 +4,6 @@ study = optstudy.open_study("paper/fig1", scale="pico", runs="runs")
 study.run(jobs=2).claims()
 """
 
-import json
 import shlex
 import signal
 import subprocess
@@ -33,6 +32,7 @@ from optstudy.study.asking import ask
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
 from optstudy.study.trainer import scales_of
+from optstudy.study.yamlfile import assignment, listed
 from optstudy.trials import Trial
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def open_study(
         runs: where run folders are; it need not exist.
         overrides: config values over the study's, by dotted key.
         axes: values to run over the study's, by dotted key.
-        seeds: seeds of every point, instead of the study's.
+        seeds: seeds of every point, instead of the study's; without, further ones that have run are shown.
         fresh: leave out the package's own record, whose runs count as done in the paper's studies.
 
     Raises:
@@ -71,7 +71,7 @@ def open_study(
     chosen = study.load(name)
     chosen = replace(chosen, axes={key: list(values) for key, values in (axes or {}).items()})
     kept = {} if fresh else recorded(name, chosen.scale(scale))
-    return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept), fresh)
+    return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept, all_seeds=True), fresh)
 
 
 class Findings:
@@ -373,7 +373,8 @@ def evidence_of(sessions: Sequence[Session]) -> Evidence:
         sessions: of one scale and runs folder, with the same overrides.
     """
     first, fresh = sessions[0], not any(session.kept for session in sessions)
-    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(sessions))
+    own = [session.without_shown() for session in sessions]
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(own))
 
 
 def verdicts(
@@ -445,16 +446,12 @@ def _arguments(session: Session) -> list[str]:
     words = ["run", session.study.path or session.study.name]
     words += ["--scale", session.scale] if session.scale else []
     for key, values in session.study.axes.items():
-        words += ["--axis", f"{key}={','.join(map(_word, values))}"]
+        words += ["--axis", f"{key}={listed(values)}"]
     for key, value in session.overrides.items():
-        words += ["--set", f"{key}={_word(value)}"]
+        words += ["--set", f"{key}={assignment(value)}"]
     if session.seeds is not None:
         words += ["--seeds", str(session.seeds)]
     return words
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _command(session: Session) -> str:

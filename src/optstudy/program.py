@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from optstudy import identity, provenance
-from optstudy.config import Count, Positive, RunConfig
+from optstudy.config import Count, Positive, RunConfig, unit
 from optstudy.errors import Strict, UserError, nearest
 from optstudy.record import leaves
 
@@ -108,13 +108,13 @@ class Trainer(Strict):
     """The number that counts: its name, or ``{pattern: ...}``."""
     maximise: bool = False
     """Larger is better."""
-    timeout: Annotated[Positive, BeforeValidator(_seconds)] | None = None
+    timeout: Annotated[Positive, BeforeValidator(_seconds), unit("seconds")] | None = None
     """Seconds, or ``2h``, that one attempt at a run may take; null: any time."""
     reads: Literal["config"] | None = None
     """``config``: the program reads its config from ``config.json``, so the command need not name keys."""
-    threads: Count = 1
+    threads: Annotated[Count, unit("threads")] = 1
     """CPU threads of a run."""
-    gpus: Count = 1
+    gpus: Annotated[Count, unit("GPUs")] = 1
     """GPUs of a run, where there are any."""
 
     @model_validator(mode="after")

@@ -149,7 +149,8 @@ def spec_of(name: str) -> Spec:
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         return Spec(name, source=name)
     raise UserError(
-        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} (or give the import path of a class)"
+        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} "
+        "(or give the import path of a class: MODULE.CLASS)"
     )
 
 

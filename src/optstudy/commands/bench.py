@@ -5,13 +5,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from optstudy.bench import optim as bench_optim
 from optstudy.bench import train as bench_train
 from optstudy.commands.launching import at_least_one
-from optstudy.commands.options import Json
+from optstudy.commands.options import Json, known_device
+from optstudy.commands.tables import show_table
 from optstudy.ending import DONE
 
 
@@ -32,6 +30,7 @@ def optim(
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         json_: for programs: a list of objects.
     """
+    known_device(device)
     at_least_one("--rounds", rounds)
     rows = bench_optim.bench(peers, rounds, device, say=lambda line: _say(f"preparing {line}"))
     _show(bench_optim.as_json(rows), bench_optim.as_table(rows), json_)
@@ -66,10 +65,7 @@ def _show(objects: list[dict[str, Any]], lines: Sequence[Sequence[str]], json_: 
     if json_:
         sys.stdout.write(json.dumps(objects, indent=1) + "\n")
         return
-    table = Table(*lines[0], box=None)
-    for line in lines[1:]:
-        table.add_row(*line)
-    Console(file=sys.stdout).print(table)
+    show_table(lines[0], lines[1:])
 
 
 def _say(line: str) -> None:

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from optstudy.claims.verdict import Verdict
-from optstudy.commands.options import RUNS, Assignments, Json, Scale
+from optstudy.commands.options import RUNS, Assignments, Json, Scale, existing
 from optstudy.commands.reports import names_in
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
-from optstudy.report import style
+from optstudy.record import write_atomically
+from optstudy.report import claims_page, style
 from optstudy.study.library import overrides
 
 
@@ -24,6 +25,7 @@ def claims(
     set_: Assignments = (),
     runs: Path = RUNS,
     fresh: bool = False,
+    out: Path | None = None,
     json_: Json = False,
 ) -> int:
     """Judge the claims of studies by what has been run: holds, does not hold, or not decided.
@@ -38,17 +40,25 @@ def claims(
 
         optstudy claims --scale nano --runs runs --json
 
+        optstudy claims --out report/claims.html
+
     Args:
         names: of `optstudy studies`, their folder (`paper`), or files of your own; by default all studies
             that come with the package: the paper's statements and what was claimed beyond them.
         scale: the scale of the runs; by default `pico`, or a study's own first.
-        set_: config values that they ran with, as `key=value`.
         runs: where run folders are; the package's own record is read besides.
         fresh: leave out the package's record.
+        out: also write a page of all of them, an HTML file.
         json_: for programs.
     """
+    existing(runs)
     inside = [one for name in names for one in names_in(name)]
     found = verdicts(scale, runs, fresh, inside, overrides(set_))
+    at = " and ".join(dict.fromkeys(verdict.scale for verdict in found if verdict.scale)) or scale
+    where = f" at {at}" if at else ""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, claims_page([one.tree() for one in found], f"Claims{where}", {}))
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")
         return DONE
@@ -61,9 +71,8 @@ def claims(
                 style.printable(f"{verdict.claim.figure}: {style.verdict(verdict.tree())}") + "\n"
             )
     said = ", ".join(f"{count} {word}" for word, count in Counter(v.word for v in found).items())
-    at = " and ".join(dict.fromkeys(verdict.scale for verdict in found if verdict.scale)) or scale
-    where = f" at {at}" if at else ""
     sys.stdout.write(f"{len(found)} claim{'s' * (len(found) != 1)}{where}: {said or 'none'}\n")
+    sys.stdout.write(f"wrote {out}\n" if out else "")
     return DONE
 
 

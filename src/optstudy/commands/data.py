@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
 from rich.text import Text
 
 from optstudy import cache
 from optstudy.commands.options import Json
+from optstudy.commands.tables import show_table
 from optstudy.data import files, shards, text, tokenizer
 from optstudy.data.batches import Batches
 from optstudy.data.shards import Damaged, Stream
@@ -81,20 +81,21 @@ def list_(*, json_: Json = False) -> None:
         broken = [{"set": home.name, "reason": reason} for home, reason in damaged.items()]
         _write_json({"corpora": corpora, "sets": [_facts(*item) for item in sets.items()], "damaged": broken})
         return
+    about = [(name, corpus.size, corpus.licence, corpus.source) for name, corpus in text.CORPORA.items()]
+    show_table(("corpus", "size", "licence", "source"), about)
     out = _console()
-    table = Table("corpus", "size", "licence", Column("source", overflow="fold"), box=None)
-    for name, corpus in text.CORPORA.items():
-        table.add_row(name, corpus.size, corpus.licence, corpus.source)
-    out.print(table)
     out.print(f"\n{len(sets)} token sets in {printable(cache.folder('tokens'))}", soft_wrap=True)
     if sets:
-        table = Table(
-            "set", "tokenizer", "train tokens", "validation tokens", "MB", box=None, header_style="bold"
-        )
-        for home, manifest in sets.items():
-            counts = (f"{manifest.splits[split].tokens:,}" for split in text.SPLITS)
-            table.add_row(home.name, manifest.tokenizer, *counts, f"{_bytes(home) / 1e6:,.1f}")
-        out.print(table)
+        rows = [
+            (
+                home.name,
+                manifest.tokenizer,
+                *(f"{manifest.splits[split].tokens:,}" for split in text.SPLITS),
+                f"{_bytes(home) / 1e6:,.1f}",
+            )
+            for home, manifest in sets.items()
+        ]
+        show_table(("set", "tokenizer", "train tokens", "validation tokens", "MB"), rows, right=(2, 3, 4))
     for reason in damaged.values():
         out.print(reason, soft_wrap=True)
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.commands.watch import described, duration
+from optstudy.errors import UserError
 from optstudy.folders import validated
-from optstudy.launch.slots import slots
+from optstudy.launch.slots import gpus, slots, want_gpu
 from optstudy.program import AnyConfig, Program
+from optstudy.record import read_json
 from optstudy.results import export
 from optstudy.study import cost
 from optstudy.study.session import FINISHED, Session
@@ -80,11 +82,23 @@ def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu:
         say("\n")
         return
     places = slots(todo, jobs, device, per_gpu)
+    for_gpu = want_gpu(todo, device)
+    on_gpu = for_gpu and (device == "cuda" or bool(gpus()))
     everything = export.every(runs) if runs.is_dir() else []
+    timed = [row for row in everything if _on_gpu(runs / row.id) == on_gpu]
     folders = (runs / row.id for row in everything)
-    spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
+    spent = cost.estimate(todo, cost.Speed(timed, for_gpu), len(places), cost.record_bytes(folders))
     own = not any(isinstance(config, Program) for config in todo)
     work = f" {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs," if own else ""
-    took = f"about {duration(spent.seconds)}" if spent.seconds is not None else "for a time not known yet,"
-    rests = f" (from {spent.measured_on})" if spent.seconds is not None else ""
-    say(f":{work} {took} with {len(places)} at a time{rests}, {spent.disk_bytes / 1e6:,.1f} MB of disk\n")
+    time = f"hours unknown: {spent.measured_on}"
+    if spent.seconds is not None:
+        time = f"about {duration(spent.seconds)} with {len(places)} at a time (from {spent.measured_on})"
+    say(f":{work} {time}, {spent.disk_bytes / 1e6:,.1f} MB of disk\n")
+
+
+def _on_gpu(folder: Path) -> bool:
+    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's."""
+    try:
+        return str((read_json(folder / "env.json") or {}).get("device", "cpu")) != "cpu"
+    except UserError:
+        return False

@@ -57,7 +57,6 @@ def init(
         folder: where the files go; by default here. None is overwritten.
         check: a study file with a `trainer:` to try instead.
         seconds: after which that run is stopped.
-        set_: a config value over the study's for that run, as `key=value`; may be given several times.
         runs: where the study's run folders are, if it has been run; nothing is written there.
     """
     if (kind is None) == (check is None):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optstudy.commands.options import known_device
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest, validate
 from optstudy.launch.events import OnEvent
@@ -45,6 +46,7 @@ class Launching:
         if self.launcher not in LAUNCHERS:
             hint = nearest(self.launcher, LAUNCHERS)
             raise UserError(f"--launcher: unknown launcher {self.launcher!r}{hint}")
+        known_device(self.device)
         at_least_one("--jobs", self.jobs)
         at_least_one("--per-gpu", self.per_gpu)
         self.submission()
@@ -62,7 +64,7 @@ class Launching:
 
     def submission(self) -> Slurm:
         """How runs are submitted to Slurm: the study file's way, ``--slurm`` and ``--jobs`` over it."""
-        chosen = study.overrides(self.slurm)
+        chosen = study.overrides(self.slurm, "--slurm", "partition=gpu")
         if self.jobs is not None:
             chosen = {"at_once": self.jobs, **chosen}
         return validate(Slurm, merge(self.session.study.file.slurm.model_dump(), chosen), "--slurm")

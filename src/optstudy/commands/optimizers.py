@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from optstudy.commands.options import Json
+from optstudy.commands.tables import show_table
 from optstudy.config import Model, Shape, shapes_by_role
 from optstudy.ending import DONE
 from optstudy.optim.options import Options
@@ -145,10 +143,6 @@ def optimizers(*, json_: Json = False) -> int:
     if json_:
         sys.stdout.write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
         return DONE
-    table = Table("optimizer", "second moment", "B/param", "source", box=None, pad_edge=False)
-    for one in found:
-        table.add_row(one.name, one.moments, f"{one.state_bytes_per_param:.2f}", one.source)
-    console = Console(file=sys.stdout)
-    console.width = max(console.width, WIDTH)
-    console.print(table, highlight=False)
+    rows = [(one.name, one.moments, f"{one.state_bytes_per_param:.2f}", one.source) for one in found]
+    show_table(("optimizer", "second moment", "B/param", "source"), rows, least=WIDTH)
     return DONE

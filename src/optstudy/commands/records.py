@@ -7,14 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, existing
 from optstudy.ending import DONE
+from optstudy.errors import UserError
 from optstudy.findings import RECORDED, figure_of, recorded
 from optstudy.results import archive
 from optstudy.results import export as tidy
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study
-from optstudy.study.schema import study_schema
+from optstudy.study.schema import config_schema, study_schema
 from optstudy.study.session import Session
 
 
@@ -27,7 +28,7 @@ def export(
     axis: Axes = (),
     runs: Path = RUNS,
     seeds: int | None = None,
-    format_: Annotated[str, Parameter(name="--format")] = "csv",
+    format_: Annotated[str | None, Parameter(name="--format")] = None,
     out: Path | None = None,
     record: Path | None = None,
 ) -> int:
@@ -41,27 +42,30 @@ def export(
     Args:
         name: a study, whose curves are then named; all runs of the folder without.
         scale: the scale the study ran at; by default `pico`, or a study's own first.
-        set_: config values that it ran with, as `key=value`.
         axis: values that it ran, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
-        format_: `csv` or `parquet`.
+        format_: `csv` or `parquet`; by default what `--out` ends in.
         out: the file; `runs.csv` or `runs.parquet` by default.
         record: a committed record to add the finished runs of the package's studies to, instead.
     """
+    existing(runs)
     if record is not None:
         return _extend(record, scale or "pico", runs)
+    kind = tidy.kind_of(out, format_)
     expect_many()
     if name is None:
         records = tidy.runs(tidy.every(runs))
     else:
         chosen = study.load(name).over(axis)
         kept = recorded(name, chosen.scale(scale))
-        session = Session(chosen, scale, runs, study.overrides(set_), seeds, kept=kept)
+        session = Session(chosen, scale, runs, study.overrides(set_), seeds, kept=kept, all_seeds=True)
         records = tidy.table(figure_of(session))
         session.remember()
-    path = out or Path(f"runs.{format_}")
-    tidy.write(records, path, format_)
+    if not records:
+        raise UserError(f"export: no run{f' of {name}' if name else ''} has ended in {runs}")
+    path = out or Path(f"runs.{kind}")
+    tidy.write(records, path, kind)
     sys.stdout.write(f"wrote {len(records)} runs to {path}\n")
     return DONE
 
@@ -80,10 +84,13 @@ def _extend(record: Path, scale: str, runs: Path) -> int:
     return DONE
 
 
-def schema() -> int:
+def schema(*, config: bool = False) -> int:
     """Print the JSON Schema of study files, for completion and checks in an editor.
 
     Save it and start a study file with `# yaml-language-server: $schema=study.schema.json`.
+
+    Args:
+        config: that of config files for `optstudy train`, instead.
     """
-    sys.stdout.write(json.dumps(study_schema(), indent=1) + "\n")
+    sys.stdout.write(json.dumps(config_schema() if config else study_schema(), indent=1) + "\n")
     return DONE

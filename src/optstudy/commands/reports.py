@@ -1,17 +1,18 @@
 """``optstudy report`` and ``compare``."""
 
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, recorded
@@ -42,6 +43,10 @@ def report(
 ) -> int:
     """Draw the report of a study, or of all studies of a folder, from the runs that have ended.
 
+    It goes to `report/STUDY/SCALE`. Another study of that name, the study with other `--set` or `--axis`, or
+    over other runs, gets a folder of its own beside it. Seeds beyond the study's that have run are shown;
+    claims leave them out.
+
     Examples:
         optstudy report paper/fig1 --format pdf --format tex
 
@@ -52,7 +57,6 @@ def report(
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale it ran at; by default `pico`, or a study's own first.
-        set_: config values that it ran with, as `key=value`.
         axis: values that it ran, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
@@ -62,6 +66,7 @@ def report(
         host: address to serve on; other machines reach it only if this is not loopback.
         port: port to serve on; 0 takes a free one.
     """
+    existing(runs)
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)
@@ -71,7 +76,8 @@ def report(
         studies = [study.load(n).over(axis) for n in names]
         kept = [recorded(one.name, one.scale(scale)) for one in studies]
         sessions = [
-            Session(one, scale, runs, chosen, seeds, kept=own) for one, own in zip(studies, kept, strict=True)
+            Session(one, scale, runs, chosen, seeds, kept=own, all_seeds=True)
+            for one, own in zip(studies, kept, strict=True)
         ]
         if serve:
             reports.serve(Judge(sessions).figures, host, port, _serving)
@@ -80,7 +86,8 @@ def report(
             write_report(sessions[0], out, formats, pool)
         else:
             at = sessions[0].scale
-            _write_all(sessions, out / name / at, formats, f"{name} at {at}", pool)
+            where = reports.place(out, name, at, _made_of(sessions[0], name, out))
+            _write_all(sessions, where, formats, f"{name} at {at}", pool)
     return DONE
 
 
@@ -138,8 +145,25 @@ def write_report(
     drawn = reports.draw(figure, formats, pool)
     session.remember()
     reports.show(figure)
-    for path in reports.write(figure, out / figure.name / figure.scale, formats, drawn=drawn):
+    where = reports.place(out, figure.name, figure.scale, _made_of(session, figure.name, out))
+    for path in reports.write(figure, where, formats, drawn=drawn):
         sys.stdout.write(f"wrote {path}\n")
+
+
+def _made_of(session: Session, name: str, out: Path) -> dict[str, Any]:
+    """What tells a report from others of its name; places are told from the folder of reports."""
+    file = session.study.path
+    return {
+        "study": relative(file, out) if file else name,
+        "set": session.overrides,
+        "axes": session.study.axes,
+        "runs": relative(session.runs, out),
+    }
+
+
+def relative(path: Path | str, start: Path) -> str:
+    """Return where a path lies, seen from a folder."""
+    return os.path.relpath(Path(path).resolve(), start.resolve())
 
 
 def names_in(name: str) -> list[str]:

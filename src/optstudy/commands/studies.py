@@ -14,7 +14,7 @@ from optstudy.commands import deciding
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
 from optstudy.commands.importing import try_optimizers
 from optstudy.commands.launching import Launching, at_least_one
-from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName
+from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
 from optstudy.commands.watch import Watch, failure, named
 from optstudy.config import RunConfig
@@ -88,7 +88,6 @@ def run(
         name: one of `optstudy studies`, or a file of your own.
         scale: `pico` (the default), `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`,
             `150m-long`; of a study with a `trainer:`, one of its own, by default the first.
-        set_: a config value over the study's, as `key=value`; may be given several times.
         axis: values to run, over the study's, as `key=value,value`; may be given several times.
         runs: where run folders are.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
@@ -110,12 +109,7 @@ def run(
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     deciding.check(session, decide, most_seeds, hours)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
-    try:
-        if (trainer := session.study.file.trainer) is not None:
-            require(trainer, session.study.folder)
-        try_optimizers(point.config for point in session.runs_known.values())
-    except UserError as error:
-        raise located(error, name, session.study.file.places, session.overrides) from None
+    _try_programs(session, name)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
@@ -133,6 +127,16 @@ def run(
     if "failed" not in states or any(state in FINISHED for state in states):
         write_report(session, out)  # else there is nothing in it, and every failure has been told
     return FAILED if "failed" in states else DONE
+
+
+def _try_programs(session: Session, name: str) -> None:
+    """Look for the study's program, and import and try optimizers of others."""
+    try:
+        if (trainer := session.study.file.trainer) is not None:
+            require(trainer, session.study.folder)
+        try_optimizers(point.config for point in session.runs_known.values())
+    except UserError as error:
+        raise located(error, name, session.study.file.places, session.overrides) from None
 
 
 def _carry_out(session: Session, launching: Launching) -> None:
@@ -174,7 +178,6 @@ def status(
     Args:
         name: one of `optstudy studies`, or a file of your own.
         scale: the scale it runs at; by default `pico`, or a study's own first.
-        set_: config values that it runs with, as `key=value`.
         axis: values that it runs, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
@@ -183,6 +186,7 @@ def status(
     """
     from optstudy import report
 
+    existing(runs)
     session = _session(name, scale, set_, axis, runs, seeds)
     states = session.states()
     if watch:
@@ -243,12 +247,12 @@ def show(
     """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
 
     Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost. The hours come
-    from runs in the runs folder; without any, from one CPU core here, also for runs that a GPU would take.
+    from runs in the runs folder; without any, from one CPU core here, except for models so large that a GPU
+    is wanted: `--device cpu` gives them for this machine's cores.
 
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale to run at; by default `pico`, or a study's own first.
-        set_: a config value over the study's, as `key=value`.
         axis: values to run, over the study's, as `key=value,value`.
         runs: where run folders are.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
@@ -259,10 +263,12 @@ def show(
         fresh: leave out what the package's record has.
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
+    known_device(device)
     if (inside := names_in(name)) != [name] and not json_:
         describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
         return DONE
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
+    _try_programs(session, name)
     if json_:
         told = {"study": session.study.name, "runs": listed(session)}
         told["older_code"] = [row.id for row in session.older()]
@@ -303,4 +309,4 @@ def _session(
     expect_many()
     chosen = study.load(name).over(axes)
     kept = {} if fresh else recorded(name, chosen.scale(scale))
-    return Session(chosen, scale, runs, study.overrides(assignments), seeds, adaptive, kept)
+    return Session(chosen, scale, runs, study.overrides(assignments), seeds, adaptive, kept, all_seeds=True)

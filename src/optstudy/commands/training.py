@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from optstudy.commands.importing import try_optimizers
-from optstudy.commands.options import RUNS, Assignments
+from optstudy.commands.options import RUNS, Assignments, known_device
 from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig, merge
 from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
@@ -40,7 +40,8 @@ def train(
     0 done, 2 a mistake of yours or a full disk, 3 diverged, 4 another process works on the run, 75 asked to
     stop (the same command continues), 1 otherwise, such as no memory. The reason is in the folder's
     `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU trains the run together; it may go
-    on with another number of processes than it began with.
+    on with another number of processes than it began with. `--set` changes of a run's folder only what is no
+    part of its id: `watch`, `training.parallel`, `data.corpus`.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -57,9 +58,8 @@ def train(
         config_or_run_folder: a run's folder, or a YAML or JSON file: `scale: pico` and what differs from it.
         runs: where run folders are, for a config file.
         device: `auto`, `cpu` or `cuda`.
-        set_: a config value over the file's, as `key=value`; may be given several times. For a run's folder
-            only what is no part of its id: `watch`, `training.parallel`, `data.corpus`.
     """
+    known_device(device)
     if not of_several():
         with _Others() as others:
             return _lead(config_or_run_folder, runs, device, set_, others)

@@ -42,10 +42,12 @@ class Watch:
         self._console = console or Console(file=sys.stdout)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._drawn = 0.0
+        self._ended_runs: set[str] = set()
 
     def __enter__(self) -> "Watch":
         states = self._session.states()
-        done = sum(state in FINISHED for state in states.values())
+        self._ended_runs = {run_id for run_id, state in states.items() if state in FINISHED}
+        done = len(self._ended_runs)
         later = f", and {len(self._session.plan.pending)} that depend on them" * bool(
             self._session.plan.pending
         )
@@ -102,8 +104,10 @@ class Watch:
             metric = metric_of(self._session)
             outcome = f"{metric.name} {metric.text(row.loss)}"
         states = self._session.states()
-        done = sum(state in FINISHED for state in states.values())
-        self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
+        self._ended_runs.add(point.id)
+        self._say(
+            f"[{len(self._ended_runs)}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})"
+        )
 
     def _left(self, states: dict[str, str]) -> str:
         session, known = self._session, self._session.runs_known

@@ -148,7 +148,13 @@ def _held(path: Path, stale: float) -> dict[str, Any] | None:
         return None
     if owner["machine"] == _machine() and owner["machine"]:
         return owner if _started(owner["pid"]) == owner["started"] is not None else None
-    return owner if _now(path.parent) - beat < stale else None
+    age = _now(path.parent) - beat
+    if -age > stale:
+        say_once(
+            f"{path}: dated {-age:.0f} s in the future, by a clock that is or was wrong; until then the run "
+            "counts as at work: check the clocks, or delete this file if no process works on it"
+        )
+    return owner if age < stale else None
 
 
 def _tells(owner: dict[str, Any]) -> bool:

@@ -1,26 +1,64 @@
 """What a study file says of the cluster that runs it."""
 
-from optstudy.config import Count
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+from optstudy.config import Count, unit
 from optstudy.errors import Strict
+
+_QUOTING = "\"'\\"
+_KEY = re.compile("[a-z][a-z0-9-]*")
+
+
+def _of_one_line(value: str) -> str:
+    """Refuse what would end an ``#SBATCH`` line, or what Slurm would not read as it stands there."""
+    if not value or not value.isprintable() or any(sign in value for sign in _QUOTING):
+        raise ValueError(
+            "must be a text of one line, without quotation marks, backslashes or control characters"
+        )
+    return value
+
+
+def _option(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no name of an sbatch option, such as mail-type")
+    if key == "array":
+        raise ValueError("'array' says which runs there are; set array_size and at_once")
+    return key
+
+
+Text = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    AfterValidator(_of_one_line),
+]
+"""A value of an ``#SBATCH`` line; a whole number is one, too."""
 
 
 class Slurm(Strict):
     """How runs are submitted to Slurm; what is left out is the cluster's default."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    time: str | None = None
+    partition: Text | None = None
+    """Queue."""
+    account: Text | None = None
+    """Whose budget."""
+    qos: Text | None = None
+    """Quality of service."""
+    constraint: Text | None = None
+    """Features that nodes must have."""
+    time: Text | None = None
     """Limit of one run, as Slurm writes it: ``04:00:00``."""
-    gres: str | None = None
+    gres: Text | None = None
     """Per run, such as ``gpu:1``."""
-    mem: str | None = None
-    at_once: Count | None = None
+    mem: Text | None = None
+    """Memory of one run, such as ``16G``."""
+    at_once: Annotated[Count, unit("runs")] | None = None
     """Most runs at a time."""
-    array_size: Count = 1000
+    array_size: Annotated[Count, unit("runs")] = 1000
     """Most runs in one job array; a cluster's MaxArraySize less one."""
     setup: list[str] = []
     """Shell lines before the run, such as ``module load``."""
-    extra: dict[str, str] = {}
+    extra: dict[Annotated[str, AfterValidator(_option)], Text] = {}
     """Further ``#SBATCH --key=value`` lines."""

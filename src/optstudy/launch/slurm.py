@@ -81,7 +81,7 @@ def script(folders: Sequence[Path], options: Slurm, threads: int, device: str) -
     return "\n".join(
         [
             "#!/bin/bash",
-            *(f"#SBATCH --{key}={value}" for key, value in header.items()),
+            *(f"#SBATCH --{key}={_quoted(value)}" for key, value in header.items()),
             "#SBATCH --requeue",
             *options.setup,
             f"unset {' '.join(OF_SEVERAL)}",
@@ -104,6 +104,11 @@ def script(folders: Sequence[Path], options: Slurm, threads: int, device: str) -
     )
 
 
+def _quoted(value: str) -> str:
+    """Return a value as Slurm reads it whole: at a blank it would begin another option, at ``#`` a remark."""
+    return f'"{value}"' if " " in value or "#" in value else value
+
+
 def _submit(batch: str, directory: Path) -> str:
     """Submit a script; return the array's job id."""
     try:
@@ -113,13 +118,20 @@ def _submit(batch: str, directory: Path) -> str:
             capture_output=True,
             text=True,
             check=True,
-            env={key: value for key, value in os.environ.items() if not key.startswith("SBATCH_")},
+            env=_environment(),
         )
     except FileNotFoundError:
         raise UserError("--launcher slurm: there is no sbatch on this machine") from None
     except subprocess.CalledProcessError as error:
         raise UserError(f"sbatch: {' '.join(error.stderr.split())}") from None
     return said.stdout.strip().partition(";")[0]
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment for jobs, which run in another folder; SBATCH_ variables are ours."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SBATCH_")}
+    places = ("OPTSTUDY_CACHE", "XDG_CACHE_HOME")
+    return kept | {key: str(Path(kept[key]).expanduser().absolute()) for key in places if kept.get(key)}
 
 
 def _queued() -> set[str]:

@@ -27,7 +27,12 @@ class Answer:
 
 
 def answer(figure: Figure) -> Answer:
-    """Say which curve is best, in the first panel at length. There must be a finished run."""
+    """Say which curve is best, in the first panel at length. There must be a finished run.
+
+    Nothing is recommended before half of the runs have ended, nor while a curve of the first panel has none.
+    """
+    if (said := too_early(figure)) is not None:
+        return Answer(said, (), (), tuple(warnings(figure)[1:]))
     if figure.kind == "effective" and (found := spreads(figure)):
         return _of_spreads(figure, found)
     if figure.kind == "map" and (
@@ -49,6 +54,19 @@ def answer(figure: Figure) -> Answer:
         *(f"{claim(figure, panel, panel.summaries[0])}." for panel in others if panel.summaries[0].best),
     ]
     return Answer(sentence, tuple(_facts(figure, first, best)), tuple(rest), tuple(warnings(figure)))
+
+
+def too_early(figure: Figure) -> str | None:
+    """Say which runs are missing before anything can be recommended; None where enough have ended."""
+    total = figure.missing + len(figure.rows)
+    panel = figure.panels[0]
+    bare = [] if figure.kind == "map" else list(map(style.known, figure.bare(panel)))
+    if not figure.missing or (2 * len(figure.rows) >= total and not bare):
+        return None
+    said = (
+        f"{len(figure.rows)} of {total} runs have ended, {figure.missing} are missing: too early to recommend"
+    )
+    return f"{said} anything{f'; nothing yet of {_and(bare)}' if bare else ''}."
 
 
 def claim(figure: Figure, panel: Panel, best: Summary) -> str:

@@ -1,9 +1,12 @@
 """A study's report as files, in the formats asked for."""
 
+import hashlib
+import json
 import os
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import suppress
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +23,9 @@ FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
 DEFAULT_FORMATS = ("html", "png", "svg")
 TABLES = {"md": tables.markdown, "tex": tables.latex}
 """The formats without a figure."""
+
+MADE_OF = "study.json"
+"""In a report's folder: which study it is of, with which settings, over which runs."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,6 +102,26 @@ def write(
         write_atomically(path, content)
         written.append(path)
     return written
+
+
+def place(out: Path, name: str, scale: str, made_of: Mapping[str, Any]) -> Path:
+    """Return the folder of a report, made: that of its name, or one of its own where another's is there.
+
+    Args:
+        out: where reports go.
+        name: the study's, or that of a folder of studies.
+        scale: the scale it ran at.
+        made_of: what tells it from others of that name, as JSON; it is kept in the folder.
+    """
+    text = json.dumps(made_of, indent=1, sort_keys=True) + "\n"
+    own = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    for folder in (out / name / scale, out / own / scale):
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), (folder / MADE_OF).open("x") as file:
+            file.write(text)
+        if (folder / MADE_OF).read_text(errors="replace") == text:
+            break
+    return folder
 
 
 def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Several studies together: a page and figures for each, and an index with the answer and figure of all."""
+"""Several studies together: a page and figures for each, an index with all answers and verdicts."""
 
 import base64
 import re
@@ -11,9 +11,11 @@ from optstudy.record import write_atomically
 from optstudy.report import figures
 from optstudy.report.answer import answer
 from optstudy.report.files import check, draw, later, write
-from optstudy.report.page import budget, render, verdicts
+from optstudy.report.page import budget, claim_cells, claims_page, render, verdicts
 from optstudy.results.figure import Figure
 
+CLAIMS = "claims.html"
+"""The page of all claims."""
 DPI = 90
 """Of the figures on the index."""
 
@@ -26,7 +28,7 @@ def write_index(
     told: Callable[[Figure], None] = lambda study: None,
     pool: Executor | None = None,
 ) -> list[Path]:
-    """Write ``out/index.html`` and one folder per study beside it.
+    """Write ``out/index.html``, one folder per study, and ``claims.html`` where there are any, beside it.
 
     Args:
         told: is given every study when its page is written.
@@ -43,7 +45,20 @@ def write_index(
         told(study)
     page = out / "index.html"
     write_atomically(page, index(studies, title, pool=pool))
+    if text := claims(studies, title):
+        written.append(out / CLAIMS)
+        write_atomically(written[-1], text)
     return [page, *written]
+
+
+def claims(studies: Sequence[Figure], title: str, tail: str = "/index.html", home: str = "index.html") -> str:
+    """The page of all claims on the studies; empty where there are none."""
+    found = [claim for study in studies for claim in study.claims]
+    return claims_page(found, f"Claims, {title}", _places(studies, tail), home) if found else ""
+
+
+def _places(studies: Sequence[Figure], tail: str) -> dict[str, str]:
+    return {study.name: slug + tail for study, slug in zip(studies, slugs(studies), strict=True)}
 
 
 def index(
@@ -65,7 +80,18 @@ def index(
     cards = [_card(study, slug + tail, image) for study, slug, image in places]
     done = sum(len(study.rows) for study in studies)
     missing = sum(study.missing for study in studies)
-    return render("index.html", None, refresh=refresh, title=title, cards=cards, done=done, missing=missing)
+    shown = [claim_cells(claim) for study in studies for claim in study.claims]
+    return render(
+        "index.html",
+        None,
+        refresh=refresh,
+        title=title,
+        cards=cards,
+        done=done,
+        missing=missing,
+        claims=shown,
+        places=_places(studies, tail),
+    )
 
 
 def slugs(studies: Sequence[Figure]) -> list[str]:
@@ -89,6 +115,6 @@ def _card(study: Figure, address: str, image: Callable[[], bytes]) -> dict[str, 
         "sentence": found.sentence,
         "budget": budget(study),
         "warnings": len(found.warnings),
-        "verdicts": verdicts(study),
+        "verdicts": verdicts(study.claims),
         "image": f"data:image/png;base64,{encoded}",
     }

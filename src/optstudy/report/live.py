@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from optstudy.errors import UserError
-from optstudy.report.index import index, slugs
+from optstudy.report.index import CLAIMS, claims, index, slugs
 from optstudy.report.page import page
 from optstudy.results.figure import Figure
 
@@ -54,6 +54,8 @@ class Site:
                     return "text/html", self._cached(
                         "/", now, lambda: index(studies, "Studies", "/", INDEX_POLL)
                     )
+                if path == f"/{CLAIMS}" and (text := claims(studies, "all studies", "/", "/")):
+                    return "text/html", text
             folder, _, leaf = path.rpartition("/")
             study = places.get(f"{folder}/")
             if study is None or leaf not in ("", "version"):

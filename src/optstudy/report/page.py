@@ -5,7 +5,7 @@ import hashlib
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         has_effective=any("effective" in curve for curve in series.values()),
         quantiles=_quantiles(series),
         effective_first=figure.kind == "effective",
-        claims=[_claim(claim) for claim in figure.claims],
-        verdicts=verdicts(figure),
+        claims=list(map(claim_cells, figure.claims)),
+        verdicts=verdicts(figure.claims),
         command=figure.command,
         facts=provenance(figure),
         data=script_json(data),
@@ -232,9 +232,9 @@ def _quantiles(series: Mapping[str, Any]) -> str:
 PLURAL = {"holds": "hold", "does not hold": "do not hold"}
 
 
-def verdicts(figure: Figure) -> str:
-    """How many of a study's claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
-    counts = Counter(str(claim.get("verdict", "")) for claim in figure.claims)
+def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
+    """How many claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
+    counts = Counter(str(claim.get("verdict", "")) for claim in claims)
     total = counts.total()
     each = ", ".join(
         f"{n} {verdict if n == 1 else PLURAL.get(verdict, verdict)}" for verdict, n in counts.items()
@@ -242,13 +242,34 @@ def verdicts(figure: Figure) -> str:
     return f"{total} claim{'s' * (total != 1)}: {each}" if total else ""
 
 
-def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+def claims_page(
+    claims: Iterable[Mapping[str, Any]], title: str, places: Mapping[str, str], home: str = ""
+) -> str:
+    """A page of claims with their tests and verdicts.
+
+    Args:
+        claims: as :attr:`optstudy.results.figure.Figure.claims` has them.
+        title: its heading.
+        places: addresses of studies' pages, by name.
+        home: address of the index it belongs to.
+    """
+    shown = list(map(claim_cells, claims))
+    told = verdicts(shown)
+    return render(
+        "claims.html", None, refresh=None, title=title, home=home, claims=shown, places=places, verdicts=told
+    )
+
+
+def claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown of a claim."""
     interval = claim.get("interval")
     verdict = str(claim.get("verdict", ""))
     return {
         "statement": claim.get("statement", claim.get("name", "")),
         "name": claim.get("name", ""),
+        "figure": claim.get("figure", ""),
         "test": claim.get("test", ""),
+        "why": claim.get("why", ""),
         "changed": claim.get("changed", ""),
         "look": style.looked(claim),
         "verdict": verdict,

@@ -1,6 +1,7 @@
 """One tidy table of runs: a row per run, a column per config key and result, for other programs."""
 
 import csv
+import importlib.util
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,15 +95,34 @@ def every(folder: Path) -> list[Row]:
     return [by_id[run_id] for run_id in sorted(by_id)]
 
 
+def kind_of(path: Path | None, kind: str | None) -> str:
+    """Return the format to write: the one asked for, else what the file's name ends in, else ``csv``.
+
+    Raises:
+        UserError: it is unknown, another than the name says, or its library is not installed.
+    """
+    ending = path.suffix.lower().removeprefix(".") if path is not None else ""
+    if kind is None and path is not None and ending not in FORMATS:
+        raise UserError(
+            f"--out: {path}: ends in none of {', '.join(f'.{one}' for one in FORMATS)}; or say --format"
+        )
+    chosen = kind or ending or "csv"
+    if chosen not in FORMATS:
+        raise UserError(f"--format: {chosen!r} is none of {', '.join(FORMATS)}")
+    if ending in FORMATS and ending != chosen:
+        raise UserError(f"--out: {path}: ends in .{ending}, but --format is {chosen}; leave one of them out")
+    if chosen == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError("parquet needs pyarrow: pip install 'optstudy[parquet]', or write a .csv")
+    return chosen
+
+
 def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:
     """Write a table atomically, as ``csv`` or ``parquet``.
 
     Raises:
         UserError: an unknown format, or one whose library is not installed.
     """
-    if kind not in FORMATS:
-        raise UserError(f"--format: {kind!r} is none of {', '.join(FORMATS)}")
-    write_atomically(path, _csv(records) if kind == "csv" else _parquet(records))
+    write_atomically(path, _csv(records) if kind_of(None, kind) == "csv" else _parquet(records))
 
 
 def _csv(records: Sequence[Mapping[str, Any]]) -> str:
@@ -115,11 +135,9 @@ def _csv(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("parquet needs pyarrow: pip install 'optstudy[parquet]', or --format csv") from None
+    import pyarrow
+    import pyarrow.parquet
+
     columns = list(records[0]) if records else ["id"]
     arrays = {name: _column([record[name] for record in records]) for name in columns}
     buffer = io.BytesIO()

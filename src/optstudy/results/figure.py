@@ -218,6 +218,16 @@ class Figure:
         """Panel and name of every curve of which runs are missing, those that cannot be planned included."""
         return self.waiting | {(panel, name) for panel, _, name in self._unfinished}
 
+    def bare(self, panel: Panel) -> list[str]:
+        """Names of a panel's curves of which no run has ended."""
+        ended = {row.id for row in self.rows}
+        mine = [place for place in self.places if place.panel == panel.name]
+        begun = {place.curve for place in mine if place.run in ended}
+        names = [place.curve for place in mine] + sorted(
+            name for of, name in self.waiting if of == panel.name
+        )
+        return [name for name in dict.fromkeys(names) if name not in begun]
+
     @property
     def swept(self) -> bool:
         """Whether any curve has more than one setting."""

@@ -31,7 +31,7 @@ class Cost:
     flops: float
     """Of matrix products, training and validation."""
     seconds: float | None
-    """On this machine, with all its slots busy; None for a program of which no run has ended."""
+    """On this machine, with all its slots busy; None where nothing tells."""
     measured_on: str
     """What the speed was taken from."""
     disk_bytes: int
@@ -40,51 +40,71 @@ class Cost:
 
 def flops(config: RunConfig) -> float:
     """Floating-point operations of a run's matrix products, training and validation."""
-    length = config.data.sequence_length
-    validated = config.validation.sequences * length * (config.validation.points + 1)
-    return float(forward_flops(config.model, length)) * (3 * config.tokens + validated)
+    return forward_flops(config.model, config.data.sequence_length) * 3.0 * config.tokens * _whole(config)
+
+
+def _whole(config: RunConfig) -> float:
+    """What a run computes, as a multiple of its training: validation takes a third of it per token."""
+    validated = config.validation.sequences * config.data.sequence_length * (config.validation.points + 1)
+    return 1 + validated / (3 * config.tokens)
+
+
+UNTIMED = "no run of this program has ended"
+UNKNOWN = "no run has been timed here; --device cpu reckons with this machine's cores"
 
 
 class Speed:
     """Seconds that a run takes in one slot, from finished runs, or from a matrix product timed here.
 
+    A run's time is that of its steps, from their median, so that it does not matter how short the run was
+    that tells it; validation beside it; and what the quickest run took besides, for its start.
+
     Args:
-        rows: finished runs on this machine, of any study.
+        rows: finished runs on this machine, of any study, on the device that is asked for.
+        for_gpu: a GPU is wanted for the runs, of which a core tells nothing.
     """
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._exact: dict[str, list[float]] = {}
-        self._shape: dict[str, list[float]] = {}
+    def __init__(self, rows: Iterable[Row], for_gpu: bool = False) -> None:
+        self._exact: dict[str, list[tuple[float, float]]] = {}
+        self._shape: dict[str, list[tuple[float, float]]] = {}
+        self._programs: dict[str, list[float]] = {}
         self._flops: list[float] = []
+        self._for_gpu = for_gpu
         for row in rows:
             if row.state != "done" or row.seconds <= 0:
                 continue
-            config = row.config
             if row.reported is not None:
-                self._exact.setdefault(_program(config["trainer"]), []).append(row.seconds)
+                self._programs.setdefault(_program(row.config["trainer"]), []).append(row.seconds)
+                continue
+            if not (row.step_ms and row.step and row.tokens):
                 continue
             try:
-                done = flops(RunConfig.model_validate(config))
+                config = RunConfig.model_validate(row.config)
             except ValidationError:  # of another version of the program
                 continue
-            shape = _shape(config["model"], config["data"]["sequence_length"], config["training"])
-            per_token = row.seconds / max(1, row.tokens or 0)
-            self._exact.setdefault(f"{shape} {row.optimizer}", []).append(per_token)
-            self._shape.setdefault(shape, []).append(per_token)
-            self._flops.append(done / row.seconds)
+            training = row.step * row.step_ms / 1e3
+            took = training / row.tokens, max(0.0, row.seconds - training * _whole(config))
+            shape = _shape(config)
+            self._exact.setdefault(f"{shape} {row.optimizer}", []).append(took)
+            self._shape.setdefault(shape, []).append(took)
+            self._flops.append(flops(config) / config.tokens / _whole(config) / took[0])
         self._probed: float | None = None
 
     def seconds(self, config: AnyConfig) -> tuple[float | None, str]:
         """Seconds of the run in one slot, and what that rests on; None where nothing is known."""
         if isinstance(config, Program):
-            known = self._exact.get(_program(config.trainer.model_dump()))
-            return median(known) if known else None, "finished runs of this program"
-        shape = _shape(dict(config.model), config.data.sequence_length, dict(config.training))
-        for table, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
-            if key in table:
-                return median(table[key]) * config.tokens, "runs of this size on this machine"
+            ended = self._programs.get(_program(config.trainer.model_dump()))
+            return (median(ended), "finished runs of this program") if ended else (None, UNTIMED)
+        shape = _shape(config)
+        for known, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
+            if key in known:
+                per_token = median(one for one, _ in known[key])
+                start = min(more for _, more in known[key])
+                return per_token * config.tokens * _whole(config) + start, "runs of this size on this machine"
         if self._flops:
             return flops(config) / median(self._flops), "runs of another size on this machine"
+        if self._for_gpu:
+            return None, UNKNOWN
         if self._probed is None:
             self._probed = core_flops_per_s() * EFFICIENCY
         return flops(config) / self._probed, PROBED
@@ -109,7 +129,9 @@ def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_byte
         tokens=sum(config.tokens for config in own),
         flops=sum(flops(config) for config in own),
         seconds=took if len(seconds) == len(configs) else None,
-        measured_on=timed[0][1] if timed else "nothing to do",
+        measured_on=next(
+            (why for one, why in timed if one is None), timed[0][1] if timed else "nothing to do"
+        ),
         disk_bytes=len(configs) * record_bytes + min(slots, len(configs)) * 2 * weights * (4 + STATE_BYTES),
     )
 
@@ -147,6 +169,7 @@ def _program(trainer: Mapping[str, object]) -> str:
     return repr((trainer.get("command"), trainer.get("function")))
 
 
-def _shape(model: Mapping[str, object], length: int, training: Mapping[str, object]) -> str:
-    names = ("batch_size", "micro_batch_size", "precision", "threads")
-    return repr((sorted(model.items()), length, *map(training.get, names)))
+def _shape(config: RunConfig) -> str:
+    training = config.training
+    told = (training.batch_size, training.micro_batch_size, training.precision, training.threads)
+    return repr((sorted(dict(config.model).items()), config.data.sequence_length, told))

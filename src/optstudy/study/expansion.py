@@ -157,7 +157,7 @@ class Expansion:
             return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
         ids = ids_by_seed(point.config.model_dump(mode="json"))
-        point = Point(point.config, point.curve, point.x, ids(seed))
+        point = Point(point.config, point.curve, point.x, ids(point.config.seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
             self._alike = family, value, point, ids

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from optstudy.claims.grammar import FUNCTIONS
-from optstudy.config import Count, NonNegative, Positive, merge
+from optstudy.config import Count, NonNegative, Positive, merge, unit
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
 from optstudy.program import Trainer
@@ -51,9 +51,12 @@ LANGUAGE = (
 class HalfDecades(Strict):
     """Values spaced evenly in the logarithm, rounded to three digits: 1e-3, 3.16e-3, 1e-2 ..."""
 
-    start: Annotated[Positive, Field(alias="from")]
-    stop: Annotated[Positive, Field(alias="to")]
-    per_decade: Count = 2
+    start: Annotated[Positive, Field(alias="from"), unit("the axis's")]
+    """The first value."""
+    stop: Annotated[Positive, Field(alias="to"), unit("the axis's")]
+    """The last value, where the spacing meets it."""
+    per_decade: Annotated[Count, unit("values")] = 2
+    """Values in a factor of ten."""
 
     @model_validator(mode="after")
     def _some_values(self) -> Self:
@@ -160,6 +163,7 @@ class Layer(Strict):
     """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
     values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
     best_of: BestOf | None = None
+    """Values taken from the best point of another study."""
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
 
@@ -191,6 +195,7 @@ class Figure(Strict):
     """What the study draws."""
 
     kind: Literal["sweep", "map"] = "sweep"
+    """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table."""
     x: str = "optimizer.lr"
     """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
@@ -214,20 +219,22 @@ class Adaptive(Strict):
     """Extend an axis until the best is inside it and the loss has risen on both sides."""
 
     axis: str = "optimizer.lr"
-    rise: NonNegative = 0.1
+    """Config key of the axis that is extended."""
+    rise: Annotated[NonNegative, unit("nats")] = 0.1
     """Nats by which some point on either side must lie above the best."""
-    most: Count = 6
+    most: Annotated[Count, unit("values")] = 6
     """Values that may be added at either end."""
 
 
 class Refine(Strict):
     """Add seeds where a comparison needs them: at the best point and its neighbours."""
 
-    seeds: Annotated[int, Field(ge=2)] = 3
+    seeds: Annotated[int, Field(ge=2), unit("seeds")] = 3
     """Seeds of these points, 0 and up."""
-    neighbours: Annotated[int, Field(ge=0)] = 1
+    neighbours: Annotated[int, Field(ge=0), unit("points")] = 1
     """Points on either side of the best."""
     axis: str = "optimizer.lr"
+    """Config key of the axis that the best is sought on."""
 
 
 class Claim(Strict):
@@ -251,9 +258,11 @@ class StudyFile(ScaleLayer):
     """The whole file."""
 
     title: str
+    """What it is called on its report."""
     asks: str
     """The question that it answers."""
     notes: str = ""
+    """What a reader should know, in Markdown."""
     panels: Annotated[dict[str, Panel], Field(max_length=100)] = {}
     """Plots by title, in order."""
     scales: dict[str, ScaleLayer] = {}
@@ -261,15 +270,21 @@ class StudyFile(ScaleLayer):
     include: dict[str, list[str]] = {}
     """Curves of other studies that are drawn too, by study."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
+    """Seeds of every point; ``--seeds`` in their place."""
     adaptive: Adaptive | None = None
+    """Whether an axis grows until its best lies inside; null: it does not."""
     refine: Refine | None = None
+    """Whether the best points get more seeds; null: they do not."""
     claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
     """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
     decide: bool = False
     """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
     noise: Noise | None = None
+    """Where one-seed curves take their variance from; null: they have none."""
     figure: Figure = Figure()
+    """What the study draws."""
     slurm: Slurm = Slurm()
+    """How its runs are submitted to Slurm; ``--slurm`` over it."""
     trainer: Trainer | None = None
     """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())

@@ -84,19 +84,23 @@ class Study:
             UserError: a test that says what it may not, with file and line.
         """
         found: list[Claim] = []
-        if not self.file.claims:
+        if not self.file.claims and self.file.noise is None:
             return ()
         curves = Naming(self.name, self.file, lambda name: _read(name, self.folder).file)
-        for name, one in self.file.claims.items():
-            test = " ".join(one.test.split())
-            try:
-                relations = grammar.parse(test, curves)
-            except (grammar.Wrong, UserError) as error:
-                key = f"claims.{name}.test"
-                line = yamlfile.place(self.file.places, key, one.test)
-                where = self.path or f"{self.name}.yaml"
-                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
-            found.append(Claim(name, one.says, self.name, test, relations))
+        key, noise = "noise.study", self.file.noise
+        try:
+            if noise is not None:
+                _read(noise.study, self.folder)
+                for mine, other in noise.curves.items():
+                    key = f"noise.curves.{mine}"
+                    curves(mine, None)
+                    curves(f"{noise.study}: {other}", None)
+            for name, one in self.file.claims.items():
+                key, test = f"claims.{name}.test", " ".join(one.test.split())
+                found.append(Claim(name, one.says, self.name, test, grammar.parse(test, curves)))
+        except (grammar.Wrong, UserError) as error:
+            line = yamlfile.place(self.file.places, key, None) or 1
+            raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None
         return tuple(found)
 
     def points(
@@ -157,7 +161,7 @@ def load(name: str, folder: Path = Path()) -> Study:
         UserError: no such study, or a mistake in the file or a claim, with its line.
     """
     found = _read(name, folder)
-    assert found.claims is not None  # read and checked now
+    _ = found.claims  # reads their tests
     return found
 
 
@@ -182,18 +186,30 @@ def _packaged(name: str) -> Study:
     return Study(name, parse(content, f"{name}.yaml"))
 
 
-def overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` arguments; values are YAML scalars or lists.
+def overrides(
+    assignments: Sequence[str], option: str = "--set", example: str = "optimizer.lr=3e-3"
+) -> dict[str, Any]:
+    """Read ``key=value`` arguments, see :func:`optstudy.study.yamlfile.assigned`.
+
+    Args:
+        assignments: the arguments.
+        option: the option that they were given to, for errors.
+        example: one that is right, for errors.
 
     Raises:
-        UserError: an argument that is no assignment.
+        UserError: an argument that is no assignment, or whose value is missing or wrong.
     """
     found = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
-            raise UserError(f"--set: {assignment!r} is not key=value, such as optimizer.lr=3e-3")
-        found[key] = yamlfile.scalar(value)
+            raise UserError(f"{option}: {assignment!r} is not key=value, such as {example}")
+        if not value:
+            raise UserError(f"{option}: {assignment!r} has no value; {key}=null means none")
+        try:
+            found[key] = yamlfile.assigned(value)
+        except UserError as error:
+            raise UserError(f"{option}: {key}: {error}") from None
     return found
 
 
@@ -204,7 +220,9 @@ def _axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
         said = f"--axis: {assignment!r} is not key=value,value, such as optimizer.lr=1e-3,1e-2"
         if not (key and equals and values.strip(", ")):
             raise UserError(said)
-        read = yamlfile.scalar(f"[{values}]")
+        read = yamlfile.assigned(f"[{values}]")
+        if not isinstance(read, list):
+            raise UserError(said)
         try:
             found[key] = list(axes_of([Layer(axes={key: read})])[key])
         except ValidationError as error:

@@ -82,7 +82,7 @@ def curves(study: str, file: StudyFile) -> Names:
 def _named(family: Family, key: str) -> Iterator[str]:
     """The names of a family's curves: its own, or the values of the config key that names them, if known."""
     if family.curve is not None:
-        yield family.curve + family.suffix
+        yield f"{family.curve}{family.suffix}"
     elif family.axis == key:
         yield from (f"{value}{family.suffix}" for value in family.values)
     else:

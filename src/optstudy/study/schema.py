@@ -6,6 +6,7 @@ from typing import Any
 from optstudy.config import RunConfig
 from optstudy.optim.options import Options
 from optstudy.recipes import CLASSES, FROM_RUN, OPTIMIZERS, RULES
+from optstudy.scales import SCALES
 from optstudy.study.file import Layer, StudyFile
 
 FILLED_IN = frozenset(
@@ -44,6 +45,28 @@ def study_schema() -> dict[str, Any]:
             if key in kind.get("properties", {}) and kind.get("title") != name:
                 kind["properties"][key] = {"$ref": f"#/$defs/{name}"}
     return schema
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the schema of a config file for ``optstudy train``: keys nested or dotted, none required."""
+    known = {
+        "scale": {"enum": list(SCALES), "description": "What is left out is this scale's."},
+        **settings(),
+    }
+    tree: dict[str, Any] = {}
+    for key, one in known.items():
+        *groups, leaf = key.split(".")
+        node = tree
+        for group in groups[:1]:
+            node = node.setdefault(group, {"type": "object", "properties": {}})["properties"]
+        if len(groups) < 2:  # options of an optimizer stand in the schema of `options` too
+            node[leaf] = one
+    return {
+        "title": "A run's config",
+        "type": "object",
+        "properties": {**tree, **known},
+        "additionalProperties": False,
+    }
 
 
 def settings() -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Session:
         adaptive: extend axes and add seeds where the file says so.
         kept: runs that count as done though they have no folder, by id: a committed record's.
         decides: seeds that were added until claims were decided count as the study's own.
+        all_seeds: without ``seeds``, runs of the folder with further seeds are shown; claims leave them out.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Session:
         adaptive: bool = True,
         kept: Archive | None = None,
         decides: bool = False,
+        all_seeds: bool = False,
     ) -> None:
         self.kept = kept or {}
         self.study, self.scale, self.runs = placed(study, runs), study.scale(scale), runs
@@ -56,6 +58,9 @@ class Session:
         self._wanted: list[Point] = []
         self.further: frozenset[str] = frozenset()
         """Finished runs with seeds beyond the study's own, which ``--decide`` added."""
+        self.shown: list[Point] = []
+        """Finished runs with seeds beyond the study's own, which are shown and count for no claim."""
+        self._all_seeds = all_seeds and seeds is None
         self._planned = False
         self.decides = seeds is None and (decides or study.file.decide or registered.decides(self))
         self.plan = self.replan()
@@ -70,6 +75,8 @@ class Session:
         self.plan.points += found
         self.plan.first += self._wanted
         self.further = frozenset(point.id for point in found)
+        self.shown = self._ran() if self._all_seeds else []
+        self.plan.points += self.shown
         self._planned = True
         return self.plan
 
@@ -103,6 +110,37 @@ class Session:
                 if more and not ended:
                     break
         return found
+
+    def _ran(self) -> list[Point]:
+        """The plan's points with further seeds that have run: of each, those up to the first that has not."""
+        own = {point.id for point in self.plan.points}
+        others = {path.name for path in self.runs.iterdir()} - own if self.runs.is_dir() else set()
+        first = self.study.file.seeds[0]
+        found: list[Point] = []
+        for point in [one for one in self.plan.points if others and one.config.seed == first]:
+            for seed in itertools.count():
+                one = self.seeded(point, seed)
+                if one.id in own:
+                    continue
+                if one.id not in others or self.row(one.id) is None:
+                    break
+                found.append(one)
+        return found
+
+    def without_shown(self) -> "Session":
+        """Return the session whose runs count for claims: without :attr:`shown`."""
+        if not self.shown:
+            return self
+        return Session(
+            self.study,
+            self.scale,
+            self.runs,
+            self.overrides,
+            self.seeds,
+            self._adaptive,
+            self.kept,
+            self.decides,
+        )
 
     def _asked(self, run_id: str) -> Row | None:
         row = self.row(run_id)

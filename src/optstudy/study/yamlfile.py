@@ -1,5 +1,6 @@
 """YAML 1.2 as plain Python values, with the line of every key. Errors name file and line."""
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
+from ruamel.yaml.nodes import ScalarNode
 
-from optstudy.errors import UserError, shortened
+from optstudy.errors import UserError, printable, shortened
 
 BROKEN = (YAMLError, YAMLWarning, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What ruamel.yaml raises on damaged files."""
@@ -66,9 +68,53 @@ def plain(tree: Any, where: str) -> Any:
         raise UserError(f"{where}: nested too deeply or too large") from None
 
 
-def scalar(value: str) -> Any:
-    """Read a value as YAML 1.2 does: ``3e-3`` is a number, ``no`` a string, ``[0.9, 0.95]`` a list."""
-    return plain(parse(value, repr(value)), repr(value))
+def assigned(written: str) -> Any:
+    """Read what stands after the ``=`` of an assignment.
+
+    A number, ``true``, ``false``, ``null``, a quoted text, a ``[list]`` or a ``{key: value}`` is read as YAML
+    1.2 reads it. Anything else is text to the letter: of ``notes #2``, ``a: b`` or ``*x`` YAML would read a
+    part, or something else.
+
+    Raises:
+        UserError: a list or mapping with a mistake in it, such as a key that stands there twice.
+    """
+    return plain(parse(written, repr(written)), repr(written)) if _is_value(written) else written
+
+
+def assignment(value: Any) -> str:
+    """Return what :func:`assigned` reads as ``value``."""
+    if isinstance(value, str) and value and not _is_value(value):
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Return values with commas between them, as they stand in a YAML list: what is read back is the same."""
+    return ",".join(_in_a_list(value) for value in values)
+
+
+def _in_a_list(value: Any) -> str:
+    if isinstance(value, str) and not value.startswith(" ") and assigned(f"[{value}]") == [value]:
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _is_value(written: str) -> bool:
+    """Whether a text is one YAML value from end to end, and no plain text."""
+    whole = written.strip(" ")
+    if "\n" in whole:
+        return False
+    try:
+        node = YAML().compose(whole)
+    except BROKEN:
+        return False
+    except RecursionError:
+        raise UserError(f"{shortened(whole, MOST_SAID)}: nested too deeply") from None
+    if node is None or (node.start_mark.index, node.end_mark.index) != (0, len(whole)) or whole[0] in "&!|>":
+        return False
+    if isinstance(node, ScalarNode):
+        return bool(node.style) or str(node.tag).rpartition(":")[2] in ("bool", "float", "int", "null")
+    return bool(node.flow_style)
 
 
 def line(tree: Any, loc: Sequence[Any]) -> int:
