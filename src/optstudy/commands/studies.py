@@ -109,7 +109,7 @@ def run(
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     deciding.check(session, decide, most_seeds, hours)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
-    _try_programs(session, name)
+    _try_programs(session, name, starts=True)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
@@ -129,10 +129,10 @@ def run(
     return FAILED if "failed" in states else DONE
 
 
-def _try_programs(session: Session, name: str) -> None:
-    """Look for the study's program, and import and try optimizers of others."""
+def _try_programs(session: Session, name: str, starts: bool = False) -> None:
+    """Import and try optimizers of others; where runs are to be started, look for the study's program."""
     try:
-        if (trainer := session.study.file.trainer) is not None:
+        if starts and (trainer := session.study.file.trainer) is not None:
             require(trainer, session.study.folder)
         try_optimizers(point.config for point in session.runs_known.values())
     except UserError as error:
