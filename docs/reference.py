@@ -126,7 +126,10 @@ def keys_of(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]
 
 def own_keys(kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """Key, meaning, unit, type and default of a class's own keys."""
-    fields = kind.model_json_schema()["properties"]
+    schema = kind.model_json_schema()
+    fields = schema.get("$defs", {}).get(kind.__name__, schema)[
+        "properties"
+    ]  # one that contains itself is there
     for name, info in kind.model_fields.items():
         key = info.alias or name
         meaning = " ".join((info.description or "").replace("``", "`").split())
