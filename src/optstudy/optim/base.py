@@ -27,10 +27,8 @@ class Base(Optimizer):
         Raises:
             RuntimeError: a sparse or complex gradient.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         self.take_step()
         return loss
 

@@ -126,9 +126,7 @@ def second_moment(kind: str, shape: Shape) -> Granularity | None:
     if kind.startswith("split-"):
         count = int(kind.removeprefix("split-"))
         if not shape or rows % count:
-            raise ValueError(
-                f"second_moment {kind!r}: {count} does not divide the rows of shape {tuple(shape)}"
-            )
+            raise ValueError(f"second_moment {kind!r}: {count} does not divide the rows of shape {shape}")
     else:
         count = rows if kind.startswith("row") else 1
     size = math.prod(shape) // max(count, 1)

@@ -26,10 +26,17 @@ ON_GPU: dict[str, Any] = {
 """Round each operation as the plain loop does, and share launches among parameters: alone, a small one ends
 before it fills the GPU."""
 _BITS = {"AVX512": 512, "AVX2": 256, "DEFAULT": 1}
-ON_CPU: dict[str, Any] = {"cpp.simdlen": _BITS.get(torch.backends.cpu.get_cpu_capability())}
+ON_CPU: dict[str, Any] = {
+    "cpp.simdlen": _BITS.get(torch.backends.cpu.get_cpu_capability()),
+    "realize_reads_threshold": 1000,
+    "realize_opcount_threshold": 1000,
+}
 """The width of vectors, in bits. Torch finds it too, but its cache of compiled code does not tell widths
 apart: after another ATEN_CPU_CAPABILITY, or from a cache of several machines, it runs code that skips
-weights."""
+weights.
+
+Torch stores an intermediate result that takes more than so many reads or operations. Adafactor's would be as
+large as its weights, and a step would spend most of its time on writing and reading them."""
 ADVICE = "TensorFloat32 tensor cores"
 """How torch begins when it advises to round float32 products on a GPU, which is not wanted here."""
 
