@@ -62,32 +62,34 @@ class Blocks:
     """What means are multiplied by."""
 
     def state(self, shape: Shape) -> Mapping[str, Shape]:
-        """Return ``shape`` with the number of matrices for the outputs, and 1 for all but these and experts."""
+        """Return ``shape`` with the number of matrices for outputs, and 1 for what blocks go over."""
         v = [len(self.sizes) or n if i == len(shape) + self.outputs else 1 for i, n in enumerate(shape)]
         return {"v": (*shape[: self.experts], *v[self.experts :])}
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means of ``s`` over blocks."""
-        from torch import cat
-
-        v, unequal = self.state(s.shape)["v"], len(set(self.sizes)) > 1
-        count = sum(self.sizes) if unequal else math.prod(v[self.experts :])
+        v, owners = self.state(s.shape)["v"], self._owners()
         rows = s.movedim(self.outputs, int(self.experts)) if s.ndim else s
+        count = len(owners) or math.prod(v[self.experts :])
         means = rows.reshape(len(s) if self.experts else 1, self.turns, count, -1).mean((1, 3))
-        if unequal:
-            means = cat([part.mean(1, keepdim=True) for part in means.split(self.sizes, 1)], 1)
+        if len(owners) > len(self.sizes):
+            share = [[(i == j) / owners.count(i) for j in range(len(self.sizes))] for i in owners]
+            means = (means.unsqueeze(2) * means.new_tensor(share)).sum(1)
         return (means.view(v) * self.scale,)
 
     def root(self, v: Tensor) -> Tensor:
         """Return the root of V, one value per output where there are several matrices."""
-        from torch import cat
-
-        root, turns = v.sqrt(), [1] * v.ndim
+        root, owners, turns = v.sqrt(), self._owners(), [1] * v.ndim
         if len(self.sizes) < 2:
             return root
+        if len(owners) > len(self.sizes):
+            root = root.movedim(self.outputs, 0)[owners].movedim(0, self.outputs)
         turns[self.outputs] = self.turns
-        each = zip(root.split(1, self.outputs), self.sizes, strict=True)
-        return cat([one.repeat_interleave(n, self.outputs) for one, n in each], self.outputs).repeat(turns)
+        return root.repeat_interleave(math.gcd(*self.sizes), self.outputs).repeat(turns)
+
+    def _owners(self) -> list[int]:
+        """Return which matrix each run of outputs is of, in runs as long as divide all sizes."""
+        return [i for i, size in enumerate(self.sizes) for _ in range(size // math.gcd(*self.sizes))]
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
         return Factored()
     outputs = -1 if layout.endswith("columns") else -max(len(inner), 1)
     rows = inner[outputs] if inner else 1
-    size, sizes = math.prod(inner), (rows,)
+    sizes: tuple[int, ...] = (rows,)
+    size = math.prod(inner)
     if kind.startswith("split-"):
         sizes = tuple(map(int, kind.split("-")[1:]))
         if rows % sum(sizes):
