@@ -51,11 +51,13 @@ OF_NORMS = _names("weight bias scale gamma beta gain offset shift g w b")
 """What their parameters are called."""
 NO_ROLE = re.compile(
     r"Router|Gating$|Gat(e|ing)MLP$|MoEGate$|MoeStatics|Indexer|Compressor|Hyper(Connection|Head)|Mamba2?(Mixer|Layer|Block)?$"
-    r"|BambaMixer|FalconH1Mixer|DeltaNet|DeltaAttention|Rwkv(SelfAttention|FeedForward)|Rglru|RecurrentBlock"
+    r"|BambaMixer|FalconH1Mixer|Rwkv(SelfAttention|FeedForward)|Rglru|RecurrentBlock"
     r"|xLSTMLayer|mLSTM|ShortConv|Activation$|AltUp|Laurel|ResidualScaling"
 )
 """Classes of which all that is neither an embedding nor a norm is ``other``, also deeper inside: routers and
-indexers, recurrent mixers (state spaces, gated delta nets, RWKV, xLSTM), activations, weighted residuals."""
+indexers, recurrent mixers (state spaces, RWKV, xLSTM), activations, weighted residuals."""
+LINEAR_ATTENTION = re.compile(r"DeltaNet|DeltaAttention")
+"""Classes of which all that is not q, k, v or out is ``other``."""
 OUTSIDE = re.compile(r"Vision|Audio|Speech|Multi[mM]odal|MoA$")
 """Classes in which names tell nothing: other modalities, and attention with experts."""
 LIBRARY = "transformers."
@@ -131,6 +133,10 @@ def _latent_in(module: Any, outputs: int) -> tuple[int, ...] | None:
     return (_number(module, "kv_lora_rank"), _number(module, "qk_rope_head_dim"))
 
 
+def _gated_delta(module: Any, outputs: int) -> tuple[int, ...] | None:
+    return (_number(module, "key_dim"),) * 2 + (_number(module, "value_dim"),)
+
+
 def _thirds(module: Any, outputs: int) -> tuple[int, ...] | None:
     return (outputs // 3,) * 3
 
@@ -151,6 +157,7 @@ SIZES: Mapping[tuple[str, str], Callable[[Any, int], tuple[int, ...] | None]] = 
     (r"MultiheadAttention", "in_proj_weight"): _thirds,
     (r"MultiheadAttention", "in_proj_bias"): _thirds,
     (r"Phi(3|4Multimodal)Attention", "qkv_proj"): _contiguous,
+    (r".*GatedDeltaNet", "in_proj_qkv"): _gated_delta,
     (r".*", "kv_b_proj"): _latent,
     (r".*", "kv_a_proj_with_mqa"): _latent_in,
     (r"Qwen3(Next|_5|_5Moe)Attention", "q_proj"): _gated_queries,

@@ -512,7 +512,8 @@ class _Tree:
         if any(map(known.OUTSIDE.search, classes)):
             return None
         around, held = place.held
-        return around.role(held) or self._out_of_heads(place) or _by_library(place)
+        told = around.role(held) or self._out_of_heads(place) or _by_library(place)
+        return "other" if told is None and any(map(known.LINEAR_ATTENTION.search, classes)) else told
 
     def _out_of_heads(self, place: _Place) -> str | None:
         """Return ``attention_out`` for the one map beside modules that make q, k, v and have none."""
