@@ -41,10 +41,11 @@ TRUTH: tuple[tuple[str, str], ...] = (
     (r"^lm_head|^embed_out|predictions\.(decoder|bias)|^head\.|^decoder\.|pred_layer|^output\."
      r"|lm_head\.(weight|bias|decoder)", "head"),
     (r"linear_attn\.out_proj", "attention_out or other"),  # other where q, k, v are fused with a gate
-    (r"(attn|attentions?|self|mla|mixer|temporal_block)\b.*(\b|_)(q|k|v|qkv|query|key|value|query_key_value|kv|q_a"
-     r"|q_b|kv_a|kv_b|c_attn|W[qkv]|Wqkv)(_proj|_lin|_proj_with_mqa)?\.(weight|bias)$|project_[qkv]\.", "qkv"),
-    (r"(attn|attentions?|self|mla|mixer|temporal_block)\b.*\.(o_proj|out_proj|dense|c_proj|Wo|out_lin|attention_out)"
-     r"(\.|_)(weight|bias)$", "attention_out"),
+    (r"(attn|attentions?|self|mla|mixer|temporal_block)\b.*(\b|_)(q|k|v|qkv|query|key|value|query_key_value|kv"
+     r"|q_a|q_b|kv_a|kv_b|c_attn|W[qkv]|Wqkv)(_proj|_lin|_proj_with_mqa)?\.(weight|bias)$"
+     r"|project_[qkv]\.", "qkv"),
+    (r"(attn|attentions?|self|mla|mixer|temporal_block)\b.*\.(o_proj|out_proj|dense|c_proj|Wo|out_lin"
+     r"|attention_out)(\.|_)(weight|bias)$", "attention_out"),
     (r"(gate_proj|up_proj|gate_up_proj|c_fc|fc1|fc_in|dense_h_to_4h|lin1|w1|w3|Wi|w_0|w_1|proj_up|proj_up_gate"
      r"|input_linear|intermediate\.dense|ffn\.0)(\.weight|\.bias|_bias)?$", "mlp_in"),
     (r"(down_proj|c_proj|fc2|fc_out|dense_4h_to_h|lin2|w2|Wo|w_out|proj_down|output_linear|output\.dense|ffn\.2)"
@@ -100,7 +101,7 @@ def page() -> Iterator[str]:
     """The lines of docs/models.md."""
     import transformers
 
-    rows, counts = [], {"found": 0, "built": 0, "types": 0}
+    rows, counts = [], {"types": 0, "built": 0, "found": 0}
     for model_type in model_types():
         counts["types"] += 1
         model = built(model_type)
@@ -116,12 +117,13 @@ def page() -> Iterator[str]:
             more = f" and {len(unknown) - 2} more" if len(unknown) > 2 else ""
             said = f"none for {', '.join(f'`{name}`' for name in unknown[:2])}{more}"
         rows.append(f"| `{model_type}` | `{type(model).__name__}` | {said} |")
+    version, (types, built_, found_) = transformers.__version__, counts.values()
     yield f"""# Language models whose roles are known
 
-Every causal language model of transformers {transformers.__version__}, built of its default configuration with few
-layers: of {counts["types"]} types {counts["built"]} can be built so, and in {counts["found"]} of these every parameter has a
-[role](tutorials/roles.md). In the others the parameters named here have none; `param_groups` says which as well, and
-takes their roles as `named`. `python -m tests.families > docs/models.md` writes this page, `make test-long` checks it.
+Every causal language model of transformers {version}, built of its default configuration with few layers: of
+{types} types {built_} can be built so, and in {found_} of these every parameter has a [role](tutorials/roles.md). In the
+others the parameters named here have none; `param_groups` says which as well, and takes their roles as `named`.
+`python -m tests.families > docs/models.md` writes this page, `make test-long` checks it.
 """
     yield "| type | class | parameters with a role |"
     yield "| --- | --- | --- |"
@@ -129,4 +131,4 @@ takes their roles as `named`. `python -m tests.families > docs/models.md` writes
 
 
 if __name__ == "__main__":
-    print("\n".join(page()), file=sys.stdout)
+    sys.stdout.write("\n".join(page()) + "\n")

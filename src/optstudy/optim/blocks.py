@@ -164,8 +164,8 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
     if kind.startswith("split-"):
         sizes = tuple(map(int, kind.split("-")[1:]))
         if rows % sum(sizes):
-            said = f"{' + '.join(map(str, sizes))} does not divide the rows of shape {tuple(shape)}"
-            raise ValueError(f"second_moment {kind!r}: {said}")
+            number, shown = " + ".join(map(str, sizes)), tuple(shape)
+            raise ValueError(f"second_moment {kind!r}: {number} does not divide the rows of shape {shown}")
         sizes = sizes if len(sizes) > 1 else (rows // sizes[0],) * sizes[0]
     if len(sizes) == rows or kind.startswith("row"):
         size, sizes = size // max(rows, 1), ()

@@ -114,13 +114,9 @@ def _local(moment: Granularity | None, p: "DTensor") -> Granularity | Local | No
     """Return a granularity for the rows of ``p`` here; a :class:`Local` one if it needs rows elsewhere."""
     cut, _ = _cut(p)
     rows, n = (*p.shape, 1)[0], (*here(p).shape, 1)[0]
-    if n == rows or rows == 1 or not isinstance(moment, Blocks | Factored):
-        return moment
-    if isinstance(moment, Factored):
-        alone = p.ndim + moment.column > 0
-    else:
-        alone = moment.experts or not (moment.sizes or p.ndim + moment.outputs)
-    if alone:
+    by_row = isinstance(moment, Factored) and p.ndim + moment.column > 0
+    own = isinstance(moment, Blocks) and (moment.experts or not (moment.sizes or p.ndim + moment.outputs))
+    if rows in (1, n) or by_row or own or not isinstance(moment, Blocks | Factored):
         return moment
     return Local(moment, rows, cut.start, cut.stop)
 
