@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from optstudy import claims
+from optstudy.claims.verdict import Verdict
 from optstudy.findings import RECORDED, figure_of, recorded, verdicts
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
@@ -43,7 +43,7 @@ def main() -> None:
     chosen = parser.parse_args()
     page = chosen.docs / "reproduction.md"
     remarks = dict(REMARKS.findall(page.read_text())) if page.exists() else {}
-    judged = verdicts(chosen.scale, chosen.runs)
+    judged = verdicts(chosen.scale, chosen.runs, names=[n for n in study.names() if n.startswith("paper/")])
     sections = []
     notes: dict[str, None] = {}
     for name in sorted(study.names(), key=lambda name: not name.startswith("paper/")):
@@ -59,7 +59,7 @@ def main() -> None:
     sys.stdout.write(f"wrote {page}\n")
 
 
-def opening(judged: list[claims.Verdict], scale: str, remark: str, notes: Iterable[str]) -> str:
+def opening(judged: list[Verdict], scale: str, remark: str, notes: Iterable[str]) -> str:
     """What the record is, the verdicts counted, and what the tables' columns mean."""
     counted = Counter(verdict.word for verdict in judged)
     words = ", ".join(
@@ -88,7 +88,7 @@ The columns of the tables:
 def section(
     name: str,
     figure: Figure,
-    judged: list[claims.Verdict],
+    judged: list[Verdict],
     docs: Path,
     remark: str,
     notes: dict[str, None],
@@ -114,13 +114,13 @@ def section(
     return "\n".join([*lines, held(name, remark)])
 
 
-def verdict_row(verdict: claims.Verdict) -> str:
+def verdict_row(verdict: Verdict) -> str:
     """One line of the table of claims."""
     tree = verdict.tree()
     interval = "" if tree["interval"] is None else "{:+.3f} to {:+.3f}".format(*tree["interval"])
     estimate = "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}"
     word = f"**{verdict.word}**" + (f" ({verdict.why_not})" if verdict.why_not else "")
-    cells = (verdict.claim.statement, word, estimate, interval, str(tree["seeds"]), verdict.claim.test)
+    cells = (verdict.claim.statement, word, estimate, interval, str(tree["seeds"]), f"`{verdict.claim.test}`")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

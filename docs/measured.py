@@ -54,4 +54,12 @@ def window_row(figure: Figure, summary: Summary) -> tuple[str, ...]:
     ends = f"{style.number(safe.low)} to {style.number(safe.high)}" if safe else ""
     decades = f"{'≥ ' if safe.open_low or safe.open_high else ''}{safe.decades:.1f}" if safe else ""
     seeds = str(summary.best.seeds)
-    return name, style.nats(summary.best), seeds, style.setting(summary), style.tried(summary), ends, decades
+    return (
+        name,
+        style.value(figure.metric, summary.best),
+        seeds,
+        style.setting(summary),
+        style.tried(figure.metric, summary),
+        ends,
+        decades,
+    )

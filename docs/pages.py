@@ -13,7 +13,6 @@ from typing import Any
 from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 
-from optstudy import claims
 from optstudy.commands.optimizers import listing
 from optstudy.findings import RECORDED
 from optstudy.results import archive
@@ -71,7 +70,7 @@ def least(plan: Plan) -> int:
 def one_study(name: str, load: Load) -> str:
     """One study: question, file, runs, the claims judged on it, what was measured."""
     chosen = study.load(name)
-    source = Path(study.__file__).parent / "studies" / f"{name}.yaml"
+    source = ROOT / "src" / "optstudy" / "studies" / f"{name}.yaml"
     counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
@@ -80,9 +79,9 @@ def one_study(name: str, load: Load) -> str:
         "run once); grids that grow and further seeds add to them:\n"
     ]
     parts += [table(("scale", "runs"), counts), "## File\n", f"```yaml\n{source.read_text()}```\n"]
-    mine = [(claim.statement, claim.test) for claim in claims.CLAIMS if claim.figure == name]
+    mine = [(claim.statement, f"`{claim.test}`") for claim in chosen.claims]
     if mine:
-        parts += ["## What the paper says of it\n", "`optstudy claims` judges these by what has been run.\n"]
+        parts += ["## Claims\n", f"`optstudy claims {name}` judges these by what has been run.\n"]
         parts += [table(("statement", "test"), mine)]
     parts += ["## Measured\n", *results(name, load)]
     return "\n".join(parts)

@@ -185,5 +185,8 @@ def test_the_command_adds_the_runs_of_the_packages_studies_only(tmp_path, capsys
 
 
 def test_reading_the_record_imports_no_torch():
-    code = "import sys; from optstudy import archive; archive.load('pico'); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from optstudy.results import archive; archive.load('pico'); "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

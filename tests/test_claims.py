@@ -1,5 +1,6 @@
 """Claims on made-up study tables: every verdict can be reached, and what is measured is what it says."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -7,16 +8,18 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optstudy import claims
-from optstudy.claims import rules
-from optstudy.claims.evidence import Of, Pair
+from optstudy.claims import grammar
+from optstudy.claims.evaluation import Evidence, Pair, Side
+from optstudy.claims.grammar import Where
 from optstudy.claims.verdict import Claim, Part, Range, Verdict
 from optstudy.cli import run
+from optstudy.findings import verdicts
 from optstudy.results import archive, stats
 from optstudy.results.curves import Run, group
 from optstudy.results.figure import Figure
@@ -27,6 +30,7 @@ from tests.sweeps import INITIAL, place, row
 from tests.test_engine import finish
 
 SEEDS = (0, 1, 2)
+PACKAGED = {one.name: one for name in study.names() for one in study.load(name).claims}
 
 
 def curve(name, best=5.0, where=1e-2, bend=0.4, seeds=SEEDS, noise=0.01, grid=9, shared=0.0, label=None):
@@ -49,7 +53,7 @@ def curve(name, best=5.0, where=1e-2, bend=0.4, seeds=SEEDS, noise=0.01, grid=9,
 def evidence(**figures):
     """Figures by study name with ``_`` for ``/``."""
     loaded = {name.replace("_", "/"): figure(*curves) for name, curves in figures.items()}
-    return claims.Evidence(lambda name: loaded.get(name, figure()))
+    return Evidence(lambda name: loaded.get(name, figure()))
 
 
 def figure(*curves, **changes):
@@ -59,9 +63,16 @@ def figure(*curves, **changes):
     return made
 
 
-def named(name):
-    (found,) = [claim for claim in claims.CLAIMS if claim.name == name]
-    return found
+def measured(test, **figures):
+    """What a test of the study ``mine`` measures: its only part."""
+    relations = grammar.parse(test, lambda curve, panel: Where("mine", curve, panel))
+    (part,) = evidence(**figures).judge(Claim("n", "S.", "mine", test, relations), "pico").parts
+    return part
+
+
+def less(function, one, other, **options):
+    """One curve's number less another's."""
+    return Pair(Side(function, one, **options), Side(function, other, **options)).difference()
 
 
 def five(sgd_best=6.0, sgd_bend=1.5, adafactor=5.01, **options):
@@ -73,15 +84,30 @@ def five(sgd_best=6.0, sgd_bend=1.5, adafactor=5.01, **options):
 
 
 def judged(name, **figures):
-    return named(name).judge(evidence(**figures), "pico")
+    return evidence(**figures).judge(PACKAGED[name], "pico")
 
 
 def test_there_is_a_claim_for_every_figure_and_names_are_unique():
-    figures = {claim.figure for claim in claims.CLAIMS}
-    assert figures == {f"paper/fig{n}" for n in range(1, 19)} | {"paper/table1"}
-    names = [claim.name for claim in claims.CLAIMS]
-    assert len(names) == len(set(names)) >= 20
-    assert all(claim.statement.endswith(".") and claim.test for claim in claims.CLAIMS)
+    figures = [one.name for name in study.names() for one in study.load(name).claims]
+    assert len(figures) == len(set(figures)) == len(PACKAGED)
+    assert {claim.figure for claim in PACKAGED.values()} >= {f"paper/fig{n}" for n in range(1, 19)}
+    assert sum(claim.figure.startswith("paper/") for claim in PACKAGED.values()) == 45
+    assert all(claim.statement.endswith(".") for claim in PACKAGED.values())
+
+
+def test_the_verdicts_on_the_record_are_those_from_before_the_tests_were_data(tmp_path):
+    """Verdicts, estimates and intervals on the record of 600 steps: no threshold has moved, no estimator."""
+    with (Path(__file__).parent / "golden" / "verdicts.csv").open() as file:
+        before = {row.pop("name"): row for row in csv.DictReader(file)}
+    after = {}
+    for verdict in verdicts("pico", tmp_path, names=[n for n in study.names() if n.startswith("paper/")]):
+        tree = verdict.tree()
+        numbers = (tree["estimate"], *(tree["interval"] or (None, None)))
+        shown = ["" if one is None else f"{one:.6f}" for one in numbers]
+        after[tree["name"]] = dict(
+            zip(("verdict", "estimate", "low", "high"), [tree["verdict"], *shown], strict=True)
+        )
+    assert after == before
 
 
 @pytest.mark.parametrize(
@@ -104,7 +130,7 @@ def test_there_is_a_claim_for_every_figure_and_names_are_unique():
 def test_each_verdict_is_reached(name, curves, word):
     if name == "adam-adafactor-rate" and word == "holds":
         curves = [curve("adam", bend=0.9), curve("adafactor", bend=0.9)]
-    verdict = judged(name, paper_fig1=curves)
+    verdict = judged(name, paper_fig1=curves, paper_table1=curves)
     assert verdict.word == word, verdict.parts
     low, high = verdict.tree()["interval"] or (-math.inf, math.inf)
     assert low <= verdict.tree()["estimate"] <= high
@@ -118,7 +144,7 @@ def test_a_claim_without_its_runs_is_not_decided_and_says_what_is_missing():
 
 def test_an_incomplete_curve_decides_nothing():
     partial = figure(*five(), waiting=frozenset({("", "lion")}))
-    verdict = named("non-sgd-same-loss").judge(claims.Evidence(lambda name: partial), "pico")
+    verdict = Evidence(lambda name: partial).judge(PACKAGED["non-sgd-same-loss"], "pico")
     assert verdict.word == "not decided" and "lion" in verdict.why_not
 
 
@@ -141,18 +167,18 @@ def test_the_difference_of_bests_is_paired_over_seeds():
     one, other = (
         curve(name, best, bend=4.0, shared=0.5, noise=0.0) for name, best in (("a", 5.0), ("b", 5.2))
     )
-    paired = Pair(other, one).best()
+    paired = less("best", other, one)
     assert paired.value == pytest.approx(0.2) and paired.half_width < 1e-6 and paired.seeds == 3
     assert paired == stats.difference(other, one)
 
 
 def test_sensitivity_is_wortsmans_in_a_window_that_both_have():
     flat, steep = curve("a", bend=0.1, noise=0.0), curve("b", bend=0.9, noise=0.0)
-    found = Pair(steep, flat).sensitivity()
+    found = less("sensitivity", steep, flat)
     mean = sum((k / 2) ** 2 for k in (-2, -1, 0, 1, 2)) / 5
     assert found.value == pytest.approx(0.8 * mean)
     narrow = dataclasses.replace(steep, points=steep.points[3:6])
-    found = Pair(narrow, flat).sensitivity()
+    found = less("sensitivity", narrow, flat)
     assert found.value == pytest.approx(0.8 * 0.25 * 2 / 3)
 
 
@@ -160,20 +186,23 @@ def test_a_curve_without_seeds_takes_the_noise_of_its_optimizers_learning_rates(
     runs = [row("adam", 1e-2 + m / 1e9, 5.0 + m) for m in (0.0, 0.5, 0.9, 0.99)]
     (momentum,) = group([(Run(r), place(r.id, "150m / adam", r.loss - 5.0)) for r in runs], log=False)
     seeded = curve("adam", noise=0.02)
-    e = evidence(paper_fig1=[seeded], paper_fig6=[momentum])
-    with_noise = Of("paper/fig6", "adam", "150m", Of("paper/fig1", "adam"))
-    (part,) = rules.gain(0.5, with_noise, high=0.0)(e)
+    fig1, fig6 = figure(seeded), figure(momentum, noise=("paper/fig1", {}))
+    with_noise = Evidence({"paper/fig1": fig1, "paper/fig6": fig6}.__getitem__)
+    test = "gain(adam in '150m', 0.5) < 0"
+    relations = grammar.parse(test, lambda curve, panel: Where("paper/fig6", curve, panel))
+    claim = Claim("n", "S.", "paper/fig6", test, relations)
+    (part,) = with_noise.judge(claim, "pico").parts
     variance, degrees = stats.rest(seeded)
     assert part.measured.value == pytest.approx(0.5)
     assert part.measured.half_width == pytest.approx(stats.student_t(degrees) * math.sqrt(2 * variance))
-    (bare,) = rules.gain(0.5, Of("paper/fig6", "adam", "150m"), high=0.0)(e)
+    (bare,) = evidence(paper_fig6=[momentum]).judge(claim, "pico").parts
     assert bare.measured.interval is None and bare.verdict() == "not decided"
 
 
 def test_a_panel_that_is_not_run_at_the_scale_gives_way_to_the_one_that_is():
     made = curve("adam", label="300m / adam")
     e = evidence(paper_fig6=[made])
-    assert e.curve(Of("paper/fig6", "adam", "150m")) is made
+    assert e.curve(Where("paper/fig6", "adam", "150m")) is made
 
 
 def test_the_best_setting_is_told_as_finely_as_the_curve_is_bent():
@@ -196,9 +225,9 @@ def test_spreads_of_effective_rates(head, word):
     history = [{"step": s, "tokens": s, "effective_lr": quantiles} for s in range(0, 900, 90)]
     places = [place(found.id, "adalayer_star", found.lr)]
     made = Figure("paper/fig2", "t", [found], places, recorded={found.id: history})
-    e = claims.Evidence(lambda name: made)
-    assert named("logit-rates-vary").judge(e, "pico").word == word
-    small = named("norm-rates-small").judge(e, "pico")
+    e = Evidence(lambda name: made)
+    assert e.judge(PACKAGED["logit-rates-vary"], "pico").word == word
+    small = e.judge(PACKAGED["norm-rates-small"], "pico")
     assert small.word == "holds" and small.tree()["estimate"] == pytest.approx(2.0)
 
 
@@ -236,7 +265,7 @@ def parts_at(*chances):
     ],
 )
 def test_parts_are_corrected_for_their_number_as_holm_says(chances, word):
-    claim = Claim("n", "S.", "paper/fig1", "t", lambda e: iter(()))
+    claim = Claim("n", "S.", "paper/fig1", "t")
     verdict = Verdict(claim, "pico", parts_at(*chances))
     assert verdict.word == word
     if word == "not decided":
@@ -248,7 +277,7 @@ def test_parts_are_corrected_for_their_number_as_holm_says(chances, word):
 def test_one_part_that_fails_by_more_than_chance_among_all_of_them_decides():
     fails = Part(Estimate(1.0, 0.1, 9), high=0.0)
     open_ = Part(Estimate(-0.1, 1.0, 9), high=0.0)
-    claim = Claim("n", "S.", "paper/fig1", "t", lambda e: iter(()))
+    claim = Claim("n", "S.", "paper/fig1", "t")
     assert Verdict(claim, "pico", (open_, fails, open_)).word == "does not hold"
     barely = Part(Estimate(stats.student_t(9, 1 - 0.02), 1.0, 9), high=0.0)
     assert barely.verdict() == "does not hold"
@@ -259,7 +288,7 @@ def test_one_part_that_fails_by_more_than_chance_among_all_of_them_decides():
 @given(st.lists(st.tuples(ends, st.floats(1e-3, 3)), min_size=1, max_size=6))
 def test_a_claim_holds_only_if_all_its_parts_do_and_reports_the_deciding_one(numbers):
     parts = tuple(Part(Estimate(v, w, 5), high=0.0) for v, w in numbers)
-    verdict = Verdict(Claim("n", "S.", "paper/fig1", "t", lambda e: iter(())), "pico", parts)
+    verdict = Verdict(Claim("n", "S.", "paper/fig1", "t"), "pico", parts)
     assert (verdict.word == "holds") == (set(verdict.words) == {"holds"})
     assert (verdict.word == "does not hold") == ("does not hold" in verdict.words)
     for part, word in zip(parts, verdict.words, strict=True):
@@ -272,9 +301,9 @@ def test_a_claim_holds_only_if_all_its_parts_do_and_reports_the_deciding_one(num
 @given(st.floats(-0.5, 0.5))
 def test_shifting_both_curves_shifts_no_claim(shift):
     one, other = curve("a", 5.0 + shift), curve("b", 5.2 + shift)
-    base = Pair(curve("a", 5.0), curve("b", 5.2))
-    assert Pair(one, other).best().value == pytest.approx(base.best().value)
-    assert Pair(one, other).sensitivity().value == pytest.approx(base.sensitivity().value)
+    base = curve("a", 5.0), curve("b", 5.2)
+    for function in ("best", "sensitivity"):
+        assert less(function, one, other).value == pytest.approx(less(function, *base).value)
 
 
 def test_every_claim_is_decided_by_a_whole_table_of_real_studies(tmp_path, monkeypatch, capsys):
@@ -303,7 +332,7 @@ def test_every_claim_is_decided_by_a_whole_table_of_real_studies(tmp_path, monke
                     (folder / "metrics.jsonl").write_text(text)
     assert run(["claims", "--runs", str(runs), "--json", "--fresh"]) == 0
     listed = json.loads(capsys.readouterr().out)["claims"]
-    assert [one["name"] for one in listed] == [claim.name for claim in claims.CLAIMS]
+    assert [one["name"] for one in listed] == list(PACKAGED)
     assert {one["scale"] for one in listed} == {"pico"}
     assert [one["name"] for one in listed if one["estimate"] is None or one["interval"] is None] == []
     words = {one["name"]: one["verdict"] for one in listed}
@@ -341,7 +370,7 @@ def assert_shown(text, name, listed):
 
 
 def test_claims_import_no_torch():
-    code = "import sys; from optstudy import claims; assert 'torch' not in sys.modules"
+    code = "import sys; from optstudy.claims import evaluation; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

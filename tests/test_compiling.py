@@ -47,7 +47,7 @@ def test_the_smallest_models_are_not_compiled(monkeypatch):
 
 def test_without_a_compiler_steps_are_plain_and_it_is_said_once(config):
     code = (
-        "import sys, torch; from optstudy import compiling; from optstudy.scales import SCALES\n"
+        "import sys, torch; from optstudy.training import compiling; from optstudy.scales import SCALES\n"
         "import warnings\n"
         "from tests.configs import tiny\n"
         "with warnings.catch_warnings(record=True) as said:\n"

@@ -1,7 +1,6 @@
 """Intervals hold the truth as often as they say, and are no wider than they need to be."""
 
 import math
-import sys
 from collections.abc import Iterable
 from functools import cache
 from itertools import chain
@@ -10,13 +9,14 @@ import pytest
 from scipy.stats import binom
 
 from tests import coverage
-from tests.coverage import OWN, QUANTITIES, SEEDS, SETTINGS, TRUTHS, Count
+from tests.coverage import QUANTITIES, SEEDS, SETTINGS, TRUTHS, Count
 
 LEAST = 0.93
 BIAS = 0.01
 WIDEST = {
     ("best loss", 3): 0.080, ("best loss", 6): 0.040, ("best loss", 12): 0.030,
-    ("difference", 3): 0.035, ("difference", 6): 0.025, ("difference", 12): 0.020,
+    ("difference, near", 3): 0.035, ("difference, near", 6): 0.025, ("difference, near", 12): 0.020,
+    ("difference, far", 3): 0.085, ("difference, far", 6): 0.055, ("difference, far", 12): 0.040,
     ("sensitivity", 3): 0.030, ("sensitivity", 6): 0.020, ("sensitivity", 12): 0.015,
 }  # fmt: skip
 """Median half-widths, nats: so that nobody buys coverage with width."""
@@ -35,7 +35,7 @@ def pooled(counts: Iterable[dict[str, Count]]) -> dict[str, Count]:
 
 @cache
 def simulated(truth: str, seeds: int) -> dict[str, Count]:
-    return pooled(coverage.simulate(TRUTHS[truth], settings, seeds, trials=40)[0] for settings in SETTINGS)
+    return pooled(coverage.simulate(TRUTHS[truth], settings, seeds, trials=30)[0] for settings in SETTINGS)
 
 
 def held_too_seldom(count: Count) -> bool:
@@ -60,11 +60,7 @@ def test_over_all_truths_and_numbers_of_seeds_they_hold_it_often_enough() -> Non
 
 def test_intervals_hold_where_the_sweep_was_refined_beside_its_best() -> None:
     """Three seeds beside the best, one elsewhere: how the paper's studies run."""
-    counts = pooled(
-        coverage.simulate(make, 9, 3, trials=50, own=own, refined=True)[0]
-        for make in TRUTHS.values()
-        for own in OWN.values()
-    )
+    counts = pooled(coverage.simulate(make, 9, 3, trials=100, refined=True)[0] for make in TRUTHS.values())
     for name, count in counts.items():
         assert count.coverage >= LEAST, (name, count.coverage)
 
@@ -77,14 +73,11 @@ def test_the_simulation_finds_intervals_that_are_too_narrow(monkeypatch: pytest.
 
 
 @pytest.mark.long
-def test_intervals_hold_at_every_number_of_settings_and_seeds() -> None:
-    for line in coverage.lines(trials=400):
-        sys.stdout.write(line + "\n")
-    for truth in TRUTHS.values():
-        for own in OWN.values():
-            for settings in SETTINGS:
-                for seeds in SEEDS:
-                    counts, _ = coverage.simulate(truth, settings, seeds, 400, own)
-                    for name, count in counts.items():
-                        assert not held_too_seldom(count), (name, settings, seeds, count.coverage)
-                    assert abs(counts["best loss"].bias) <= BIAS
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("truth", TRUTHS)
+def test_intervals_hold_at_every_number_of_settings_and_seeds(truth: str, settings: int) -> None:
+    for seeds in SEEDS:
+        counts, _ = coverage.simulate(TRUTHS[truth], settings, seeds, trials=2000)
+        for name, count in counts.items():
+            assert count.coverage >= LEAST, (name, seeds, count.coverage)
+        assert abs(counts["best loss"].bias) <= BIAS

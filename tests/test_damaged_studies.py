@@ -11,7 +11,7 @@ from optstudy import cli
 from optstudy.errors import UserError
 from optstudy.study import library as study
 
-FILES = sorted(Path(study.__file__).with_name("studies").rglob("*.yaml"))
+FILES = sorted((Path(study.__file__).parents[1] / "studies").rglob("*.yaml"))
 OWN = """\
 title: Everything that a file may say
 asks: Is it read?
@@ -19,13 +19,14 @@ base: {training.steps: 50}
 axes:
   optimizer.name: [adam, signum]
   optimizer.lr: {from: 1e-3, to: 1e-2, per_decade: 2}
+  head: {on: {}, off: {base: {optimizer.roles: {head: {train: false}}}}}
 optimizers:
   signum: {base: {optimizer.options.beta: 0.95}, axes: {optimizer.lr: [1e-4, 1e-3]}}
 panels:
   large: {scale: 300m, x: training.batch_size, axes: {training.batch_size: [8, 16]}}
   free:
-    axes: {$b: [0.9, 0.95]}
-    curves: {tied: {base: {optimizer.name: adam, optimizer.options.betas: [$b, $b]}}}
+    axes: {optimizer.name: [adam], $b: [0.9, 0.95]}
+    curves: {tied: {base: {optimizer.options.betas: [$b, $b]}}}
 scales: {nano: {base: {training.steps: 70}}}
 best_of: {study: paper/fig1, keys: [optimizer.lr], curve: adam}
 include: {paper/fig1: [adam]}
@@ -79,6 +80,8 @@ def damaged(text: str, rng: random.Random) -> bytes:
 def test_damaged_files_give_one_clear_line_each(count, tmp_path, monkeypatch, capsys):
     """In this process, for speed: :func:`optstudy.cli.run` is what the command calls."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.yaml").write_text(OWN)
+    assert cli.run(["run", "damaged.yaml", "--dry-run"]) == 0, capsys.readouterr().err
     texts = [OWN, *(file.read_text() for file in FILES)]
     rng, refused = random.Random(count), 0
     while refused < count:

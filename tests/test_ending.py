@@ -93,7 +93,7 @@ def test_a_full_disk_ends_with_code_2_and_the_older_checkpoint_stays(corpus_slic
     config = tiny_on(corpus_slice, **{"training.steps": 200})
     source = folder_of(config, tmp_path)
     worker = (
-        "from optstudy import cli, train; train.CHECKPOINT_MINUTES = 0; "
+        "from optstudy import cli; from optstudy.training import train; train.CHECKPOINT_MINUTES = 0; "
         "import sys; sys.exit(cli.run(['train', '/mnt/run']))"
     )
     script = (
@@ -113,7 +113,8 @@ def test_a_full_disk_ends_with_code_2_and_the_older_checkpoint_stays(corpus_slic
 def test_a_checkpoint_that_finds_no_room_is_that_error_and_leaves_nothing(tmp_path):
     """Through a limit on the size of files, which needs no right to mount."""
     code = (
-        "import resource, signal, sys, torch; from pathlib import Path; from optstudy import checkpoint;"
+        "import resource, signal, sys, torch; from pathlib import Path;"
+        "from optstudy.training import checkpoint;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "checkpoint.save(Path(sys.argv[1]), 1, {'x': torch.ones(10)});"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"

@@ -33,7 +33,10 @@ AXES = {
     "optimizer.weight_decay": [0.0, 0.1],
     "model.qk_norm": [True, False],
     "schedule.warmup": [0.05, 0.1],
+    "part": ["all", "no head", "same"],
 }
+PARTS = {"all": {}, "no head": {"optimizer.roles.head.train": False}, "same": {}}
+"""The names on the axis ``part``; two stand for the same settings."""
 MADE = "title: T\nasks: Q?\nbase: {training.steps: 20}\n"
 
 
@@ -60,13 +63,19 @@ def studies(draw: st.DrawFn) -> str:
     axes = {
         key: draw(st.lists(st.sampled_from(AXES[key]), min_size=1, max_size=3, unique=True)) for key in keys
     }
+    if "part" in axes:
+        axes["part"] = {name: PARTS[name] for name in axes["part"]}
     axes.setdefault("optimizer.name", ["adam"])
     axes.setdefault("optimizer.lr", [1e-2])
     lines = [f"axes: {json.dumps(axes)}", f"seeds: {list(range(draw(st.integers(1, 2))))}"]
     x, curve = draw(st.sampled_from(list(axes))), draw(st.sampled_from(list(axes)))
     kind = draw(st.sampled_from(["sweep", "map"]))
-    lines.append(f"figure: {json.dumps({'kind': kind, 'x': x, 'curve': curve})}")
-    named = draw(st.sampled_from(["", "a / b", "plain"]))
+    figure = {"kind": kind, "x": x, "curve": curve}
+    if kind == "map" and draw(st.booleans()):
+        rows, columns = draw(st.lists(st.sampled_from(list(axes)), min_size=2, max_size=2, unique=True))
+        figure |= {"rows": rows, "columns": columns}
+    lines.append(f"figure: {json.dumps(figure)}")
+    named = "" if "rows" in figure or curve == "part" else draw(st.sampled_from(["", "a / b", "plain"]))
     if named:
         lines.append(f"curves: {json.dumps({named: {}, 'other': {'base': {'model.z_loss': 0.0}}})}")
     if draw(st.booleans()):

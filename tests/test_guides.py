@@ -25,7 +25,7 @@ def small(line: str, corpus: str) -> list[str]:
     """A command line of a page as it is run here: on the slice of the corpus, at a tiny size."""
     words = shlex.split(line)
     assert words[0] == "optstudy"
-    if words[1] in ("run", "show", "status", "report"):
+    if words[1] in ("run", "show", "status", "report", "claims"):
         words += [f"--set={key}={value}" for key, value in {"data.corpus": corpus, **SMALL}.items()]
     return [str(OPTSTUDY), *words[1:]]
 
@@ -63,10 +63,11 @@ def test_your_own_optimizer_beside_adam_as_the_tutorial_says(corpus_slice, tmp_p
 
 
 def test_a_study_in_three_steps(corpus_slice, tmp_path):
-    schema, shown, _ = carry_out("docs/add-a-study.md", tmp_path, corpus_slice, ROOT / "src")
+    schema, shown, ran, judged = carry_out("docs/add-a-study.md", tmp_path, corpus_slice, ROOT / "src")
     assert "axes" in json.loads(schema)["properties"]
     assert "3 runs" in shown
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
+    assert "not decided: A warm-up of 30 % makes Adam" in ran and "1 claim at pico: 1 not decided" in judged
     assert (tmp_path / "report" / "warmup" / "pico" / "index.html").exists()
 
 

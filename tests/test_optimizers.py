@@ -343,8 +343,9 @@ def test_listed_bytes_per_parameter_at_150m() -> None:
 
 def test_the_registry_imports_no_torch() -> None:
     code = (
-        "import sys\nfrom optstudy import listing, optimizers, config\nlisting.listing()\n"
-        "optimizers.complete('torch.optim.Muon', {}, {})\nassert 'torch' not in sys.modules"
+        "import sys\nfrom optstudy import recipes\n"
+        "from optstudy.commands.optimizers import listing\nlisting()\n"
+        "recipes.complete('torch.optim.Muon', {}, {})\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

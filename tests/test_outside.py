@@ -235,7 +235,7 @@ def test_a_dry_run_refuses_what_could_not_be_run(change, said, tmp_path, monkeyp
 
 def test_nothing_is_imported_for_classes_of_ours():
     code = (
-        "import sys; from optstudy import study\n"
+        "import sys; from optstudy.study import library as study\n"
         "from optstudy.commands.importing import try_optimizers\n"
         "try_optimizers(p.config for p in study.load('demo').points('pico'))\n"
         "assert 'torch' not in sys.modules"

@@ -9,7 +9,7 @@ from optstudy.recipes import CLASSES
 from tests.pages import DOCS
 
 PUBLIC = {
-    "optstudy": ["__version__", "create_optimizer", "open_study"],
+    "optstudy": ["__version__", "create_optimizer", "open_study", "trial"],
     "optstudy.optim": [
         "Adafactor", "AdafactorBigVision", "Adalayer", "Adam", "Lion", "Preconditioned", "SGDW", "Signum",
         "Sophia", "Together",

@@ -18,8 +18,10 @@ KINDS = {
 
 def allows(schema, value):
     """As much of JSON Schema as this one uses."""
-    if "$ref" in schema:
-        return allows(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], value)
+    if "$ref" in schema and not allows(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], value):
+        return False
+    if "not" in schema and allows(schema["not"], value):
+        return False
     for word in ("anyOf", "oneOf"):
         if word in schema and not any(allows(one, value) for one in schema[word]):
             return False
@@ -36,6 +38,7 @@ def allows(schema, value):
         "pattern": lambda limit: re.search(limit, value),
         "minItems": lambda limit: len(value) >= limit,
         "maxItems": lambda limit: len(value) <= limit,
+        "minProperties": lambda limit: len(value) >= limit,
         "required": lambda limit: set(limit) <= value.keys(),
         "items": lambda limit: all(allows(limit, one) for one in value),
         "prefixItems": lambda limit: all(map(allows, limit, value)),
@@ -75,6 +78,24 @@ def test_wrong_values_are_not(key, value):
     assert allows(SCHEMA, RIGHT)
     assert not allows(SCHEMA, {**RIGHT, "base": {key: value}})
     assert not allows(SCHEMA, {**RIGHT, "curves": {"a": {"base": {key: value}}}})
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        ({"on": {"training.steps": 3}, "off": {}}, True),
+        ({"on": {"base": {"training.steps": 3}, "axes": {"optimizer.lr": [1e-3]}}}, True),
+        ({"on": {"training.steps": -3}}, False),
+        ({"on": {"base": {"training.steps": -3}}}, False),
+        ({"on": {"base": {}, "training.steps": 3}}, False),
+        ({"on": 3}, False),
+        ({}, False),
+    ],
+)
+def test_an_axis_of_named_settings_is_settings_or_layers_by_name(value, allowed):
+    for axes in ({"head": value}, {"optimizer.lr": [1e-3], "head": value}):
+        assert allows(SCHEMA, {**RIGHT, "axes": axes}) == allowed
+        assert allows(SCHEMA, {**RIGHT, "panels": {"p": {"axes": axes}}}) == allowed
 
 
 def test_options_are_explained():

@@ -303,7 +303,8 @@ def test_a_script_without_a_main_guard_is_told_instead_of_waiting_for_itself(
     corpus = f"path:{write_lines(tmp_path / 'a.jsonl', ['one', 'two', 'three'])}"
     script = tmp_path / "script.py"
     script.write_text(
-        f"from optstudy import tokens\ntokens.prepare({corpus!r}, {vocabulary!r}, jobs=2, progress=False)\n"
+        "from optstudy.data import tokens\n"
+        f"tokens.prepare({corpus!r}, {vocabulary!r}, jobs=2, progress=False)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 1

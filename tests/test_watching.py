@@ -182,7 +182,7 @@ def test_elsewhere_a_line_a_minute_says_the_same(tmp_path, monkeypatch, capsys):
 def test_auto_is_bfloat16_where_the_processor_has_it_and_the_model_is_not_tiny(
     monkeypatch, has, width, expected
 ):
-    monkeypatch.setattr("cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr("optstudy.training.compiling.cpu_has_bfloat16", lambda: has)
     config = tiny(**{"model.d_model": width})
     assert choose_precision(config, CPU)[0] == expected
 

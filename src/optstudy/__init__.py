@@ -5,7 +5,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"create_optimizer": "optstudy.training.build", "open_study": "optstudy.findings"}
+_LAZY = {
+    "create_optimizer": "optstudy.training.build",
+    "open_study": "optstudy.findings",
+    "trial": "optstudy.trials",
+}
 """Public names by the module that has them: each is imported when it is first used."""
 
 

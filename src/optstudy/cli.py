@@ -6,7 +6,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from optstudy import __version__
-from optstudy.ending import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE, OutOfMemory, end
+from optstudy.ending import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE, RunFailed, end
 from optstudy.errors import UserError
 
 app = App(
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
         return USERS_MISTAKE
     except UserError as error:
         return _mistake(str(error))
-    except OutOfMemory as error:
+    except RunFailed as error:
         sys.stderr.write(f"optstudy: {error}\n")
         return FAILED
     except OSError as error:

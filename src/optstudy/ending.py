@@ -37,8 +37,20 @@ class Preempted(Exception):
     """The run was asked to stop; it can be resumed, from a checkpoint if it had taken a step."""
 
 
-class OutOfMemory(Exception):
+class Asked(Preempted):
+    """Another training program asks to be run again."""
+
+
+class RunFailed(Exception):
+    """A run ended without a result; said in one line."""
+
+
+class OutOfMemory(RunFailed):
     """An allocation failed."""
+
+
+class ProgramError(RunFailed):
+    """Another training program failed, took too long, or left no result."""
 
 
 class Interruption:

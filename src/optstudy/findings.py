@@ -10,24 +10,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optstudy import claims as paper
 from optstudy import report as reports
+from optstudy.claims.evaluation import Evidence
+from optstudy.claims.verdict import Verdict
 from optstudy.ending import DONE, USERS_MISTAKE
 from optstudy.errors import UserError
+from optstudy.program import AnyConfig, Program
 from optstudy.report.live import version
 from optstudy.results import archive
 from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
-from optstudy.results.figure import Figure
-from optstudy.scales import check_scale
+from optstudy.results.figure import Figure, Metric
+from optstudy.results.table import with_worst
 from optstudy.study import library as study
+from optstudy.study import registered
+from optstudy.study.asking import ask
 from optstudy.study.plan import Point
 from optstudy.study.session import Session
+from optstudy.study.trainer import scales_of
+from optstudy.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -39,9 +45,10 @@ RECORDED = ("paper/", "beyond/")
 def open_study(
     name: str,
     *,
-    scale: str = "pico",
+    scale: str | None = None,
     runs: Path | str = "runs",
     overrides: Mapping[str, Any] | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
     seeds: int | None = None,
     fresh: bool = False,
 ) -> "Findings":
@@ -49,9 +56,10 @@ def open_study(
 
     Args:
         name: one of ``optstudy studies``, or a file of your own, ``mine.yaml``.
-        scale: the scale it runs at.
+        scale: the scale it runs at; by default ``pico``, or the first of the file's own.
         runs: where run folders are; it need not exist.
         overrides: config values over the study's, by dotted key.
+        axes: values to run over the study's, by dotted key.
         seeds: seeds of every point, instead of the study's.
         fresh: leave out the package's own record, whose runs count as done in the paper's studies.
 
@@ -60,8 +68,10 @@ def open_study(
     """
     if seeds is not None and seeds < 1:
         raise UserError(f"seeds: input should be at least 1, not {seeds}")
-    kept = {} if fresh else recorded(name, scale)
-    return Findings(Session(study.load(name), scale, Path(runs), overrides, seeds, kept=kept), fresh)
+    chosen = study.load(name)
+    chosen = replace(chosen, axes={key: list(values) for key, values in (axes or {}).items()})
+    kept = {} if fresh else recorded(name, chosen.scale(scale))
+    return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept), fresh)
 
 
 class Findings:
@@ -126,6 +136,19 @@ class Findings:
             raise UserError(f"{shlex.join(words[2:])} ended with {process.returncode}: {said[-1]}")
         return self
 
+    def ask(self) -> Iterator[Trial]:
+        """Yield the study's runs that have no result yet, for a training loop of one's own.
+
+        ``for trial in study.ask(): ...; trial.finish(val_loss=...)``. Points that an adaptive axis needs, and
+        seeds, come as results ask for them. A run that is not finished when the next is asked for has failed,
+        and comes once more; one whose loop is left, or ends in an error, comes again. Several processes may
+        ask at a time: each run goes to one of them.
+
+        Raises:
+            UserError: the study's file has no ``trainer``.
+        """
+        return ask(self._session)
+
     def table(self) -> list[dict[str, Any]]:
         """A record per finished run and curve: ``id``, ``curve``, results, the config by dotted key.
 
@@ -142,7 +165,10 @@ class Findings:
         return self.data().curves
 
     def summary(self) -> list[dict[str, Any]]:
-        """A record per curve: best loss and setting with their intervals, sensitivity, safe window."""
+        """A record per curve: best loss and setting with their intervals, sensitivity, safe window.
+
+        Of another program ``best_loss`` is the best value of its metric.
+        """
         return [_summarised(self.data(), panel, s) for panel in self.data().panels for s in panel.summaries]
 
     def figure(self) -> "Drawing":
@@ -155,10 +181,11 @@ class Findings:
         return drawing
 
     def claims(self) -> list[dict[str, Any]]:
-        """The paper's statements on this study, each with its verdict; none for other studies.
+        """The study's claims, each with its verdict.
 
-        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval`` and
-        ``seeds``, as ``optstudy claims --json`` has them.
+        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
+        ``seeds``, ``test``, ``why`` (it is not decided) and ``changed`` (after how many runs), as ``optstudy
+        claims --json`` has them.
         """
         return [dict(claim) for claim in self.data().claims]
 
@@ -188,11 +215,14 @@ class Findings:
 def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
     best, setting, sensitivity, safe = summary.best, summary.setting, summary.sensitivity, summary.safe
     low, high = (best and best.interval) or (None, None)
+    value = best and best.value
+    if figure.metric.maximise and best is not None:
+        value, low, high = (None if one is None else -one for one in (best.value, high, low))
     around = (setting and setting.interval) or (None, None)
     return {
         "panel": figure.title_of(summary.curve.panel),
         "curve": summary.curve.label,
-        "best_loss": best and best.value,
+        "best_loss": value,
         "best_loss_low": low,
         "best_loss_high": high,
         "seeds": len(summary.tried.rows),
@@ -202,7 +232,9 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
         "best_setting_high": None if around[1] is None else 10 ** around[1],
         "fitted": summary.fitted,
         "best_tried": summary.tried.x if best else None,
-        "best_tried_loss": summary.tried.loss if best else None,
+        "best_tried_loss": (-summary.tried.loss if figure.metric.maximise else summary.tried.loss)
+        if best
+        else None,
         "sensitivity": sensitivity and sensitivity.value,
         "sensitivity_window": summary.window,
         "safe_low": safe and safe.low,
@@ -223,7 +255,7 @@ def figure_of(session: Session) -> Figure:
     """Return a session's study as a figure, its runs read again."""
     session.replan()
     file, points = session.study.file, session.plan.points
-    rows = session.rows()
+    rows = with_worst(session.rows())
     titles = _titles(session)
     first: dict[str, str] = {}
 
@@ -232,9 +264,9 @@ def figure_of(session: Session) -> Figure:
         panel, row, curve = placed(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
-    lying: dict[tuple[str, str, str], dict[str, Point]] = {}
+    lying: dict[tuple[str, str, str], dict[tuple[str, str], Point]] = {}
     for point in points:
-        lying.setdefault(where(point.curve), {})[point.id] = point
+        lying.setdefault(where(point.curve), {})[point.id, str(point.x)] = point
     places = [
         Place(point.id, curve, point.x, panel, row, apart=keys)
         for (panel, row, curve), found in lying.items()
@@ -249,12 +281,15 @@ def figure_of(session: Session) -> Figure:
         scale=session.scale,
         rows=rows,
         places=places,
-        kind="effective" if all(p.config.training.effective_lr for p in points) else file.figure.kind,
+        metric=metric_of(session),
+        kind="effective" if all(_effective(p.config) for p in points) else file.figure.kind,
         x=file.figure.x,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
         titles=titles,
         baselines=frozenset(_included(session.study)),
         waiting=frozenset((panel, curve) for panel, _, curve in waiting),
+        noise=("", {}) if file.noise is None else (file.noise.study, file.noise.curves),
+        further=session.further,
         missing=len({point.id for point in points}) - len(rows) + len(session.plan.pending),
         runs=session.runs,
         recorded={row.id: session.kept[row.id].metrics for row in rows if row.id in session.kept},
@@ -262,35 +297,57 @@ def figure_of(session: Session) -> Figure:
     )
 
 
+def metric_of(session: Session) -> Metric:
+    """Return what counts in a session's study, as reports name it."""
+    trainer = session.study.file.trainer
+    if trainer is None:
+        return Metric()
+    return Metric.of(trainer.metric.name, trainer.maximise, (row.loss for row in session.rows()))
+
+
+def _effective(config: AnyConfig) -> bool:
+    return not isinstance(config, Program) and config.training.effective_lr
+
+
 class Loader:
     """Reads the figures that claims look at.
 
     Args:
-        scale: the scale of the runs.
+        scale: the scale of the runs, of studies that have it; others are at their own default.
         runs: where run folders are.
         fresh: leave out the package's record.
-        planned: studies that are at hand already, by name.
+        overrides: config values that they ran with, by dotted key.
     """
 
     def __init__(
-        self, scale: str, runs: Path, fresh: bool = False, planned: Mapping[str, Session] | None = None
+        self, scale: str | None, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
     ) -> None:
-        self._scale, self._runs, self._fresh = scale, runs, fresh
-        self._planned = planned or {}
+        self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
+        self._planned: dict[str, Session] = {}
+
+    def knowing(self, sessions: Iterable[Session]) -> Self:
+        """Take studies that are at hand already, and return itself."""
+        self._planned |= {session.study.name: session for session in sessions}
+        return self
 
     def __call__(self, name: str) -> Figure:
         """Return a study's figure."""
-        if name in self._planned:
-            return figure_of(self._planned[name])
-        kept: archive.Archive = {} if self._fresh else recorded(name, self._scale)
-        return figure_of(Session(study.load(name), self._scale, self._runs, kept=kept))
+        planned = self._planned.get(name)
+        return figure_of(planned if planned is not None else self.session(study.load(name)))
+
+    def session(self, chosen: study.Study) -> Session:
+        """Return a study over the runs folder."""
+        scale = chosen.scale(self._scale if self._scale in scales_of(chosen.file) else None)
+        kept: archive.Archive = {} if self._fresh else recorded(chosen.name, scale)
+        decides = any(session.decides for session in self._planned.values())
+        return Session(chosen, scale, self._runs, self._overrides, kept=kept, decides=decides)
 
 
 class Judge:
-    """Studies' figures with the verdicts on the paper's statements of them.
+    """Studies' figures with the verdicts on their claims.
 
     Args:
-        sessions: of one scale and runs folder; one whose config was overridden is not judged.
+        sessions: of one scale and runs folder, with the same overrides.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -303,27 +360,56 @@ class Judge:
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
-            planned = {s.study.name: s for s in self._sessions if not s.overrides and s.seeds is None}
-            first = self._sessions[0]
-            fresh = not any(session.kept for session in self._sessions)
-            evidence = paper.Evidence(Loader(first.scale, first.runs, fresh, planned))
-            self._claims = [self._verdicts(session, evidence) for session in self._sessions]
+            evidence = evidence_of(self._sessions)
+            self._claims = [[one.tree() for one in _judged(s, evidence)] for s in self._sessions]
             self._now = now
         return [replace(figure, claims=claims) for figure, claims in zip(made, self._claims, strict=True)]
 
-    def _verdicts(self, session: Session, evidence: paper.Evidence) -> list[dict[str, Any]]:
-        mine = [] if session.overrides else [c for c in paper.CLAIMS if c.figure == session.study.name]
-        return [claim.judge(evidence, session.scale).tree() for claim in mine]
+
+def evidence_of(sessions: Sequence[Session]) -> Evidence:
+    """What the claims of some studies are judged by.
+
+    Args:
+        sessions: of one scale and runs folder, with the same overrides.
+    """
+    first, fresh = sessions[0], not any(session.kept for session in sessions)
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(sessions))
 
 
-def verdicts(scale: str, runs: Path, fresh: bool = False) -> list[paper.Verdict]:
-    """Return the verdict on every statement of the paper.
+def verdicts(
+    scale: str | None,
+    runs: Path,
+    fresh: bool = False,
+    names: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Verdict]:
+    """Return the verdict on every claim of some studies.
+
+    Args:
+        scale: the scale of the runs; None: each study's default.
+        runs: where run folders are.
+        fresh: leave out the package's record.
+        names: of the studies, or files; by default all that come with the package.
+        overrides: config values that they ran with, by dotted key.
 
     Raises:
-        UserError: an unknown scale.
+        UserError: an unknown scale or study.
     """
-    check_scale(scale)
-    return paper.judge(Loader(scale, runs, fresh), scale)
+    loaded = [study.load(name) for name in names or study.names()]
+    for one in loaded:
+        one.scale(scale)
+    load = Loader(scale, runs, fresh, overrides)
+    sessions = [load.session(one) for one in loaded if one.claims]
+    evidence = Evidence(load.knowing(sessions))
+    return [verdict for session in sessions for verdict in _judged(session, evidence)]
+
+
+def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
+    claims = session.study.claims
+    changed = registered.changes(session) if claims else {}
+    if session.decides:  # seeds that were added to other studies' curves count for its claims alone
+        evidence = evidence_of([session])
+    return [evidence.judge(one, session.scale, changed.get(one.name, ""), session.decides) for one in claims]
 
 
 def _apart(points: Sequence[Point]) -> tuple[str, ...]:
@@ -356,12 +442,19 @@ def _included(chosen: study.Study) -> list[tuple[str, str]]:
 
 def _arguments(session: Session) -> list[str]:
     """The command line that runs a session's study as it is."""
-    words = ["run", session.study.path or session.study.name, "--scale", session.scale]
+    words = ["run", session.study.path or session.study.name]
+    words += ["--scale", session.scale] if session.scale else []
+    for key, values in session.study.axes.items():
+        words += ["--axis", f"{key}={','.join(map(_word, values))}"]
     for key, value in session.overrides.items():
-        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        words += ["--set", f"{key}={_word(value)}"]
     if session.seeds is not None:
         words += ["--seeds", str(session.seeds)]
     return words
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _command(session: Session) -> str:

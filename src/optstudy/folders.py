@@ -1,14 +1,16 @@
 """A run before it runs: its config filled in, its folder made, and both checked. Imports no torch."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optstudy import provenance
+from optstudy import program, provenance
 from optstudy.config import RunConfig
 from optstudy.data import names, text
 from optstudy.errors import UserError, say_once, validate
-from optstudy.record import ID, read_json, read_result, write_json
+from optstudy.program import AnyConfig, Program
+from optstudy.record import ID, ended, read_json, read_result, write_json
 
 
 def settle(tree: dict[str, Any]) -> RunConfig:
@@ -46,12 +48,29 @@ def tokenizer_fingerprint(name: Any) -> str | None:
         raise UserError(f"data.tokenizer: {error}", "data.tokenizer", name) from None
 
 
-def check_unchanged(config: RunConfig) -> None:
-    """Refuse to go on with a run whose text, tokenizer or optimizer is no longer what it began with.
+def validated(tree: Mapping[str, Any], where: str = "") -> AnyConfig:
+    """Read a config of either kind: that of another training program has a key ``trainer``.
+
+    Raises:
+        UserError: naming every wrong key.
+    """
+    return validate(Program, tree, where) if "trainer" in tree else validate(RunConfig, tree, where)
+
+
+def check_unchanged(config: AnyConfig) -> None:
+    """Refuse to go on with a run whose text, tokenizer, optimizer or program is not what it began with.
 
     Raises:
         UserError: naming what has changed, or cannot be read.
     """
+    if isinstance(config, Program):
+        now = program.fingerprint(config.trainer)
+        if now != config.trainer.fingerprint:
+            raise UserError(
+                f"trainer.code: it has changed since this run was made: its fingerprint is {now}, not "
+                f"{config.trainer.fingerprint}; restore it, or run the study again, which makes new runs"
+            )
+        return
     data, chosen = config.data, config.optimizer
     for key, name, now, then in (
         ("data.corpus", data.corpus, text.fingerprint(data.corpus), data.fingerprint),
@@ -65,7 +84,7 @@ def check_unchanged(config: RunConfig) -> None:
             )
 
 
-def read_config(folder: Path) -> RunConfig:
+def read_config(folder: Path) -> AnyConfig:
     """Read a run's config.
 
     Raises:
@@ -76,7 +95,7 @@ def read_config(folder: Path) -> RunConfig:
     tree = read_json(path)
     if tree is None:
         raise UserError(f"{folder}: no config.json there; give a run folder or a config file")
-    config = validate(RunConfig, tree, str(path))
+    config = validated(tree, str(path))
     name = folder.resolve().name
     result = read_result(folder)
     for run_id in [name] * bool(ID.fullmatch(name)) + ([] if result is None else [result["id"]]):
@@ -88,11 +107,38 @@ def read_config(folder: Path) -> RunConfig:
     return config
 
 
-def prepare(runs: Path, config: RunConfig, held: Callable[[Path], object]) -> Path:
+PLACE = "place.json"
+"""Where a run of our own trainer was first made, if it reads relative paths or modules of one's own."""
+
+
+def go_home(folder: Path) -> Path:
+    """Change to the folder that a run's relative paths and modules mean, if one is recorded.
+
+    Returns:
+        The run's folder, as it is found from there.
+    """
+    home = (read_json(folder / PLACE) or {}).get("folder")
+    if not isinstance(home, str) or not Path(home).is_dir() or Path(home) == Path.cwd():
+        return folder
+    folder = folder.resolve()
+    os.chdir(home)
+    return folder
+
+
+def _leans_on_folder(config: RunConfig) -> bool:
+    """Whether what a run reads depends on the folder that it is started in."""
+    data = config.data
+    paths = [data.corpus.removeprefix("path:")] if data.corpus.startswith("path:") else []
+    paths += [data.tokenizer] if data.tokenizer_fingerprint is not None else []
+    return config.optimizer.code is not None or not all(Path(path).is_absolute() for path in paths)
+
+
+def prepare(runs: Path, config: AnyConfig, held: Callable[[Path], object]) -> Path:
     """Return a run's folder, made if need be, with the command's config in it.
 
-    What is no part of the id (``watch``, ``training.parallel``, where the corpus lies) is the command's, also
-    where the run has begun. The config of a run that has ended, or that another process works on, stays.
+    What is no part of the id (``watch``, ``training.parallel``, where the corpus lies; a program's metric and
+    timeout) is the command's, also where the run has begun. The config of a run that has ended, or that
+    another process works on, stays.
 
     Args:
         runs: where run folders are.
@@ -110,13 +156,15 @@ def prepare(runs: Path, config: RunConfig, held: Callable[[Path], object]) -> Pa
         tree = read_json(path)
         if tree == wanted:
             return folder
-        found = None if tree is None else validate(RunConfig, tree, str(path))
+        found = None if tree is None else validated(tree, str(path))
     except UserError as error:
         say_once(f"{error}; written again")
         found = None
     if found is not None:
-        if found == config or (folder / "result.json").exists() or held(folder):
+        if found == config or ended(folder) or held(folder):
             return folder
         read_config(folder)
+    if isinstance(config, RunConfig) and _leans_on_folder(config) and not (folder / PLACE).exists():
+        write_json(folder / PLACE, {"folder": str(Path.cwd())})
     write_json(path, wanted)
     return folder

@@ -74,15 +74,18 @@ def ids_by_seed(config: Mapping[str, Any]) -> Callable[[int], str]:
 
 
 def without_code(config: Mapping[str, Any]) -> str:
-    """Return the id that a run would have whatever the source of its optimizer's class.
+    """Return the id that a run would have whatever the source of its optimizer's class, or of its program.
 
     Runs with the same one and another id are of older (or newer) code.
     """
-    return run_id({**config, "optimizer": {**config["optimizer"], "code": None}})
+    part, key = ("trainer", "fingerprint") if "trainer" in config else ("optimizer", "code")
+    return run_id({**config, part: {**config[part], key: None}})
 
 
 def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides a config's result, by dotted key."""
+    if "trainer" in config:
+        return _of_program(config)
     tree = {key: part for key, part in config.items() if key != "watch"}
     tree["optimizer"] = _optimizer(config)
     if config["data"].get("tokenizer_fingerprint") is not None:
@@ -90,10 +93,18 @@ def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     return _but(_LEFT_OUT, {key: value for key, value in leaves(tree) if key not in NOT_IN_ID})
 
 
+def _of_program(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the result of another training program's run: see :mod:`optstudy.program`."""
+    own = {key: part for key, part in config.items() if key not in ("trainer", "seed")}
+    trainer = {key: config["trainer"].get(key) for key in ("command", "function", "fingerprint")}
+    seed = {} if config.get("seed", 0) == 0 else {"seed": config["seed"]}
+    return {"config": plain(own), "trainer": trainer, **seed}
+
+
 def _but(defaults: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values that are not the defaults; true is not 1."""
-    plain = {key: _plain(value) for key, value in values.items()}
-    return {key: value for key, value in plain.items() if repr(value) != defaults.get(key)}
+    written = {key: plain(value) for key, value in values.items()}
+    return {key: value for key, value in written.items() if repr(value) != defaults.get(key)}
 
 
 def _optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,19 +128,24 @@ def _resolved(given: Mapping[str, Any], from_run: Mapping[str, Any]) -> dict[str
     return {**told, **({"options": options} if options else {})}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as it is hashed: each number in one way, and 0 for -0.0."""
     if type(value) is float:
         return int(value) if value.is_integer() else value
     if type(value) is dict:
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if type(value) in (list, tuple) else value
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if type(value) in (list, tuple) else value
 
 
-_LEFT_OUT = {key: repr(_plain(value)) for key, value in DEFAULTS.items()}
+_LEFT_OUT = {key: repr(plain(value)) for key, value in DEFAULTS.items()}
 _LEFT_OUT_OPTIONS = {
-    name: {key: repr(_plain(value)) for key, value in options.items()} for name, options in OPTIONS.items()
+    name: {key: repr(plain(value)) for key, value in options.items()} for name, options in OPTIONS.items()
 }
+
+
+def encoded(value: Any) -> str:
+    """Return a value as JSON on one line, as Python writes it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _hashed(values: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
@@ -57,6 +58,79 @@ def require(target: str) -> None:
             f"optimizer {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
             "put that folder on PYTHONPATH, or install the package"
         )
+
+
+def of_files(files: Iterable[Path], home: Path) -> str | None:
+    """Return a hash of files, and of the modules that those of Python import from beside them or from home.
+
+    Imports are followed by reading; a file that this Python cannot read is hashed as it is. None: no files.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    found: dict[str, str] = {}
+    todo = [(path, (path.parent, home)) for path in files]
+    while todo:
+        path, roots = todo.pop()
+        name = os.path.relpath(path, home)
+        if name in found:
+            continue
+        module = name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
+        try:
+            changed = path.stat()
+            found[name], imported = _digest(module, path, changed.st_mtime_ns, changed.st_size)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+        for other in (module.rpartition(".")[0], *imported):
+            if (file := module_file(other, roots)) is not None:
+                todo.append((file, roots))
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12] if found else None
+
+
+def module_file(module: str, roots: Iterable[Path]) -> Path | None:
+    """Return a module's file below one of some folders; its packages need no ``__init__.py``."""
+    for root in roots:
+        base = root.joinpath(*module.split("."))
+        for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+            if module and path.is_file():
+                return path
+    return None
+
+
+def installed(module: str) -> bool:
+    """Whether a module's top-level package can be found, without importing it."""
+    return _spec(module.partition(".")[0]) is not None
+
+
+def top_names(file: Path) -> set[str] | None:
+    """Return the names that a module binds at its top level; None where that cannot be read."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return None
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        else:  # an assignment, or a block that may hold anything
+            found |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+            found |= {one.name for one in ast.walk(node) if isinstance(one, (ast.FunctionDef, ast.ClassDef))}
+    return None if "*" in found else found
+
+
+@lru_cache(maxsize=1024)
+def _digest(module: str, path: Path, changed: int, size: int) -> tuple[str, tuple[str, ...]]:
+    """Return the hash of a file, line ends of Python's as on Unix, and the modules that it may import."""
+    if path.suffix == ".py":
+        try:
+            source, imported = _read(module, path, changed, size)
+            return hashlib.sha256(source).hexdigest(), imported
+        except UserError:  # written for another Python
+            pass
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), ()
 
 
 def _collect(module: str, found: dict[str, bytes]) -> None:

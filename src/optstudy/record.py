@@ -108,28 +108,58 @@ NUMBERS = (
     *("initial_val_loss", "step", "tokens", "tokens_per_s", "seconds", "step_ms"),
     *("peak_memory_mb", "params", "state_bytes_per_param"),
 )
-"""What every result has."""
+"""What every result has; null in one of another program where that did not report it."""
 LOSSES = ("val_loss", "train_loss")
 """Numbers of a run that is done; null of one that diverged."""
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:
-    """Return a finished run's result, or None while there is none.
+    """Return a finished run's result, or None while there is none: a program's own file is none.
 
     Raises:
         UserError: it is damaged, or lacks something.
     """
     path = f"{folder}/result.json"
-    result = read_json(path)
-    if result is not None:
-        wrong = [key for key in TEXTS if not isinstance(result.get(key), str)]
-        numbers = (*NUMBERS, *LOSSES) if result.get("state") == "done" else NUMBERS
-        wrong += [key for key in numbers if not _is_number(result.get(key))]
-        wrong += [key for key in ("reason", *LOSSES) if key not in result]
-        if wrong:
-            came = shortened(repr(result.get(wrong[0])), 40)
-            raise UserError(f"{path}: damaged: {wrong[0]} is {came}; {_MEND}")
+    try:
+        result = read_json(path)
+    except UserError:
+        if of_program(folder):
+            return None
+        raise
+    if result is None:
+        return None
+    foreign = isinstance(result.get("reported"), dict)
+    wrong = [key for key in TEXTS if not isinstance(result.get(key), str)]
+    numbers: tuple[str, ...] = (*NUMBERS, *LOSSES) if result.get("state") == "done" else NUMBERS
+    if foreign:
+        needed = ("seconds", *["val_loss"] * (result.get("state") == "done"))
+        numbers = tuple(key for key in numbers if key in needed or result.get(key, "") is not None)
+    wrong += [key for key in numbers if not _is_number(result.get(key))]
+    wrong += [key for key in ("reason", *LOSSES) if key not in result]
+    if wrong:
+        if not foreign and of_program(folder):
+            return None
+        came = shortened(repr(result.get(wrong[0])), 40)
+        raise UserError(f"{path}: damaged: {wrong[0]} is {came}; {_MEND}")
     return result
+
+
+def ended(folder: Path) -> bool:
+    """Whether a run has a result, be it damaged. What another program wrote is one once it is checked."""
+    if not (folder / "result.json").exists():
+        return False
+    try:
+        return read_result(folder) is not None
+    except UserError:
+        return True
+
+
+def of_program(folder: Path | str) -> bool:
+    """Whether a run is one of another training program, as its ``config.json`` says."""
+    try:
+        return "trainer" in (read_json(f"{folder}/config.json") or {})
+    except UserError:
+        return False
 
 
 def _is_number(value: Any) -> bool:

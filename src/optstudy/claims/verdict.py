@@ -5,15 +5,20 @@ parts are corrected for their number (Holm 1979). The interval that is shown is 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.claims.evidence import Evidence, Missing
+from optstudy.claims.grammar import Relation
 from optstudy.results.stats import LEVEL, Estimate
 
 Word = Literal["holds", "does not hold", "not decided"]
+LOOKS = {3: 0.99, 6: 0.985, 12: 0.974}
+"""Numbers of seeds at which ``--decide`` looks, and the level of each look.
+
+All three together err in at most 5 %, as one look at :data:`LEVEL` does: found by simulation
+(``tests/test_deciding.py``), since one's data are part of the next one's. By Bonferroni it is 5.1 %.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,39 +65,38 @@ class Part:
         inside = self.low <= m.low and m.high <= self.high
         return 0.0 if inside or m.high < self.low or m.low > self.high else 1.0
 
-    def verdict(self, correction: int = 1) -> Word:
+    def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
+        """The interval at a level; None without seeds."""
+        m = self.measured
+        if not isinstance(m, Estimate):
+            return None if m is None else m.interval
+        half = m.half(level)
+        return None if half is None else (m.value - half, m.value + half)
+
+    def verdict(self, correction: int = 1, level: float = LEVEL) -> Word:
         """``holds``: the whole interval is in the range; ``does not hold``: none of it is.
 
         Args:
             correction: what the p-value is multiplied by.
+            level: of the interval.
         """
-        if self.chance * correction > 1 - LEVEL + 1e-12:
+        if self.chance * correction > 1 - level + 1e-12:
             return "not decided"
         return "holds" if self.slack >= 0 else "does not hold"
 
 
-Rule = Callable[[Evidence], Iterator[Part]]
-
-
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper as a predicate, with its thresholds."""
+    """A statement with the test that decides it."""
 
     name: str
     statement: str
     figure: str
-    """The study whose figure the paper states it of."""
+    """The study whose file has it."""
     test: str
-    """The rule in words, thresholds included."""
-    rule: Rule
-
-    def judge(self, evidence: Evidence, scale: str) -> "Verdict":
-        """Return the verdict by what has been run."""
-        try:
-            parts = tuple(self.rule(evidence))
-        except Missing as missing:
-            parts = (Part(None, missing=str(missing)),)
-        return Verdict(self, scale, parts)
+    """As it is written, on one line."""
+    relations: tuple[Relation, ...] = ()
+    """What it says: all must hold."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,16 @@ class Verdict:
 
     claim: Claim
     scale: str
-    parts: tuple[Part, ...] = field(default=())
+    parts: tuple[Part, ...]
+    changed: str = ""
+    """``changed after N runs`` of a claim that its first runs did not have like this; else empty."""
+    look: int | None = None
+    """The seeds of the look that it is of, see :data:`LOOKS`; None: there is only this one."""
+
+    @property
+    def level(self) -> float:
+        """Of its intervals."""
+        return LEVEL if self.look is None else LOOKS[self.look]
 
     @cached_property
     def words(self) -> tuple[Word, ...]:
@@ -109,7 +122,7 @@ class Verdict:
         words: dict[int, Word] = {}
         open_ = False
         for rank, k in enumerate(sorted(range(len(self.parts)), key=lambda k: self.parts[k].chance)):
-            word = self.parts[k].verdict(len(self.parts) - rank)
+            word = self.parts[k].verdict(len(self.parts) - rank, self.level)
             open_ = open_ or word == "not decided"
             words[k] = "not decided" if open_ else word
         return tuple(words[k] for k in range(len(self.parts)))
@@ -135,15 +148,15 @@ class Verdict:
         part = self.deciding
         if part.measured is None:
             return f"missing: {part.missing}"
-        if part.measured.interval is None:
+        if part.interval() is None:
             return "one seed"
-        if part.verdict() == "not decided":
+        if part.verdict(level=self.level) == "not decided":
             return "the interval reaches over the threshold"
         return f"decided alone, but not as one of {len(self.parts)} parts"
 
     def tree(self) -> dict[str, Any]:
         """For programs; estimate, interval and seeds are the deciding part's."""
-        m = self.deciding.measured
+        m, interval = self.deciding.measured, self.deciding.interval(self.level)
         return {
             "name": self.claim.name,
             "statement": self.claim.statement,
@@ -151,6 +164,11 @@ class Verdict:
             "scale": self.scale,
             "verdict": self.word,
             "estimate": None if m is None else m.value,
-            "interval": None if m is None or m.interval is None else list(m.interval),
+            "interval": None if interval is None else list(interval),
             "seeds": 0 if m is None else m.seeds,
+            "test": self.claim.test,
+            "why": self.why_not,
+            "changed": self.changed,
+            "look": self.look,
+            "level": self.level,
         }

@@ -9,42 +9,61 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optstudy.claims import Verdict
-from optstudy.commands.options import RUNS, Json
+from optstudy.claims.verdict import Verdict
+from optstudy.commands.options import RUNS, Assignments, Json, Scale
+from optstudy.commands.reports import names_in
 from optstudy.ending import DONE
 from optstudy.findings import verdicts
+from optstudy.report import style
+from optstudy.study.library import overrides
 
 
 def claims(
-    *,
-    scale: str = "pico",
+    *names: str,
+    scale: Scale = None,
+    set_: Assignments = (),
     runs: Path = RUNS,
     fresh: bool = False,
     json_: Json = False,
 ) -> int:
-    """Judge every statement of the paper by what has been run: holds, does not hold, or not decided.
+    """Judge the claims of studies by what has been run: holds, does not hold, or not decided.
 
-    Estimates are in nats per token (decades, for learning rates), with a 95 % interval over seeds. A
-    statement of several parts is decided at that level as a whole; the part that decides it is shown.
+    Estimates are in nats per token (decades, for learning rates), with a 95 % interval over seeds. A claim of
+    several parts is decided at that level as a whole; the part that decides it is shown.
 
     Examples:
         optstudy claims
 
+        optstudy claims paper/fig1 ./mine.yaml
+
         optstudy claims --scale nano --runs runs --json
 
     Args:
-        scale: the scale of the runs.
+        names: of `optstudy studies`, their folder (`paper`), or files of your own; by default all studies
+            that come with the package: the paper's statements and what was claimed beyond them.
+        scale: the scale of the runs; by default `pico`, or a study's own first.
+        set_: config values that they ran with, as `key=value`.
         runs: where run folders are; the package's own record is read besides.
         fresh: leave out the package's record.
         json_: for programs.
     """
-    found = verdicts(scale, runs, fresh)
+    inside = [one for name in names for one in names_in(name)]
+    found = verdicts(scale, runs, fresh, inside, overrides(set_))
     if json_:
         sys.stdout.write(json.dumps({"claims": [v.tree() for v in found]}, indent=1) + "\n")
         return DONE
-    Console(file=sys.stdout).print(_table(found))
+    console = Console(file=sys.stdout)
+    if console.is_terminal:
+        console.print(_table(found))
+    else:
+        for verdict in found:
+            sys.stdout.write(
+                style.printable(f"{verdict.claim.figure}: {style.verdict(verdict.tree())}") + "\n"
+            )
     said = ", ".join(f"{count} {word}" for word, count in Counter(v.word for v in found).items())
-    sys.stdout.write(f"{len(found)} claims at {scale}: {said}\n")
+    at = " and ".join(dict.fromkeys(verdict.scale for verdict in found if verdict.scale)) or scale
+    where = f" at {at}" if at else ""
+    sys.stdout.write(f"{len(found)} claim{'s' * (len(found) != 1)}{where}: {said or 'none'}\n")
     return DONE
 
 
@@ -57,8 +76,8 @@ def _table(found: Iterable[Verdict]) -> Table:
         interval = tree["interval"]
         table.add_row(
             tree["figure"].rpartition("/")[2],
-            f"{tree['statement']}\n({verdict.claim.test})",
-            f"{verdict.word}\n{verdict.why_not}".rstrip(),
+            f"{tree['statement']}\n({tree['test']})",
+            "\n".join(filter(None, (verdict.word, style.looked(tree), tree["why"], tree["changed"]))),
             "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}",
             "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
             str(tree["seeds"]),

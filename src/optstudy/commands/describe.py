@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.commands.watch import described, duration
-from optstudy.config import RunConfig
-from optstudy.errors import validate
+from optstudy.folders import validated
 from optstudy.launch.slots import slots
+from optstudy.program import AnyConfig, Program
 from optstudy.results import export
 from optstudy.study import cost
 from optstudy.study.session import FINISHED, Session
@@ -37,14 +37,15 @@ def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> N
     for wait in session.plan.pending:
         say(f"{'-' * 12}  waiting   {wait.curve}: around the best of {wait.depends_on}\n")
     for row in session.older():
-        say(f"{row.id}  {OLDER:8}  {row.optimizer}, lr {row.lr:g}, seed {row.seed}: left out\n")
+        about = f"{row.optimizer}, lr {row.lr:g}, " if row.lr is not None else ""
+        say(f"{row.id}  {OLDER:8}  {about}seed {row.seed}: left out\n")
     say(f"{len(states) + len(session.plan.pending)} runs, ")
     _say_cost(_left(session), jobs, device, per_gpu, session.runs)
 
 
 def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
     """Say how many runs each study has, and what all of them, each once, cost."""
-    left: dict[str, RunConfig] = {}
+    left: dict[str, AnyConfig] = {}
     for session in sessions:
         mine = {config.id: config for config in _left(session)}
         new = len(mine.keys() - left.keys())
@@ -55,17 +56,24 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
     _say_cost(list(left.values()), jobs, "auto", 1, sessions[0].runs)
 
 
-def _left(session: Session) -> list[RunConfig]:
+def _left(session: Session) -> list[AnyConfig]:
     """Configs of the runs to do; what waits for another study's best has a stand-in learning rate."""
     states = session.states()
     found = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
     for wait in session.plan.pending:
-        optimizer = {key: value for key, value in wait.settings["optimizer"].items() if value is not None}
-        found.append(validate(RunConfig, {**wait.settings, "optimizer": {"lr": 1e-3, **optimizer}}))
+        found.append(_stand_in(wait.settings))
     return found
 
 
-def _say_cost(todo: Sequence[RunConfig], jobs: int | None, device: str, per_gpu: int, runs: Path) -> None:
+def _stand_in(settings: dict[str, Any]) -> AnyConfig:
+    """A config with values in the place of those that another study will give."""
+    if "trainer" in settings:
+        return validated(settings)
+    optimizer = {key: value for key, value in settings["optimizer"].items() if value is not None}
+    return validated({**settings, "optimizer": {"lr": 1e-3, **optimizer}})
+
+
+def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu: int, runs: Path) -> None:
     say = sys.stdout.write
     say(f"{len(todo)} to do")
     if not todo:
@@ -75,7 +83,8 @@ def _say_cost(todo: Sequence[RunConfig], jobs: int | None, device: str, per_gpu:
     everything = export.every(runs) if runs.is_dir() else []
     folders = (runs / row.id for row in everything)
     spent = cost.estimate(todo, cost.Speed(everything), len(places), cost.record_bytes(folders))
-    say(
-        f": {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs, about {duration(spent.seconds)} "
-        f"with {len(places)} at a time (from {spent.measured_on}), {spent.disk_bytes / 1e6:,.1f} MB of disk\n"
-    )
+    own = not any(isinstance(config, Program) for config in todo)
+    work = f" {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs," if own else ""
+    took = f"about {duration(spent.seconds)}" if spent.seconds is not None else "for a time not known yet,"
+    rests = f" (from {spent.measured_on})" if spent.seconds is not None else ""
+    say(f":{work} {took} with {len(places)} at a time{rests}, {spent.disk_bytes / 1e6:,.1f} MB of disk\n")

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from optstudy.config import RunConfig
+from optstudy.program import AnyConfig, Program
 from optstudy.recipes import CLASSES
 
 
-def try_optimizers(configs: Iterable[RunConfig]) -> None:
+def try_optimizers(configs: Iterable[AnyConfig]) -> None:
     """Import every class of others, and build it with its options on a small model.
 
     Raises:
@@ -14,6 +15,8 @@ def try_optimizers(configs: Iterable[RunConfig]) -> None:
     """
     tried: dict[str, RunConfig] = {}
     for config in configs:
+        if isinstance(config, Program):
+            continue
         chosen = config.optimizer
         if any(target not in CLASSES for target in chosen.targets):
             decays = chosen.weight_decay > 0

@@ -9,6 +9,7 @@ from optstudy.errors import UserError, nearest, validate
 from optstudy.launch.events import OnEvent
 from optstudy.launch.options import Slurm
 from optstudy.launch.slots import slots, want_gpu
+from optstudy.program import gpus_of, threads_of
 from optstudy.study import library as study
 from optstudy.study.session import FINISHED, Session
 
@@ -57,7 +58,7 @@ class Launching:
     def threads(self) -> int:
         """CPU threads of each worker."""
         known = self.session.runs_known.values()
-        return max((point.config.training.threads for point in known), default=1)
+        return max((threads_of(point.config) for point in known), default=1)
 
     def submission(self) -> Slurm:
         """How runs are submitted to Slurm: the study file's way, ``--slurm`` and ``--jobs`` over it."""
@@ -76,14 +77,16 @@ class Launching:
         if self.launcher == "ray":
             from optstudy.launch import ray
 
-            wanted = want_gpu((point.config for point in session.runs_known.values()), device)
-            share = 1 / self.per_gpu if wanted else 0.0
+            configs = [point.config for point in session.runs_known.values()]
+            each = max(map(gpus_of, configs), default=1)
+            share = each / self.per_gpu if want_gpu(configs, device) else 0.0
             return ray.launch(session.todo, threads, device, on_event, self.jobs, share)
         from optstudy import cli
         from optstudy.launch import local
 
-        slots = self.slots()
-        return local.launch(session.todo, slots, threads, cli.run, PRELOADED, device, on_event)
+        own = session.study.file.trainer is None
+        preloaded = PRELOADED if own else PRELOADED[:1]
+        return local.launch(session.todo, self.slots(), threads, cli.run, preloaded, device, on_event)
 
     def script(self) -> str:
         """The first batch script that would go to Slurm; empty where none would."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy.commands.options import RUNS, Assignments
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale
 from optstudy.ending import DONE
 from optstudy.findings import RECORDED, figure_of, recorded
 from optstudy.results import archive
@@ -22,8 +22,9 @@ def export(
     name: Annotated[str | None, Parameter(name="study")] = None,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     seeds: int | None = None,
     format_: Annotated[str, Parameter(name="--format")] = "csv",
@@ -39,8 +40,9 @@ def export(
 
     Args:
         name: a study, whose curves are then named; all runs of the folder without.
-        scale: the scale the study ran at.
+        scale: the scale the study ran at; by default `pico`, or a study's own first.
         set_: config values that it ran with, as `key=value`.
+        axis: values that it ran, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         format_: `csv` or `parquet`.
@@ -48,14 +50,14 @@ def export(
         record: a committed record to add the finished runs of the package's studies to, instead.
     """
     if record is not None:
-        return _extend(record, scale, runs)
+        return _extend(record, scale or "pico", runs)
     expect_many()
     if name is None:
         records = tidy.runs(tidy.every(runs))
     else:
-        session = Session(
-            study.load(name), scale, runs, study.overrides(set_), seeds, kept=recorded(name, scale)
-        )
+        chosen = study.load(name).over(axis)
+        kept = recorded(name, chosen.scale(scale))
+        session = Session(chosen, scale, runs, study.overrides(set_), seeds, kept=kept)
         records = tidy.table(figure_of(session))
         session.remember()
     path = out or Path(f"runs.{format_}")

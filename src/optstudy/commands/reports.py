@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, StudyName
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, recorded
@@ -29,8 +29,9 @@ def report(
     name: StudyName,
     /,
     *,
-    scale: str = "pico",
+    scale: Scale = None,
     set_: Assignments = (),
+    axis: Axes = (),
     runs: Path = RUNS,
     seeds: int | None = None,
     out: Path = Path("report"),
@@ -50,8 +51,9 @@ def report(
 
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
-        scale: the scale it ran at.
+        scale: the scale it ran at; by default `pico`, or a study's own first.
         set_: config values that it ran with, as `key=value`.
+        axis: values that it ran, as `key=value,value`.
         runs: where run folders are.
         seeds: seeds of every point, instead of the study's.
         out: where the report goes.
@@ -66,15 +68,19 @@ def report(
     draws = not serve and any(kind not in reports.TABLES for kind in formats)
     with reports.drawing_pool(len(names)) if draws else nullcontext() as pool:
         chosen = study.overrides(set_)
-        kept = {n: recorded(n, scale) for n in names}
-        sessions = [Session(study.load(n), scale, runs, chosen, seeds, kept=kept[n]) for n in names]
+        studies = [study.load(n).over(axis) for n in names]
+        kept = [recorded(one.name, one.scale(scale)) for one in studies]
+        sessions = [
+            Session(one, scale, runs, chosen, seeds, kept=own) for one, own in zip(studies, kept, strict=True)
+        ]
         if serve:
             reports.serve(Judge(sessions).figures, host, port, _serving)
             _remember(sessions)
         elif names == [name]:
             write_report(sessions[0], out, formats, pool)
         else:
-            _write_all(sessions, out / name / scale, formats, f"{name} at {scale}", pool)
+            at = sessions[0].scale
+            _write_all(sessions, out / name / at, formats, f"{name} at {at}", pool)
     return DONE
 
 

@@ -12,9 +12,10 @@ from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig, merge
 from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
 from optstudy.errors import UserError, validate
-from optstudy.folders import prepare, read_config
+from optstudy.folders import go_home, prepare, read_config
 from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
+from optstudy.program import Program
 from optstudy.record import read_result, write_json
 from optstudy.study import library as study
 
@@ -35,10 +36,11 @@ def train(
 ) -> int:
     """Train one run, or continue it from its newest checkpoint.
 
-    A finished run is only reported. Exit codes: 0 done, 2 a mistake of yours or a full disk, 3 diverged,
-    4 another process works on the run, 75 asked to stop (the same command continues), 1 otherwise, such as
-    no memory. The reason is in the folder's `result.json` or `attempts.jsonl`. Under torchrun, one process
-    per GPU trains the run together; it may go on with another number of processes than it began with.
+    A finished run is only reported. A run of another program is carried out by that program. Exit codes:
+    0 done, 2 a mistake of yours or a full disk, 3 diverged, 4 another process works on the run, 75 asked to
+    stop (the same command continues), 1 otherwise, such as no memory. The reason is in the folder's
+    `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU trains the run together; it may go
+    on with another number of processes than it began with.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -116,7 +118,7 @@ def _follow(device: str, ranks: "Ranks") -> int:
     if not folder:
         return DONE
     try:
-        result = carry_out(Path(folder), device, ranks=ranks)
+        result = carry_out(go_home(Path(folder)), device, ranks=ranks)
     except Preempted:
         ranks.wait()
         return PREEMPTED
@@ -130,7 +132,8 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
         folder = _folder_of(folder, runs, study.overrides(set_), device)
     elif set_:
         _change(folder, study.overrides(set_))
-    read_config(folder)
+    folder = go_home(folder)
+    config = read_config(folder)
     result = read_result(folder)
     if result is None:
         try:
@@ -143,22 +146,40 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
         except Preempted as stop:
             sys.stderr.write(f"optstudy: {folder}: {stop}; the same command continues\n")
             return PREEMPTED
-    outcome = result["reason"] or f"validation loss {result['val_loss']:.4f}"
-    sys.stdout.write(f"{folder}: {result['state']} at step {result['step']}: {outcome}\n")
+    name = config.trainer.metric.name if isinstance(config, Program) else "validation loss"
+    outcome = result["reason"] or f"{name} {result['val_loss']:.4f}"
+    step = "" if result["step"] is None else f" at step {result['step']}"
+    sys.stdout.write(f"{folder}: {result['state']}{step}: {outcome}\n")
     return DIVERGED if result["state"] == "diverged" else DONE
 
 
 def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
     """Train; a run that was killed often writes checkpoints more often."""
+    config = read_config(folder)
+    if isinstance(config, Program):
+        result = _by_program(folder, config, current, ranks)
+    else:
+        result = _by_ours(folder, device, current, ranks)
+    current.code = DIVERGED if result["state"] == "diverged" else DONE
+    current.reason = result["reason"]
+    return result
+
+
+def _by_program(folder: Path, config: Program, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
+    if ranks is not None:
+        raise UserError(f"{folder}: a program starts its own processes: put torchrun into trainer.command")
+    from optstudy.training.program import carry_out
+
+    return carry_out(folder, config, current.lease.check)
+
+
+def _by_ours(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
     from optstudy.training.train import CHECKPOINT_MINUTES
     from optstudy.training.train import train as carry_out
 
     minutes = CHECKPOINT_MINUTES / 2 ** (attempts.kills(folder) - 1)
     with ProgressBar(folder) as bar:
-        result = carry_out(folder, device, bar.update, minutes, current.lease.check, ranks)
-    current.code = DIVERGED if result["state"] == "diverged" else DONE
-    current.reason = result["reason"]
-    return result
+        return carry_out(folder, device, bar.update, minutes, current.lease.check, ranks)
 
 
 def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -> Path:
@@ -181,8 +202,10 @@ def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -
 def _change(folder: Path, overrides: dict[str, Any]) -> None:
     """Change in a run's config what is no part of its id."""
     config = read_config(folder)
+    if isinstance(config, Program):
+        raise UserError("--set: in the folder of a program's run nothing can change; run the study instead")
     changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
-    if changed.id != config.id:
+    if (changed.id, changed.scale) != (config.id, config.scale):
         raise UserError(
             "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
             "data.corpus; give a config file instead"

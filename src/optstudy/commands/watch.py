@@ -3,16 +3,20 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from optstudy.errors import UserError, say_once
+from optstudy.findings import metric_of
 from optstudy.launch import attempts
 from optstudy.launch.events import Event
+from optstudy.program import AnyConfig, Program
 from optstudy.record import read_metrics
 from optstudy.results.table import Row
 from optstudy.study.cost import Speed
@@ -81,7 +85,7 @@ class Watch:
         known = session.runs_known
         running = [known[run_id] for run_id, state in states.items() if state == "running"]
         return Group(
-            Text(f"{session.study.name} at {session.scale}: {said}; {self._left(states)}", style="bold"),
+            Text(f"{named(session)}: {said}; {self._left(states)}", style="bold"),
             self._bars(running),
             self._best(),
         )
@@ -90,7 +94,13 @@ class Watch:
         row = self._session.row(point.id)
         if row is None:  # what is wrong with its record has been said
             return
-        outcome = f"val loss {row.val_loss:.3f}" if row.val_loss is not None else f"diverged: {row.reason}"
+        if row.val_loss is None:
+            outcome = f"diverged: {row.reason}"
+        elif row.reported is None:
+            outcome = f"val loss {row.val_loss:.3f}"
+        else:
+            metric = metric_of(self._session)
+            outcome = f"{metric.name} {metric.text(row.loss)}"
         states = self._session.states()
         done = sum(state in FINISHED for state in states.values())
         self._say(f"[{done}/{len(states)}] {described(point)}: {outcome}  ({self._left(states)})")
@@ -105,8 +115,10 @@ class Watch:
         if not rows:
             return f"{len(todo)} left"
         speed = Speed(rows)
-        seconds = sum(speed.seconds(point.config)[0] for point in todo) / self._slots
-        return f"{len(todo)} left, about {duration(seconds)}"
+        each = [seconds for point in todo if (seconds := speed.seconds(point.config)[0]) is not None]
+        if len(each) < len(todo):
+            return f"{len(todo)} left"
+        return f"{len(todo)} left, about {duration(sum(each) / self._slots)}"
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -119,12 +131,7 @@ class Watch:
             except UserError as error:
                 say_once(str(error))
                 rows = []
-            step, total = (rows[-1]["step"] if rows else 0), point.config.total_steps
-            said = ""
-            if rows and step:
-                left = rows[-1]["seconds"] / step * (total - step)
-                said = f"loss {rows[-1]['loss']:.3f}, {duration(left)} left"
-            table.add_row(described(point), ProgressBar(total=total, completed=step, width=30), said)
+            table.add_row(described(point), *_progress(point.config, rows[-1] if rows else {}))
         return table
 
     def _best(self) -> Table:
@@ -135,12 +142,34 @@ class Watch:
                 best[point.curve] = row, point
         table = Table.grid(padding=(0, 1))
         for curve, (row, point) in sorted(best.items(), key=lambda item: item[1][0].loss):
-            table.add_row("best so far", curve, f"{row.loss:.3f}", f"at {_number(point.x)}")
+            value = metric_of(self._session).text(row.loss)
+            table.add_row("best so far", curve, value, f"at {_number(point.x)}")
         return table
+
+
+def _progress(config: AnyConfig, row: Mapping[str, Any]) -> tuple[RenderableType, str]:
+    """A bar and what is said beside it; of another program, whose steps are not known, its own numbers."""
+    step = row.get("step", 0)
+    if isinstance(config, Program):
+        told = [f"{key} {_number(row[key])}" for key in ("step", "loss") if key in row]
+        return "", ", ".join(told) or "running"
+    bar = ProgressBar(total=config.total_steps, completed=step, width=30)
+    if not step:
+        return bar, ""
+    left = row["seconds"] / step * (config.total_steps - step)
+    return bar, f"loss {row['loss']:.3f}, {duration(left)} left"
+
+
+def named(session: Session) -> str:
+    """Return a study's name and scale, where it has scales."""
+    return session.study.name + (f" at {session.scale}" if session.scale else "")
 
 
 def described(point: Point) -> str:
     """Return a readable name of a run: its curve, its value on the axis, its seed."""
+    if isinstance(point.config, Program):
+        place = "" if point.x is None else f" at {_number(point.x)}"
+        return f"{point.curve}{place} seed {point.config.seed}"
     lr = point.config.optimizer.lr
     place = "" if point.x in (lr, None) else f" at {_number(point.x)}"
     return f"{point.curve}{place} lr {lr:g} seed {point.config.seed}"

@@ -8,22 +8,23 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, exit_code
+from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, Asked, exit_code
 from optstudy.errors import UserError, say_once
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
-from optstudy.record import parse
+from optstudy.record import ended, of_program, parse, read_metrics
 
 FAILURES = 2
 """Failures after which a run is set aside."""
 KILLS = 25
-"""Kills in a row, without a newer checkpoint in between, after which a run is set aside."""
+"""Kills in a row, without a newer checkpoint in between, after which a run is set aside; likewise how often
+another program may ask to be run again without a new step in its metrics."""
 _CHECKPOINT = re.compile(r"step-(\d+)-")
 
 
@@ -43,13 +44,17 @@ class Attempt:
 
 
 @contextmanager
-def attempt(folder: Path) -> Iterator[Attempt]:
+def attempt(folder: Path, on_loss: Callable[[], None] = lambda: os._exit(PREEMPTED)) -> Iterator[Attempt]:
     """Hold a run's lease and record the attempt's start and end; exceptions are recorded and raised again.
+
+    Args:
+        folder: the run's.
+        on_loss: called when another process has taken the run over; by default this one ends.
 
     Raises:
         Held: another process works on it.
     """
-    held = lease.claim(folder, on_loss=lambda: os._exit(PREEMPTED))
+    held = lease.claim(folder, on_loss)
     if held is None:
         owner = lease.holder(folder) or {}
         with suppress(OSError):
@@ -65,6 +70,9 @@ def attempt(folder: Path) -> Iterator[Attempt]:
         try:  # including the first line: a signal may come while it is written
             _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
             yield current
+        except GeneratorExit:
+            _note(folder, {"event": "end", "code": current.code, "reason": current.reason})
+            raise
         except BaseException as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             with suppress(OSError):  # the disk may be full
@@ -85,11 +93,13 @@ def verdict(rows: list[dict[str, Any]]) -> str | None:
     A failure is an end with code 1. A kill is a start without an end. Kills are counted anew once an attempt
     starts from a newer checkpoint than the one before.
     """
-    failures, kills, error = _counted(rows)
+    failures, kills, asked, error = _counted(rows)
     if failures >= FAILURES:
         return f"failed {failures} times: {error}"
     if kills >= KILLS:
         return f"killed {kills} times in a row without getting further"
+    if asked >= KILLS:
+        return f"asked {asked} times in a row to be run again, without getting further"
     return None
 
 
@@ -98,24 +108,26 @@ def kills(folder: Path) -> int:
     return _counted(read(folder))[1]
 
 
-def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, str]:
-    """Return failures, kills without progress, and the last error."""
-    failures = kills = 0
+def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, int, str]:
+    """Return failures, kills and requests to be run again without progress, and the last error."""
+    failures = kills = asked = 0
     last_step = -1
     open_start = False
     error = ""
     for row in rows:
         if row["event"] == "retry":
-            failures, kills, open_start = 0, 0, False
+            failures, kills, asked, open_start = 0, 0, 0, False
         elif row["event"] == "start":
             kills = kills + 1 if open_start and row["step"] <= last_step else 0
+            asked = asked if row["step"] <= last_step else 0
             last_step, open_start = row["step"], True
         elif row["event"] == "end":
             open_start = False
             if row["code"] == FAILED:
                 failures += 1
                 error = row.get("error", "")
-    return failures, kills + open_start, error
+            asked += str(row.get("error", "")).startswith(f"{Asked.__name__}:")
+    return failures, kills + open_start, asked, error
 
 
 def account(folder: Path, lines: int) -> None:
@@ -129,7 +141,7 @@ def account(folder: Path, lines: int) -> None:
         UserError: the run met a mistake that every other would meet, such as a full disk.
     """
     rows = read(folder)
-    if len(rows) == lines and not (folder / "result.json").exists():
+    if len(rows) == lines and not ended(folder):
         failed(folder, last_line(folder))
     elif len(rows) > lines and rows[-1].get("code") == USERS_MISTAKE:
         raise UserError(last_line(folder))
@@ -193,6 +205,12 @@ def _note(folder: Path, row: dict[str, Any]) -> None:
 
 
 def _checkpointed(folder: Path) -> int:
-    """Step of the newest checkpoint; 0 without one."""
+    """Step of the newest checkpoint, or the last step that another program logged; 0 without one."""
+    if of_program(folder):
+        try:
+            steps = [row.get("step") for row in read_metrics(folder)]
+        except UserError:  # a program's own affair
+            steps = []
+        return max((step for step in steps if type(step) is int), default=0)
     names = (path.name for path in (folder / "checkpoints").glob("step-*"))
     return max((int(match[1]) for name in names if (match := _CHECKPOINT.match(name))), default=0)

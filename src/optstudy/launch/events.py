@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optstudy.launch import attempts, lease
+from optstudy.record import ended
 
 Todo = Callable[[], Sequence[Path]]
 """Returns the folders of all runs known so far, each with a ``config.json``; called again as results come."""
@@ -60,21 +61,21 @@ class Board:
 
     def free(self, folder: Path) -> bool:
         """Whether a run has no result and no process works on it."""
-        return lease.holder(folder) is None and not (folder / "result.json").exists()
+        return lease.holder(folder) is None and not ended(folder)
 
     def _take(self) -> None:
         new = [folder for folder in self._todo() if folder not in self._known]
         self._known.update(new)
-        self._open.update(dict.fromkeys(f for f in new if not (f / "result.json").exists()))
+        self._open.update(dict.fromkeys(f for f in new if not ended(f)))
 
     def _settle(self) -> bool:
         """Remove runs that have ended or were set aside; return whether any has ended."""
-        ended = [folder for folder in self._open if (folder / "result.json").exists()]
-        for folder in ended:
+        done = [folder for folder in self._open if ended(folder)]
+        for folder in done:
             del self._open[folder]
             self.on_event(Event("ended", folder))
         for folder in [f for f in self._open if attempts.set_aside(f) and lease.holder(f) is None]:
             del self._open[folder]
             self.failed.append(folder)
             self.on_event(Event("failed", folder))
-        return bool(ended)
+        return bool(done)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from optstudy.errors import UserError, say_once
-from optstudy.record import read_json, write_json
+from optstudy.record import ended, read_json, write_json
 
 _NAME = re.compile(r"lease-\d{6,}\.json")
 STALE_SECONDS = 60.0
@@ -78,7 +78,7 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release(done=(self.path.parent / "result.json").exists())
+        self.release(done=ended(self.path.parent))
 
 
 def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:

@@ -5,10 +5,11 @@ import subprocess
 from collections.abc import Iterable
 from itertools import cycle, islice
 
-from optstudy.config import SMALL, RunConfig, parameter_count
+from optstudy.config import SMALL, parameter_count
+from optstudy.program import AnyConfig, Program, gpus_of, threads_of
 
 
-def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
+def slots(configs: Iterable[AnyConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
     """Return the value of ``CUDA_VISIBLE_DEVICES`` for each worker; an empty one leaves it as it is.
 
     Args:
@@ -20,14 +21,16 @@ def slots(configs: Iterable[RunConfig], jobs: int | None, device: str, per_gpu: 
     configs = list(configs)
     found = gpus() if want_gpu(configs, device) else []
     if found:
-        return list(islice(cycle(found), jobs or len(found) * per_gpu))
-    threads = max((config.training.threads for config in configs), default=1)
+        each = min(len(found), max(map(gpus_of, configs)))
+        shares = [",".join(found[k : k + each]) for k in range(0, len(found) - each + 1, each)]
+        return list(islice(cycle(shares), jobs or len(shares) * per_gpu))
+    threads = max(map(threads_of, configs), default=1)
     return [""] * (jobs or max(1, cores() // threads))
 
 
-def want_gpu(configs: Iterable[RunConfig], device: str) -> bool:
-    """Whether runs use a GPU if there is one; runs of small models do so only when told to."""
-    large = any(parameter_count(config.model) >= SMALL for config in configs)
+def want_gpu(configs: Iterable[AnyConfig], device: str) -> bool:
+    """Whether runs use a GPU if there is one; those of our own small models do so only when told to."""
+    large = any(isinstance(c, Program) or parameter_count(c.model) >= SMALL for c in configs)
     return device == "cuda" or (device == "auto" and large)
 
 

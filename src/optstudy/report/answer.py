@@ -7,7 +7,7 @@ from optstudy.report import style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
 from optstudy.results import stats
-from optstudy.results.figure import Figure, Panel
+from optstudy.results.figure import Figure, Metric, Panel
 from optstudy.results.stats import Estimate, Summary
 
 NAMED = 7
@@ -37,14 +37,15 @@ def answer(figure: Figure) -> Answer:
     first, *others = figure.panels
     best = first.summaries[0]
     if best.best is None:
-        text = "No run got below the loss before training, so there is nothing to recommend."
+        text = f"{_untrained(figure, '')}, so there is nothing to recommend."
         return Answer(text, (), (), tuple(warnings(figure)))
     sentence = f"{claim(figure, first, best)}."
     if best.curve.log and len(best.curve.points) > 1:
         axis = _short(first)
-        sentence += f" A {axis} 3× too low costs {cost(best.lower)}, 3× too high {cost(best.higher)}."
+        low, high = (cost(figure.metric, one) for one in (best.lower, best.higher))
+        sentence += f" A {axis} 3× too low costs {low}, 3× too high {high}."
     rest = [
-        *compare(first),
+        *compare(first, figure.metric),
         *(f"{claim(figure, panel, panel.summaries[0])}." for panel in others if panel.summaries[0].best),
     ]
     return Answer(sentence, tuple(_facts(figure, first, best)), tuple(rest), tuple(warnings(figure)))
@@ -56,33 +57,36 @@ def claim(figure: Figure, panel: Panel, best: Summary) -> str:
     where = f"{style.name_in(figure, best.curve)} at {_short(panel)} {style.setting(best)}"
     if title := panel.title:
         where = f"In “{title}”, {where}"
-    run = f"; run: {style.tried(best)}" if best.fitted else ""
-    return f"{where} has the lowest validation loss: {style.nats(best.best)} nats ({uncertainty(best)}{run})"
+    metric = figure.metric
+    run = f"; run: {style.tried(metric, best)}" if best.fitted else ""
+    found = f"{style.value(metric, best.best)}{metric.units}"
+    return f"{where} has the {metric.best} {metric.name}: {found} ({uncertainty(best)}{run})"
 
 
-def compare(panel: Panel) -> list[str]:
+def compare(panel: Panel, metric: Metric) -> list[str]:
     """Sentences on how the other curves of a panel stand to its best."""
     best, *others = [s for s in panel.summaries if s.best is not None]
     said: dict[str, list[str]] = {"equal": [], "tied": [], "open": [], "worse": []}
     for other in others:
         gap = stats.difference(other.curve, best.curve)
         assert gap is not None
-        text = f"{style.name(other.curve)} ({style.nats(gap, '+')})"
+        text = f"{style.name(other.curve)} ({style.value(metric, gap, '+')})"
         said[_stands(gap)].append(style.name(other.curve) if _stands(gap) == "equal" else text)
     sentences = []
     if said["equal"]:
-        sentences.append(f"Equal to it in every loss: {_and(said['equal'])}.")
+        sentences.append(f"Equal to it in every {'loss' if metric.unit else 'run'}: {_and(said['equal'])}.")
     if said["tied"]:
-        sentences.append(f"Not distinguishable from it with these seeds: {_and(said['tied'])} nats.")
+        sentences.append(f"Not distinguishable from it with these seeds: {_and(said['tied'])}{metric.units}.")
     if said["open"]:
-        sentences.append(f"Not decided with one seed: {_and(said['open'])} nats.")
+        sentences.append(f"Not decided with one seed: {_and(said['open'])}{metric.units}.")
     if said["worse"]:
-        sentences.append(f"Behind it: {_and(said['worse'])} nats.")
+        sentences.append(f"Behind it: {_and(said['worse'])}{metric.units}.")
     measured = [(s.sensitivity.value, s) for s in (best, *others) if s.sensitivity is not None]
     if len(measured) > 1:
         value, calm = min(measured, key=lambda pair: pair[0])
         name, within = style.name(calm.curve), style.window(calm.window)
-        sentences.append(f"Least sensitive: {name}, {value:.3f} nats lost on average {within}.")
+        lost = f"{metric.size(value)}{metric.units}"
+        sentences.append(f"Least sensitive: {name}, {lost} lost on average {within}.")
     return sentences
 
 
@@ -104,9 +108,11 @@ def uncertainty(summary: Summary) -> str:
     return f"{stats.LEVEL:.0%} interval, {summary.best.seeds} seeds"
 
 
-def cost(estimate: Estimate | None) -> str:
+def cost(metric: Metric, estimate: Estimate | None) -> str:
     """What a setting off the best costs, in words."""
-    return "an unknown amount (not tried)" if estimate is None else f"{style.nats(estimate)} nats"
+    if estimate is None:
+        return "an unknown amount (not tried)"
+    return f"{style.distance(metric, estimate)}{metric.units}"
 
 
 def warnings(figure: Figure) -> list[str]:
@@ -125,7 +131,7 @@ def warnings(figure: Figure) -> list[str]:
             )
     never = [_located(figure, s) for s in figure.summaries if s.best is None]
     if never:
-        found.append(f"No run of {_and(never)} got below the loss before training.")
+        found.append(f"{_untrained(figure, f' of {_and(never)}')}.")
     if figure.one_seed:
         found.append("One seed everywhere: no interval, and no difference is decided.")
     found += [f"{_located(figure, s)}: {note}." for s in figure.summaries for note in s.curve.notes]
@@ -135,12 +141,18 @@ def warnings(figure: Figure) -> list[str]:
 def _facts(figure: Figure, panel: Panel, best: Summary) -> Iterator[tuple[str, str, str]]:
     assert best.best is not None
     heading = f"Use, in “{panel.title}”" if panel.title else "Use"
-    yield heading, style.name(best.curve), f"{style.nats(best.best)} nats, {uncertainty(best)}"
+    metric = figure.metric
+    found = (
+        f"{metric.name} {style.value(metric, best.best)}"
+        if figure.foreign
+        else f"{style.value(metric, best.best)} nats"
+    )
+    yield heading, style.name(best.curve), f"{found}, {uncertainty(best)}"
     so_far = " so far" if figure.unfinished(best.curve) else ""
     if best.curve.edge:
         remark = f"the {best.curve.edge} tried{so_far}"
     elif best.fitted:
-        remark = f"{style.around(best)}; " * bool(style.around(best)) + f"run: {style.tried(best)}"
+        remark = f"{style.around(best)}; " * bool(style.around(best)) + f"run: {style.tried(metric, best)}"
     else:
         remark = _settings(len(best.curve.points))
     yield f"At {panel.axis}", style.setting(best), remark
@@ -150,21 +162,31 @@ def _facts(figure: Figure, panel: Panel, best: Summary) -> Iterator[tuple[str, s
         if estimate is None:
             yield heading, "not tried", "the grid ends before"
         else:
-            doubt = "" if estimate.half_width is None else f"± {estimate.half_width:.3f} "
-            yield heading, f"+{estimate.value:.3f}", f"{doubt}nats above its best"
+            doubt = "" if estimate.half_width is None else f"± {metric.size(estimate.half_width)}"
+            side = "below" if metric.maximise else "above"
+            said = f"{doubt}{metric.units} {side} its best".strip()
+            yield heading, metric.text(estimate.value, "+"), said
 
 
 def _of_map(figure: Figure, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answer:
     """Which row of a map matters most and which least, panel by panel; the first panel's rows at length."""
     said = []
+
+    name = figure.metric.name if figure.foreign else "loss"
+
+    def size(value: float) -> str:
+        return f"{figure.metric.size(value)}{figure.metric.units}"
+
     for title, rows in moved:
         most, least = rows[0], rows[-1]
-        text = f"the choice for {most.row} moves the loss most: "
-        text += f"{most.best} is {most.nats:.3f} nats below {most.worst}"
+        text = f"the choice for {most.row} moves the {name} most: "
+        text += (
+            f"{most.best} is {size(most.nats)} {'above' if figure.metric.maximise else 'below'} {most.worst}"
+        )
         if least is not most:
-            text += f"; for {least.row} least, by {least.nats:.3f}"
+            text += f"; for {least.row} least, by {figure.metric.size(least.nats)}"
         said.append(f"In “{title}”, {text}." if title else f"{text[:1].upper()}{text[1:]}.")
-    facts = [(m.row, f"{m.nats:.3f} nats", f"from {m.best} to {m.worst}") for m in moved[0][1]]
+    facts = [(m.row, size(m.nats), f"from {m.best} to {m.worst}") for m in moved[0][1]]
     best = f"{claim(figure, figure.panels[0], figure.summaries[0])}."
     return Answer(said[0], tuple(facts), (*said[1:], best), tuple(warnings(figure)))
 
@@ -184,6 +206,12 @@ def _of_spreads(figure: Figure, found: Mapping[str, Spread]) -> Answer:
     ]
     about = "Decades between the outer quantiles over a role's parameters or blocks, median over the run."
     return Answer(f"{span}.", tuple(facts), (about,), tuple(warnings(figure)[: bool(figure.missing)]))
+
+
+def _untrained(figure: Figure, whose: str) -> str:
+    if figure.foreign:
+        return f"Every run{whose} diverged"
+    return f"No run{whose} got below the loss before training"
 
 
 def _short(panel: Panel) -> str:

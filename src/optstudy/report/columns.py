@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optstudy.report import style
 from optstudy.results import stats
-from optstudy.results.figure import Figure
+from optstudy.results.figure import Figure, Metric
 from optstudy.results.stats import Estimate, Summary
 
 MISSING = "–"
@@ -36,6 +36,7 @@ def columns(figure: Figure) -> list[Column]:
     windows = {summary.window for summary in figure.summaries}
     log = any(summary.curve.log for summary in figure.summaries)
     made: list[Column] = []
+    worse = "below" if figure.metric.maximise else "above"
 
     def add(
         short: str,
@@ -48,49 +49,56 @@ def columns(figure: Figure) -> list[Column]:
         cells, notes = tuple(map(cell, figure.summaries)), tuple(map(note, figure.summaries))
         made.append(Column(short, heading, about, cells, notes, **layout))
 
-    curve = "curve" if figure.kind == "map" else "optimizer"
+    curve = "curve" if figure.kind == "map" or figure.foreign else "optimizer"
     add(curve, curve.capitalize(), "", lambda s: style.full_name(figure, s.curve), text=True)
+    metric = figure.metric
+    nats = metric.unit or f"{metric.name},"
     about = (
-        "validation cross-entropy, nats per token, by a parabola through the best setting tried and its "
+        f"{'validation cross-entropy, nats per token' if metric.unit else metric.name}, "
+        "by a parabola through the best setting tried and its "
         "neighbours where one fits, else of the best setting tried; "
         f"± {stats.LEVEL:.0%} t interval over seeds, widened by what a parabola may miss or, without one, by "
         "the choice of the best"
     )
-    add("best loss", "Best loss", about, lambda s: _estimate(s.best), _seeds)
+    short = "best loss" if metric.unit else f"best {metric.name}"
+    add(short, short.capitalize() if metric.unit else short, about, lambda s: _level(metric, s.best), _seeds)
     axis = figure.axis
     short = f"best {'lr' if axis == 'learning rate' else axis.split(',')[0]}"
-    about = f"where the best loss is; {_grid(figure)} tried"
+    about = f"where the best {'loss' if metric.unit else metric.name} is; {_grid(figure)} tried"
     add(short, f"Best {axis}", about, _setting, lambda s: _edge(figure, s))
     if any(summary.fitted for summary in figure.summaries):
-        about = "mean loss of the best setting that was run, and that setting"
-        add("best run", "Best run", about, _tried, extra=True)
+        about = "mean of the best setting that was run, and that setting"
+        add("best run", "Best run", about, lambda s: _tried(metric, s), extra=True)
     if log:
-        about = "nats above the best setting run at a third of it, interpolated"
-        add("÷3", "3× too low", about, lambda s: _rise(s, s.lower), extra=True)
-        about = "nats above the best setting run at three times it, interpolated"
-        add("×3", "3× too high", about, lambda s: _rise(s, s.higher), extra=True)
+        about = f"{nats} {worse} the best setting run at a third of it, interpolated"
+        add("÷3", "3× too low", about, lambda s: _rise(metric, s, s.lower), extra=True)
+        about = f"{nats} {worse} the best setting run at three times it, interpolated"
+        add("×3", "3× too high", about, lambda s: _rise(metric, s, s.higher), extra=True)
     short, heading, about = _sensitivity(windows)
     add(
         short,
         heading,
-        f"mean of min(l, l0) - l* over the settings {about}, around the own best, nats",
-        lambda s: _estimate(s.sensitivity),
+        f"mean of min(l, l0) - l* over the settings {about}, around the own best, {nats.rstrip(',')}",
+        lambda s: MISSING if s.sensitivity is None else style.distance(metric, s.sensitivity),
         lambda s: style.window(s.window) if len(windows) > 1 and s.sensitivity else "",
         extra=True,
     )
     if log:
-        about = f"decades within {stats.MARGIN:g} nats of the best setting run; ≥ where the grid ends first"
+        margin = f"{stats.MARGIN:g}{metric.units}"
+        about = f"decades within {margin} of the best setting run; ≥ where the grid ends first"
         add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
     about = "optimizer state, bytes per parameter"
-    add("state B/param", "State, bytes/param", about, lambda s: f"{s.state_bytes:.3g}")
-    if not figure.recorded:  # a record's steps were timed on other machines, beside other work
-        add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: f"{s.step_ms:.3g}")
-        if reference:
+    if any(summary.state_bytes is not None for summary in figure.summaries):
+        add("state B/param", "State, bytes/param", about, lambda s: _known(s.state_bytes))
+    timed = any(summary.step_ms is not None for summary in figure.summaries)
+    if timed and not figure.recorded:  # a record's steps were timed on other machines, beside other work
+        add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: _known(s.step_ms))
+        if reference and (own := reference.step_ms):
             add(
                 "vs Adam",
                 "Step, ×\u00a0Adam",
                 "step time as a multiple of Adam's",
-                lambda s: f"{s.step_ms / reference.step_ms:.2f}",
+                lambda s: MISSING if s.step_ms is None else f"{s.step_ms / own:.2f}",
                 extra=True,
             )
     add("diverged", "Diverged", "runs that diverged, of all finished", lambda s: f"{s.diverged}/{s.runs}")
@@ -116,8 +124,8 @@ def _edge(figure: Figure, summary: Summary) -> str:
     return "edge so far" if figure.unfinished(summary.curve) else EDGE
 
 
-def _tried(summary: Summary) -> str:
-    return MISSING if summary.best is None else style.tried(summary)
+def _tried(metric: Metric, summary: Summary) -> str:
+    return MISSING if summary.best is None else style.tried(metric, summary)
 
 
 def _sensitivity(windows: Collection[float]) -> tuple[str, str, str]:
@@ -140,14 +148,18 @@ def _seeds(summary: Summary) -> str:
     return f"{summary.best.seeds} seed" + "s" * (summary.best.seeds != 1)
 
 
-def _rise(summary: Summary, estimate: Estimate | None) -> str:
+def _rise(metric: Metric, summary: Summary, estimate: Estimate | None) -> str:
     if not summary.curve.log or summary.best is None:
         return MISSING
-    return "not tried" if estimate is None else style.nats(estimate, "+")
+    return "not tried" if estimate is None else style.value(metric, estimate, "+")
 
 
-def _estimate(estimate: Estimate | None) -> str:
-    return MISSING if estimate is None else style.nats(estimate)
+def _level(metric: Metric, estimate: Estimate | None) -> str:
+    return MISSING if estimate is None else style.value(metric, estimate)
+
+
+def _known(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3g}"
 
 
 def _safe(summary: Summary) -> str:

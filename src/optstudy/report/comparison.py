@@ -16,11 +16,13 @@ from optstudy.report.page import render
 from optstudy.report.terminal import aligned
 from optstudy.results import stats
 from optstudy.results.catalog import Catalog
-from optstudy.results.curves import Place, Run, group, positive
+from optstudy.results.curves import NO_SETTING, Place, Run, group, positive
 from optstudy.results.stats import Estimate
-from optstudy.results.table import Row
+from optstudy.results.table import Row, with_worst
 
-UNPAIRED = frozenset({"scale", "numerics", "data.corpus", "optimizer.code"})
+UNPAIRED = frozenset(
+    {"scale", "numerics", "data.corpus", "optimizer.code", "trainer.fingerprint", "trainer.folder"}
+)
 """Config keys that may differ between the runs of a pair."""
 SHOWN = 20
 """Pairs listed, those that changed most first."""
@@ -35,13 +37,14 @@ class Pair:
 
     @property
     def change(self) -> float:
-        """Loss after minus before, nats."""
-        return self.after.loss - self.before.loss
+        """Loss after minus before, nats; of another program its metric."""
+        change = self.after.loss - self.before.loss
+        return -change if self.after.maximise else change
 
 
 @dataclass(frozen=True)
 class Group:
-    """The pairs of one optimizer."""
+    """The pairs of one optimizer; those of another program's runs that name none are one group."""
 
     name: str
     pairs: Sequence[Pair]
@@ -87,11 +90,19 @@ class Comparison:
             return f"No run of {self.after} has the config of one of {self.before}."
         change = stats.mean([pair.change for pair in pairs])
         equal = sum(pair.change == 0 for pair in pairs)
-        return (
-            f"{len(pairs)} pairs: the loss changed by {_nats(change)}"
-            f"{' (95% interval)' * (change.half_width is not None)} nats on average, "
-            f"is equal in {equal}, and a step takes {_ratio(pairs, 'step_ms'):.2f} times as long."
-        )
+        what = "loss" if self.unit else "metric"
+        interval = " (95% interval)" * (change.half_width is not None)
+        said = f"{len(pairs)} pairs: the {what} changed by {_change(change)}{interval}"
+        said += f"{self.unit and f' {self.unit}'} on average, "
+        ratio = _ratio(pairs, "step_ms")
+        if math.isnan(ratio):
+            return f"{said}and is equal in {equal}."
+        return f"{said}is equal in {equal}, and a step takes {ratio:.2f} times as long."
+
+    @property
+    def unit(self) -> str:
+        """Of the losses; empty where other programs measured them."""
+        return "" if any(pair.before.reported is not None for pair in self.pairs) else "nats"
 
 
 def compare(before: Path, after: Path) -> Comparison:
@@ -105,6 +116,10 @@ def compare(before: Path, after: Path) -> Comparison:
 
 def compare_rows(before: Sequence[Row], after: Sequence[Row], one: str, other: str) -> Comparison:
     """Pair runs by id; those left over by their config, over the keys that both sides know."""
+    known = {
+        id(row): whole for row, whole in zip([*before, *after], with_worst([*before, *after]), strict=True)
+    }
+    before, after = ([known[id(row)] for row in rows] for rows in (before, after))
     by_id = {row.id: row for row in after}
     pairs = [Pair(row, by_id.pop(row.id)) for row in before if row.id in by_id]
     same = len(pairs)
@@ -159,6 +174,7 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
         before=comparison.before,
         after=comparison.after,
         sentence=comparison.sentence,
+        unit=comparison.unit,
         same=comparison.same_ids,
         leftovers=leftovers(comparison),
         head=head,
@@ -200,8 +216,11 @@ def _group(name: str, pairs: Sequence[Pair]) -> Group:
 def _best(pairs: Sequence[Pair]) -> Estimate | None:
     """How much worse the best of the runs after is than that of the runs before."""
     after = {pair.before.id: Run(pair.after) for pair in pairs}
-    placed = [(Run(pair.before), Place(pair.before.id, "", pair.before.lr)) for pair in pairs]
-    before = group(placed, positive(pair.before.lr for pair in pairs))
+    settings = [pair.before.lr if _has_lr(pairs) else _setting(pair.before) for pair in pairs]
+    placed = [
+        (Run(pair.before), Place(pair.before.id, "", x)) for pair, x in zip(pairs, settings, strict=True)
+    ]
+    before = group(placed, positive(settings))
     changed = [
         replace(
             one, points=tuple(replace(p, runs=tuple(after[row.id] for row in p.rows)) for p in one.points)
@@ -209,37 +228,49 @@ def _best(pairs: Sequence[Pair]) -> Estimate | None:
         for one in before
     ]
     one, other = (min(curves, key=lambda curve: curve.best.loss) for curves in (changed, before))
-    return stats.difference(one, other)
+    found = stats.difference(one, other)
+    return replace(found, value=-found.value) if found and pairs[0].after.maximise else found
 
 
-def _nats(estimate: Estimate) -> str:
+def _has_lr(pairs: Sequence[Pair]) -> bool:
+    return all(pair.before.lr is not None for pair in pairs)
+
+
+def _setting(row: Row) -> str:
+    """What another program's run was of, without the seed."""
+    own = [(key, value) for key, value in leaves(row.config) if key.partition(".")[0] not in NO_SETTING]
+    return ", ".join(f"{key} {style.number(value)}" for key, value in own)
+
+
+def _change(estimate: Estimate) -> str:
     half = estimate.half_width
     return f"{estimate.value:+.4f}" + ("" if half is None else f" ± {half:.4f}")
 
 
 def _ratio(pairs: Sequence[Pair], field: str) -> float:
     found = [(getattr(pair.before, field), getattr(pair.after, field)) for pair in pairs]
-    ratios = [after / before for before, after in found if before > 0]
+    ratios = [after / before for before, after in found if before and after is not None and before > 0]
     return median(ratios) if ratios else math.nan
 
 
 def _cells(one: Group) -> list[str]:
     now, before = one.turned
     return [
-        style.known(one.name),
+        style.known(one.name) or "all",
         str(len(one.pairs)),
-        _nats(one.loss),
-        "–" if one.best is None else _nats(one.best),
+        _change(one.loss),
+        "–" if one.best is None else _change(one.best),
         str(now),
         str(before),
-        f"{one.step:.2f}×",
-        f"{one.memory:.2f}×",
+        *("–" if math.isnan(ratio) else f"{ratio:.2f}×" for ratio in (one.step, one.memory)),
     ]
 
 
 def _pair(pair: Pair) -> list[str]:
+    after = pair.after
+    own = f"{style.known(after.optimizer)}, lr {style.number(after.lr)}"
     return [
-        f"{style.known(pair.after.optimizer)}, lr {style.number(pair.after.lr)}, seed {pair.after.seed}",
+        f"{own if after.reported is None else _setting(after)}, seed {after.seed}",
         pair.after.id,
         _loss(pair.before),
         _loss(pair.after),
@@ -248,4 +279,4 @@ def _pair(pair: Pair) -> list[str]:
 
 
 def _loss(row: Row) -> str:
-    return "diverged" if row.state == "diverged" else f"{row.loss:.4f}"
+    return "diverged" if row.state == "diverged" else f"{-row.loss if row.maximise else row.loss:.4f}"

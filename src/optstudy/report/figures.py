@@ -16,7 +16,7 @@ from optstudy.report import style
 from optstudy.report.effective import draw_effective
 from optstudy.report.maps import draw_map
 from optstudy.results.curves import Curve
-from optstudy.results.figure import Figure, Panel
+from optstudy.results.figure import Figure, Metric, Panel
 
 SETTINGS: Any = {
     "pdf.fonttype": 42,
@@ -138,7 +138,7 @@ def _panels(made: Any, figure: Figure) -> None:
     keys = {panel.key for panel in figure.panels}
     frames = {key: _frame([c for p in figure.panels if p.key == key for c in p.curves]) for key in keys}
     plots = [(panel, aligned) for panel in figure.panels for aligned in panel.plots]
-    for axis, (panel, aligned) in _places(made, plots, shared=len(keys) == 1):
+    for axis, (panel, aligned) in _places(made, plots, figure.metric, shared=len(keys) == 1):
         frame = frames[panel.key]
         for curve in reversed(panel.curves):
             _curve(axis, curve, slots[curve.label], frame, aligned, figure.baseline(curve))
@@ -156,7 +156,7 @@ def _panels(made: Any, figure: Figure) -> None:
 
 
 def _places(
-    made: Any, plots: Sequence[tuple[Panel, bool]], shared: bool
+    made: Any, plots: Sequence[tuple[Panel, bool]], metric: Metric, shared: bool
 ) -> list[tuple[Any, tuple[Panel, bool]]]:
     """Axes of all plots: one panel as swept and aligned side by side, several in columns, aligned on top.
 
@@ -175,7 +175,9 @@ def _places(
     made.set_size_inches({1: 4.6, 2: 7.2, 3: 8.6}.get(columns, 10.5), 2.6 * rows + 0.5)
     axes = made.subplots(rows, columns, sharey=shared, squeeze=False)
     for row in axes:
-        row[0].set_ylabel("validation loss, nats")
+        row[0].set_ylabel(style.drawn(metric.label))
+    for axis in axes.flat if metric.maximise else ():
+        axis.yaxis.set_major_formatter(lambda y, _: f"{-y:g}")
     for cell, axis in enumerate(axes.flat):
         if cell not in wanted:
             axis.set_axis_off()

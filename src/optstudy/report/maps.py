@@ -121,7 +121,11 @@ def draw_map(drawing: Any, figure: Figure) -> None:
             x, y = heat.columns.index(column), heat.rows.index(row)
             axis.fill_between([x - 0.48, x + 0.48], y - 0.47, y + 0.47, color=cell.shade, lw=0)
             axis.text(x, y, f"{cell.excess:+.3f}", ha="center", va="center", color=cell.ink, fontsize=8)
-    drawing.supxlabel("best validation loss above the best of the map, nats", fontsize=8)
+    metric = figure.metric
+    above = (
+        f"{'below' if metric.maximise else 'above'} the best of the map{metric.unit and f', {metric.unit}'}"
+    )
+    drawing.supxlabel(style.drawn(f"best {metric.name} {above}"), fontsize=8)
 
 
 def wrapped(column: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -59,6 +60,8 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         scale=figure.scale,
         asks=figure.asks,
         axis=figure.axis,
+        metric=figure.metric,
+        foreign=figure.foreign,
         budget=budget(figure),
         answer=answer(figure) if figure.rows else EMPTY,
         columns=made,
@@ -133,7 +136,7 @@ def budget(figure: Figure) -> str:
         return "no finished runs"
     counts = sorted({len(p.rows) for c in figure.curves for p in c.points})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    tokens = sorted({row.tokens for row in figure.rows if row.state == "done"})
+    tokens = sorted({row.tokens for row in figure.rows if row.state == "done" and row.tokens is not None})
     each = f", {style.count(tokens[-1])} tokens each" if len(tokens) == 1 else ""
     runs, seed = (noun + "s" * (n != 1) for noun, n in (("run", len(figure.rows)), ("seed", counts[-1])))
     return f"{len(figure.rows)} {runs}{each}, {seeds} {seed} per setting"
@@ -145,16 +148,38 @@ def provenance(figure: Figure) -> list[tuple[str, str]]:
         return [("Report made by", f"optstudy {optstudy.__version__}")]
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
     for key, heading in (
-        ("data.corpus", "Corpus"),
-        ("data.fingerprint", "Corpus checksum"),
-        ("data.tokenizer", "Tokenizer"),
-        ("training.precision", "Precision"),
+        ()
+        if figure.foreign
+        else (
+            ("data.corpus", "Corpus"),
+            ("data.fingerprint", "Corpus checksum"),
+            ("data.tokenizer", "Tokenizer"),
+            ("training.precision", "Precision"),
+        )
     ):
         found.append((heading, _few(list(dict.fromkeys(_value(row, key) for row in figure.rows)))))
-    found.append(("Parameters", _few([style.count(n) for n in sorted({row.params for row in figure.rows})])))
-    found.append(("Tokens in all", style.count(sum(row.tokens for row in figure.rows))))
+    if figure.foreign:
+        found += _of_program(figure)
+    if params := sorted({row.params for row in figure.rows if row.params is not None}):
+        found.append(("Parameters", _few([style.count(n) for n in params])))
+    if tokens := [row.tokens for row in figure.rows if row.tokens is not None]:
+        found.append(("Tokens in all", style.count(sum(tokens))))
     found.append(("Run time in all", _duration(sum(row.seconds for row in figure.rows))))
     return found + environments(figure)
+
+
+def _of_program(figure: Figure) -> list[tuple[str, str]]:
+    """What carried out another program's runs: its command or function, the hash of its code."""
+    found = []
+    for key, heading in (
+        ("command", "Command"),
+        ("function", "Function"),
+        ("fingerprint", "Code's checksum"),
+    ):
+        told = [row.config["trainer"].get(key) for row in figure.rows if row.reported is not None]
+        if values := [shlex.join(one) if isinstance(one, list) else str(one) for one in told if one]:
+            found.append((heading, _few(list(dict.fromkeys(values)))))
+    return found
 
 
 def environments(figure: Figure) -> list[tuple[str, str]]:
@@ -223,6 +248,9 @@ def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "statement": claim.get("statement", claim.get("name", "")),
         "name": claim.get("name", ""),
+        "test": claim.get("test", ""),
+        "changed": claim.get("changed", ""),
+        "look": style.looked(claim),
         "verdict": verdict,
         "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
         "estimate": _plain(claim.get("estimate")),

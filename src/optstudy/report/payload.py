@@ -6,7 +6,7 @@ from typing import Any
 
 from optstudy.record import leaves
 from optstudy.report import style
-from optstudy.results.curves import Curve
+from optstudy.results.curves import NO_SETTING, Curve
 from optstudy.results.figure import Figure, Panel
 from optstudy.results.table import Row
 
@@ -18,10 +18,19 @@ POINTS = 40_000
 
 def payload(figure: Figure) -> dict[str, Any]:
     """Everything the script needs, names unescaped."""
-    slots = style.slots(figure.curves)
+    slots, metric = style.slots(figure.curves), figure.metric
     index = {row.id: k for k, row in enumerate(figure.rows)}
     keys, settings = _varying([row.config for row in figure.rows])
     return {
+        "metric": {
+            "name": metric.name,
+            "label": metric.label,
+            "unit": metric.unit,
+            "units": metric.units,
+            "digits": metric.digits + 1,
+            "sign": -1 if metric.maximise else 1,
+        },
+        "progress": figure.progress,
         "panels": [_panel(panel) for panel in figure.panels],
         "colours": style.COLOURS,
         "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
@@ -44,7 +53,7 @@ def series(figure: Figure, index: Mapping[str, int]) -> dict[str, Any]:
     rows = chosen(figure)
     limit = max(20, min(200, POINTS // max(1, len(rows))))
     read = ((row, figure.history(row.id)) for row in rows)
-    return {str(index[row.id]): _series(metrics, limit) for row, metrics in read if metrics}
+    return {str(index[row.id]): _series(metrics, limit, figure.progress) for row, metrics in read if metrics}
 
 
 def chosen(figure: Figure) -> list[Row]:
@@ -82,7 +91,7 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 
     Runs that differ in the seed share what the index read of them, so each part is looked at once.
     """
-    names = dict.fromkeys(name for config in configs for name in config if name != "seed")
+    names = dict.fromkeys(name for config in configs for name in config if name not in NO_SETTING)
     keys: list[str] = []
     values: list[list[Any]] = [[] for _ in configs]
     for name in names:
@@ -102,10 +111,10 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     return keys, values
 
 
-def _series(metrics: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
+def _series(metrics: Sequence[Mapping[str, Any]], limit: int, progress: str = "tokens") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key in ("loss", "val_loss"):
-        points = [(row["tokens"], _round(row[key])) for row in metrics if _finite(row.get(key))]
+        points = [(row[progress], _round(row[key])) for row in metrics if _finite(row.get(key))]
         if points:
             result[key] = _thin(points, limit)
     found = [row for row in metrics if isinstance(row.get("effective_lr"), dict)]
@@ -129,4 +138,4 @@ def _finite(value: Any) -> bool:
 
 
 def _round(value: float) -> float:
-    return round(value, 4)
+    return round(value, 4) if abs(value) >= 0.1 else float(f"{value:.4g}")

@@ -7,11 +7,12 @@ and the first five stay apart for the colour-blind. A marker always goes with a 
 import math
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
-from optstudy.results.figure import Figure
+from optstudy.results.figure import Figure, Metric
 from optstudy.results.stats import Estimate, Summary
 
 COLOURS = (
@@ -171,10 +172,35 @@ def role(name: str) -> tuple[int, str]:
     return (ROLES.index(name) if name in ROLES else len(ROLES)), name
 
 
-def nats(estimate: Estimate, sign: str = "") -> str:
-    """A number of nats to a thousandth, with its interval if there is one: ``4.903 ± 0.037``."""
+def value(metric: Metric, estimate: Estimate, sign: str = "") -> str:
+    """A value of the metric, or a difference, with its interval if there is one: ``4.903 ± 0.037``."""
     half = estimate.half_width
-    return f"{estimate.value:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
+    return metric.text(estimate.value, sign) + ("" if half is None else f" ± {metric.size(half)}")
+
+
+def distance(metric: Metric, estimate: Estimate, sign: str = "") -> str:
+    """How far a value is from the best, whichever way is worse: ``+0.037 ± 0.012``."""
+    return value(replace(metric, maximise=False), estimate, sign)
+
+
+def verdict(claim: Mapping[str, Any]) -> str:
+    """A claim on a line: the verdict, the statement, its test, what decided it, whether it was changed."""
+    estimate, interval, seeds = (claim.get(key) for key in ("estimate", "interval", "seeds"))
+    test = f" ({claim['test']})" if claim.get("test") else ""
+    found = "" if estimate is None else f"; {_signed(estimate)}"
+    if interval is not None:
+        found += f", {' to '.join(map(_signed, interval))}, {seeds} seeds"
+    told = "".join(f"; {one}" for one in (looked(claim), claim.get("why"), claim.get("changed")) if one)
+    return f"{claim['verdict']}: {claim['statement']}{test}{found}{told}"
+
+
+def looked(claim: Mapping[str, Any]) -> str:
+    """At which look a claim was judged, where there are several; else empty."""
+    return f"at the look at {claim['look']} seeds, {claim['level']:.1%}" if claim.get("look") else ""
+
+
+def _signed(value: Any) -> str:
+    return f"{value:+.3f}" if isinstance(value, float) else str(value)
 
 
 def setting(summary: Summary) -> str:
@@ -190,9 +216,9 @@ def around(summary: Summary) -> str:
     return f"{number(float(f'{10**low:.2g}'))} to {number(float(f'{10**high:.2g}'))}"
 
 
-def tried(summary: Summary) -> str:
+def tried(metric: Metric, summary: Summary) -> str:
     """The best setting that was run: ``4.903 at 0.01``."""
-    return f"{summary.tried.loss:.3f} at {number(summary.tried.x)}"
+    return f"{metric.text(summary.tried.loss)} at {number(summary.tried.x)}"
 
 
 def window(half: float) -> str:

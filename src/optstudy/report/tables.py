@@ -1,5 +1,6 @@
 """The summary table as Markdown and LaTeX."""
 
+from optstudy.report import style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
 from optstudy.results.figure import Figure
@@ -23,8 +24,9 @@ LATEX = {
 
 
 def markdown(figure: Figure, caption: str) -> str:
-    """A pipe table under a heading, with the answer and the meaning of the columns."""
-    return "\n".join([table(figure, caption), *meanings(figure)]) + "\n"
+    """A pipe table under a heading, with the answer, the meaning of the columns and the claims."""
+    claims = [f"- {_markdown(style.verdict(claim))}" for claim in figure.claims]
+    return "\n".join([table(figure, caption), *meanings(figure), *([""] if claims else []), *claims]) + "\n"
 
 
 def table(figure: Figure, caption: str) -> str:

@@ -14,13 +14,13 @@ from optstudy.results.figure import Figure
 
 
 def show(figure: Figure, console: Console | None = None) -> None:
-    """Print the table, the answer and its warnings."""
+    """Print the table, the answer, its warnings and the claims."""
     out = console or Console()
     if figure.rows:
         out.print(
             table(figure, out.width) if out.is_terminal else plain(figure), soft_wrap=not out.is_terminal
         )
-    for line in lines(figure):
+    for line in (*lines(figure), *claims(figure)):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -30,6 +30,11 @@ def lines(figure: Figure) -> list[str]:
         return [style.printable(f"{figure.name}: no finished runs")]
     found = answer(figure)
     return [style.printable(line) for line in (found.sentence, *found.rest, *found.warnings)]
+
+
+def claims(figure: Figure) -> list[str]:
+    """Every claim of the study on a line: the verdict, the statement, its test, what decided it."""
+    return [style.printable(style.verdict(claim)) for claim in figure.claims]
 
 
 def table(figure: Figure, width: int = 200) -> Table:

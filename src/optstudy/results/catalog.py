@@ -25,7 +25,7 @@ FORMAT = 1
 """Raised when the index's layout or the fields of a row change."""
 WORTHWHILE = 500
 """Runs read anew that are worth writing the index for."""
-FIELDS = tuple(f.name for f in fields(Row) if f.name != "config")
+FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("config", "worst"))
 FILES = ("result.json", "config.json")
 
 Stamp = list[int]
@@ -77,6 +77,11 @@ class Catalog:
                 return None
             self._rows[run_id], self._stamps[run_id] = row, stamp
         return self._rows[run_id]
+
+    def forget(self, run_id: str) -> None:
+        """Read a run anew when it is asked for next."""
+        self._rows.pop(run_id, None)
+        self.damaged.pop(run_id, None)
 
     def rows(self, ids: Iterable[str]) -> list[Row]:
         """Rows of the finished ones among the named runs, in the order of ``ids``."""

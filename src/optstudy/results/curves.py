@@ -152,7 +152,7 @@ class Curve:
     @cached_property
     def trained(self) -> bool:
         """Whether any run got below the loss before training; without, there is no best."""
-        return any(row.loss < row.initial_val_loss for row in self.rows)
+        return any(row.loss < row.start for row in self.rows)
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
@@ -178,6 +178,7 @@ class Curve:
 AXES = {
     "optimizer.name": "optimizer",
     "optimizer.lr": "learning rate",
+    "lr": "learning rate",
     "optimizer.weight_decay": "weight decay",
     "optimizer.options.eps": "epsilon",
     "optimizer.options.momentum": "momentum",
@@ -243,20 +244,22 @@ Placed = tuple[Run, Place]
 """A finished run and where it lies."""
 
 
-def group(placed: Iterable[Placed], log: bool | None = None) -> list[Curve]:
+def group(placed: Iterable[Placed], log: bool | None = None, order: Iterable[Any] = ()) -> list[Curve]:
     """Return the curves of one panel in the order of their first run.
 
     Args:
         placed: finished runs, each with its place.
         log: whether the axis is logarithmic; by default what :func:`is_log` says of the settings.
+        order: settings that are no numbers, in their order on the axis; others follow by the alphabet.
     """
+    rank = {x: k for k, x in enumerate(dict.fromkeys(map(_setting, order)))}
     found: dict[Curve, dict[Any, list[Run]]] = {}
     for name, runs in _by_name(placed).items():
         for apart, own in _split(runs):
             settings = found.setdefault(replace(name, apart=apart), {})
             for run, place in own:
                 settings.setdefault(_setting(place.x), []).append(run)
-    ordered = sorted({s for settings in found.values() for s in settings}, key=_order)
+    ordered = sorted({s for settings in found.values() for s in settings}, key=lambda s: _order(s, rank))
     if log is None:
         log = is_log(ordered)
     position = {s: math.log10(s) if log else float(rank) for rank, s in enumerate(ordered)}
@@ -323,14 +326,18 @@ def _values(config: dict[str, Any], keys: Sequence[str]) -> tuple[tuple[str, ...
     return tuple(json.dumps(value, sort_keys=True) for value in own), own
 
 
+NO_SETTING = frozenset({"seed", "trainer"})
+"""Keys of a config that are no setting: runs of one setting may differ in them."""
+
+
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Dotted keys, without the seed, in which configs differ from the first."""
+    """Dotted keys, without the seed and the trainer, in which configs differ from the first."""
     first = configs[0]
-    odd = [one for one in configs[1:] if any(one.get(k) != first.get(k) for k in {*one, *first} - {"seed"})]
+    odd = [one for one in configs[1:] if any(one.get(k) != first.get(k) for k in {*one, *first} - NO_SETTING)]
     if not odd:
         return []
     flat = [dict(leaves(config)) for config in (first, *odd)]
-    keys = dict.fromkeys(key for one in flat for key in one if key != "seed")
+    keys = dict.fromkeys(key for one in flat for key in one if key.partition(".")[0] not in NO_SETTING)
     return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
 
 
@@ -366,7 +373,7 @@ def _setting(x: Any) -> Any:
     return x if isinstance(x, (int, float)) else str(x)
 
 
-def _order(setting: Any) -> tuple[int, float, str]:
+def _order(setting: Any, rank: Mapping[Any, int]) -> tuple[int, float, str]:
     if isinstance(setting, (int, float)):
         return (0, float(setting), "")
-    return (1, 0.0, str(setting))
+    return (1, rank.get(setting, math.inf), str(setting))

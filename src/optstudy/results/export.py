@@ -16,6 +16,10 @@ from optstudy.results.table import RESULTS, Row
 FORMATS = ("csv", "parquet")
 
 
+TAKEN = frozenset({*RESULTS, "versions", "curve", "note"})
+"""Columns that no key of another program's config is called by."""
+
+
 def table(figure: Figure) -> list[dict[str, Any]]:
     """Return a figure's runs as flat records: ``id``, ``curve``, then as :func:`runs`.
 
@@ -42,15 +46,24 @@ def table(figure: Figure) -> list[dict[str, Any]]:
 
 
 def runs(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return runs as flat records: ``id``, results, then the config by dotted key, lists as JSON."""
+    """Return runs as flat records: ``id``, results, then the config by dotted key, lists as JSON.
+
+    What another program reported follows as ``reported.KEY``.
+    """
     results = [name for name in RESULTS if name != "id"]
     records = []
     for row in rows:
-        config = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in leaves(row.config)}
+        config = {key: _cell(value) for key, value in leaves(row.config)}
         values = {name: getattr(row, name) for name in results}
-        records.append({"id": row.id, **values, **config, "versions": json.dumps(dict(row.versions))})
+        own = {f"config.{key}" if key in TAKEN else key: value for key, value in config.items()}
+        told = {f"reported.{key}": _cell(value) for key, value in leaves(row.reported or {})}
+        records.append({"id": row.id, **values, **own, **told, "versions": json.dumps(dict(row.versions))})
     columns = list(dict.fromkeys(key for record in records for key in record))
     return [{column: record.get(column) for column in columns} for record in records]
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
 def plain(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ Reports, claims, tables, exports and Python read this object; nothing else says 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from optstudy.results import curves as _curves
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
 from optstudy.results.table import Row
+
+SOME = 20
+"""Runs whose metrics are looked at to know what they hold."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,49 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """The number that counts, as reports name it. Rows hold it the lower the better, see ``Row.loss``."""
+
+    name: str = "validation loss"
+    unit: str = "nats"
+    """Empty where it is not known: then nothing is said of it."""
+    maximise: bool = False
+    """Larger is better: what is shown has the opposite sign of what is computed."""
+    digits: int = 3
+    """After the point."""
+
+    @property
+    def label(self) -> str:
+        """What an axis of it is called."""
+        better = " (better downwards)" if self.maximise else ""
+        return ", ".join(filter(None, (self.name, self.unit))) + better
+
+    @property
+    def best(self) -> str:
+        """Which extreme is best."""
+        return "highest" if self.maximise else "lowest"
+
+    @property
+    def units(self) -> str:
+        """The unit as it follows a number: with a space, or nothing."""
+        return f" {self.unit}" if self.unit else ""
+
+    def text(self, value: float, sign: str = "") -> str:
+        """A value or a difference of it as it is shown."""
+        return f"{-value if self.maximise else value:{sign}.{self.digits}f}"
+
+    def size(self, value: float) -> str:
+        """A distance of it, without its direction."""
+        return f"{abs(value):.{self.digits}f}"
+
+    @classmethod
+    def of(cls, name: str, maximise: bool, values: Iterable[float]) -> "Metric":
+        """Return a metric of unknown unit, shown to four digits of the largest of some values."""
+        largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0) or 1.0
+        return cls(name, "", maximise, min(12, max(0, 3 - math.floor(math.log10(largest)))))
+
+
+@dataclass(frozen=True)
 class Figure:
     """One study at one scale."""
 
@@ -61,6 +107,7 @@ class Figure:
     places: Sequence[Place]
     """Where each run lies, those included that have not ended."""
     scale: str = ""
+    metric: Metric = Metric()
     asks: str = ""
     """The question, a sentence."""
     kind: str = "sweep"
@@ -84,19 +131,25 @@ class Figure:
     command: str = ""
     """What makes the runs again."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
-    """Verdicts of this study: ``name``, ``statement``, ``verdict``, ``estimate``, ``interval``, ``seeds``."""
+    """Verdicts of this study, as :meth:`optstudy.claims.verdict.Verdict.tree` gives them."""
+    further: frozenset[str] = frozenset()
+    """Runs with seeds beyond the study's own, which ``--decide`` added."""
+    noise: tuple[str, Mapping[str, str]] = ("", {})
+    """The study whose seeds tell how much seeds matter here where there is one, and curves' names there."""
 
     @cached_property
     def panels(self) -> list[Panel]:
         """The panels in the order of their first run; a map has one, which holds all its cells."""
         rows = {row.id: row for row in self.rows}
         found: dict[str, list[Placed]] = {}
+        order: dict[str, list[Any]] = {}
         for place in self.places:
+            where = "" if self.kind == "map" else place.panel
+            order.setdefault(where, []).append(place.x)
             if place.run in rows:
-                where = "" if self.kind == "map" else place.panel
                 found.setdefault(where, []).append((self._run(rows[place.run], place), place))
         return [
-            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs))))
+            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs), order[name])))
             for name, runs in found.items()
             for key in [self.axes.get(name, self.x)]
         ]
@@ -111,11 +164,33 @@ class Figure:
         """One summary per curve, by panel, the best of each first."""
         return [summary for panel in self.panels for summary in panel.summaries]
 
+    def below(self, seed: int) -> "Figure":
+        """The same without the runs of that seed and higher ones."""
+        later = {row.id for row in self.rows if row.seed >= seed}
+        return replace(
+            self,
+            rows=[row for row in self.rows if row.id not in later],
+            places=[place for place in self.places if place.run not in later],
+        )
+
     def history(self, run: str) -> list[dict[str, Any]]:
-        """Rows of a run's metrics that say how many tokens were read; none where they cannot be read."""
+        """Rows of a run's metrics that say how far it was; none where they cannot be read."""
         folder = None if self.runs is None else self.runs / run
         rows = _curves.history(folder, self.recorded.get(run, ()))
-        return [row for row in rows if _finite(row.get("tokens"))]
+        return [row for row in rows if _finite(row.get(self.progress))]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another program trains: of its runs only what they reported is known."""
+        return any(row.reported is not None for row in self.rows)
+
+    @cached_property
+    def progress(self) -> str:
+        """What training curves are drawn over: ``tokens``, or ``step`` where a program logs no tokens."""
+        if not self.foreign:
+            return "tokens"
+        read = (_curves.history(self.runs and self.runs / row.id) for row in self.rows[:SOME])
+        return "tokens" if any(_finite(row.get("tokens")) for rows in read for row in rows) else "step"
 
     def title_of(self, panel: str) -> str:
         """What is written above a panel."""

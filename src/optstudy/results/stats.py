@@ -153,10 +153,10 @@ class Summary:
     window: float
     """Half-width of that window, decades; infinite: the whole grid."""
     safe: SafeWindow | None
-    state_bytes: float
-    """Optimizer state, bytes per parameter."""
-    step_ms: float
-    """Median over its runs."""
+    state_bytes: float | None
+    """Optimizer state, bytes per parameter; None where no run reported it."""
+    step_ms: float | None
+    """Median over its runs; None where none reported it."""
     diverged: int
     runs: int
 
@@ -302,7 +302,7 @@ def best_loss(curve: Curve) -> Estimate | None:
     found = best(curve)
     if found is None:
         return None
-    return replace(_alone(found.terms, curve), slack=found.slack, choices=_choices(curve, found))
+    return replace(loss_of(found.terms, curve), slack=found.slack, choices=_choices(curve, found))
 
 
 def best_setting(curve: Curve) -> Estimate | None:
@@ -380,7 +380,7 @@ def paired(
     common = [seed for seed in mine if seed in theirs]
     if not common:
         value = _sum(terms) - _sum(others)
-        return minus(_alone(terms, curve), _alone(others, reference), value)
+        return minus(loss_of(terms, curve), loss_of(others, reference), value)
     differences = [mine[seed] - theirs[seed] for seed in common]
     value, n = _mean(differences), len(differences)
     near = _matched(curve, reference, own=n < 2)
@@ -471,7 +471,7 @@ def sensitivity(curve: Curve, window: float, noise: Curve | None = None) -> Esti
         None for a single point, where the grid does not reach as far as a finite window to both sides or has
         no other point there, and for a curve that never trained.
     """
-    inside = _window(curve, window, curve.best) if curve.trained else None
+    inside = within(curve, window)
     if inside is None:
         return None
     estimate = _sensitivity(curve, inside, curve.best, noise)
@@ -485,6 +485,11 @@ def sensitivity(curve: Curve, window: float, noise: Curve | None = None) -> Esti
             other = _sensitivity(curve, around, centre, noise)
             ends.append(abs(other.value - estimate.value) + (other.half() or 0.0))
     return replace(estimate, slack=estimate.slack + max(ends) - half)
+
+
+def within(curve: Curve, window: float) -> list[Point] | None:
+    """The points that a curve's sensitivity is the mean over; None where it has none."""
+    return _window(curve, window, curve.best) if curve.trained else None
 
 
 def _window(curve: Curve, window: float, centre: Point) -> list[Point] | None:
@@ -510,9 +515,9 @@ def safe_window(curve: Curve, margin: float = MARGIN) -> SafeWindow | None:
     return SafeWindow(10**low, 10**high, high - low, open_low, open_high)
 
 
-def above(curve: Curve, point: Point, noise: Curve | None = None) -> Estimate:
-    """Loss of one setting above that of the best one tried."""
-    return _above(curve, [(1.0, point)], curve.best, noise)
+def above(curve: Curve, point: Point, noise: Curve | None = None, base: Point | None = None) -> Estimate:
+    """Loss of one setting above that of the best one tried, or of another."""
+    return _above(curve, [(1.0, point)], base or curve.best, noise)
 
 
 def summarise(some: Sequence[Curve], window: float | None = None) -> list[Summary]:
@@ -534,11 +539,16 @@ def _summary(curve: Curve, window: float) -> Summary:
         sensitivity=sensitivity(curve, window),
         window=window,
         safe=safe_window(curve),
-        state_bytes=median(row.state_bytes_per_param for row in rows),
-        step_ms=median(row.step_ms for row in rows),
+        state_bytes=_median(row.state_bytes_per_param for row in rows),
+        step_ms=_median(row.step_ms for row in rows),
         diverged=sum(row.state == "diverged" for row in rows),
         runs=len(rows),
     )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 # Seeds
@@ -652,7 +662,7 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return math.sqrt(total), total**2 / below if below else math.inf
 
 
-def _alone(terms: Sequence[Term], curve: Curve) -> Estimate:
+def loss_of(terms: Sequence[Term], curve: Curve) -> Estimate:
     """A weighted sum of losses of one curve over its seeds; the weights add to 1."""
     values = list(_by_seed(terms).values()) or [_sum(terms)]
     variance, degrees = _spread(curve)

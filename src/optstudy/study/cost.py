@@ -9,6 +9,8 @@ from statistics import median
 from pydantic import ValidationError
 
 from optstudy.config import RunConfig, forward_flops, parameter_count
+from optstudy.program import AnyConfig, Program
+from optstudy.record import ended
 from optstudy.results.table import Row
 
 EFFICIENCY = 0.6
@@ -25,10 +27,11 @@ class Cost:
 
     runs: int
     tokens: int
+    """Of optstudy's own trainer, as ``flops``; what another program will read is not known."""
     flops: float
     """Of matrix products, training and validation."""
-    seconds: float
-    """On this machine, with all its slots busy."""
+    seconds: float | None
+    """On this machine, with all its slots busy; None for a program of which no run has ended."""
     measured_on: str
     """What the speed was taken from."""
     disk_bytes: int
@@ -57,23 +60,29 @@ class Speed:
             if row.state != "done" or row.seconds <= 0:
                 continue
             config = row.config
+            if row.reported is not None:
+                self._exact.setdefault(_program(config["trainer"]), []).append(row.seconds)
+                continue
             try:
                 done = flops(RunConfig.model_validate(config))
             except ValidationError:  # of another version of the program
                 continue
             shape = _shape(config["model"], config["data"]["sequence_length"], config["training"])
-            per_token = row.seconds / row.tokens
+            per_token = row.seconds / max(1, row.tokens or 0)
             self._exact.setdefault(f"{shape} {row.optimizer}", []).append(per_token)
             self._shape.setdefault(shape, []).append(per_token)
             self._flops.append(done / row.seconds)
         self._probed: float | None = None
 
-    def seconds(self, config: RunConfig) -> tuple[float, str]:
-        """Seconds of the run in one slot, and what that rests on."""
+    def seconds(self, config: AnyConfig) -> tuple[float | None, str]:
+        """Seconds of the run in one slot, and what that rests on; None where nothing is known."""
+        if isinstance(config, Program):
+            known = self._exact.get(_program(config.trainer.model_dump()))
+            return median(known) if known else None, "finished runs of this program"
         shape = _shape(dict(config.model), config.data.sequence_length, dict(config.training))
-        for known, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
-            if key in known:
-                return median(known[key]) * config.tokens, "runs of this size on this machine"
+        for table, key in ((self._exact, f"{shape} {config.optimizer.name}"), (self._shape, shape)):
+            if key in table:
+                return median(table[key]) * config.tokens, "runs of this size on this machine"
         if self._flops:
             return flops(config) / median(self._flops), "runs of another size on this machine"
         if self._probed is None:
@@ -81,7 +90,7 @@ class Speed:
         return flops(config) / self._probed, PROBED
 
 
-def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
+def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
     """Add up what ``configs`` cost with ``slots`` of them running at a time.
 
     Args:
@@ -91,13 +100,15 @@ def estimate(configs: Sequence[RunConfig], speed: Speed, slots: int, record_byte
         record_bytes: what a finished run's folder takes.
     """
     timed = [speed.seconds(config) for config in configs]
-    seconds = [one for one, _ in timed]
-    weights = max((parameter_count(config.model) for config in configs), default=0)
+    seconds = [one for one, _ in timed if one is not None]
+    own = [config for config in configs if isinstance(config, RunConfig)]
+    weights = max((parameter_count(config.model) for config in own), default=0)
+    took = max(sum(seconds) / slots, max(seconds, default=0.0))
     return Cost(
         runs=len(configs),
-        tokens=sum(config.tokens for config in configs),
-        flops=sum(flops(config) for config in configs),
-        seconds=max(sum(seconds) / slots, max(seconds, default=0.0)),
+        tokens=sum(config.tokens for config in own),
+        flops=sum(flops(config) for config in own),
+        seconds=took if len(seconds) == len(configs) else None,
         measured_on=timed[0][1] if timed else "nothing to do",
         disk_bytes=len(configs) * record_bytes + min(slots, len(configs)) * 2 * weights * (4 + STATE_BYTES),
     )
@@ -107,7 +118,7 @@ def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
     """Return the mean size of finished runs' folders, or what one of a hundred rows takes."""
     sizes = []
     for folder in folders:
-        if (folder / "result.json").exists():
+        if ended(folder):
             sizes.append(sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
         if len(sizes) == sample:
             break
@@ -130,6 +141,10 @@ def core_flops_per_s(size: int = 96, count: int = 60, rounds: int = 20) -> float
         a @ a
         taken.append(time.thread_time() - start)
     return 2 * count * size**3 / max(min(taken), 1e-6)
+
+
+def _program(trainer: Mapping[str, object]) -> str:
+    return repr((trainer.get("command"), trainer.get("function")))
 
 
 def _shape(model: Mapping[str, object], length: int, training: Mapping[str, object]) -> str:

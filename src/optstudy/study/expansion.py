@@ -2,19 +2,20 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from optstudy.config import RunConfig, merge
+from optstudy.config import merge
 from optstudy.errors import UserError, nearest
-from optstudy.folders import settle
 from optstudy.identity import ids_by_seed
-from optstudy.results.curves import in_panel, is_curve, joined
-from optstudy.scales import SCALES, check_scale
-from optstudy.study import fidelity, plan
+from optstudy.program import AnyConfig
+from optstudy.results.curves import in_panel, is_curve, joined, placed
+from optstudy.study import fidelity, plan, trainer
 from optstudy.study.families import FIDELITY, Families, Family
 from optstudy.study.file import BestOf, Panel, StudyFile
+from optstudy.study.names import check_overrides
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
 
@@ -25,8 +26,10 @@ class Expansion:
     Args:
         name: the study's, or its file: what other studies and errors call it.
         file: what it says.
-        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        scale: one of the trainer's, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.
+        axes: further axes, over the file's.
+        folder: where the study's program is started; what relative paths mean.
         seeds: number of seeds instead of the file's.
         results: what is known of finished runs.
         adaptive: extend axes and add seeds where the file says so.
@@ -40,6 +43,8 @@ class Expansion:
         file: StudyFile,
         scale: str,
         chosen: dict[str, Any],
+        axes: Mapping[str, list[Any]],
+        folder: Path,
         seeds: int | None,
         results: Results,
         adaptive: bool,
@@ -50,18 +55,31 @@ class Expansion:
             raise UserError(f"{name}: depends on itself by way of {' -> '.join(parents)}")
         self.name, self.file, self.scale, self.chosen = name, file, scale, chosen
         fidelity.check(chosen.get(FIDELITY, "released"))
+        if not parents:
+            check_overrides(chosen, file, name)
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
-        self._families = Families(name, file, scale, chosen, len(self.seeds))
+        self.folder = folder
+        try:
+            self.trainer = trainer.of(file, folder)
+        except UserError as error:
+            raise located(error, name, file.places) from None
+        self._families = Families(name, file, scale, chosen, len(self.seeds), axes)
+        self._axes: set[str] = set()
+        self._configs: list[AnyConfig] = []
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
-        self._others: dict[tuple[str, str], Plan] = {}
+        self._others: dict[tuple[str, str], tuple[Plan, StudyFile]] = {}
         self._shared: tuple[Family, dict[str, Any]] | None = None
         self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
 
+    @property
+    def _stem(self) -> str:
+        """What the only curve of a study is called."""
+        return Path(self.name).stem
+
     def plan(self) -> Plan:
         """List the runs, each once per curve."""
-        if self.scale != "paper":
-            check_scale(self.scale, f"{self.name}: ")
+        trainer.scale_of(self.file, self.scale, self.name)
         parts: list[tuple[str, Plan]] = []
         seen: list[set[str]] = []
         panels = self._families.panels()
@@ -80,8 +98,13 @@ class Expansion:
             whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
             whole.pending += [Pending(p.settings, joined(shown, p.curve), p.depends_on) for p in part.pending]
             whole.first += part.first
-        whole.points = list({(p.id, p.curve): p for p in whole.points}.values())
+        whole.points = list({(p.id, p.curve, str(p.x)): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
+        more = self.file.refine.seeds if self.adaptive and self.file.refine is not None else 1
+        try:
+            self.trainer.check(self._configs, sorted(self._axes), self.chosen, max(len(self.seeds), more))
+        except UserError as error:
+            raise located(error, self.name, self.file.places, self.chosen) from None
         return whole
 
     def _of(self, panel: Panel, scale: str) -> list[Family]:
@@ -93,9 +116,9 @@ class Expansion:
     def _expand(self, family: Family, into: Plan) -> None:
         taken: Mapping[str, Any] = {}
         if family.best_of is not None:
-            found = self._best(family.best_of, family.curve, family.scale)
+            curve, found = self._best(family.best_of, family)
             if isinstance(found, list):
-                self._postpone(family, found, into)
+                self._postpone(family, curve, found, into)
                 return
             taken = found
         made: dict[tuple[Any, int], Point] = {}
@@ -142,17 +165,27 @@ class Expansion:
         variables = {key: one for key, one in axes.items() if key.startswith("$")}
         try:
             tree = self._merged(family, taken, axes, variables, seed)
-            config = settle(tree)
+            config = self.trainer.settle(tree)
             if family.printed:
-                config = settle(fidelity.printed(config.model_dump(mode="json"), self.chosen))
+                config = self.trainer.printed(config, self.chosen)
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
-        curve = family.curve if family.curve != "None" else str(value_at(config, self.file.figure.curve))
-        if family.x.startswith("$"):
-            if family.x not in variables or isinstance(variables[family.x], Mapping):
-                raise UserError(f"{self.name}: figure.x: no axis {family.x!r} with plain values")
-            return Point(config, curve, variables[family.x])
-        return Point(config, curve, value_at(config, family.x))
+        self._axes.update({**family.layers[0], **axes})
+        self._configs.append(config)
+        own = {**variables, **family.labels}
+        curve, key = family.curve, self.file.figure.curve
+        if curve is None:
+            curve = self._shown(config, "figure.curve", key, {}) if key else self._stem
+        return Point(config, f"{curve}{family.suffix}", self._shown(config, "x", family.x, own))
+
+    def _shown(self, config: AnyConfig, key: str, wanted: str, own: Mapping[str, Any]) -> Any:
+        """What a run has on an axis of the figure; ``own``: values on the study's own axes."""
+        if wanted in own:
+            return own[wanted]
+        try:
+            return value_at(config, wanted)
+        except UserError as error:
+            raise self._at(f"{key}: {error}", key, wanted) from None
 
     def _merged(
         self,
@@ -167,75 +200,116 @@ class Expansion:
             shared = self._shared[1]
         else:
             bases = (substituted(layer, variables) for layer in family.layers[:-1])
-            shared = merge(SCALES[family.scale], {"scale": family.scale}, *bases, taken)
+            scale = self.trainer.scales[family.scale]
+            named = {"scale": family.scale} if scale else {}
+            shared = merge(scale, named, *bases, taken)
             self._shared = None if variables else (family, shared)
         return merge(
             shared,
             {"seed": seed},
             *(one for one in variables.values() if isinstance(one, Mapping)),
             {key: one for key, one in axes.items() if not key.startswith("$")},
-            {key: one for key, one in self.chosen.items() if key != FIDELITY and not key.startswith("$")},
+            {key: one for key, one in self.chosen.items() if self._is_setting(key, family)},
         )
 
-    def _best(self, wanted: BestOf, curve: str, scale: str) -> Mapping[str, Any] | list[Point]:
-        """Values at the best point of another study's curve, or that curve's runs while some are missing."""
-        curve = wanted.curve or curve
-        other = self._other(wanted.study, scale)
+    def _is_setting(self, key: str, family: Family) -> bool:
+        """Whether an override is a config value, and no name on an axis."""
+        own = self.trainer.keys
+        return key != FIDELITY and (
+            key not in family.labels and not key.startswith("$")
+            if own is None
+            else key.partition(".")[0] in own
+        )
+
+    def _best(self, wanted: BestOf, family: Family) -> tuple[str, Mapping[str, Any] | list[Point]]:
+        """Name another study's curve, and its values at the best; its runs while some are missing."""
+        other, file = self._other(wanted.study, family.scale, "best_of.study")
+        if wanted.panel is not None and wanted.panel not in file.panels:
+            said = f"best_of.panel: {wanted.study} has no panel {wanted.panel!r}"
+            raise self._at(f"{said}{nearest(wanted.panel, file.panels)}", "best_of.panel", wanted.panel)
         panel = wanted.panel if any(in_panel(label, wanted.panel) for label in other.curves) else None
+        names = family.like if wanted.curve is None else [wanted.curve]
+        curve = next((n for n in names if any(is_curve(label, n, panel) for label in other.curves)), None)
+        if curve is None:
+            said = f"best_of: {wanted.study} has no curve {names[-1]!r}{_nearest(names[-1], other, file)}"
+            raise self._at(
+                said, "best_of.curve" if wanted.curve else "best_of.study", wanted.curve or wanted.study
+            )
         mine = [p for p in other.points if is_curve(p.curve, curve, panel)]
         waits = [p for p in other.pending if is_curve(p.curve, curve, panel)]
-        if not mine and not waits:
-            known = other.curves
-            raise UserError(
-                f"{self.name}: best_of: {wanted.study} has no curve {curve!r}{nearest(curve, known)}"
-            )
         first = mine[0].curve if mine else waits[0].curve
         mine = [p for p in mine if p.curve == first]
         rows = [self.results(p.id) for p in mine]
         if waits or any(row is None for row in rows):
-            return [*other.first, *mine]
-        best = plan.best(mine, [row.loss for row in rows if row is not None])
-        return {key: value_at(best, key) for key in wanted.keys}
+            return curve, [*other.first, *mine]
+        return curve, self._values(wanted, plan.best(mine, [row.loss for row in rows if row is not None]))
 
-    def _postpone(self, family: Family, first: list[Point], into: Plan) -> None:
+    def _values(self, wanted: BestOf, config: AnyConfig) -> dict[str, Any]:
+        try:
+            return {key: value_at(config, key) for key in wanted.keys}
+        except UserError as error:
+            raise self._at(f"best_of.keys: {error}", "best_of.keys", error.came) from None
+
+    def _postpone(self, family: Family, curve: str, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
-        curve = family.best_of.curve or family.curve
         like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
-        stand_in = {key: value_at(like.config, key) for key in family.best_of.keys} if like else {}
+        stand_in = self._values(family.best_of, like.config) if like else {}
         for value, seed in itertools.product(family.values, self.seeds):
-            settings = self._point(family, stand_in, value, seed).config.model_dump(mode="json")
+            point = self._point(family, stand_in, value, seed)
+            settings = point.config.model_dump(mode="json")
             for key in family.best_of.keys:
                 if key != family.axis and key not in family.layers[-1]:
                     settings = merge(settings, {key: None})
-            into.pending.append(Pending(settings, family.curve, family.best_of.study))
+            into.pending.append(Pending(settings, point.curve, family.best_of.study))
         into.first += first
 
     def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
         for name, curves in wanted.items():
-            other = self._other(name, scale)
+            other, file = self._other(name, scale, f"include.{name}")
             for curve in curves:
                 points = [p for p in other.points if is_curve(p.curve, curve)]
                 pending = [p for p in other.pending if is_curve(p.curve, curve)]
                 if not points and not pending:
-                    known = other.curves
-                    raise UserError(
-                        f"{self.name}: include: {name} has no curve {curve!r}{nearest(curve, known)}"
-                    )
+                    said = f"include: {name} has no curve {curve!r}{_nearest(curve, other, file)}"
+                    raise self._at(said, f"include.{name}", curve)
                 into.points += [Point(p.config, curve, p.x) for p in points]
                 into.pending += [Pending(p.settings, curve, p.depends_on) for p in pending]
                 into.first += other.first if pending else []
 
-    def _other(self, name: str, scale: str) -> Plan:
+    def _other(self, name: str, scale: str, key: str) -> tuple[Plan, StudyFile]:
+        """Another study and its file; ``key``: where the file names it."""
         if (name, scale) not in self._others:
-            file = self.others(name)
-            self._others[name, scale] = Expansion(
-                name, file, scale, self.chosen, None, self.results, self.adaptive, self.others, self.parents
-            ).plan()
+            try:
+                file = self.others(name)
+            except UserError as error:
+                raise (self._at(f"{key}: {error}", key, name) if error.key == "study" else error) from None
+            other = Expansion(
+                name,
+                file,
+                scale if scale in trainer.scales_of(file) else trainer.scale_of(file, None, name),
+                self.chosen,
+                {},
+                self.folder,
+                None,
+                self.results,
+                self.adaptive,
+                self.others,
+                self.parents,
+            )
+            self._others[name, scale] = other.plan(), file
         return self._others[name, scale]
 
+    def _at(self, said: str, key: str, came: Any) -> UserError:
+        """An error with its line in the file."""
+        return located(UserError(said, key, came), self.name, self.file.places)
 
-def value_at(config: RunConfig, key: str) -> Any:
+
+def _nearest(curve: str, other: Plan, file: StudyFile) -> str:
+    return nearest(curve, {placed(label, file.panels)[2] for label in other.curves})
+
+
+def value_at(config: AnyConfig, key: str) -> Any:
     """Read a config value by dotted key.
 
     Raises:
@@ -246,7 +320,7 @@ def value_at(config: RunConfig, key: str) -> Any:
         node = dict(node) if isinstance(node, BaseModel) else node
         if not isinstance(node, Mapping) or part not in node:
             hint = nearest(part, node) if isinstance(node, Mapping) else ""
-            raise UserError(f"the config has no key {key!r}{hint}")
+            raise UserError(f"the config has no key {key!r}{hint}", came=key)
         node = node[part]
     return node.model_dump(mode="json") if isinstance(node, BaseModel) else node
 

@@ -3,32 +3,111 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from optstudy.config import merge
-from optstudy.errors import UserError
+from optstudy.errors import UserError, nearest
+from optstudy.results.curves import SEPARATOR
 from optstudy.study.file import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
 
 FIDELITY = "fidelity"
 """The override that chooses between the released code and the paper's text."""
 MOST_RUNS = 100_000
 """Of one study; more is taken for a mistake."""
+MOST_COMBINATIONS = 10_000
+"""Of curves, optimizers and named settings in a panel."""
 
 
 @dataclass(frozen=True)
 class Family:
     """Runs that differ in one axis and the seed."""
 
-    curve: str
+    curve: str | None
+    """The curve's name; None: what its runs have under the figure's ``curve``."""
+    suffix: str
+    """What follows it: the names chosen on axes that are drawn nowhere else."""
+    like: Sequence[str]
+    """Names of the curve of another study that bests are taken from; the first that there is."""
     layers: list[Mapping[str, Any]]
+    """Settings, later ones winning: the optimizer's name, where it is an axis; layers; those of axes."""
     axis: str | None
     values: list[Any]
     best_of: BestOf | None
     scale: str
     x: str
+    labels: Mapping[str, str]
+    """The name chosen on every labelled axis."""
     printed: bool = False
     """By the paper's text where it differs from the released code."""
+
+    @property
+    def axes(self) -> list[str]:
+        """Its axes."""
+        own = [] if self.axis is None else [self.axis]
+        return list(dict.fromkeys([*self.layers[0], *self.labels, *self.layers[-1], *own]))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """An optimizer and a name on every labelled axis: what decides which layers there are."""
+
+    common: Sequence[ScaleLayer]
+    """The file's, the panel's, and their entries for the scale."""
+    naming: Sequence[str]
+    """Axes whose values name the curve, or row and column."""
+    named: str | None = None
+    """One of the curves that the file names."""
+    chosen: Mapping[str, tuple[Any, Layer]] = field(default_factory=dict)
+    """The value chosen on each axis so far, and the layer that it stands for."""
+
+    def choose(self, key: str, value: Any, layer: Layer) -> "Combination":
+        """Return this one with a value on one more axis."""
+        return replace(self, chosen={**self.chosen, key: (value, layer)})
+
+    @cached_property
+    def curve(self) -> str | None:
+        """The curve's name; None where only the config tells it, or not enough is chosen."""
+        if self.naming:
+            values = [str(self.chosen[key][0]) for key in self.naming if key in self.chosen]
+            return SEPARATOR.join(values) if len(values) == len(self.naming) else None
+        if self.named is None and NAME in self.chosen:
+            return str(self.chosen[NAME][0])
+        return self.named
+
+    @cached_property
+    def optimizer(self) -> str | None:
+        """The optimizer's name."""
+        if NAME in self.chosen:
+            return str(self.chosen[NAME][0])
+        layers = (*self.common, *self.variants, *self.labels)
+        optimizer = merge(*(layer.base for layer in layers)).get("optimizer")
+        name = optimizer.get("name") if isinstance(optimizer, Mapping) else None
+        return None if name is None else str(name)
+
+    @cached_property
+    def variants(self) -> list[Layer]:
+        """What the file says of the curve."""
+        name = self.curve
+        return [layer.curves[name] for layer in self.common if name in layer.curves]
+
+    @property
+    def labels(self) -> list[Layer]:
+        """What the values chosen stand for."""
+        return [layer for _, layer in self.chosen.values()]
+
+    @cached_property
+    def own(self) -> list[Layer]:
+        """What the file says of the optimizer."""
+        name = self.optimizer
+        return [layer.optimizers[name] for layer in self.common if name in layer.optimizers]
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """All layers, later ones winning: of a curve that axes name, its own entry is the last."""
+        last = [*self.labels, *self.variants] if self.naming else [*self.variants, *self.labels]
+        return [*self.common, *self.own, *last]
 
 
 class Families:
@@ -37,13 +116,23 @@ class Families:
     Args:
         name: the study's.
         file: what it says.
-        scale: a name of :data:`optstudy.scales.SCALES`, or ``paper``: every panel at its own.
+        scale: one of the trainer's, or ``paper``: every panel at its own.
         chosen: overrides by dotted key.
         seeds: number of seeds.
+        axes: further axes, over the file's; on one of named settings, the names to run.
     """
 
-    def __init__(self, name: str, file: StudyFile, scale: str, chosen: Mapping[str, Any], seeds: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        file: StudyFile,
+        scale: str,
+        chosen: Mapping[str, Any],
+        seeds: int,
+        axes: Mapping[str, list[Any]] | None = None,
+    ) -> None:
         self.name, self.file, self.scale, self.chosen, self.seeds = name, file, scale, chosen, seeds
+        self._more = axes or {}
 
     def panels(self) -> list[tuple[str, Panel, str]]:
         """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
@@ -61,41 +150,89 @@ class Families:
         """Yield the families of a panel at its scale.
 
         Raises:
-            UserError: more than :data:`MOST_RUNS` runs.
+            UserError: more than :data:`MOST_RUNS` runs, or an override that is no name on its axis.
         """
-        common: list[ScaleLayer] = [
-            self.file,
-            self.file.scales.get(scale, ScaleLayer()),
-            panel,
-            panel.scales.get(scale, ScaleLayer()),
-        ]
-        named = list(dict.fromkeys(label for layer in common for label in layer.curves))
-        curves: list[str | None] = [*named] or [None]
         left = MOST_RUNS
-        for curve in curves:
-            variants = [
-                layer.curves[curve] for layer in common if curve is not None and curve in layer.curves
-            ]
-            names = axes_of([*common, *variants]).get(NAME, [None])
-            if NAME in self.chosen:
-                names = [self.chosen[NAME]]
-            fixed = merge(*(layer.base for layer in (*common, *variants))).get("optimizer")
-            for name in names:
-                own = name if name is not None else fixed.get("name") if isinstance(fixed, Mapping) else None
-                layers: list[Layer] = [*common]
-                layers += [where.optimizers[str(own)] for where in common if str(own) in where.optimizers]
-                layers += variants
-                for family in self._products(layers, name, curve, scale, panel.x or self.file.figure.x):
-                    left -= len(family.values) * self.seeds
-                    if left < 0:
-                        raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
-                    yield family
+        for combination in self.combinations(panel, scale):
+            for family in self.products(combination, scale, panel.x or self.file.figure.x):
+                left -= len(family.values) * self.seeds
+                if left < 0:
+                    raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
+                yield family
 
-    def _products(
-        self, layers: Sequence[Layer], name: Any, curve: str | None, scale: str, x: str
-    ) -> Iterator[Family]:
+    def combinations(self, panel: Panel, scale: str) -> Iterator[Combination]:
+        """Yield a panel's combinations at its scale.
+
+        Raises:
+            UserError: more than :data:`MOST_COMBINATIONS`, or an override that is no name on its axis.
+        """
+        none = ScaleLayer()
+        common = [self.file, self.file.scales.get(scale, none), panel, panel.scales.get(scale, none)]
+        naming = self._naming(self._axes(common))
+        named = list(dict.fromkeys(label for layer in common for label in layer.curves))
+        curves: list[str | None] = [*named] if named and not naming else [None]
+        made = (one for curve in curves for one in self._completed(Combination(common, naming, curve)))
+        for count, one in enumerate(made):
+            if count == MOST_COMBINATIONS:
+                raise UserError(f"{self.name}: axes: more than {MOST_COMBINATIONS:,} combinations of names")
+            yield one
+
+    def _axes(self, layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
+        """The axes of layers, and those over them."""
         axes = axes_of(layers)
-        axes.pop(NAME, None)
+        for key, values in self._more.items():
+            named = axes.get(key)
+            if isinstance(named, dict):
+                axes[key] = {label: self._named(key, label, named, "--axis") for label in map(str, values)}
+            else:
+                axes[key] = values
+        return axes
+
+    def _named(self, key: str, label: str, named: Mapping[str, Layer], option: str) -> Layer:
+        if label not in named:
+            raise UserError(f"{self.name}: {option}: {key}: unknown name {label!r}{nearest(label, named)}")
+        return named[label]
+
+    def _naming(self, axes: Mapping[str, Any]) -> list[str]:
+        """The axes that name the curves, or rows and columns; none where the file names curves itself."""
+        figure = self.file.figure
+        if figure.rows is not None and figure.columns is not None:
+            wanted = [figure.rows, figure.columns]
+        else:
+            wanted = [figure.curve] if isinstance(axes.get(figure.curve), dict) else []
+        return wanted if all(key in axes for key in wanted) else []
+
+    def _completed(self, some: Combination) -> Iterator[Combination]:
+        """Choose on every axis that is not a plain one; what is chosen may bring further axes with it."""
+        axes = self._axes(some.layers)
+        if NAME in self.chosen:
+            axes[NAME] = [self.chosen[NAME]]
+        open_ = [key for key in axes if key not in some.chosen]
+        key = next((k for k in (NAME, *open_) if k in open_ and self._chooses(k, axes[k], some)), None)
+        if key is None:
+            yield some
+            return
+        for value, layer in self._values(key, axes[key]):
+            yield from self._completed(some.choose(key, value, layer))
+
+    @staticmethod
+    def _chooses(key: str, axis: Any, some: Combination) -> bool:
+        return key == NAME or key in some.naming or isinstance(axis, dict)
+
+    def _values(self, key: str, axis: list[Any] | dict[str, Layer]) -> list[tuple[Any, Layer]]:
+        """The values to choose from on an axis, and the layer that each stands for."""
+        if not isinstance(axis, dict):
+            values = [self.chosen[key]] if key in self.chosen else axis
+            return [(value, Layer() if key == NAME else Layer(axes={key: [value]})) for value in values]
+        if key not in self.chosen:
+            return list(axis.items())
+        label = str(self.chosen[key])
+        return [(label, self._named(key, label, axis, "--set"))]
+
+    def products(self, some: Combination, scale: str, x: str) -> Iterator[Family]:
+        """Yield the families of a combination: the product of its plain axes but for the one they follow."""
+        layers = some.layers
+        axes = {k: v for k, v in self._axes(layers).items() if k != NAME and not isinstance(v, dict)}
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]
         rules = (self.file.adaptive, self.file.refine)
@@ -105,10 +242,25 @@ class Families:
         said = [layer.fidelity for layer in layers if layer.fidelity is not None]
         printed = self.chosen.get(FIDELITY, said[-1] if said else "released") == "printed"
         base = [layer.base for layer in layers]
-        named: Mapping[str, Any] = {} if name is None else {NAME: name}
+        named = {NAME: some.chosen[NAME][0]} if NAME in some.chosen else {}
         if math.prod(len(axis) for axis in axes.values()) > MOST_RUNS:
             raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
-        label = curve if curve is not None else str(name)
+        labels = {key: str(v) for key, (v, _) in some.chosen.items() if key not in axes and key != NAME}
+        apart = [f", {key} {label}" for key, label in labels.items() if key != x and key not in some.naming]
+        suffix = "".join(apart)
+        like = [f"{some.curve}{suffix}", str(some.curve if some.named else some.optimizer)]
         for combination in itertools.product(*axes.values()):
             point = dict(zip(axes, combination, strict=True))
-            yield Family(label, [named, *base, point], spread, values, best, scale, x, printed)
+            yield Family(
+                some.curve,
+                suffix,
+                like,
+                [named, *base, point],
+                spread,
+                values,
+                best,
+                scale,
+                x,
+                labels,
+                printed,
+            )

@@ -1,19 +1,21 @@
 """What a study file may say, as pydantic models. Imports no torch.
 
 A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
-scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the point on the
-axes, ``--set``.
+scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
+of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
+:mod:`optstudy.study.names`.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -22,9 +24,12 @@ from pydantic import (
     model_validator,
 )
 
-from optstudy.config import Count, NonNegative, Positive
+from optstudy.claims.grammar import FUNCTIONS
+from optstudy.config import Count, NonNegative, Positive, merge
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
+from optstudy.program import Trainer
+from optstudy.record import leaves
 from optstudy.study import yamlfile
 
 NAME = "optimizer.name"
@@ -32,6 +37,15 @@ FINE = 100
 """Values per decade, from which on neighbours of three digits are hardly apart."""
 MOST_VALUES = 1_000
 """On one axis."""
+MOST_CLAIMS = 1_000
+LANGUAGE = (
+    "What must be true of the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "
+    "one less another by the same function, beside numbers; all(..., ...) of several, average(..., ...) over "
+    'several. C is a curve\'s name, quoted unless it is an identifier, with in "panel" where there are '
+    'several; "paper/fig1: adam" is another study\'s. Measures: '
+    + "; ".join(f"{one.forms} ({one.unit}): {one.about}" for one in FUNCTIONS.values())
+    + "."
+)
 
 
 class HalfDecades(Strict):
@@ -100,11 +114,28 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _kind(value: Any) -> str:
-    return "grid" if isinstance(value, (Mapping, HalfDecades)) else "list"
+    if isinstance(value, HalfDecades):
+        return "grid"
+    if isinstance(value, Mapping):
+        return "labels" if any(isinstance(one, (Mapping, Layer)) for one in value.values()) else "grid"
+    return "list"
+
+
+def _layer(value: Any) -> Any:
+    """Take plain settings for a layer that has them as its ``base``."""
+    plain = isinstance(value, Mapping) and not value.keys() & Layer.model_fields.keys()
+    return {"base": value} if plain else value
 
 
 Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), AfterValidator(_distinct)]
-Axis = Annotated[Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")], Discriminator(_kind)]
+Labels = Annotated[
+    dict[str, Annotated["Layer", BeforeValidator(_layer)]], Field(min_length=1, max_length=MOST_VALUES)
+]
+"""Values that are names: each stands for settings, or for a layer."""
+Axis = Annotated[
+    Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")] | Annotated[Labels, Tag("labels")],
+    Discriminator(_kind),
+]
 
 
 class BestOf(Strict):
@@ -126,7 +157,8 @@ class Layer(Strict):
     base: dict[str, Any] = {}
     """Config values by dotted key; ``$name`` stands for the value on the axis ``$name``."""
     axes: dict[str, Axis] = {}
-    """Values to run, by dotted key or ``$name``; the product of all axes is run."""
+    """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
+    values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
     best_of: BestOf | None = None
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or what the paper's text says where that differs."""
@@ -138,7 +170,8 @@ class ScaleLayer(Layer):
     optimizers: dict[str, Layer] = {}
     """What differs for one optimizer, by its name."""
     curves: dict[str, Layer] = {}
-    """Named variants: each is run over all axes and is a curve of the figure."""
+    """Named variants: each is run over all axes and is a curve of the figure. Where an axis names the curves
+    or the cells (:class:`Figure`): what differs for one of them."""
 
 
 class Panel(ScaleLayer):
@@ -159,9 +192,22 @@ class Figure(Strict):
 
     kind: Literal["sweep", "map"] = "sweep"
     x: str = "optimizer.lr"
-    """Config key, or axis ``$name``, on the horizontal axis."""
+    """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named."""
+    """Config key whose values are the curves, where none are named; or an axis whose values are names. Empty:
+    there is one curve."""
+    rows: str | None = None
+    """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
+    columns: str | None = None
+    """The same for its columns."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.rows is None) != (self.columns is None) or (self.rows is not None and self.kind != "map"):
+            raise ValueError("'rows' and 'columns' go together, with 'kind: map'")
+        if self.rows is not None and self.rows == self.columns:
+            raise ValueError(f"'rows' and 'columns' are both {self.rows!r}: they must be two axes")
+        return self
 
 
 class Adaptive(Strict):
@@ -184,6 +230,23 @@ class Refine(Strict):
     axis: str = "optimizer.lr"
 
 
+class Claim(Strict):
+    """A statement, and the test that decides it."""
+
+    says: Annotated[str, Field(min_length=1)]
+    """What is claimed, a sentence."""
+    test: Annotated[str, Field(min_length=1, max_length=10_000, description=LANGUAGE)]
+
+
+class Noise(Strict):
+    """Where a curve of this study has one seed, claims take the variance over seeds from another study."""
+
+    study: str
+    """Which study."""
+    curves: dict[str, str] = {}
+    """What a curve is called there; without, as here."""
+
+
 class StudyFile(ScaleLayer):
     """The whole file."""
 
@@ -200,8 +263,15 @@ class StudyFile(ScaleLayer):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
     adaptive: Adaptive | None = None
     refine: Refine | None = None
+    claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
+    """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
+    decide: bool = False
+    """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
+    noise: Noise | None = None
     figure: Figure = Figure()
     slurm: Slurm = Slurm()
+    trainer: Trainer | None = None
+    """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
     @property
@@ -210,9 +280,9 @@ class StudyFile(ScaleLayer):
         return self._places
 
 
-def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any]]:
-    """Return the values of every axis, later layers winning."""
-    found: dict[str, list[Any]] = {}
+def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
+    """Return the values of every axis, later layers winning; those of a labelled axis by name."""
+    found: dict[str, list[Any] | dict[str, Layer]] = {}
     for layer in layers:
         for key, axis in layer.axes.items():
             found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
@@ -227,21 +297,63 @@ def parse(content: str, where: str) -> StudyFile:
     try:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
-        first = error.errors()[0]
-        loc = [part for part in first["loc"] if part not in ("grid", "list")]
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelt key is missing too
+        loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
+    if file.trainer is not None:
+        file = _fitted(file)
     file._places = tuple(yamlfile.places(tree))
     return file
 
 
+def _fitted(file: StudyFile) -> StudyFile:
+    """Choose the axes that a study of another program leaves out, where its config has not the usual keys.
+
+    The figure's axis is that which grows or is refined, else the first of numbers; the curves are the next.
+    """
+    layers = list(_layers(file))
+    axes = axes_of(layers)
+    known = {*axes, *(key for layer in layers for key, _ in leaves(merge(layer.base)))}
+    rules = [rule for rule in (file.adaptive, file.refine) if rule is not None]
+    ruled = [rule.axis for rule in rules if "axis" in rule.model_fields_set]
+    figure = file.figure
+    x, curve = figure.x, figure.curve
+    if "x" not in figure.model_fields_set and x not in known:
+        numbers = [key for key, values in axes.items() if isinstance(values, list) and _all_numbers(values)]
+        x = next(iter([*ruled, *numbers, *axes]), "seed")
+    if "curve" not in figure.model_fields_set and curve not in known:
+        curve = next((key for key in axes if key != x and not key.startswith("$")), "")
+    own: dict[str, Any] = {"figure": figure.model_copy(update={"x": x, "curve": curve})}
+    for name, rule in (("adaptive", file.adaptive), ("refine", file.refine)):
+        if rule is not None and "axis" not in rule.model_fields_set and rule.axis not in axes:
+            own[name] = rule.model_copy(update={"axis": x})
+    return file.model_copy(update=own)
+
+
+def _layers(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all below it."""
+    yield layer
+    below = [getattr(layer, kind, {}) for kind in ("panels", "scales", "optimizers", "curves")]
+    below += [axis for axis in layer.axes.values() if isinstance(axis, dict)]
+    for named in below:
+        for one in named.values():
+            yield from _layers(one)
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return all(type(value) in (int, float) for value in values)
+
+
 _BELOW: Mapping[str, type[BaseModel]] = {
     "optimizers": Layer, "curves": Layer, "panels": Panel, "scales": ScaleLayer, "axes": HalfDecades,
+    "claims": Claim,
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
+    "noise": Noise, "trainer": Trainer,
 }  # fmt: skip
 
 
@@ -252,6 +364,8 @@ def _keys_at(loc: list[Any]) -> list[str]:
     for part in parts:
         if part in _BELOW and next(parts, None) is not None:
             kind = _BELOW[part]
+        elif kind is HalfDecades:
+            kind = Layer  # of a name on a labelled axis
         elif part in _SINGLE:
             kind = _SINGLE[part]
     return [field.alias or name for name, field in kind.model_fields.items()]

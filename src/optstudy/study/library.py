@@ -7,19 +7,27 @@ overrides and the results so far, so that any number of launchers come to the sa
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from optstudy.claims import grammar
+from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
-from optstudy.errors import UserError, nearest
+from optstudy.errors import UserError, explain, nearest
 from optstudy.folders import settle
 from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
 from optstudy.study.expansion import Expansion
-from optstudy.study.file import HalfDecades, StudyFile, parse
+from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
+from optstudy.study.names import check
+from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, Point, Results
+from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
 
 __all__ = [
@@ -44,6 +52,52 @@ class Study:
     file: StudyFile
     path: str = ""
     """Where it was read from, as given; empty for one that comes with the package."""
+    axes: Mapping[str, list[Any]] = field(default_factory=dict)
+    """Axes of the command line, over the file's."""
+    folder: Path = Path()
+    """Where a program is started; what relative paths mean."""
+
+    def scale(self, given: str | None) -> str:
+        """Return the scale to run at: the one given, or the study's default.
+
+        Raises:
+            UserError: the study has none of that name.
+        """
+        return scale_of(self.file, given, self.path or self.name)
+
+    def over(self, axes: Sequence[str]) -> "Study":
+        """Return the study over further axes, each given as ``key=value,value``.
+
+        Raises:
+            UserError: an argument that is none, or an axis without values.
+        """
+        return replace(self, axes={**self.axes, **_axes(axes)}) if axes else self
+
+    def __post_init__(self) -> None:
+        check(self.file, self.path or self.name)
+
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """Its claims, with their tests read and checked.
+
+        Raises:
+            UserError: a test that says what it may not, with file and line.
+        """
+        found: list[Claim] = []
+        if not self.file.claims:
+            return ()
+        curves = Naming(self.name, self.file, lambda name: _read(name, self.folder).file)
+        for name, one in self.file.claims.items():
+            test = " ".join(one.test.split())
+            try:
+                relations = grammar.parse(test, curves)
+            except (grammar.Wrong, UserError) as error:
+                key = f"claims.{name}.test"
+                line = yamlfile.place(self.file.places, key, one.test)
+                where = self.path or f"{self.name}.yaml"
+                raise UserError(f"{where}:{line or 1}: {key}: {error}") from None
+            found.append(Claim(name, one.says, self.name, test, relations))
+        return tuple(found)
 
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
@@ -62,7 +116,7 @@ class Study:
         """List the study's runs at a scale, each once per curve.
 
         Args:
-            scale: a name of :data:`optstudy.scales.SCALES`; ``paper``: every panel at its own.
+            scale: one of :meth:`scale`; ``paper``: every panel at its own.
             overrides: config values by dotted key that win over the study's; an axis so named collapses.
             seeds: number of seeds, 0 and up, instead of the file's.
             results: what is known of finished runs.
@@ -77,10 +131,12 @@ class Study:
             self.file,
             scale,
             chosen,
+            self.axes,
+            self.folder,
             seeds,
             results,
             adaptive,
-            lambda name: load(name).file,
+            lambda name: _read(name, self.folder).file,
         ).plan()
 
 
@@ -90,18 +146,38 @@ def names() -> list[str]:
     return sorted(_files(root, ""), key=lambda name: (name != "demo", _natural(name)))
 
 
-def load(name: str) -> Study:
+def load(name: str, folder: Path = Path()) -> Study:
     """Read a study that comes with the package, or a file of one's own (``./mine.yaml``).
 
+    Args:
+        name: the study's, or a path.
+        folder: what a relative path is relative to.
+
     Raises:
-        UserError: no such study, or a mistake in the file, with its line.
+        UserError: no such study, or a mistake in the file or a claim, with its line.
     """
+    found = _read(name, folder)
+    assert found.claims is not None  # read and checked now
+    return found
+
+
+def _read(name: str, folder: Path = Path()) -> Study:
+    """Read a study without a look at its claims, which may speak of other studies."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return Study(path.stem, parse(yamlfile.read(path), name), name)
+        try:
+            content = yamlfile.read(folder / path)
+        except UserError as error:
+            raise UserError(str(error), "study", name) from None
+        return Study(path.stem, parse(content, name), name)
     if name not in (known := names()):
         hint = nearest(name, known)
-        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)")
+        raise UserError(f"unknown study {name!r}{hint} (a file of your own ends in .yaml)", "study", name)
+    return _packaged(name)
+
+
+@cache
+def _packaged(name: str) -> Study:
     content = (resources.files("optstudy") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
     return Study(name, parse(content, f"{name}.yaml"))
 
@@ -118,6 +194,21 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not (key and equals):
             raise UserError(f"--set: {assignment!r} is not key=value, such as optimizer.lr=3e-3")
         found[key] = yamlfile.scalar(value)
+    return found
+
+
+def _axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for assignment in assignments:
+        key, equals, values = assignment.partition("=")
+        said = f"--axis: {assignment!r} is not key=value,value, such as optimizer.lr=1e-3,1e-2"
+        if not (key and equals and values.strip(", ")):
+            raise UserError(said)
+        read = yamlfile.scalar(f"[{values}]")
+        try:
+            found[key] = list(axes_of([Layer(axes={key: read})])[key])
+        except ValidationError as error:
+            raise UserError(f"--axis: {key}: {explain(error.errors()[0], (), ())}") from None
     return found
 
 

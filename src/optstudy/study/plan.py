@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from optstudy.config import RunConfig
+from optstudy.program import AnyConfig
 from optstudy.results.table import Row
 from optstudy.study.file import Adaptive, Refine, rounded, spaced
 
@@ -20,7 +20,7 @@ Results = Callable[[str], Row | None]
 class Point:
     """One run of a study."""
 
-    config: RunConfig
+    config: AnyConfig
     curve: str
     """The curve of the figure that it lies on; ``PANEL / CURVE`` where there are panels."""
     x: Any = None
@@ -137,7 +137,7 @@ def refined(
     return [(value, seed) for value in sorted(wanted) for seed in extra]
 
 
-def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
+def best(points: Sequence[Point], losses: Sequence[float]) -> AnyConfig:
     """Return the config, of those that differ in more than the seed, with the lowest mean loss.
 
     Args:
@@ -145,7 +145,7 @@ def best(points: Sequence[Point], losses: Sequence[float]) -> RunConfig:
         losses: what counts of each.
     """
     by_config: dict[str, list[float]] = {}
-    configs: dict[str, RunConfig] = {}
+    configs: dict[str, AnyConfig] = {}
     for point, loss in zip(points, losses, strict=True):
         key = point.config.model_copy(update={"seed": 0}).id
         configs.setdefault(key, point.config)

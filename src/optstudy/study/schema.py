@@ -6,7 +6,7 @@ from typing import Any
 from optstudy.config import RunConfig
 from optstudy.optim.options import Options
 from optstudy.recipes import CLASSES, FROM_RUN, OPTIMIZERS, RULES
-from optstudy.study.file import StudyFile
+from optstudy.study.file import Layer, StudyFile
 
 FILLED_IN = frozenset(
     {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "optimizer.code"}
@@ -26,12 +26,18 @@ def study_schema() -> dict[str, Any]:
         "properties": keys,
     }
     grid = {"$ref": "#/$defs/HalfDecades"}
+    plain = {
+        "$ref": "#/$defs/Settings",
+        "not": {"anyOf": [{"required": [key]} for key in Layer.model_fields]},
+    }
+    named = {"anyOf": [plain, {"$ref": "#/$defs/Layer"}]}
+    labels = {"type": "object", "minProperties": 1, "additionalProperties": named}
     axes = {key: {"anyOf": [grid, {"type": "array", "items": one}]} for key, one in keys.items()}
     schema["$defs"]["Axes"] = {
         "type": "object",
-        "description": "Values to run, by dotted key or $name.",
+        "description": "Values to run, by dotted key or $name; or by a name of its own, named settings.",
         "properties": axes,
-        "additionalProperties": {"anyOf": [grid, {"type": "array"}]},
+        "additionalProperties": {"anyOf": [grid, {"type": "array"}, labels]},
     }
     for kind in (schema, *schema["$defs"].values()):
         for key, name in (("base", "Settings"), ("axes", "Axes")):

@@ -1,17 +1,22 @@
 """One study at one scale over one runs folder: its plan by the results there are, its folders, its states."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optstudy.errors import say_once
+from optstudy.claims.verdict import LOOKS
+from optstudy.errors import UserError, say_once
 from optstudy.folders import prepare
-from optstudy.identity import without_code
+from optstudy.identity import ids_by_seed, without_code
 from optstudy.launch import attempts, lease
+from optstudy.program import code_of
 from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
-from optstudy.results.table import Row
+from optstudy.results.table import Row, measured
+from optstudy.study import registered
 from optstudy.study.library import Plan, Point, Study
+from optstudy.study.places import placed
 
 FINISHED = ("done", "diverged")
 
@@ -21,30 +26,38 @@ class Session:
 
     Args:
         study: what is run.
-        scale: at which size.
+        scale: at which size; None: the study's default.
         runs: where run folders are.
         overrides: config values by dotted key.
         seeds: number of seeds instead of the file's.
         adaptive: extend axes and add seeds where the file says so.
         kept: runs that count as done though they have no folder, by id: a committed record's.
+        decides: seeds that were added until claims were decided count as the study's own.
     """
 
     def __init__(
         self,
         study: Study,
-        scale: str,
+        scale: str | None,
         runs: Path,
         overrides: Mapping[str, Any] | None = None,
         seeds: int | None = None,
         adaptive: bool = True,
         kept: Archive | None = None,
+        decides: bool = False,
     ) -> None:
         self.kept = kept or {}
-        self.study, self.scale, self.runs = study, scale, runs
+        self.study, self.scale, self.runs = placed(study, runs), study.scale(scale), runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._read = Catalog(runs)
+        self._measured: dict[str, Row] = {}
         self._prepared: set[str] = set()
+        self._ids: dict[str, Callable[[int], str]] = {}
+        self._wanted: list[Point] = []
+        self.further: frozenset[str] = frozenset()
+        """Finished runs with seeds beyond the study's own, which ``--decide`` added."""
         self._planned = False
+        self.decides = seeds is None and (decides or study.file.decide or registered.decides(self))
         self.plan = self.replan()
 
     def replan(self) -> Plan:
@@ -53,8 +66,43 @@ class Session:
             return self.plan
         self._missed: set[str] = set()
         self.plan = self.study.plan(self.scale, self.overrides, self.seeds, self._asked, self._adaptive)
+        found = self._further() if self.decides else []
+        self.plan.points += found
+        self.plan.first += self._wanted
+        self.further = frozenset(point.id for point in found)
         self._planned = True
         return self.plan
+
+    def decide(self) -> None:
+        """Let seeds count that are added until claims are decided."""
+        self.decides, self._planned = True, False
+        self.replan()
+
+    def want(self, points: Sequence[Point]) -> None:
+        """Have runs run that are none of the study's own: the same with further seeds."""
+        self._wanted = list(points)
+        self._planned = False
+        self.replan()
+
+    def seeded(self, point: Point, seed: int) -> Point:
+        """Return the same run with another seed."""
+        if point.id not in self._ids:
+            self._ids[point.id] = ids_by_seed(point.config.model_dump(mode="json"))
+        config = point.config.model_copy(update={"seed": seed})
+        return Point(config, point.curve, point.x, self._ids[point.id](seed))
+
+    def _further(self) -> list[Point]:
+        """The plan's points with the seeds of further looks that have results."""
+        own = {point.id for point in self.plan.points}
+        found = []
+        for point in [point for point in self.plan.points if point.config.seed == 0]:
+            for least, look in itertools.pairwise((1, *LOOKS)):
+                more = [one for seed in range(least, look) if (one := self.seeded(point, seed)).id not in own]
+                ended = [one for one in more if self._asked(one.id) is not None]
+                found += ended
+                if more and not ended:
+                    break
+        return found
 
     def _asked(self, run_id: str) -> Row | None:
         row = self.row(run_id)
@@ -64,8 +112,21 @@ class Session:
 
     def row(self, run_id: str) -> Row | None:
         """The run's row, or None while it has no result."""
+        if run_id in self._measured:
+            return self._measured[run_id]
         row = self._read.row(run_id)
-        return self.kept[run_id].row if row is None and run_id in self.kept else row
+        trainer = self.study.file.trainer
+        if row is None or trainer is None:
+            return self.kept[run_id].row if row is None and run_id in self.kept else row
+        try:
+            row = measured(row, trainer.metric.name, trainer.maximise)
+        except UserError as error:
+            said = f"{self.runs / run_id}/result.json: {error}"
+            say_once(f"{said}; left out")
+            self._read.damaged[run_id] = said
+            return None
+        self._measured[run_id] = row
+        return row
 
     @property
     def runs_known(self) -> dict[str, Point]:
@@ -108,7 +169,7 @@ class Session:
 
     def older(self) -> list[Row]:
         """Rows of the folder that would be this study's, were their optimizer's code that of today."""
-        mine = {p.id: p.config for p in self.runs_known.values() if p.config.optimizer.code is not None}
+        mine = {p.id: p.config for p in self.runs_known.values() if code_of(p.config) is not None}
         wanted = {without_code(config.model_dump(mode="json")) for config in mine.values()}
         if not wanted or not self.runs.is_dir():
             return []
@@ -125,6 +186,7 @@ class Session:
         for run_id in failed:
             result = self.runs / run_id / "result.json"
             if result.exists():
+                self._read.forget(run_id)
                 say_once(f"{result}: kept as result.json.damaged, and run again")
                 result.replace(result.with_name("result.json.damaged"))
             attempts.forgive(self.runs / run_id)

@@ -17,6 +17,7 @@ from optstudy.config import Watch
 from optstudy.ending import Interruption, Preempted, out_of_memory
 from optstudy.errors import UserError, say_once
 from optstudy.folders import check_unchanged, read_config
+from optstudy.program import Program
 from optstudy.record import (
     FORMAT,
     ID,
@@ -65,6 +66,8 @@ def train(
     if (result := read_result(folder)) is not None:
         return result
     config = read_config(folder)
+    if isinstance(config, Program):
+        raise UserError(f"{folder}: another program trains it: optstudy train {folder}")
     check_unchanged(config)
     with Interruption() as interruption, ranks.own(folder) as own:
         interruption.deferred = ranks.size > 1  # they stop together

@@ -127,10 +127,10 @@ function describe(hit) {
   const lines = [
     line("strong", `${curve.name}, ${axisOf(curve)} ${point[POINT.x]}`),
     ...(D.panels[curve.panel].name ? [line("div", D.panels[curve.panel].name)] : []),
-    line("div", run[RUN.state] === "diverged" ? `diverged at step ${run[RUN.step]}: ${run[RUN.reason] ?? "no reason recorded"}` : `validation loss ${run[RUN.loss].toFixed(4)} nats`),
+    line("div", run[RUN.state] === "diverged" ? `diverged${run[RUN.step] === null ? "" : ` at step ${run[RUN.step]}`}: ${run[RUN.reason] ?? "no reason recorded"}` : `${D.metric.name} ${(D.metric.sign * run[RUN.loss]).toFixed(D.metric.digits)}${D.metric.units}`),
     line("div", `seed ${run[RUN.seed]}, run ${run[RUN.id]}`),
   ];
-  if (point[POINT.runs].length > 1) lines.push(line("div", `mean of ${point[POINT.runs].length} seeds ${point[POINT.mean].toFixed(4)}`));
+  if (point[POINT.runs].length > 1) lines.push(line("div", `mean of ${point[POINT.runs].length} seeds ${(D.metric.sign * point[POINT.mean]).toFixed(D.metric.digits)}`));
   const list = document.createElement("dl");
   D.keys.slice(0, 12).forEach((key, n) => {
     const value = run[RUN.values][n];
@@ -164,11 +164,11 @@ function sweepChart(box, panel, aligned) {
   const x = [Math.min(...places) - pad, Math.max(...places) + pad];
   const a = axes(box, {
     title: [name, plots.length === 1 ? "" : aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
-    label: `Validation loss against ${axis}${aligned ? ", aligned at each best" : ""}`,
+    label: `${D.metric.name} against ${axis}${aligned ? ", aligned at each best" : ""}`,
     x, y: range, strip: Math.min(losers.length, 10),
     xticks: (room) => (log ? logTicks(x, room, aligned ? factor : power) : [...names].sort((p, q) => p[0] - q[0])),
-    yticks: (room) => linearTicks(range, room),
-    xlabel: aligned ? `${axis}, relative to each best` : axis, ylabel: "validation loss, nats",
+    yticks: (room) => linearTicks(range, room).map(([at, text]) => [at, D.metric.sign < 0 ? text.replace(/^-?/, (s) => (s || Number(text) === 0 ? "" : "-")) : text]),
+    xlabel: aligned ? `${axis}, relative to each best` : axis, ylabel: D.metric.label,
     bands: aligned ? [[-Math.log10(3), Math.log10(3)]] : [],
   });
   for (const c of [...curves].reverse()) {
@@ -211,7 +211,7 @@ function drawTraining() {
   if (all.length) {
     const x = [0, 1.01 * Math.max(...all.map((p) => p[0]))], losses = all.map((p) => p[1]);
     const y = [Math.min(...losses) - 0.1, Math.max(...losses) + 0.1];
-    const a = axes(box, { title: "", label: "Loss against tokens", height: 340, x, y, xlabel: "tokens", ylabel: "loss, nats",
+    const a = axes(box, { title: "", label: `Loss against ${D.progress}`, height: 340, x, y, xlabel: D.progress, ylabel: ["loss", D.metric.unit].filter(Boolean).join(", "),
       xticks: (room) => linearTicks(x, Math.min(room, 8)).map(([at]) => [at, thousands(at)]), yticks: (room) => linearTicks(y, room) });
     for (const r of runs) {
       const [k, j] = owner.get(r), curve = D.curves[k], point = curve.points[j];

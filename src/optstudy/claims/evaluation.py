@@ -1,0 +1,365 @@
+"""What a claim's test measures: curves of finished figures in, a number with its interval out. No torch.
+
+All numbers are :mod:`optstudy.results.stats`'s, so a claim and a report say the same of the same runs.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from optstudy.claims.grammar import WHOLE, Measure, Quantity, Relation, Where
+from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
+from optstudy.recipes import MATRICES
+from optstudy.results import stats
+from optstudy.results.curves import Curve, Point
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate, Term
+
+LEARNED = 0.1
+"""Share of the steps after which effective learning rates are looked at."""
+
+
+REACH = 2
+"""Settings on either side of the best that tell whether a parabola fits there."""
+
+
+LEVELS = ("best", "at", "mean")
+"""Measures that are values of the metric, and so have its sign; others are distances from the best."""
+
+
+class Missing(Exception):
+    """What a claim needs and there is not, in words."""
+
+
+Load = Callable[[str], Figure]
+"""A study's name -> its figure."""
+
+
+@dataclass
+class Evidence:
+    """The figures that claims look at, each read once."""
+
+    load: Load
+    look: int | None = None
+    """Only seeds below this one, see :data:`optstudy.claims.verdict.LOOKS`."""
+    _figures: dict[str, Figure] = field(default_factory=dict)
+    _looks: dict[int, "Evidence"] = field(default_factory=dict)
+
+    def judge(self, claim: Claim, scale: str, changed: str = "", decide: bool = False) -> Verdict:
+        """Return the verdict on a claim by what has been run.
+
+        Args:
+            scale: where it ran, for the record.
+            changed: see :attr:`optstudy.claims.verdict.Verdict.changed`.
+            decide: seeds are added until it is decided: by the first look that does, else by the last one.
+        """
+        if not decide:
+            return self.now(claim, scale, changed)
+        verdicts = [self.at(look).now(claim, scale, changed) for look in LOOKS if self.had(claim, look)]
+        decided = [one for one in verdicts if one.word != "not decided"]
+        return next(iter(decided), None) or (verdicts or [self.at(min(LOOKS)).now(claim, scale, changed)])[-1]
+
+    def now(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
+        """Return the verdict by all that is here, or all that this look has."""
+        return Verdict(claim, scale, tuple(map(self._part, claim.relations)), changed, self.look)
+
+    def at(self, look: int) -> "Evidence":
+        """Return what there was at a look."""
+        if look not in self._looks:
+            self._looks[look] = Evidence(lambda name: self.figure(name).below(look), look)
+        return self._looks[look]
+
+    def had(self, claim: Claim, look: int) -> bool:
+        """Whether a claim has had a look: some part compares so many seeds, and no point waits for some."""
+        at = self.at(look)
+        found = (part.measured for part in at.now(claim, "").parts)
+        return any(m is not None and m.seeds >= look for m in found) and at.equal(claim)
+
+    def points(self, relation: Relation) -> list[tuple[str, Point]]:
+        """The settings whose seeds decide a relation, each with its curve's label.
+
+        Raises:
+            Missing: a curve that lacks runs.
+        """
+        found = []
+        for measure in _measures(relation):
+            if measure.function not in ("rate", "tokens"):
+                side = self._side(measure)
+                found += [(side.curve.label, point) for point in side.points]
+        return found
+
+    def equal(self, claim: Claim) -> bool:
+        """Whether all points that were given seeds of this look have all of them."""
+        look = self.look or 0
+        before = max((n for n in LOOKS if n < look), default=1)
+        for where in curves(claim):
+            figure = self.figure(where.study)
+            for point in (p for c in figure.curves if named(c, where.curve) for p in c.points):
+                added = any(row.id in figure.further and row.seed >= before for row in point.rows)
+                if added and len(point.rows) < look:
+                    return False
+        return True
+
+    def figure(self, study: str) -> Figure:
+        """Return a study's figure."""
+        if study not in self._figures:
+            self._figures[study] = self.load(study)
+        return self._figures[study]
+
+    def curve(self, where: Where) -> Curve:
+        """Return a complete curve.
+
+        Raises:
+            Missing: none of that name, several, or runs of it are missing.
+        """
+        figure = self.figure(where.study)
+        some = [curve for curve in figure.curves if named(curve, where.curve)]
+        waiting = sorted(panel for panel, name in figure.incomplete if alike(name, where.curve))
+        panels = [*(curve.panel for curve in some), *waiting]
+        panel = where.panel if where.panel in panels else next(iter(panels), None)
+        found = [curve for curve in some if curve.panel == panel]
+        if not found or panel in waiting or any(map(figure.unfinished, found)):
+            raise Missing(f"runs of {where.study} {where.curve}")
+        if len(found) > 1:
+            several = ", ".join(curve.label for curve in found)
+            raise Missing(f"one {where.curve} in {where.study}: it has {several}")
+        return found[0]
+
+    def noise(self, where: Where) -> Curve | None:
+        """Return the curve to take the variance over seeds from, for one that has a single seed."""
+        study, names = self.figure(where.study).noise
+        if not study or any(len(point.rows) > 1 for point in self.curve(where).points):
+            return None
+        return self.curve(Where(study, names.get(where.curve, where.curve)))
+
+    def _part(self, relation: Relation) -> Part:
+        low, high = relation.low, relation.high
+        first, *more = relation.quantities
+        try:
+            if first.one.function == "rate":
+                return Part(self._rate(first.one, first.other), low, high)
+            found = [self._quantity(one) for one in (first, *more)]
+        except Missing as missing:
+            return Part(None, low, high, str(missing))
+        return Part(stats.combined([(1 / len(found), one) for one in found]) if more else found[0], low, high)
+
+    def _quantity(self, quantity: Quantity) -> Estimate:
+        one, other = quantity.one, quantity.other
+        if one.function == "tokens":
+            raise Missing(f"no lengths here: {one.curve.study} names no runs of several lengths")
+        mine = self._side(one)
+        found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
+        turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
+        return replace(found, value=-found.value) if turned else found
+
+    def _side(self, measure: Measure) -> "Side":
+        curve = self.curve(measure.curve)
+        whole = measure.arguments == (WHOLE,)
+        if measure.function in ("mean", "sensitivity") and not whole and measure.arguments:
+            low, high = (float(one) for one in measure.arguments)
+            inside = tuple(p for p in curve.points if _number(p.x) and low <= p.x <= high)
+            if not inside:
+                raise Missing(
+                    f"settings of {measure.curve.study} {measure.curve.curve} from {low:g} to {high:g}"
+                )
+            curve, whole = replace(curve, points=inside), True
+        setting = measure.arguments[0] if measure.function in ("at", "gain") else None
+        return Side(measure.function, curve, self.noise(measure.curve), setting, whole)
+
+    def _rate(self, one: Measure, other: Measure | None) -> Range:
+        """The median over training, with the range of what was measured."""
+        mine = self._rates(one)
+        if other is not None:
+            theirs = self._rates(other)
+            mine = {step: value - theirs[step] for step, value in mine.items() if step in theirs}
+        if not mine:
+            raise Missing(f"effective learning rates of {one.curve.study}")
+        values = sorted(mine.values())
+        return Range(median(values), values[0], values[-1])
+
+    def _rates(self, measure: Measure) -> dict[int, float]:
+        """Decades by step: log10 of a role's median rate, or between two of its quantiles."""
+        figure, (role, *quantiles) = self.figure(measure.curve.study), measure.arguments
+        roles = MATRICES if role == "matrix" else (str(role),)
+        histories = (figure.history(row.id) for row in self.curve(measure.curve).best.rows)
+        measured = ([row for row in history if row.get("effective_lr")] for history in histories)
+        rows = next(filter(None, measured), [])
+        last = max((row["step"] for row in rows), default=0)
+        found = {}
+        for row in rows:
+            some = [row["effective_lr"][role] for role in roles if role in row["effective_lr"]]
+            if some and row["step"] >= LEARNED * last:
+                found[row["step"]] = _decades(some, *map(float, quantiles))
+        return found
+
+
+def curves(claim: Claim) -> list[Where]:
+    """Every curve that a claim speaks of."""
+    return list(dict.fromkeys(m.curve for relation in claim.relations for m in _measures(relation)))
+
+
+def _measures(relation: Relation) -> list[Measure]:
+    return [one for q in relation.quantities for one in (q.one, q.other) if one is not None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One curve of a comparison, and what of it is compared."""
+
+    function: str
+    curve: Curve
+    noise: Curve | None = None
+    """See :meth:`Evidence.noise`."""
+    setting: float | str | None = None
+    """Where, of ``at`` and ``gain``."""
+    whole: bool = False
+    """``sensitivity`` over all settings."""
+
+    def alone(self) -> Estimate:
+        """The number itself.
+
+        Raises:
+            Missing: the curve never trained, or lacks the setting or the window.
+        """
+        if self.function in ("at", "mean"):
+            return stats.loss_of(self.terms, self.curve)
+        if self.function == "gain":
+            return stats.above(self.curve, self.point, self.noise)
+        found: Estimate | None
+        if self.function == "best":
+            found = stats.best_loss(self.curve)
+        elif self.function == "setting":
+            found = stats.best_setting(self.curve)
+        else:
+            found = next((one for window in self.windows if (one := self.sensitivity(window))), None)
+        if found is None:
+            raise Missing(
+                f"the {self.function} of {self.curve.label}: it never trained, or its grid is too small"
+            )
+        return found
+
+    @property
+    def point(self) -> Point:
+        """The point at the setting.
+
+        Raises:
+            Missing: there is none.
+        """
+        for point in self.curve.points:
+            if point.x == self.setting:
+                return point
+        shown = f"{self.setting:g}" if isinstance(self.setting, float) else self.setting
+        raise Missing(f"{self.curve.label} at {shown}")
+
+    @property
+    def terms(self) -> Sequence[Term]:
+        """The loss that is compared as a weighted sum of losses of settings."""
+        if self.function == "at":
+            return [(1.0, self.point)]
+        return [(1 / len(self.curve.points), point) for point in self.curve.points]
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """The settings whose seeds decide the number."""
+        curve = self.curve
+        if self.function in ("best", "setting"):
+            at = curve.points.index(curve.best)
+            near = curve.points[max(0, at - REACH) : at + REACH + 1] if curve.log else ()
+            return [*(point for point in near if not point.diverged), *stats.contenders(curve)]
+        if self.function == "sensitivity":
+            inside = (stats.within(curve, window) for window in self.windows)
+            return next((some for some in inside if some is not None), ())
+        return [point for _, point in self.terms] if self.setting is None else [self.point, curve.best]
+
+    @property
+    def windows(self) -> tuple[float, ...]:
+        """Windows of its sensitivity, those to be preferred first."""
+        return (math.inf,) if self.whole else stats.WINDOWS
+
+    def sensitivity(self, window: float) -> Estimate | None:
+        """Its sensitivity over a window, if its grid covers that."""
+        return stats.sensitivity(self.curve, window, self.noise)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two curves side by side: the one less the other, paired by seed where that says more."""
+
+    one: Side
+    other: Side
+
+    def difference(self) -> Estimate:
+        """The difference by their function.
+
+        Raises:
+            Missing: one of them lacks what is compared.
+        """
+        function, (one, other) = self.one.function, (self.one.curve, self.other.curve)
+        if function == "best":
+            found = stats.difference(one, other, self.noise)
+            if found is None:
+                raise Missing(f"a run of {(other if one.trained else one).label} that trained")
+            return found
+        if function == "at" and one is other:
+            return stats.above(one, self.one.point, self.one.noise, self.other.point)
+        if function in ("at", "mean"):
+            return stats.paired(self.one.terms, self.other.terms, one, other, self.noise)
+        if function == "sensitivity":
+            return self.sensitivity()
+        return stats.minus(self.one.alone(), self.other.alone())
+
+    @property
+    def noise(self) -> tuple[Curve, Curve] | None:
+        """Both curves with several seeds, where one of the two has a single one."""
+        if self.one.noise is None and self.other.noise is None:
+            return None
+        return self.one.noise or self.one.curve, self.other.noise or self.other.curve
+
+    def sensitivity(self) -> Estimate:
+        """The difference over the widest window that both have.
+
+        Raises:
+            Missing: a best lies at the edge of its grid, or a curve never trained.
+        """
+        for window in self.one.windows:
+            mine, theirs = self.one.sensitivity(window), self.other.sensitivity(window)
+            if mine is not None and theirs is not None:
+                if _shape(self.one.curve) == _shape(self.other.curve):
+                    return Estimate(0.0, 0.0, seeds=mine.seeds)
+                return stats.minus(mine, theirs)
+        raise Missing(f"a window around the bests of {self.one.curve.label} and {self.other.curve.label}")
+
+
+def named(curve: Curve, name: str) -> bool:
+    """Whether a curve is meant by a name: its own, with its row's in a map, with what sets it apart."""
+    whole = curve.label.removeprefix(f"{curve.panel} / ") if curve.panel else curve.label
+    return alike(curve.name, name) or name in (whole, f"{curve.row} / {curve.name}")
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names are the same, or write the same number: 0.1 and 1e-1."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False
+
+
+def _shape(curve: Curve) -> list[tuple[float, dict[int, float]]]:
+    """The losses at settings equally far from the best."""
+    return [(round(p.position - curve.best.position, 2), p.by_seed) for p in curve.points]
+
+
+def _decades(quantiles: Sequence[dict[str, float]], low: float = math.nan, high: float = math.nan) -> float:
+    """Of several roles: the mean of their medians' log10, or from the lowest to the highest quantile."""
+    if math.isnan(low):
+        return math.fsum(math.log10(one["q50"]) for one in quantiles) / len(quantiles)
+    return math.log10(max(one[_key(high)] for one in quantiles) / min(one[_key(low)] for one in quantiles))
+
+
+def _key(quantile: float) -> str:
+    return f"q{round(100 * quantile):02}"
+
+
+def _number(x: object) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)

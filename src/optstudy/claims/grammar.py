@@ -1,0 +1,398 @@
+"""The language that tests of claims are written in. A test is parsed and checked, never evaluated as code.
+
+    test      = "all" "(" test {"," test} ")" | relation
+    relation  = side op side | number op side op number          op = "<" | "<=" | ">" | ">="
+    side      = ["-"] term {("+" | "-") term}
+    term      = number [unit] | measure | "average" "(" side {"," side} ")"
+    measure   = function "(" curve {"," argument} ")"            argument = number | name
+    curve     = name ["in" name]                                 name = identifier | "quoted" | 'quoted'
+
+Numbers on either side of a relation become the range that what is measured must lie in.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn, TypeVar
+
+from optstudy.errors import nearest
+from optstudy.recipes import RULES
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of effective learning rates, as runs record them."""
+ROLES = tuple(rule for rule in RULES if rule != "rest")
+"""What ``rate`` takes: a role, or ``matrix`` for the four kinds of matrix together."""
+WHOLE = "whole"
+"""The argument of ``sensitivity`` that stands for all settings."""
+MOST_NESTED = 20
+MOST_SHARE = 10.0
+"""More is taken for a percentage without its sign."""
+UNITS = {"nats": 1.0, "decades": 1.0, "%": 0.01}
+"""What may follow a number, and what it is multiplied by."""
+
+
+class Function(NamedTuple):
+    """What can be measured of a curve."""
+
+    forms: str
+    """How it is called."""
+    unit: str
+    """Of its value alone."""
+    difference: str
+    """Of the difference of two."""
+    about: str
+
+
+AXIS, SHARE = "the axis's own unit", "a share"
+FUNCTIONS = {
+    "best": Function("best(C)", "nats", "nats", "the lowest loss, between the settings tried or at one"),
+    "sensitivity": Function(
+        "sensitivity(C), sensitivity(C, whole), sensitivity(C, FROM, TO)", "nats", "nats",
+        "the mean loss above the best, a decade (else half of one) to either side of it; over all settings; "
+        "over those from FROM to TO",
+    ),
+    "at": Function("at(C, SETTING)", "nats", "nats", "the loss at a setting that was tried"),
+    "mean": Function(
+        "mean(C), mean(C, FROM, TO)", "nats", "nats", "the mean loss over all settings, or some"
+    ),
+    "gain": Function("gain(C, SETTING)", "nats", "nats", "the loss at a setting above the best one tried"),
+    "setting": Function("setting(C)", AXIS, "decades", "where the loss is lowest"),
+    "rate": Function(
+        "rate(C, ROLE), rate(C, ROLE, LOW, HIGH)", f"{AXIS}; decades", "decades",
+        "the median effective learning rate of a role; how far its quantiles LOW and HIGH are apart; over "
+        "the best run, without its first tenth",
+    ),
+    "tokens": Function(
+        "tokens(C)", SHARE, SHARE, "the tokens that the reference needs for C's best loss, over C's own"
+    ),
+}  # fmt: skip
+"""Everything that a test may measure, by name."""
+
+
+class Wrong(ValueError):
+    """A test that says something that it may not, in words."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A curve by where it is found."""
+
+    study: str
+    curve: str
+    panel: str | None = None
+    """None, or one not run at the scale: the first that has the curve."""
+
+    def __str__(self) -> str:
+        where = self.study.rpartition("/")[2]
+        return f"{self.curve} ({where}{f', {self.panel}' if self.panel else ''})"
+
+
+T = TypeVar("T")
+Resolve = Callable[[str, str | None], Where]
+"""A curve and a panel as written -> where that is; raises :class:`Wrong` where there is none."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One function of one curve."""
+
+    function: str
+    curve: Where
+    arguments: tuple[float | str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """Of its value."""
+        if self.function == "rate":
+            return AXIS if len(self.arguments) == 1 else "decades"
+        return FUNCTIONS[self.function].unit
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A measure, or one less another by the same function."""
+
+    one: Measure
+    other: Measure | None = None
+
+    @property
+    def unit(self) -> str:
+        """Of its value."""
+        return self.one.unit if self.other is None else FUNCTIONS[self.one.function].difference
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The range that the average of some quantities, mostly of one, must lie in."""
+
+    quantities: tuple[Quantity, ...]
+    low: float = -math.inf
+    high: float = math.inf
+    """Settings and rates as log10, as they are measured."""
+
+
+def parse(text: str, resolve: Resolve) -> tuple[Relation, ...]:
+    """Read a test: every relation that must hold.
+
+    Raises:
+        Wrong: what is wrong, with the nearest name or what is allowed.
+    """
+    return tuple(_Parser(text, resolve).whole())
+
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
+    |(?P<word>[^\W\d]\w*)|"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<sign><=|>=|[-<>(),+%])|(?P<wrong>[^\s(),<>]+|\S))""",
+    re.VERBOSE,
+)
+_END = ("end", "")
+NAMELIKE = re.compile(r"\w|['\"]")
+
+
+class _Side(NamedTuple):
+    """One side of a relation: what is measured, with signs, and its numbers together."""
+
+    terms: list[tuple[int, tuple[Quantity, ...]]]
+    number: float
+    units: set[str]
+
+
+class _Parser:
+    def __init__(self, text: str, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._tokens = [(m.lastgroup or "", m[m.lastgroup or 0]) for m in _TOKEN.finditer(text.strip())]
+        self._next = 0
+        self._depth = 0
+        for kind, value in self._tokens:
+            if kind == "wrong":
+                hint = "a name that is not only letters, digits and _ is quoted: 'mine.Tiger'"
+                raise Wrong(
+                    f"unexpected {value!r}; {hint if re.search(NAMELIKE, value) else 'compare by < <= > >='}"
+                )
+
+    def whole(self) -> list[Relation]:
+        found = self._test()
+        if self._peek() != _END:
+            self._unexpected("the end; several comparisons go into all(..., ...)")
+        return found
+
+    def _peek(self) -> tuple[str, str]:
+        return self._tokens[self._next] if self._next < len(self._tokens) else _END
+
+    def _take(self, *signs: str) -> str | None:
+        """Take the next sign or bare word if it is one of these."""
+        kind, value = self._peek()
+        if kind in ("sign", "word") and value in signs:
+            self._next += 1
+            return value
+        return None
+
+    def _expect(self, sign: str) -> None:
+        if self._take(sign) is None:
+            self._unexpected(repr(sign))
+
+    def _unexpected(self, wanted: str) -> NoReturn:
+        kind, value = self._peek()
+        came = "the end" if kind == "end" else repr(value)
+        raise Wrong(f"expected {wanted}, not {came}")
+
+    def _word(self, wanted: str) -> str:
+        """Take a name, bare or quoted."""
+        kind, value = self._peek()
+        if kind not in ("word", "double", "single") or not value.strip():
+            self._unexpected(wanted)
+        self._next += 1
+        return value
+
+    def _test(self) -> list[Relation]:
+        if self._take("all") is None:
+            return [self._relation()]
+        return [relation for some in self._several(self._test) for relation in some]
+
+    def _several(self, one: Callable[[], T]) -> list[T]:
+        """What stands in parentheses, with commas between."""
+        self._depth += 1
+        if self._depth > MOST_NESTED:
+            raise Wrong("nested too deeply")
+        self._expect("(")
+        found = [one()]
+        while self._take(","):
+            if self._peek() == ("sign", ")"):
+                break
+            found.append(one())
+        self._expect(")")
+        self._depth -= 1
+        return found
+
+    def _relation(self) -> Relation:
+        sides, signs = [self._side()], []
+        while (sign := self._take("<", "<=", ">", ">=")) is not None:
+            signs.append(sign[0])
+            sides.append(self._side())
+        if not signs:
+            self._unexpected("one of < <= > >=, such as in best(a) - best(b) < 0")
+        if len(sides) == 2:
+            left, right = sides
+            sign = signs[0]
+            if not left.terms:
+                left, right, sign = right, left, "<" if sign == ">" else ">"
+            return _relation(left, right, sign)
+        if len(sides) != 3 or len(set(signs)) > 1 or sides[0].terms or sides[2].terms:
+            raise Wrong("a chain is a number, a measure and a number: -0.05 <= best(a) - best(b) <= 0.05")
+        low, high = (sides[0], sides[2]) if signs[0] == "<" else (sides[2], sides[0])
+        return _relation(sides[1], high, "<", low)
+
+    def _side(self) -> _Side:
+        found = _Side([], 0.0, set())
+        sign = -1 if self._take("-") else 1
+        while True:
+            if self._peek()[0] == "number":
+                number, unit = self._number()
+                found = found._replace(number=found.number + sign * number)
+                found.units.update({unit} if unit else ())
+            else:
+                found.terms.append((sign, self._term()))
+            following = self._take("+", "-")
+            if following is None:
+                return found
+            sign = 1 if following == "+" else -1
+
+    def _number(self) -> tuple[float, str]:
+        kind, text = self._peek()
+        number = float(text) if kind == "number" else math.nan
+        if not math.isfinite(number):
+            self._unexpected("a number")
+        self._next += 1
+        unit = self._take(*UNITS) or ""
+        if self._peek()[0] == "word" and self._peek()[1] != "in":
+            raise Wrong(f"unknown unit {self._peek()[1]!r}{nearest(self._peek()[1], UNITS)}")
+        return number * UNITS.get(unit, 1.0), unit
+
+    def _term(self) -> tuple[Quantity, ...]:
+        if self._take("average"):
+            found = [_quantity(side) for side in self._several(self._side)]
+            if len({one.unit for one in found}) > 1:
+                raise Wrong(f"average: of one unit, not of {_listed({one.unit for one in found})}")
+            if any(one.one.function == "rate" for one in found):
+                raise Wrong("average: not of rate, which is a range over one run")
+            return tuple(found)
+        kind, name = self._peek()
+        if kind != "word":
+            self._unexpected("a function of a curve, such as best(adam), or a number")
+        if name not in FUNCTIONS:
+            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'all', 'average'])}")
+        self._next += 1
+        self._expect("(")
+        curve = self._curve(name)
+        arguments: list[float | str] = []
+        while self._take(","):
+            arguments.append(self._argument())
+        self._expect(")")
+        return (Quantity(_checked(Measure(name, curve, tuple(arguments)))),)
+
+    def _curve(self, function: str) -> Where:
+        name = self._word(f"a curve, quoted unless it is an identifier: {FUNCTIONS[function].forms}")
+        panel = self._word("a panel") if self._take("in") else None
+        return self._resolve(name, panel)
+
+    def _argument(self) -> float | str:
+        sign = -1 if self._take("-") else 1
+        if sign < 0 or self._peek()[0] == "number":
+            return sign * self._number()[0]
+        return self._word("a number or a name")
+
+
+def _checked(measure: Measure) -> Measure:
+    """Refuse arguments that the function does not take."""
+    name, given = measure.function, measure.arguments
+    numbers = [one for one in given if isinstance(one, float)]
+    if name in ("best", "setting", "tokens"):
+        right = not given
+    elif name in ("at", "gain"):
+        right = len(given) == 1
+    elif name == "rate":
+        if given and given[0] not in ROLES:
+            raise Wrong(f"rate: unknown role {given[0]!r}{nearest(str(given[0]), ROLES)}")
+        if any(one not in QUANTILES for one in given[1:]):
+            raise Wrong(f"rate: quantiles are of {', '.join(map(str, QUANTILES))}")
+        right = len(given) in (1, 3) and numbers == sorted(numbers)
+    else:
+        right = not given or (len(numbers) == len(given) == 2 and numbers[0] <= numbers[1])
+        right = right or (name == "sensitivity" and given == (WHOLE,))
+    if not right:
+        shown = ", ".join(["C", *(f"{one:g}" if isinstance(one, float) else one for one in given)])
+        raise Wrong(f"no such form as {name}({shown}); allowed: {FUNCTIONS[name].forms}")
+    return measure
+
+
+def _quantity(side: _Side) -> Quantity:
+    """The one quantity of a side without a number."""
+    sign, quantities = _single(side.terms)
+    if sign < 0 or len(quantities) > 1 or side.number or side.units:
+        raise Wrong("average: each part is a measure or a difference of two")
+    return quantities[0]
+
+
+def _single(terms: Sequence[tuple[int, tuple[Quantity, ...]]]) -> tuple[int, tuple[Quantity, ...]]:
+    """Bring signed measures together: one, one less another, or an average; with the sign of the whole."""
+    if len(terms) == 1:
+        return terms[0]
+    if not terms:
+        raise Wrong("it measures no curve: a test compares, such as best(a) - best(b) < 0")
+    plus = [some for sign, some in terms if sign > 0]
+    minus = [some for sign, some in terms if sign < 0]
+    if not len(plus) == len(minus) == 1 or len(plus[0]) > 1 or len(minus[0]) > 1:
+        raise Wrong("at most two measures are compared, one less the other; all(..., ...) takes more")
+    one, other = plus[0][0].one, minus[0][0].one
+    if plus[0][0].other or minus[0][0].other:
+        raise Wrong("an average stands alone: average(best(a) - best(b), best(c) - best(b)) < 0")
+    if one.unit != other.unit:
+        raise Wrong(f"{one.function} is in {one.unit}, {other.function} in {other.unit}")
+    if one.function != other.function:
+        raise Wrong(f"a difference is of two by one function, not of {one.function} and {other.function}")
+    if one.function == "sensitivity" and bool(one.arguments) != bool(other.arguments):
+        raise Wrong("sensitivity: both around the best, or both over settings that are named (or whole)")
+    if one == other:
+        raise Wrong(f"{one.function} of {one.curve} less itself")
+    return 1, (Quantity(one, other),)
+
+
+def _relation(measured: _Side, other: _Side, sign: str, below: _Side | None = None) -> Relation:
+    """What is measured on one side, or on both, as less (``<``) or more than the number that is left.
+
+    Args:
+        below: what it is more than at the same time.
+    """
+    turned, quantities = _single([*measured.terms, *((-one, some) for one, some in other.terms)])
+    unit, units = quantities[0].unit, measured.units | other.units | (below.units if below else set())
+    allowed = {"nats": {"nats"}, "decades": {"decades"}, SHARE: {"%"}}.get(unit, set())
+    if units - allowed:
+        raise Wrong(
+            f"{quantities[0].one.function} is here in {unit}, the number beside it in {_listed(units)}"
+        )
+    end = other.number - measured.number
+    low, high = (-math.inf, end) if sign == "<" else (end, math.inf)
+    if below is not None:
+        low = below.number - measured.number
+    if turned < 0:
+        low, high = 0.0 - high, 0.0 - low
+    if unit == SHARE and max(end for end in (low, high, 0.0) if math.isfinite(end)) > MOST_SHARE:
+        raise Wrong(f"{quantities[0].one.function} is a share: 0.8 or 80 %, not 80")
+    if low > high:
+        raise Wrong(f"no number is between {low:g} and {high:g}")
+    if unit == AXIS:
+        low, high = (_log(end, quantities[0]) for end in (low, high))
+    return Relation(quantities, low, high)
+
+
+def _log(end: float, quantity: Quantity) -> float:
+    if math.isinf(end):
+        return end
+    if end <= 0:
+        raise Wrong(f"{quantity.one.function} alone is compared with a setting above 0, not with {end:g}")
+    return math.log10(end)
+
+
+def _listed(units: set[str]) -> str:
+    return " and ".join(sorted(units))

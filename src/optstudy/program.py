@@ -1,0 +1,354 @@
+"""A run of any training program as data: a free config, and the trainer that carries it out. No torch.
+
+``config.json`` of such a run holds the study's own keys, ``seed``, and under ``trainer`` all that it takes to
+run it: a run's folder says by itself how it is run. The id is the hash of the config, the seed, the command
+(or function) and the source files; what only says how the outcome is read, how long it may take, and where,
+is no part of it.
+"""
+
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from optstudy import identity, provenance
+from optstudy.config import Count, Positive, RunConfig
+from optstudy.errors import Strict, UserError, nearest
+from optstudy.record import leaves
+
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+"""Seconds of what a time may be written in."""
+OURS = ("folder", "config")
+"""Placeholders beside the config's keys: the run's folder, and its ``config.json``; both absolute."""
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+def written(value: Any) -> str:
+    """Return a config value as a word of a command: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else identity.encoded(value)
+
+
+def _seconds(value: Any) -> Any:
+    """Read ``2h`` or ``90 s``; anything else is left to the check for a positive number."""
+    if isinstance(value, str) and (found := _TIME.fullmatch(value.strip())) and found[2] in UNITS:
+        return float(found[1]) * UNITS[found[2]]
+    if isinstance(value, str):
+        raise ValueError(f"must be a number of seconds, or a number with one of {', '.join(UNITS)}")
+    return value
+
+
+def _word(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        name = next(iter(value), "")
+        raise ValueError(f"braces without quotes are a mapping in YAML: write '{{{name}}}' in quotes")
+    return written(value)
+
+
+Word = Annotated[str, BeforeValidator(_word)]
+
+
+class Measure(Strict):
+    """Which number of a program's outcome counts."""
+
+    name: str = ""
+    """A key of ``result.json``, or of the last line of output that is a JSON object and has it."""
+    pattern: str | None = None
+    """A regular expression with one group, looked for in every line of output; its last match counts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, told: Any) -> Any:
+        """Read a plain name; one that a pattern lacks is that of its group."""
+        if isinstance(told, str):
+            return {"name": told}
+        if isinstance(told, Mapping) and told.get("name") is None and isinstance(told.get("pattern"), str):
+            groups: Mapping[str, int] = {}
+            with suppress(re.error):  # which is told below
+                groups = re.compile(told["pattern"]).groupindex
+            return {**told, "name": next(iter(groups), "metric")}
+        return told
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        if not self.name:
+            raise ValueError("must have a 'name' or a 'pattern'")
+        if self.pattern is None:
+            return self
+        try:
+            found = re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"'pattern' is no regular expression: {error}") from None
+        if found.groups != 1:
+            raise ValueError(f"'pattern' must have one group, such as '([0-9.]+)', not {found.groups}")
+        return self
+
+
+class Trainer(Strict):
+    """A training program: what a study file says under ``trainer``.
+
+    With neither a command nor a function, runs are asked for from Python, see
+    :meth:`optstudy.findings.Findings.ask`.
+    """
+
+    command: Annotated[list[Word], Field(min_length=1)] | None = None
+    """Words of the command, started without a shell. ``{optimizer.lr}`` stands for a config value; so do
+    ``{seed}``, ``{folder}`` and ``{config}`` for those of the run. ``{{`` and ``}}`` are braces."""
+    function: str | None = None
+    """Import path of a Python function instead, called in a process of its own with an
+    :class:`optstudy.trials.Trial`."""
+    code: list[str] | None = None
+    """Files whose change makes new runs, with the local modules that they import; null: the script."""
+    metric: Measure = Measure(name="val_loss")
+    """The number that counts: its name, or ``{pattern: ...}``."""
+    maximise: bool = False
+    """Larger is better."""
+    timeout: Annotated[Positive, BeforeValidator(_seconds)] | None = None
+    """Seconds, or ``2h``, that one attempt at a run may take; null: any time."""
+    reads: Literal["config"] | None = None
+    """``config``: the program reads its config from ``config.json``, so the command need not name keys."""
+    threads: Count = 1
+    """CPU threads of a run."""
+    gpus: Count = 1
+    """GPUs of a run, where there are any."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.command is not None and self.function is not None:
+            raise ValueError("give a 'command' or a 'function', not both")
+        for word in self.command or ():
+            for _ in placeholders(word):
+                pass
+            if "\0" in word:
+                raise ValueError(f"a word of 'command' has a NUL character: {word!r}")
+        if self.function is not None and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", self.function):
+            raise ValueError("'function' must be an import path, such as mytrain.train")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """All placeholders of the command."""
+        return [name for word in self.command or () for name in placeholders(word)]
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the program gets the whole config, and not only what its command names."""
+        return self.command is None or self.reads == "config" or "config" in self.names
+
+
+class Placed(Trainer):
+    """A trainer with what is filled in for a run."""
+
+    folder: str
+    """Where the program is started: what relative paths mean."""
+    fingerprint: str | None = None
+    """Hash of the code; null: there is none that can be read."""
+
+
+class Program(BaseModel):
+    """One run of a training program. Its other keys, of any name and depth, are the study's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    trainer: Placed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, tree: Any) -> Any:
+        """Write every number in one way, so that equal configs have one id and give one command."""
+        if not isinstance(tree, Mapping):
+            return tree
+        for key, value in leaves(tree):
+            if any(isinstance(one, float) and not math.isfinite(one) for one in _scalars(value)):
+                raise ValueError(f"{key}: must be finite, not {value}")
+        return {key: part if key == "trainer" else identity.plain(part) for key, part in tree.items()}
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits: the hash of everything that decides the result."""
+        return identity.run_id(self.model_dump(mode="json"))
+
+    def command(self, folder: Path) -> list[str]:
+        """Return the words of the run's command.
+
+        Args:
+            folder: the run's.
+        """
+        place = folder.resolve()
+        values = {**self.values(), "folder": str(place), "config": str(place / "config.json")}
+        return [filled(word, values) for word in self.trainer.command or ()]
+
+    def values(self) -> dict[str, Any]:
+        """Return config values by dotted key: mappings, and all that is in them."""
+        tree = self.model_dump(mode="json")
+        del tree["trainer"]
+        return dict(_nodes(tree))
+
+
+AnyConfig = RunConfig | Program
+"""A run of optstudy's own trainer, or of any program. The study engine asks of either for ``id``, ``seed``,
+``model_dump`` and ``model_copy``; :func:`threads_of`, :func:`gpus_of` and :func:`code_of` give what the two
+have under different keys."""
+
+
+def threads_of(config: AnyConfig) -> int:
+    """CPU threads of a run."""
+    return config.trainer.threads if isinstance(config, Program) else config.training.threads
+
+
+def gpus_of(config: AnyConfig) -> int:
+    """GPUs of a run, where there are any."""
+    return config.trainer.gpus if isinstance(config, Program) else 1
+
+
+def code_of(config: AnyConfig) -> str | None:
+    """Hash of the source that a run depends on, where it is someone's own."""
+    return config.trainer.fingerprint if isinstance(config, Program) else config.optimizer.code
+
+
+def placeholders(word: str) -> Iterator[str]:
+    """Yield the names in braces of a word of a command.
+
+    Raises:
+        ValueError: a brace that is none of a name, and not doubled.
+    """
+    for found in _BRACES.finditer(word):
+        if found[0] in ("{", "}") or found[1] == "":
+            raise ValueError(f"{found[0]!r} in {word!r}: write {{{{ and }}}} for braces")
+        if found[1] is not None:
+            yield found[1]
+
+
+def filled(word: str, values: Mapping[str, Any]) -> str:
+    """Put values in the place of names."""
+    return _BRACES.sub(lambda found: found[0][0] if found[1] is None else written(values[found[1]]), word)
+
+
+def check(config: Program) -> None:
+    """Check that the command's placeholders are keys of the config, which has none of the reserved names.
+
+    Raises:
+        UserError: one is not, with the nearest key.
+    """
+    known = config.values()
+    for name in config.trainer.names:
+        if name in OURS and name in known:
+            raise UserError(
+                f"{{{name}}} is the run's {name}: give the config key {name!r} another name", name
+            )
+        if name not in known and name not in OURS:
+            hint = nearest(name, [key for key, value in known.items() if not isinstance(value, Mapping)])
+            raise UserError(
+                f"trainer.command: the config has no key for {{{name}}}{hint}", "trainer.command", name
+            )
+
+
+def placed(trainer: Trainer, folder: Path) -> Placed:
+    """Return a trainer with its folder, its files checked and their hash taken.
+
+    Raises:
+        UserError: a program, function or file that is not there.
+    """
+    home = folder.resolve()
+    code = provenance.of_files(_code(trainer, home), home)
+    if code is None and trainer.function is not None:
+        code = provenance.fingerprint([trainer.function])  # a module of one's own elsewhere on the path
+    return Placed.model_validate({**dict(trainer), "folder": str(home), "fingerprint": code})
+
+
+def require(trainer: Trainer, folder: Path) -> None:
+    """Check that there is something to start, and that this machine can start it.
+
+    Raises:
+        UserError: there is neither a command nor a function, or no program of that name.
+    """
+    if trainer.command is None and trainer.function is None:
+        raise UserError(
+            "trainer: give it a command or a function; without, runs are asked for from Python: "
+            "optstudy.open_study(...).ask()",
+            "trainer",
+        )
+    first = trainer.command[0] if trainer.command else "{"
+    if "{" not in first and shutil.which(folder.resolve() / first if "/" in first else first) is None:
+        key, where = "trainer.command", folder.resolve() if "/" in first else "the folders of PATH"
+        raise UserError(f"{key}: there is no program {first!r} in {where}", key, trainer.command)
+
+
+def fingerprint(trainer: Placed) -> str | None:
+    """Return the hash of a trainer's code as it is now.
+
+    Raises:
+        UserError: a file is no longer there.
+    """
+    return placed(trainer, Path(trainer.folder)).fingerprint
+
+
+def _code(trainer: Trainer, home: Path) -> list[Path]:
+    """Return the files that a change of makes new runs: those listed, or the script or module."""
+    if trainer.command is not None:
+        script = _script(trainer.command, home)
+    elif trainer.function is not None:
+        script = _function(trainer.function, home)
+    else:
+        script = None
+    if trainer.code is None:
+        return [] if script is None else [script]
+    for name in trainer.code:
+        if not (home / name).is_file():
+            raise UserError(f"trainer.code: there is no file {name!r} in {home}", "trainer.code", name)
+    return [home / name for name in trainer.code]
+
+
+def _script(command: Sequence[str], home: Path) -> Path | None:
+    """Return the file that a command runs: ``train.py``, ``-m train``, or a program of one's own."""
+    for k, word in enumerate(command):
+        if command[k - 1 : k] == ["-m"]:
+            if (module := provenance.module_file(word, [home])) is not None:
+                return module
+        elif word.endswith(".py") and "{" not in word:
+            if not (home / word).is_file():
+                key = "trainer.command"
+                raise UserError(f"{key}: there is no file {word!r} in {home}", key, list(command))
+            return home / word
+    for k, word in enumerate(command):
+        own = not Path(word).is_absolute() and (k > 0 or "/" in word)
+        if own and (home / word).is_file():
+            return home / word
+    return None
+
+
+def _function(path: str, home: Path) -> Path | None:
+    """Return the file of a function's module; None for one that is installed."""
+    key, (module, _, name) = "trainer.function", path.rpartition(".")
+    file = provenance.module_file(module, [home])
+    if file is None:
+        if not provenance.installed(module):
+            raise UserError(f"{key}: there is no module {module!r} in {home}", key, path)
+        return None
+    known = provenance.top_names(file)
+    if known is not None and name not in known:
+        raise UserError(f"{key}: {file} has no {name!r}{nearest(name, known)}", key, path)
+    return file
+
+
+def _nodes(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield f"{above}{key}", value
+        if isinstance(value, Mapping):
+            yield from _nodes(value, f"{above}{key}.")
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _scalars(one)
+    elif isinstance(value, Mapping):
+        yield from _scalars(list(value.values()))
+    else:
+        yield value

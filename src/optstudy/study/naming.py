@@ -1,0 +1,103 @@
+"""The names of a study's curves, from its file alone: what claims may speak of."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from optstudy.claims.evaluation import alike
+from optstudy.claims.grammar import Where, Wrong
+from optstudy.config import merge
+from optstudy.errors import UserError, nearest
+from optstudy.study.expansion import substituted
+from optstudy.study.families import Families, Family
+from optstudy.study.file import StudyFile
+
+OTHER = ": "
+"""Between a study's name and that of a curve of it: ``paper/fig1: adam``."""
+
+Names = Mapping[str, Sequence[str] | None]
+"""Curves by panel; None where only the runs will tell."""
+
+
+class Naming:
+    """Finds the curves that a study's claims speak of.
+
+    Args:
+        study: the study that has the claims.
+        file: its file.
+        read: a study's name -> its file.
+    """
+
+    def __init__(self, study: str, file: StudyFile, read: Callable[[str], StudyFile]) -> None:
+        self._study, self._read = study, read
+        self._known = {study: (file, curves(study, file))}
+
+    def __call__(self, curve: str, panel: str | None) -> Where:
+        """Return where a curve is.
+
+        Args:
+            curve: as written: a curve of this study, or ``STUDY: CURVE``.
+            panel: as written.
+
+        Raises:
+            Wrong: there is no such curve or panel.
+            UserError: there is no such study, or its file is wrong.
+        """
+        study = self._study
+        other, colon, rest = curve.partition(OTHER)
+        if colon and not any(_has(some or (), curve) for some in self._known[study][1].values()):
+            study, curve = other, rest
+        if study not in self._known:
+            file = self._read(study)
+            self._known[study] = file, curves(study, file)
+        file, names = self._known[study]
+        if panel is not None and panel not in file.panels:
+            has = nearest(panel, file.panels) if file.panels else "; it has no panels"
+            raise Wrong(f"{study} has no panel {panel!r}{has}")
+        asked = [some for title, some in names.items() if panel in (None, title)]
+        if not any(some is None or _has(some, curve) for some in asked):
+            place = study if panel is None else f"panel {panel!r} of {study}"
+            known = {name for some in asked for name in some or ()}
+            raise Wrong(f"{place} has no curve {curve!r}{nearest(curve, known)}")
+        return Where(study, curve, panel)
+
+
+def curves(study: str, file: StudyFile) -> Names:
+    """Return the curves of every panel of a study, at whatever scale."""
+    scales = {"paper", "pico", *file.scales, *(scale for p in file.panels.values() for scale in p.scales)}
+    found: dict[str, dict[str, None] | None] = {}
+    for scale in sorted(scales):
+        families = Families(study, file, scale, {}, len(file.seeds))
+        for title, panel, its in families.panels():
+            included = [*file.include.values(), *panel.include.values()]
+            mine = found.setdefault(title, dict.fromkeys(name for some in included for name in some))
+            for family in families.of(panel, its):
+                named = list(_named(family, file.figure.curve))
+                if not named or mine is None:
+                    found[title] = mine = None
+                else:
+                    mine.update(dict.fromkeys(named))
+    return {title: None if some is None else list(some) for title, some in found.items()}
+
+
+def _named(family: Family, key: str) -> Iterator[str]:
+    """The names of a family's curves: its own, or the values of the config key that names them, if known."""
+    if family.curve is not None:
+        yield family.curve + family.suffix
+    elif family.axis == key:
+        yield from (f"{value}{family.suffix}" for value in family.values)
+    else:
+        variables = {name: value for name, value in family.layers[-1].items() if name.startswith("$")}
+        value: Any = None
+        try:
+            value = merge(*(substituted(layer, variables) for layer in family.layers))
+        except UserError:
+            return
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            yield f"{value}{family.suffix}"
+
+
+def _has(names: Sequence[str], wanted: str) -> bool:
+    """Whether a curve is named so; a curve in several parts has what sets it apart after a comma."""
+    return any(alike(name, wanted) or wanted.startswith(f"{name}, ") for name in names)

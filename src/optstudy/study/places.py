@@ -1,0 +1,42 @@
+"""The folder in which a study was first run: what relative paths of its program mean from then on.
+
+It is recorded in ``.studies.json`` of the runs folder, by the study file's place. No torch.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from optstudy.errors import UserError, say_once
+from optstudy.record import read_json, write_json
+from optstudy.study.library import Study
+
+NAME = ".studies.json"
+
+
+def placed(study: Study, runs: Path) -> Study:
+    """Return a study of a program with the folder in which it was first run; without a record, this one."""
+    if study.file.trainer is None:
+        return study
+    folder = Path(str(_recorded(runs).get(_key(study), "")) or ".")
+    return replace(study, folder=(folder if folder.is_dir() else Path()).resolve())
+
+
+def remember(study: Study, runs: Path) -> None:
+    """Record the folder of a study that begins to run."""
+    known = _recorded(runs)
+    if study.file.trainer is not None and known.get(_key(study)) != str(study.folder):
+        runs.mkdir(parents=True, exist_ok=True)
+        write_json(runs / NAME, {**known, _key(study): str(study.folder)})
+
+
+def _key(study: Study) -> str:
+    return str(Path(study.path or study.name).resolve())
+
+
+def _recorded(runs: Path) -> dict[str, Any]:
+    try:
+        return read_json(runs / NAME) or {}
+    except UserError as error:
+        say_once(f"{error}; left out")
+        return {}

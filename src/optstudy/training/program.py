@@ -1,0 +1,330 @@
+"""A run of another training program: started, watched, and its result checked. Imports no torch.
+
+The contract, as docs/contract.md tells it to users: the program finds its run's folder in ``OPTSTUDY_RUN``,
+with ``config.json``; it writes ``metrics.jsonl`` as it likes, and ``result.json`` at the end. That file is
+input. After exit code 0 it is checked and replaced by ours, which has its keys under ``reported``; until then
+the run has no result. Exit codes are those of ``optstudy train``: 3 diverged, 75 to be run again.
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import optstudy
+from optstudy.ending import (
+    DIVERGED,
+    DONE,
+    OF_SEVERAL,
+    PREEMPTED,
+    Asked,
+    Interruption,
+    Preempted,
+    ProgramError,
+)
+from optstudy.errors import UserError, printable, shortened
+from optstudy.folders import check_unchanged
+from optstudy.program import Measure, Program, require
+from optstudy.record import FORMAT, finite, write_json
+from optstudy.training import guard
+
+GRACE_SECONDS = 20.0
+"""Time for a program to end after SIGTERM, before it is killed; less than launchers give their workers."""
+PIPE_SECONDS = 5.0
+"""Time for the output of a program that has ended to come to its end."""
+MOST_LOGGED = 8_000_000
+"""Bytes of output that one attempt may add to the log; of what follows only the end is kept."""
+TAIL = 64_000
+"""Bytes of that end, and of a line."""
+MOST_RESULT = 16_000_000
+"""Bytes of a program's ``result.json``."""
+MOST_SAID = 200
+"""Characters of output in a reason."""
+
+
+def carry_out(folder: Path, config: Program, still_mine: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Run the program of a run to its end, write its result and return it.
+
+    Args:
+        folder: the run's.
+        config: the run's.
+        still_mine: called before the result is written; raises if another process has taken the run over.
+
+    Raises:
+        UserError: its code has changed, its folder is not there, or this machine has no such program.
+        Preempted: a signal came, and the program was stopped; or it ended with 75.
+        ProgramError: it failed, took too long, or left no result; its output is in the log.
+    """
+    trainer = config.trainer
+    if not Path(trainer.folder).is_dir():
+        raise UserError(f"{trainer.folder}: no such folder, in which the study was first run")
+    require(trainer, Path(trainer.folder))
+    check_unchanged(config)
+    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
+    write_json(folder / "env.json", environment(config))
+    began = time.monotonic()
+    output = Output(trainer.metric)
+    with Interruption() as interruption:
+        code = _run(folder, config, output, interruption)
+    result = outcome(config, code, output, left(folder), time.monotonic() - began)
+    still_mine()
+    write_json(folder / "result.json", result)
+    return result
+
+
+def outcome(
+    config: Program, code: int, output: "Output", left: dict[str, Any] | None, seconds: float
+) -> dict[str, Any]:
+    """Return a run's result, from how its program ended, what it left in ``result.json`` and what it wrote.
+
+    Raises:
+        Asked: it asks to be run again.
+        ProgramError: it failed, or there is no number.
+    """
+    if code == PREEMPTED:
+        raise Asked(f"the program ended with {PREEMPTED}: it is to be run again")
+    if code not in (DONE, DIVERGED):
+        raise ProgramError(f"{_ended(code)}{output.last and f': {output.last}'}")
+    reported = {**(output.found or {}), **(left or {})}
+    metric = config.trainer.metric
+    if metric.pattern is not None and output.matched is not None:
+        reported[metric.name] = _number(output.matched, metric)
+    if code == DIVERGED:
+        why = reported.get("reason")
+        said = why if isinstance(why, str) and why else output.last or f"the program ended with {DIVERGED}"
+        return _result(config, reported, "diverged", said, seconds)
+    if metric.name not in reported:
+        raise ProgramError(_nothing(metric, left))
+    value = reported[metric.name]
+    if type(value) not in (int, float) or (type(value) is int and abs(value) >= 1 << 63):
+        raise ProgramError(f"its {metric.name} is {shortened(repr(value), 40)}, and not a number")
+    if not math.isfinite(value):
+        return _result(config, reported, "diverged", f"{metric.name} was {value}", seconds)
+    return _result(config, reported, "done", None, seconds)
+
+
+def environment(config: Program) -> dict[str, Any]:
+    """Return versions and machine of the process that starts a program."""
+    return {
+        "optstudy": optstudy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "argv": sys.argv,
+        "pid": os.getpid(),
+    }
+
+
+class Output:
+    """What a program writes: passed on up to a limit, and searched for the number that counts.
+
+    Args:
+        metric: what to look for.
+    """
+
+    def __init__(self, metric: Measure) -> None:
+        self._metric = metric
+        self._pattern = re.compile(metric.pattern) if metric.pattern else None
+        self._written, self._line = 0, b""
+        self._tail: deque[bytes] = deque()
+        self.last = ""
+        """The last line that is not empty, shortened."""
+        self.found: dict[str, Any] | None = None
+        """The last line that is a JSON object with the metric."""
+        self.matched: str | None = None
+        """What the pattern found last."""
+
+    def follow(self, pipe: IO[bytes]) -> None:
+        """Read to the end."""
+        with suppress(OSError, ValueError):  # closed, as a process that got away holds it
+            while chunk := os.read(pipe.fileno(), TAIL):
+                self._pass_on(chunk)
+                *lines, self._line = re.split(rb"[\r\n]", self._line + chunk)
+                self._line = self._line[-TAIL:]
+                for line in lines:
+                    self._look(line)
+        self._look(self._line)
+        self._line = b""
+
+    def close(self) -> None:
+        """Write the end of an output of which a part was left out."""
+        if self._tail:
+            _write(b"\n[...]\n" + b"".join(self._tail)[-TAIL:] + b"\n")
+            self._tail.clear()
+
+    def _pass_on(self, chunk: bytes) -> None:
+        room = MOST_LOGGED - self._written
+        self._written += len(chunk)
+        if room > 0:
+            _write(chunk[:room])
+        if len(chunk) > room:
+            if not self._tail:
+                _write(b"\noptstudy: more output than %d bytes: only its end is kept\n" % MOST_LOGGED)
+            self._tail.append(chunk[max(0, room) :])
+            while len(self._tail) > 2 and sum(map(len, self._tail)) - len(self._tail[0]) > TAIL:
+                self._tail.popleft()
+
+    def _look(self, line: bytes) -> None:
+        text = line.decode(errors="replace").strip()
+        if not text:
+            return
+        self.last = shortened(printable(text), MOST_SAID)
+        if self._pattern is not None and (matches := self._pattern.findall(text)):
+            self.matched = matches[-1]
+        if text.startswith("{") and text.endswith("}"):
+            with suppress(ValueError, RecursionError):
+                tree = json.loads(text)
+                if self._metric.name in tree:
+                    self.found = tree
+
+
+def _run(folder: Path, config: Program, output: Output, interruption: Interruption) -> int:
+    """Run the program, and return its exit code as the guard tells it."""
+    trainer = config.trainer
+    own = [sys.executable, "-m", "optstudy.trials", trainer.function or ""]
+    command = own if trainer.function is not None else config.command(folder)
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(Path(guard.__file__).resolve()), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=trainer.folder,
+        env=_variables(folder, config),
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    reader = threading.Thread(target=output.follow, args=(process.stdout,), daemon=True)
+    try:
+        reader.start()
+        try:
+            code = process.wait(trainer.timeout)
+        except subprocess.TimeoutExpired:
+            _stop(process, interruption)
+            said = f"it had not ended after {trainer.timeout:g} s (trainer.timeout)"
+            raise ProgramError(f"{said}{output.last and f': {output.last}'}") from None
+        except Preempted as stop:
+            _stop(process, interruption)
+            raise Preempted(f"{interruption.came}: the program was stopped") from stop
+    finally:
+        interruption.deferred = True
+        process.stdin.close()  # the guard kills what is left
+        process.wait()
+        reader.join(PIPE_SECONDS)
+        output.close()
+    return code
+
+
+def _stop(process: "subprocess.Popen[bytes]", interruption: Interruption) -> None:
+    """Ask the program to end, and wait for a while; a second Ctrl-C does not wait."""
+    interruption.deferred = True
+    with suppress(subprocess.TimeoutExpired):
+        process.send_signal(signal.SIGTERM)
+        process.wait(GRACE_SECONDS)
+
+
+def _variables(folder: Path, config: Program) -> dict[str, str]:
+    found = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
+    threads = str(config.trainer.threads)
+    place = {"OPTSTUDY_RUN": str(folder.resolve()), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return {"PYTHONUNBUFFERED": "1", **found, **place}
+
+
+def left(folder: Path) -> dict[str, Any] | None:
+    """Read what the program left in ``result.json``, NaN included; None where it left nothing.
+
+    Raises:
+        ProgramError: it is no JSON object.
+    """
+    path = folder / "result.json"
+    try:
+        if path.stat().st_size > MOST_RESULT:
+            raise ProgramError(f"its result.json has more than {MOST_RESULT} bytes")
+        tree = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ProgramError(f"its result.json is not JSON ({shortened(str(error), 60)})") from None
+    if not isinstance(tree, dict):
+        raise ProgramError("its result.json is not a JSON object")
+    return tree
+
+
+def _result(
+    config: Program, reported: Mapping[str, Any], state: str, reason: str | None, seconds: float
+) -> dict[str, Any]:
+    """Return what ``result.json`` says of a run; null where the program did not say."""
+
+    def told(key: str, whole: bool = False) -> Any:
+        value: Any = reported.get(key)
+        fits = type(value) is int or (type(value) is float and math.isfinite(value) and not whole)
+        return value if fits and abs(value) < 1 << 63 else None
+
+    tokens = told("tokens", whole=True)
+    return {
+        "id": config.id,
+        "state": state,
+        "reason": reason,
+        "step": told("step", whole=True),
+        "val_loss": reported[config.trainer.metric.name] if state == "done" else None,
+        "initial_val_loss": told("initial_val_loss"),
+        "train_loss": told("train_loss"),
+        "tokens": tokens,
+        "tokens_per_s": None if tokens is None else tokens / seconds,
+        "seconds": seconds,
+        "step_ms": told("step_ms"),
+        "peak_memory_mb": told("peak_memory_mb"),
+        "params": told("params", whole=True),
+        "state_bytes_per_param": told("state_bytes_per_param"),
+        "reported": finite(dict(reported)),
+        "format": FORMAT,
+    }
+
+
+def _number(text: str, metric: Measure) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ProgramError(f"trainer.metric: the pattern found {text!r}, and not a number") from None
+
+
+def _nothing(metric: Measure, left: Mapping[str, Any] | None) -> str:
+    if metric.pattern is not None:
+        return (
+            f"it ended with 0, but no line of its output matches trainer.metric's pattern {metric.pattern!r}"
+        )
+    if left is not None:
+        keys = ", ".join(map(str, left)) or "nothing"
+        return f"its result.json has no {metric.name!r} (trainer.metric), only {shortened(keys, MOST_SAID)}"
+    return (
+        "it ended with 0, but left no result: neither a result.json in its folder, nor a line of output that "
+        f"is a JSON object with {metric.name!r} (trainer.metric)"
+    )
+
+
+def _ended(code: int) -> str:
+    """Say how a program ended."""
+    if code == guard.NOT_STARTED:
+        return "it could not be started"
+    number = code - 128 if code > 128 else -code
+    with suppress(ValueError):
+        if code > 128 or code < 0:
+            return f"it was ended by {signal.Signals(number).name}"
+    return f"it ended with code {code}"
+
+
+def _write(content: bytes) -> None:
+    with suppress(OSError):  # whoever reads it is gone
+        sys.stdout.flush()
+        while content:
+            content = content[os.write(1, content) :]
