@@ -23,7 +23,7 @@ transformers = pytest.importorskip("transformers")
 SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
 WORDS = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 TRUE = {"qkv": {"second_moment": "split-3"}, "mlp_in": {"second_moment": "split-2"}}
-ROWS = dict.fromkeys(("qkv", "mlp_in", "mlp_out"), {"second_moment": "row"})
+ROWS = {role: {"second_moment": "row"} for role in ("qkv", "mlp_in", "mlp_out")}
 Index = Callable[[Tensor], list[Tensor]]
 """The numbers of a weight's entries, in its shape -> those of each block."""
 
@@ -80,47 +80,66 @@ def whole(i: Tensor) -> list[Tensor]:
 
 FUSED = {
     "phi3": (lambda: tiny("Phi3", num_key_value_heads=2), ".qkv_proj.weight", at(24, 12, 12)),
-    "phi3, one head of k and v": (lambda: tiny("Phi3", num_key_value_heads=1), ".qkv_proj.weight", at(24, 6, 6)),
+    "phi3, one head of k and v": (
+        lambda: tiny("Phi3", num_key_value_heads=1),
+        ".qkv_proj.weight",
+        at(24, 6, 6),
+    ),
     "phi3, gate and up": (lambda: tiny("Phi3"), ".gate_up_proj.weight", at(40, 40)),
     "bloom": (
-        lambda: tiny("Bloom", n_layer=1, n_head=4), ".query_key_value.weight", at(6, 6, 6, turns=4),
+        lambda: tiny("Bloom", n_layer=1, n_head=4),
+        ".query_key_value.weight",
+        at(6, 6, 6, turns=4),
     ),
-    "bloom, bias": (lambda: tiny("Bloom", n_layer=1, n_head=4), ".query_key_value.bias", at(6, 6, 6, turns=4)),
+    "bloom, bias": (
+        lambda: tiny("Bloom", n_layer=1, n_head=4),
+        ".query_key_value.bias",
+        at(6, 6, 6, turns=4),
+    ),
     "pythia": (lambda: tiny("GPTNeoX"), ".query_key_value.weight", at(6, 6, 6, turns=4)),
     "falcon, one head of k and v": (
         lambda: tiny("Falcon", new_decoder_architecture=False, multi_query=True),
-        ".query_key_value.weight", at(24, 6, 6),
+        ".query_key_value.weight",
+        at(24, 6, 6),
     ),
     "falcon, head by head": (
         lambda: tiny("Falcon", new_decoder_architecture=False, multi_query=False),
-        ".query_key_value.weight", at(6, 6, 6, turns=4),
+        ".query_key_value.weight",
+        at(6, 6, 6, turns=4),
     ),
     "falcon, groups": (
         lambda: tiny("Falcon", new_decoder_architecture=True, num_kv_heads=2),
-        ".query_key_value.weight", at(12, 6, 6, turns=2),
+        ".query_key_value.weight",
+        at(12, 6, 6, turns=2),
     ),
     "persimmon": (lambda: tiny("Persimmon"), ".query_key_value.weight", at(6, 6, 6, turns=4)),
     "codegen": (
         lambda: tiny("CodeGen", rotary_dim=4, n_positions=16),
-        ".qkv_proj.weight", at(6, 6, 6, turns=4),
+        ".qkv_proj.weight",
+        at(6, 6, 6, turns=4),
     ),
     "starcoder": (
         lambda: tiny("GPTBigCode", n_embd=24, n_head=4, n_layer=1, n_positions=16, multi_query=True),
-        ".c_attn.weight", at(24, 6, 6),
+        ".c_attn.weight",
+        at(24, 6, 6),
     ),
     "starcoder, head by head": (
         lambda: tiny("GPTBigCode", n_embd=24, n_head=4, n_layer=1, n_positions=16, multi_query=False),
-        ".c_attn.weight", at(6, 6, 6, turns=4),
+        ".c_attn.weight",
+        at(6, 6, 6, turns=4),
     ),
     "gpt2": (gpt2, ".c_attn.weight", lambda i: [i[:, :24], i[:, 24:48], i[:, 48:]]),
     "gpt2, bias": (gpt2, ".c_attn.bias", at(24, 24, 24)),
     "gpt2, an MLP": (gpt2, ".c_fc.weight", whole),
     "llama": (lambda: tiny("Llama", num_key_value_heads=2), "_proj.weight", whole),
     "bert": (
-        lambda: transformers.BertLMHeadModel(transformers.BertConfig(**SIZES, vocab_size=64, is_decoder=True)),
-        ".key.weight", whole,
+        lambda: transformers.BertLMHeadModel(
+            transformers.BertConfig(**SIZES, vocab_size=64, is_decoder=True)
+        ),
+        ".key.weight",
+        whole,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FUSED)
@@ -173,8 +192,18 @@ def kinds(model: nn.Module, rule: str = "split-3") -> dict[str, str]:
     return {name: found[id(p)] for name, p in model.named_parameters() if id(p) in found}
 
 
-NAMES = ("q_proj k_proj v_proj", "wq wk wv", "c_q c_k c_v", "query key value", "q k v", "to_q to_k to_v", "Q K V",
-         "W_q W_k W_v", "q_linear k_linear v_linear", "anything at all")  # fmt: skip
+NAMES = (
+    "q_proj k_proj v_proj",
+    "wq wk wv",
+    "c_q c_k c_v",
+    "query key value",
+    "q k v",
+    "to_q to_k to_v",
+    "Q K V",
+    "W_q W_k W_v",
+    "q_linear k_linear v_linear",
+    "anything at all",
+)
 
 
 @pytest.mark.parametrize("names", NAMES)
@@ -381,62 +410,111 @@ PINNED: dict[str, tuple[Callable[[], nn.Module], str, Sequence[dict[str, str]], 
     "Qwen3": (lambda: tiny("Qwen3", head_dim=6), HF, [LAYER["llama"] | QK_NORMS] * 2, OUTER),
     "Gemma3": (
         lambda: transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SIZES, **WORDS, head_dim=6)),
-        HF, [LAYER["llama"] | QK_NORMS | FFN_NORMS] * 2, {k: r for k, r in OUTER.items() if r != "head"},
+        HF,
+        [LAYER["llama"] | QK_NORMS | FFN_NORMS] * 2,
+        {k: r for k, r in OUTER.items() if r != "head"},
     ),
     "OLMo2": (
-        lambda: tiny("Olmo2"), HF,
-        [MATRICES | QK_NORMS | {"post_attention_layernorm": "norm", "post_feedforward_layernorm": "norm"}] * 2,
+        lambda: tiny("Olmo2"),
+        HF,
+        [MATRICES | QK_NORMS | {"post_attention_layernorm": "norm", "post_feedforward_layernorm": "norm"}]
+        * 2,
         OUTER,
     ),
     "Phi3": (
-        lambda: tiny("Phi3"), HF,
-        [{
-            "self_attn.qkv_proj": "qkv", "self_attn.o_proj": "attention_out", "mlp.gate_up_proj": "mlp_in",
-            "mlp.down_proj": "mlp_out", "input_layernorm": "norm", "post_attention_layernorm": "norm",
-        }] * 2,
+        lambda: tiny("Phi3"),
+        HF,
+        [
+            {
+                "self_attn.qkv_proj": "qkv",
+                "self_attn.o_proj": "attention_out",
+                "mlp.gate_up_proj": "mlp_in",
+                "mlp.down_proj": "mlp_out",
+                "input_layernorm": "norm",
+                "post_attention_layernorm": "norm",
+            }
+        ]
+        * 2,
         OUTER,
     ),
     "Mixtral": (lambda: tiny("Mixtral", num_local_experts=3), HF, [ATTENTION | MOE] * 2, OUTER),
     "GPT-2": (
-        gpt2, "transformer.h.{}.",
-        [{
-            "attn.c_attn+": "qkv", "attn.c_proj+": "attention_out", "mlp.c_fc+": "mlp_in", "mlp.c_proj+": "mlp_out",
-            "ln_1+": "norm", "ln_2+": "norm",
-        }] * 2,
+        gpt2,
+        "transformer.h.{}.",
+        [
+            {
+                "attn.c_attn+": "qkv",
+                "attn.c_proj+": "attention_out",
+                "mlp.c_fc+": "mlp_in",
+                "mlp.c_proj+": "mlp_out",
+                "ln_1+": "norm",
+                "ln_2+": "norm",
+            }
+        ]
+        * 2,
         {"transformer.wte": "embedding", "transformer.wpe": "embedding", "transformer.ln_f+": "norm"},
     ),
     "GPT-NeoX": (
-        lambda: tiny("GPTNeoX"), "gpt_neox.layers.{}.",
-        [{
-            "attention.query_key_value+": "qkv", "attention.dense+": "attention_out",
-            "mlp.dense_h_to_4h+": "mlp_in", "mlp.dense_4h_to_h+": "mlp_out", "input_layernorm+": "norm",
-            "post_attention_layernorm+": "norm",
-        }] * 2,
+        lambda: tiny("GPTNeoX"),
+        "gpt_neox.layers.{}.",
+        [
+            {
+                "attention.query_key_value+": "qkv",
+                "attention.dense+": "attention_out",
+                "mlp.dense_h_to_4h+": "mlp_in",
+                "mlp.dense_4h_to_h+": "mlp_out",
+                "input_layernorm+": "norm",
+                "post_attention_layernorm+": "norm",
+            }
+        ]
+        * 2,
         {"gpt_neox.embed_in": "embedding", "gpt_neox.final_layer_norm+": "norm", "lm_head": "head"},
     ),
     "DeepSeek-V3": (
         lambda: tiny(
-            "DeepseekV3", first_k_dense_replace=1, n_routed_experts=4, n_group=2, topk_group=1, num_experts_per_tok=2,
-            moe_intermediate_size=8, q_lora_rank=10, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
-            v_head_dim=6, num_key_value_heads=4,
+            "DeepseekV3",
+            first_k_dense_replace=1,
+            n_routed_experts=4,
+            n_group=2,
+            topk_group=1,
+            num_experts_per_tok=2,
+            moe_intermediate_size=8,
+            q_lora_rank=10,
+            kv_lora_rank=8,
+            qk_rope_head_dim=4,
+            qk_nope_head_dim=4,
+            v_head_dim=6,
+            num_key_value_heads=4,
         ),
         HF,
-        [{
-            **{f"self_attn.{k}": "qkv" for k in ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")},
-            "self_attn.o_proj": "attention_out", "self_attn.q_a_layernorm": "norm", "self_attn.kv_a_layernorm": "norm",
-            "input_layernorm": "norm", "post_attention_layernorm": "norm", **mlp,
-        } for mlp in (
-            {"mlp.gate_proj": "mlp_in", "mlp.up_proj": "mlp_in", "mlp.down_proj": "mlp_out"},
+        [
             {
-                **MOE, "mlp.shared_experts.gate_proj": "mlp_in", "mlp.shared_experts.up_proj": "mlp_in",
-                "mlp.shared_experts.down_proj": "mlp_out",
-            },
-        )],
+                **{
+                    f"self_attn.{k}": "qkv"
+                    for k in ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
+                },
+                "self_attn.o_proj": "attention_out",
+                "self_attn.q_a_layernorm": "norm",
+                "self_attn.kv_a_layernorm": "norm",
+                "input_layernorm": "norm",
+                "post_attention_layernorm": "norm",
+                **mlp,
+            }
+            for mlp in (
+                {"mlp.gate_proj": "mlp_in", "mlp.up_proj": "mlp_in", "mlp.down_proj": "mlp_out"},
+                {
+                    **MOE,
+                    "mlp.shared_experts.gate_proj": "mlp_in",
+                    "mlp.shared_experts.up_proj": "mlp_in",
+                    "mlp.shared_experts.down_proj": "mlp_out",
+                },
+            )
+        ],
         OUTER,
     ),
-}  # fmt: skip
-"""A model, what its layers' names begin with, roles in each layer, roles outside; ``+``: weight and bias, ``!``:
-the parameter itself, else the weight."""
+}
+"""A model, what its layers' names begin with, roles in each layer, roles outside; ``+``: weight and bias,
+``!``: the parameter itself, else the weight."""
 
 
 @pytest.mark.parametrize("family", PINNED)
