@@ -68,9 +68,9 @@ SHAPES = ((9, 5), (3, 2), (9,), (6, 4, 5), (3, 1), (12, 2), ())
 """Fewer rows than processes, more rows than columns, blocks that begin anywhere, one dimension, three."""
 
 
-def odd_job(name: str, **options: Any) -> dict[str, Any]:
-    """Steps of an optimizer of this package over parameters of :data:`SHAPES`, in float64."""
-    return {"optimizer": name, "options": options}
+def odd_job(name: str, shapes: Any = SHAPES, layout: str = "", **options: Any) -> dict[str, Any]:
+    """Steps of an optimizer of this package over parameters of odd shapes, in float64."""
+    return {"optimizer": name, "shapes": shapes, "layout": layout, "options": options}
 
 
 def steps_of_an_optimizer(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
@@ -83,8 +83,13 @@ def steps_of_an_optimizer(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     def place(x: Tensor) -> Tensor:
         return x if mesh is None else distribute_tensor(x, mesh, [Shard(0) if x.ndim else Replicate()])
 
-    parameters = [torch.nn.Parameter(place(draw(shape))) for shape in SHAPES if shape or not split]
-    make = partial(getattr(optim, job["optimizer"]), parameters, lr=0.1, **job["options"])
+    parameters = [torch.nn.Parameter(place(draw(shape))) for shape in job["shapes"] if shape or not split]
+    groups = {"layout": job["layout"]} if job["layout"] else {}
+
+    def make() -> Any:
+        cls = getattr(optim, job["optimizer"])
+        return cls([{"params": parameters, **groups}], lr=0.1, **job["options"])
+
     optimizer = make()
     for step in range(7):
         if step == 6:

@@ -178,14 +178,6 @@ def test_separate_queries_keys_and_values_are_three_blocks_already() -> None:
     assert {g.get("second_moment") for g in groups if g["role"] == "qkv"} == {"tensor"}
 
 
-def test_transposed_and_interleaved_weights_refuse_the_wrong_blocks() -> None:
-    for family, kind in (("gpt2", "split-3"), ("gpt2", "row"), ("pythia", "split-3")):
-        with pytest.raises(UserError, match=r"(transposed|head by head)"):
-            param_groups(hugging_face(family), {"qkv": {"second_moment": kind}})
-    rows = param_groups(hugging_face("pythia"), {"qkv": {"second_moment": "row"}})
-    assert any(g.get("second_moment") == "row" for g in rows)
-
-
 def test_an_optimizer_on_hugging_face_groups_lowers_the_loss() -> None:
     torch.manual_seed(0)
     model = hugging_face("llama")

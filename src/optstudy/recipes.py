@@ -16,9 +16,10 @@ from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest
 from optstudy.optim.options import REGISTRY, Options, Positive, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
-ROLES = ("embedding", "head", "norm", *MATRICES)
+ROLES = ("embedding", "head", "norm", *MATRICES, "other")
+"""``other``: routers, sinks, parameters of activations, of convolutions, of state spaces."""
 RULES = (*ROLES, "matrix", "rest")
-"""What options can be set for: a role, ``matrix`` (the last four), ``rest`` (what no other rule takes)."""
+"""What options can be set for: a role, ``matrix`` (:data:`MATRICES`), ``rest`` (what no other rule takes)."""
 
 OF_THE_CONFIG = ("self", "params", *Options.model_fields)
 """Arguments of optimizers that are no options: the config says them, or nobody should."""

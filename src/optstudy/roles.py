@@ -1,41 +1,51 @@
-"""The role that each parameter plays, told by what its module is.
+"""The role that each parameter plays, told by what its module is and by what stands beside it.
 
-Embeddings and norms are known by their class. A linear map says what it is for in an attribute ``role``, as
-in this project's model; in Hugging Face models the name of the class of the module around it, and the
-attribute that holds it there, tell: :data:`USES`. No other name counts.
+In this order: a name that the caller gives a role; an attribute ``role`` of the module, as in this project's
+model; the head, by Hugging Face's interface or as the map to the vocabulary; embeddings and norms, by their
+class; :data:`USES`; routers, state spaces and the like, by their class. Then maps that stand together: those
+of q, k and v with the one out of attention, those into an MLP with the one out of it, told by usual names
+whose sizes agree (:mod:`optstudy.architectures`). What is left has no role.
 """
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
+from optstudy import architectures as known
 from optstudy.errors import UserError, nearest
-from optstudy.recipes import ROLES, RULES, options_of
-
-_SEPARATE = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "o_proj": "attention_out"}
-_GATED = {"gate_proj": "mlp_in", "up_proj": "mlp_in", "down_proj": "mlp_out"}
-_LLAMA_LIKE = ("Llama", "Olmo", "Olmo2", "Olmo3", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2")
+from optstudy.recipes import MATRICES, ROLES, RULES, options_of
 
 USES: Mapping[str, Mapping[str, str]] = {
-    **{f"{family}Attention": _SEPARATE for family in _LLAMA_LIKE},
-    **{f"{family}MLP": _GATED for family in _LLAMA_LIKE},
-    "GPT2Attention": {"c_attn": "qkv", "c_proj": "attention_out"},
-    "GPT2MLP": {"c_fc": "mlp_in", "c_proj": "mlp_out"},
-    "GPTNeoXAttention": {"query_key_value": "qkv", "dense": "attention_out"},
-    "GPTNeoXMLP": {"dense_h_to_4h": "mlp_in", "dense_4h_to_h": "mlp_out"},
+    "CpmAntDenseGatedACT": {"w_0": "mlp_in", "w_1": "mlp_in"},
+    "CpmAntFeedForward": {"w_out": "mlp_out"},
+    "Zamba2MLP": {"gate_up_proj": "mlp_in", "down_proj": "mlp_out"},
 }
-"""Name of a module's class -> attribute that holds a linear map there -> the role of its parameters.
+"""Name of a module's class -> attribute that holds a linear map or a parameter there -> its role.
 
 Read at every call: for other classes, put a larger mapping in its place.
 """
-NORMS = frozenset(f"{family}RMSNorm" for family in _LLAMA_LIKE)
+NORMS: frozenset[str] = frozenset()
+"""Classes that normalise, beside torch's and those whose name ends in ``Norm``."""
 TRANSPOSED = frozenset({"Conv1D"})
 """Linear maps whose weight has one *column* per output."""
-INTERLEAVED = frozenset({"GPTNeoXAttention"})
-"""Modules whose fused q, k, v come head by head."""
+TIED = ("embedding", "head")
+FUSED = {"qkv": "split-3", "mlp_in": "split-2"}
+"""What asks for a value for each of the matrices that are fused in a weight of a role."""
+WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+}
+"""Classes that wrap a module -> the attribute that holds it."""
+
+_say = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,116 +54,600 @@ class Played:
 
     name: str
     parameter: nn.Parameter
-    role: str
-    transposed: bool
-    interleaved: bool
-    fused: bool
-    """Of a ``qkv``: all three in one matrix."""
+    role: str | None
+    """None: it cannot be told."""
+    place: "_Place"
+
+    @property
+    def layout(self) -> str:
+        """How the parameter is stored, of :data:`optstudy.optim.blocks.LAYOUTS`."""
+        of_experts = "experts" if self.role in MATRICES and self.place.experts else ""
+        columns = "columns" if self.place.transposed and self.parameter.ndim >= 2 else ""
+        return "-".join(filter(None, (of_experts, columns)))
 
 
-def assign_roles(model: nn.Module) -> dict[str, str]:
-    """Return the role of each parameter, by name; a head tied to the embedding counts as ``embedding``.
+def assign_roles(
+    model: nn.Module, *, named: Mapping[str, str] | None = None, tied: str = "embedding"
+) -> dict[str, str]:
+    """Return the role of each parameter, by name.
 
-    A module's parameters, its bias too, have its role: what its attribute ``role`` says; else ``head`` for
-    what the model's ``get_output_embeddings()`` returns; else ``embedding`` or ``norm`` for the classes of
-    these; else what :data:`USES` says.
+    Args:
+        model: also wrapped: compiled, DDP, FSDP.
+        named: role by parameter name, before all else; ``*`` stands for a part between dots.
+        tied: what a weight plays that is embedding and head: ``embedding`` or ``head``.
 
     Raises:
-        UserError: naming a parameter that has no role, or two; a ``role`` that there is not.
+        UserError: with all parameters that have no role, and what to pass as ``named``; a parameter of two
+            roles; a role that there is not.
     """
-    return {played.name: played.role for played in _play(model)[0]}
+    played = _play(model, named or {}, tied)[0]
+    _refuse_unknown([one for one in played if one.role is None])
+    return {one.name: one.role for one in played if one.role is not None}
 
 
-def _play(model: nn.Module) -> tuple[list[Played], list[str]]:
-    """Return every parameter with its role, and the names of heads that are tied to an embedding."""
-    found: dict[int, Played] = {}
-    tied = []
-    for name, parameter, module, parent, attribute in _owners(model):
-        role = _role(model, module, parent, attribute)
-        if role is None:
-            raise UserError(
-                f"parameter {name!r} has no role: a {type(module).__name__} in a {type(parent).__name__}; "
-                f"give the module an attribute 'role', one of {', '.join(ROLES)}"
-            )
-        before = found.get(id(parameter))
-        if before is None:
-            fused = role == "qkv" and attribute not in _SEPARATE
-            transposed = type(module).__name__ in TRANSPOSED and parameter.ndim == 2
-            interleaved = type(parent).__name__ in INTERLEAVED and role == "qkv"
-            found[id(parameter)] = Played(name, parameter, role, transposed, interleaved, fused)
-        elif {before.role, role} == {"embedding", "head"}:
-            head = name if role == "head" else before.name
-            tied.append(head)
-        elif before.role != role:
-            raise UserError(f"parameter {before.name!r} has two roles: {before.role}, and {role} as {name!r}")
-    return list(found.values()), tied
-
-
-def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module, nn.Module, str]]:
-    """Yield name, parameter, its module, that module's parent and attribute there; tied ones repeatedly."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for path, module in modules.items():
-        parent, _, attribute = path.rpartition(".")
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            yield f"{path}.{name}" if path else name, parameter, module, modules[parent], attribute
-
-
-def _role(model: nn.Module, module: nn.Module, parent: nn.Module, attribute: str) -> str | None:
-    declared = getattr(module, "role", None)
-    if isinstance(declared, str):
-        if declared not in ROLES:
-            raise UserError(
-                f"unknown role {declared!r} of a {type(module).__name__}{nearest(declared, ROLES)}"
-            )
-        return declared
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    if module is head:
-        return "head"
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or type(module).__name__ in NORMS:
-        return "norm"
-    return USES.get(type(parent).__name__, {}).get(attribute)
-
-
-def param_groups(model: nn.Module, rules: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def param_groups(
+    model: nn.Module,
+    rules: Mapping[str, Mapping[str, Any]],
+    *,
+    named: Mapping[str, str] | None = None,
+    tied: str = "embedding",
+) -> list[dict[str, Any]]:
     """Return param groups for the options that ``rules`` give to roles.
 
     A role's own rule goes over that of ``matrix`` (for the four matrix roles); ``rest`` is for roles with
-    neither. ``train: false`` leaves parameters out. Each group carries the ``role`` it was made for.
+    neither. ``train: false`` leaves parameters out, and so does ``requires_grad`` false. Each group carries
+    the ``role`` it was made for, and ``layout`` where its weights are not stored a row per output.
+
+    ``second_moment: split-3`` of ``qkv`` and ``split-2`` of ``mlp_in`` give one value to each of the matrices
+    that are fused there, wherever they are; a matrix of its own gets one value.
+
+    Args:
+        model: also wrapped: compiled, DDP, FSDP2.
+        rules: options by role, ``matrix`` or ``rest``.
+        named: see :func:`assign_roles`.
+        tied: see :func:`assign_roles`.
 
     Raises:
-        UserError: an unknown rule; a rule for ``head`` where the head is tied; a granularity that the layout
-            of a weight makes wrong.
+        UserError: an unknown rule; parameters without a role that one of the rules could mean; a rule for
+            ``head`` where the head is tied; blocks that cannot be told in a weight.
     """
     for rule in rules:
         if rule not in RULES:
             raise UserError(f"unknown role {rule!r}{nearest(rule, RULES)}")
-    played, tied = _play(model)
-    if tied and "head" in rules:
-        raise UserError(f"role 'head': {tied[0]!r} is tied to the embedding, so there is no head of its own")
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    played, ties = _play(model, named or {}, tied)
+    _refuse_unknown(_needed(played, rules))
+    other = TIED[1 - TIED.index(tied)]
+    if ties and other in rules and options_of(other, rules) != options_of(tied, rules):
+        said = "its weight is the embedding's" if other == "head" else "its weight plays 'head'"
+        raise UserError(
+            f"role {other!r}: {ties[0]!r} is tied: {said}, so there is no {other} of its own; "
+            f"leave the rule out, or pass tied={other!r}: then the weight plays {other!r}"
+        )
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in played:
-        options = dict(options_of(one.role, rules))
+        role = one.role or "rest"
+        options = dict(options_of(role, rules))
         if not options.pop("train", True) or not one.parameter.requires_grad:
             continue
         if "second_moment" in options:
             options["second_moment"] = _fitting(one, options["second_moment"])
-        key = (one.role, options.get("second_moment", ""))
-        group = groups.setdefault(key, {"params": [], "role": one.role, **options})
+        layout = {"layout": one.layout} if one.layout else {}
+        key = (role, options.get("second_moment", ""), one.layout)
+        group = groups.setdefault(key, {"params": [], "role": role, **layout, **options})
         group["params"].append(one.parameter)
+    if not {"other", "rest"} & rules.keys():
+        say_others(list(groups.values()))
     return list(groups.values())
 
 
+def say_others(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Log how many parameters play ``other``, which no rule names."""
+    params = [p for group in groups if group["role"] == "other" for p in group["params"]]
+    if params:
+        _say.warning(
+            "%d parameters (%d weights) play 'other', which no rule names: they get the base options",
+            len(params), sum(p.numel() for p in params),
+        )  # fmt: skip
+
+
+def _needed(played: Sequence[Played], rules: Mapping[str, Any]) -> list[Played]:
+    """Return the parameters of no role that one of the rules may have meant.
+
+    Where there is a head, or an embedding, the others are none; a norm's are vectors, a matrix has two
+    dimensions or is called a bias.
+    """
+    asked = {role for rule in rules for role in (MATRICES if rule == "matrix" else (rule,))} - {"rest"}
+    asked -= {role for role in TIED if role in {one.role for one in played}}
+    return [one for one in played if one.role is None and any(_could_play(one, role) for role in asked)]
+
+
+def _could_play(one: Played, role: str) -> bool:
+    vector = one.parameter.ndim < 2
+    if role == "norm":
+        return vector
+    return role == "other" or not vector or (one.place.leaf.endswith("bias") and role != "embedding")
+
+
+def _refuse_unknown(unknown: Sequence[Played]) -> None:
+    if not unknown:
+        return
+    alike: dict[str, list[Played]] = {}
+    for one in unknown:
+        alike.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", one.name), []).append(one)
+    lines = [
+        f'    "{pattern if len(some) > 1 else some[0].name}": "other",'
+        f"  # {len(some)} of shape {tuple(some[0].parameter.shape)}, {some[0].place.said}"
+        for pattern, some in alike.items()
+    ]
+    first, others = unknown[0], len(unknown) - 1
+    more = f", nor have {others} others" if others else ""
+    raise UserError(
+        f"parameter {first.name!r} has no role{more}: {first.place.said}; give modules an attribute 'role', "
+        f"or correct these lines and pass them as named=, each one of {', '.join(ROLES)}:\n"
+        + "\n".join(["{", *lines, "}"])
+    )
+
+
+def _play(model: nn.Module, named: Mapping[str, str], tied: str) -> tuple[list[Played], list[str]]:
+    """Return every parameter with its role, and the names of heads that are tied to an embedding."""
+    if tied not in TIED:
+        raise UserError(f"unknown value {tied!r} of tied{nearest(tied, TIED)}")
+    for said in named.values():
+        if said not in ROLES:
+            raise UserError(f"named: unknown role {said!r}{nearest(said, ROLES)}")
+    found: dict[int, Played] = {}
+    ties, used = [], set()
+    tree = _Tree(model)
+    for place in tree.places():
+        given = next((key for key in named if _matches(place.name, key)), None)
+        used.add(given)
+        role: str | None = tree.role(place) if given is None else named[given]
+        new = Played(place.name, place.parameter, role, place)
+        before = found.setdefault(id(place.parameter), new)
+        if before is new or role is None or before.role == role:
+            continue
+        if before.role is None:
+            found[id(place.parameter)] = Played(before.name, before.parameter, role, place)
+        elif {before.role, role} == set(TIED):
+            ties.append(place.name if role == "head" else before.name)
+            found[id(place.parameter)] = Played(before.name, before.parameter, tied, before.place)
+        else:
+            raise UserError(
+                f"parameter {before.name!r} has two roles: {before.role}, and {role} as {place.name!r}"
+            )
+    for key in named:
+        if key not in used:
+            raise UserError(
+                f"named: no parameter is called {key!r}{nearest(key, [o.name for o in found.values()])}"
+            )
+    return list(found.values()), ties
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", "[^.]+"), name) is not None
+
+
+def class_of(module: nn.Module) -> str:
+    """Return the name of a module's class as it was before ``fully_shard`` made one of its own."""
+    cls = type(module)
+    while cls.__bases__[0].__name__ in ("FSDPModule", "ReplicateModule") and len(cls.__bases__) > 1:
+        cls = cls.__bases__[1]
+    return cls.__name__
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while (inner := getattr(module, WRAPPERS.get(class_of(module), ""), None)) is not None:
+        module = inner
+    return module
+
+
+@dataclass(frozen=True)
+class _Around:
+    """The linear maps and matrices that one module holds, by attribute, and what they are for together."""
+
+    module: nn.Module
+    width: int | None
+    """Of the residual stream."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    owners: dict[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, parameter in self.module.named_parameters(recurse=False):
+            if parameter.ndim in (2, 3) and not name.endswith("bias") and not _is_map(self.module):
+                self._enter(name, self.module, parameter)
+        for name, child in self.module.named_children():
+            inner = _unwrapped(child)
+            if _is_map(inner):
+                self._enter(name, inner, inner.weight)
+
+    def _enter(self, name: str, owner: nn.Module, weight: Any) -> None:
+        self.shapes[name], self.owners[name] = tuple(weight.shape), owner
+
+    @cached_property
+    def makes_queries(self) -> bool:
+        """Whether the module is attention, by its maps."""
+        return any("q" in known.letters(name) for name in self.shapes)
+
+    @cached_property
+    def count(self) -> int | None:
+        """How many experts the module holds."""
+        for name, child in self.module.named_children():
+            if "expert" in name and isinstance(child, nn.ModuleList):
+                return len(child)
+            stacked = [p for p in child.parameters(recurse=False) if p.ndim == 3]
+            if stacked and not isinstance(child, nn.modules.conv._ConvNd):
+                return len(stacked[0])
+        stacked = [p for p in self.module.parameters(recurse=False) if p.ndim == 3]
+        return len(stacked[0]) if stacked else None
+
+    def sides(self, name: str, columns: bool | None = None) -> tuple[int, int]:
+        """Return outputs and inputs of a map."""
+        *_, a, b = self.shapes[name]
+        turned = self.fixed(name)
+        return (b, a) if (columns if turned is None else turned) else (a, b)
+
+    def fixed(self, name: str) -> bool | None:
+        """Whether outputs are columns, as far as the class of a map says it."""
+        owner = self.owners[name]
+        if class_of(owner) in TRANSPOSED:
+            return True
+        said = getattr(owner, "transposed", None)
+        if isinstance(said, bool):
+            return said
+        if isinstance(owner, (nn.Linear, nn.MultiheadAttention)) or isinstance(
+            getattr(owner, "role", None), str
+        ):
+            return False if len(self.shapes[name]) == 2 else None
+        return None
+
+    @cached_property
+    def mlp(self) -> tuple[list[str], str, list[bool]] | None:
+        """The maps in, the one out, and the ways of storing them that fit each other."""
+        downs = [name for name in self.shapes if name in known.MLP_OUT]
+        ups = [name for name in self.shapes if name in known.MLP_IN]
+        if isinstance(self.module, nn.Sequential) and len(self.shapes) == 2:
+            (up, down), shapes = self.shapes, list(self.shapes.values())
+            if shapes[0] == shapes[1][::-1] and shapes[0][-1] == self.width != shapes[0][0] > shapes[0][-1]:
+                ups, downs = [up], [down]
+        if self.makes_queries or len(downs) != 1 or not ups:
+            return None
+        ways = [columns for columns in (False, True) if self._agree(ups, downs[0], columns)]
+        return (ups, downs[0], ways) if ways else None
+
+    def _agree(self, ups: Sequence[str], down: str, columns: bool) -> bool:
+        out, hidden = self.sides(down, columns)
+        sides = [self.sides(up, columns) for up in ups]
+        return all(given == out and made in (hidden, 2 * hidden) for made, given in sides)
+
+    @cached_property
+    def columns(self) -> bool | None:
+        """Whether outputs are columns in what no class says it of; None: it cannot be told."""
+        if not self.mlp:
+            return None
+        _, down, ways = self.mlp
+        if len(ways) > 1 and self.width in self.shapes[down] and len(set(self.shapes[down][-2:])) == 2:
+            ways = [columns for columns in ways if self.sides(down, columns)[0] == self.width]
+        said = getattr(self.module, "is_transposed", None)
+        if len(ways) > 1 and isinstance(said, bool):
+            return said
+        return ways[0] if len(ways) == 1 else None
+
+    def role(self, name: str) -> str | None:
+        """Return the role of the map at an attribute."""
+        if name not in self.shapes:
+            return None
+        if self.count and self.sides(name)[0] == self.count and len(self.shapes[name]) == 2:
+            return "other"  # a router
+        if self.makes_queries and len(self.shapes[name]) == 2:
+            if known.letters(name):
+                return "qkv"
+            if name in known.ATTENTION_OUT and self.sides(name)[0] in self._inputs | {self.width}:
+                return "attention_out"
+            return "other" if name in known.ATTENTION_GATES else None
+        if self.mlp and (name in self.mlp[0] or name == self.mlp[1]):
+            return "mlp_out" if name == self.mlp[1] else "mlp_in"
+        return None
+
+    @cached_property
+    def _inputs(self) -> set[int]:
+        """Inputs of the maps of q, k and v."""
+        return {self.sides(name)[1] for name in self.shapes if known.letters(name)}
+
+
+def _is_map(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.ndim not in (2, 3) or isinstance(module, nn.Embedding):
+        return False
+    named = known.MAP.search(class_of(module)) and not known.NO_ROLE.search(class_of(module))
+    return isinstance(module, nn.Linear) or bool(_declared(module)) or bool(named)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a parameter is."""
+
+    name: str
+    leaf: str
+    """Its name in its module."""
+    parameter: nn.Parameter
+    path: tuple[tuple[str, nn.Module], ...]
+    """Attribute and module, from the model down to the one that holds it, without wrappers."""
+    tree: "_Tree"
+
+    @property
+    def module(self) -> nn.Module:
+        """What holds it."""
+        return self.path[-1][1]
+
+    @property
+    def parent(self) -> nn.Module:
+        """What holds the module; the model holds itself."""
+        return self.path[-2 if len(self.path) > 1 else -1][1]
+
+    @property
+    def cls(self) -> str:
+        """Name of the module's class."""
+        return class_of(self.module)
+
+    @property
+    def said(self) -> str:
+        """What its module is, in words."""
+        return f"a {self.cls} in a {self.parent_class}"
+
+    @property
+    def parent_class(self) -> str:
+        """Name of the class of the module around it."""
+        return class_of(self.parent)
+
+    @cached_property
+    def held(self) -> tuple[_Around, str]:
+        """The maps among which its matrix is, and the attribute there."""
+        if _is_map(self.module):
+            return self.tree.around(self.parent), self.path[-1][0]
+        around = self.tree.around(self.module)
+        base = re.sub(r"[_.]?bias$", "", self.leaf)
+        named = [name for name in (self.leaf, base, f"{base}_weight") if name in around.shapes]
+        return around, named[0] if named else self.leaf
+
+    @cached_property
+    def experts(self) -> bool:
+        """Whether the first dimension counts experts."""
+        around, attribute = self.held
+        shape = around.shapes.get(attribute, ())
+        return len(shape) == 3 and self.parameter.ndim == (2 if self.leaf.endswith("bias") else 3)
+
+    @cached_property
+    def transposed(self) -> bool | None:
+        """Whether the outputs are columns; None: it cannot be told."""
+        around, attribute = self.held
+        if attribute not in around.shapes:
+            return False
+        said = around.fixed(attribute)
+        if said is None:
+            said = around.columns if self.tree.around(around.module).mlp else None
+        if said is None and around.width and (role := self.tree.role(self)) in MATRICES:
+            *_, a, b = around.shapes[attribute]
+            if (a == around.width) != (b == around.width):
+                return (a if role in ("qkv", "mlp_in") else b) == around.width
+        return said
+
+
+class _Tree:
+    """A model's modules, and what the parameters in them are for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._around: dict[int, _Around] = {}
+        modules = [module for _, module in model.named_modules()]
+        embeddings = [module for module in modules if isinstance(module, nn.Embedding)]
+        heads = [getattr(module, "get_output_embeddings", _nothing)() for module in modules]
+        self._heads = {id(_unwrapped(head)) for head in heads if isinstance(head, nn.Module)}
+        self.width = next((e.embedding_dim for e in embeddings), None)
+        config = getattr(model, "config", None)
+        for owner in [config, *(getattr(module, "config", None) for module in modules)]:
+            if isinstance(size := getattr(owner, "hidden_size", None), int):
+                self.width = size
+                break
+        if not self._heads:
+            self._heads = self._maps_to_the_vocabulary(embeddings)
+
+    def _maps_to_the_vocabulary(self, embeddings: Sequence[nn.Embedding]) -> set[int]:
+        """Return the one linear map, outside of lists of layers, from the width to as many as embeddings."""
+        tied = {id(embedding.weight) for embedding in embeddings}
+        sizes = {tuple(embedding.weight.shape) for embedding in embeddings}
+        found = {}
+        for place in self.places():
+            if not isinstance(place.module, nn.Linear) or place.leaf != "weight":
+                continue
+            if any(isinstance(module, nn.ModuleList) for _, module in place.path):
+                continue
+            shape = tuple(place.parameter.shape)
+            if id(place.parameter) in tied or (shape in sizes and shape[0] > shape[1]):
+                found[id(place.module)] = place
+        return set(found) if len(found) == 1 else set()
+
+    def places(self) -> Iterator[_Place]:
+        """Yield where parameters are; tied ones repeatedly."""
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        for path, module in modules.items():
+            chain: list[tuple[str, nn.Module]] = []
+            steps = path.split(".") if path else []
+            for i, attribute in enumerate(["", *steps]):
+                step = modules[".".join(steps[:i])]
+                wrapped = bool(chain) and WRAPPERS.get(class_of(chain[-1][1])) == attribute
+                if wrapped:
+                    attribute = chain.pop()[0]
+                chain.append((attribute, step))
+            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+                yield _Place(f"{path}.{name}" if path else name, name, parameter, tuple(chain), self)
+
+    def around(self, module: nn.Module) -> _Around:
+        """Return the maps that a module holds."""
+        if id(module) not in self._around:
+            self._around[id(module)] = _Around(module, self.width)
+        return self._around[id(module)]
+
+    def role(self, place: _Place) -> str | None:
+        """Return the role of the parameter at a place; None: it cannot be told."""
+        module, leaf, attribute = place.module, place.leaf, place.path[-1][0]
+        declared = _declared(module)
+        if declared is not None:
+            if declared not in ROLES:
+                said = f"unknown role {declared!r} of a {place.cls}"
+                raise UserError(f"{said}{nearest(declared, ROLES)}")
+            return declared
+        if id(module) in self._heads:
+            return "head" if leaf in ("weight", "bias") else "other"
+        classes = [class_of(one) for _, one in place.path]
+        if isinstance(module, nn.Embedding):
+            return "other" if "Attention" in place.parent_class else "embedding"
+        if _is_norm(module):
+            return "norm" if leaf in known.OF_NORMS else None
+        if attribute in (uses := USES.get(place.parent_class, {})):
+            return uses[attribute]
+        if place.cls in USES and (held := place.held[1]) in USES[place.cls]:
+            return USES[place.cls][held]
+        if any(map(known.NO_ROLE.search, classes)) or isinstance(module, nn.modules.conv._ConvNd):
+            return "other"
+        if any(map(known.OUTSIDE.search, classes)):
+            return None
+        around, held = place.held
+        told = around.role(held) or self._out_of_heads(place) or _by_library(place)
+        return "other" if told is None and any(map(known.LINEAR_ATTENTION.search, classes)) else told
+
+    def _out_of_heads(self, place: _Place) -> str | None:
+        """Return ``attention_out`` for the one map beside modules that make q, k, v and have none."""
+        around, held = place.held
+        if [*around.shapes] != [held] or held not in known.ATTENTION_OUT:
+            return None
+        for child in around.module.children():
+            for one in child.children() if isinstance(child, nn.ModuleList) else (child,):
+                inner = self.around(_unwrapped(one))
+                if inner.makes_queries and not known.ATTENTION_OUT & inner.shapes.keys():
+                    return "attention_out"
+        return None
+
+
+def _nothing() -> None:
+    return None
+
+
+def _is_norm(module: nn.Module) -> bool:
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return True
+    named = class_of(module) in NORMS or known.NORM.search(class_of(module))
+    return bool(named) and next(module.children(), None) is None
+
+
+def _by_library(place: _Place) -> str | None:
+    """Return the role of what modules of Hugging Face hold beside linear maps that are known."""
+    homes = (type(module).__module__ for module in (place.module, place.parent))
+    if not any(home.startswith(known.LIBRARY) for home in homes):
+        return None
+    attribute = place.path[-1][0]
+    if isinstance(place.module, nn.Linear):
+        if attribute in known.OTHERS:
+            return "other"
+        for pattern, role in known.BERT.items():
+            if attribute == "dense" and re.fullmatch(pattern, place.parent_class):
+                return role
+        return None
+    many = next(place.module.children(), None) is not None
+    return "other" if place.parameter.ndim < 2 and many and place.leaf != "bias" else None
+
+
 def _fitting(one: Played, kind: str) -> str:
-    """Return what ``kind`` comes to for this weight: a matrix of q, k or v alone is not split in three."""
-    splits = re.fullmatch(r"split-\d+", kind)
-    if kind == "split-3" and one.role == "qkv" and not one.fused:
-        return "tensor"
-    if one.transposed and (splits or kind.startswith("row")):
-        raise UserError(f"second_moment {kind!r}: {one.name!r} is stored transposed, its rows are inputs")
-    if one.interleaved and splits:
+    """Return what ``kind`` comes to for this weight: where matrices are fused, blocks that are these."""
+    if kind in ("weight", "none") or one.role is None:
+        return kind
+    flat = isinstance(one.place.module, nn.Linear) and one.place.leaf == "weight" and one.parameter.ndim != 2
+    if flat:
         raise UserError(
-            f"second_moment {kind!r}: {one.name!r} holds q, k, v head by head, not in equal parts"
+            f"second_moment {kind!r}: {one.name!r} is stored flat, which hides its blocks; shard the model "
+            "with torch.distributed.fsdp.fully_shard"
         )
-    return kind
+    split = kind.startswith("split")
+    if (split or kind.startswith("row")) and one.role in MATRICES and one.place.transposed is None:
+        raise UserError(
+            f"second_moment {kind!r}: which dimension of {one.name!r}, {tuple(one.parameter.shape)}, counts "
+            "outputs cannot be told; give its module an attribute 'transposed', true or false"
+        )
+    if FUSED.get(one.role) != kind:
+        if split and one.role == "qkv" and 0 < sum(_sizes(one) or ()) < _outputs(one):
+            raise UserError(
+                f"second_moment {kind!r}: {one.name!r} holds q, k, v head by head, not in equal parts; "
+                f"{FUSED['qkv']!r} gives each a value"
+            )
+        return kind
+    sizes, rows = _sizes(one), _outputs(one)
+    if sizes is None or rows % sum(sizes):
+        said = "cannot be told" if sizes is None else f"is not as parts {sizes} of its module say"
+        raise UserError(
+            f"second_moment {kind!r}: where q, k and v begin in {one.name!r}, {tuple(one.parameter.shape)}, "
+            f"{said}; give its module an attribute 'parts', their sizes in rows, such as (64, 16, 16), which "
+            "come over and over: (8, 8, 8) for q, k, v head by head"
+        )
+    if len(sizes) == 1:
+        return "tensor"
+    equal = len(set(sizes)) == 1 and sum(sizes) == rows
+    return f"split-{len(sizes)}" if equal else "split-" + "-".join(map(str, sizes))
+
+
+def _outputs(one: Played) -> int:
+    """Return how many outputs the matrix has that a parameter is, or is the bias of."""
+    of_bias = one.parameter.ndim < 2 or one.place.leaf.endswith("bias")
+    return one.parameter.shape[-1 if of_bias or one.place.transposed else -2]
+
+
+def _sizes(one: Played) -> tuple[int, ...] | None:
+    """Return the rows of each matrix in a weight; None: they cannot be told."""
+    place, rows = one.place, _outputs(one)
+    said = getattr(place.module, "parts", None)
+    if said is not None:
+        if not isinstance(said, (tuple, list)) or not all(type(size) is int and size > 0 for size in said):
+            raise UserError(
+                f"parts of {one.name!r}: must be sizes in rows, such as (64, 16, 16), got {said!r}"
+            )
+        return tuple(said)
+    around, attribute = place.held
+    if one.role == "mlp_in":
+        return _gate_and_up(place, rows)
+    name, declared = class_of(around.module), _declared(place.module)
+    if (known_sizes := known.sizes_by_class(name, attribute, around.module, rows)) is not None:
+        return known_sizes
+    beside = {other: _role_beside(around, other) for other in around.shapes if other != attribute}
+    outs = [other for other, role in beside.items() if role == "attention_out"]
+    queries = around.sides(outs[0])[1] if len(outs) == 1 else None
+    made = known.letters(attribute) or known.letters(place.path[-2][0] if len(place.path) > 1 else "")
+    others = list(beside.values()).count("qkv")
+    if len(made) == 1 or (others > 1 and not made):
+        gated = attribute == "q_proj" and queries is not None and rows == 2 * queries and not declared
+        return None if gated else (rows,)
+    if others:
+        return (rows // 2,) * 2 if len(made) == 2 and rows % 2 == 0 else None
+    if not (declared or attribute in USES.get(name, {})):
+        return None
+    queries = queries or (around.sides(attribute)[1] if attribute in around.shapes else rows // 3)
+    keys, left = divmod(rows - queries, 2)
+    return (queries, keys, keys) if keys > 0 and not left else None
+
+
+def _gate_and_up(place: _Place, rows: int) -> tuple[int, ...]:
+    """Return the rows of gate and up in a map into an MLP, or all of them."""
+    mlp = place.held[0].mlp
+    if mlp and rows == 2 * (hidden := place.held[0].sides(mlp[1], place.transposed)[1]):
+        interleaved = getattr(place.held[0].module, "is_concatenated", True) is False
+        return (1, 1) if interleaved else (hidden, hidden)
+    alone = mlp is not None and len(mlp[0]) > 1
+    return (rows // 2,) * 2 if _declared(place.module) and not alone and rows % 2 == 0 else (rows,)
+
+
+def _declared(module: nn.Module) -> str | None:
+    role = getattr(module, "role", None)
+    return role if isinstance(role, str) else None
+
+
+def _role_beside(around: _Around, name: str) -> str | None:
+    """Return the role of a map that stands beside another."""
+    uses = USES.get(class_of(around.module), {})
+    return _declared(around.owners[name]) or uses.get(name) or around.role(name)

@@ -63,10 +63,11 @@ def listing() -> list[Listed]:
 
 
 def options_by_role(name: str) -> dict[str, Options | None]:
-    """Return the options that each role has; None where it is not trained."""
+    """Return the options that each role of the paper's model has; None where it is not trained."""
     options, roles = complete(name, {}, {})
     chosen = {"name": name, "lr": 1.0, "options": options, "roles": roles}
-    how = {role: trained(chosen, role, dict.fromkeys(FROM_RUN, 1)) for role in ROLES}
+    played = [role for role in ROLES if role != "other"]
+    how = {role: trained(chosen, role, dict.fromkeys(FROM_RUN, 1)) for role in played}
     return {role: one.known if one.train else None for role, one in how.items()}
 
 

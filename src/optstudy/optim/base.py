@@ -72,8 +72,8 @@ class Base(Optimizer):
 
 
 def _like(p: Any, x: Any) -> Any:
-    """Return a tensor with a value or an array of p's shape for each of p's rows as p is sharded."""
+    """Return a tensor with as many rows as p, and no more of any other dimension, as p is sharded."""
     if not isinstance(x, Tensor) or is_sharded(x) or x.ndim != p.ndim or x.shape[:1] != p.shape[:1]:
         return x
-    fits = all(own in (1, whole) for own, whole in zip(x.shape[1:], p.shape[1:], strict=True))
+    fits = all(own <= whole for own, whole in zip(x.shape[1:], p.shape[1:], strict=True))
     return shard_like(x, p) if fits else x

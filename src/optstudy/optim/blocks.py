@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = tuple[int, ...]
 
-KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|split-[1-9]\d{0,8}|none"
+KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|split(-[1-9]\d{0,8})+|none"
 """The names of granularities, as a regular expression."""
+LAYOUTS = ("", "columns", "experts", "experts-columns")
+"""How weights are stored: a row per output, or, for ``columns``, a column (the last dimension); for
+``experts`` the first dimension counts matrices."""
 SMALLEST = {4: 1.1754943508222875e-38, 8: 2.2250738585072014e-308}
 """Smallest normal number, by bytes of a float."""
 
@@ -42,27 +45,51 @@ class PerWeight:
 
 @dataclass(frozen=True)
 class Blocks:
-    """One value for each of ``count`` equal blocks of ``rows`` rows, indices of the first dimension.
+    """One value for each matrix of several that are fused into one, or for each output.
 
-    One block is the whole tensor: Adalayer. A block per row of the last layer is the star of Adalayer*.
+    One matrix is the whole tensor: Adalayer. A value per output of the last layer is the star of Adalayer*.
     """
 
-    count: int
-    rows: int
+    sizes: tuple[int, ...]
+    """Outputs of the matrices, one after another; empty: each output has a value of its own."""
+    turns: int = 1
+    """How often such outputs come, one after another: as many times as there are heads, if head by head."""
+    outputs: int = -1
+    """The dimension that counts outputs, from the end."""
+    experts: bool = False
+    """Whether each index of the first dimension has values of its own."""
     scale: float = 1.0
     """What means are multiplied by."""
 
     def state(self, shape: Shape) -> Mapping[str, Shape]:
-        """Return ``(count, 1, ..., 1)``."""
-        return {"v": (self.count,) + (1,) * (len(shape) - 1) if shape else ()}
+        """Return ``shape`` with the number of matrices for outputs, and 1 for what blocks go over."""
+        v = [len(self.sizes) or n if i == len(shape) + self.outputs else 1 for i, n in enumerate(shape)]
+        return {"v": (*shape[: self.experts], *v[self.experts :])}
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means of ``s`` over blocks."""
-        return (s.reshape(self.count, -1).mean(1).view(self.state(s.shape)["v"]) * self.scale,)
+        v, owners = self.state(s.shape)["v"], self._owners()
+        rows = s.movedim(self.outputs, int(self.experts)) if s.ndim else s
+        count = len(owners) or math.prod(v[self.experts :])
+        means = rows.reshape(len(s) if self.experts else 1, self.turns, count, -1).mean((1, 3))
+        if len(owners) > len(self.sizes):
+            share = [[(i == j) / owners.count(i) for j in range(len(self.sizes))] for i in owners]
+            means = (means.unsqueeze(2) * means.new_tensor(share)).sum(1)
+        return (means.view(v) * self.scale,)
 
     def root(self, v: Tensor) -> Tensor:
-        """Return the root of V, one value per row where there are several blocks."""
-        return v.sqrt() if 1 in (self.count, self.rows) else v.sqrt().repeat_interleave(self.rows, 0)
+        """Return the root of V, one value per output where there are several matrices."""
+        root, owners, turns = v.sqrt(), self._owners(), [1] * v.ndim
+        if len(self.sizes) < 2:
+            return root
+        if len(owners) > len(self.sizes):
+            root = root.movedim(self.outputs, 0)[owners].movedim(0, self.outputs)
+        turns[self.outputs] = self.turns
+        return root.repeat_interleave(math.gcd(*self.sizes), self.outputs).repeat(turns)
+
+    def _owners(self) -> list[int]:
+        """Return which matrix each run of outputs is of, in runs as long as divide all sizes."""
+        return [i for i, size in enumerate(self.sizes) for _ in range(size // math.gcd(*self.sizes))]
 
 
 @dataclass(frozen=True)
@@ -100,12 +127,13 @@ class Factored:
 Granularity: TypeAlias = PerWeight | Blocks | Factored
 
 
-def second_moment(kind: str, shape: Shape) -> Granularity | None:
-    """Return the granularity called ``kind`` for tensors of ``shape``.
+def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | None:
+    """Return the granularity called ``kind`` for tensors of ``shape``, stored as ``layout`` says.
 
     ``weight``: a value per weight. ``tensor``: one value. ``row``: one per index of the first dimension, an
     output row. ``split-N``: one for each of N equal parts of the first dimension, such as fused query, key
-    and value. ``none``: None, where V = 1. Each value is the mean of g^2 over its block; for
+    and value; ``split-A-B-C``: one for each of three matrices, of A, B and C rows one after another, over and
+    over until the rows end. ``none``: None, where V = 1. Each value is the mean of g^2 over its block; for
     ``tensor-printed`` and ``row-printed`` the sum over the *root* of the block's size, as the paper's
     Algorithm 1 prints it.
 
@@ -113,24 +141,36 @@ def second_moment(kind: str, shape: Shape) -> Granularity | None:
     dimensions gets one value, as the paper's released code computes by reducing over an empty list of
     dimensions; ``factored-textbook`` gives it one value per weight.
 
+    ``layout``, of :data:`LAYOUTS`: where it says ``columns``, the last dimension counts the rows meant above;
+    for ``experts`` all of it holds of each index of the first dimension, which is a matrix or a bias.
+
     Raises:
-        ValueError: N does not divide the first dimension.
+        ValueError: N, or A + B + C, does not divide the rows; an unknown layout.
     """
-    rows = shape[0] if shape else 1
+    if layout not in LAYOUTS:
+        raise ValueError(f"Invalid layout {layout!r}: must be one of {', '.join(map(repr, LAYOUTS))}")
+    experts = layout.startswith("experts")
+    inner = shape[experts:]
     if kind == "none":
         return None
-    if kind == "weight" or (kind == "factored-textbook" and len(shape) < 2):
+    if kind == "weight" or (kind == "factored-textbook" and len(inner) < 2):
         return PerWeight()
-    if kind.startswith("factored") and len(shape) > 1:
+    if kind.startswith("factored") and len(inner) > 1:
         return Factored()
+    outputs = -1 if layout.endswith("columns") else -max(len(inner), 1)
+    rows = inner[outputs] if inner else 1
+    sizes: tuple[int, ...] = (rows,)
+    size = math.prod(inner)
     if kind.startswith("split-"):
-        count = int(kind.removeprefix("split-"))
-        if not shape or rows % count:
-            raise ValueError(f"second_moment {kind!r}: {count} does not divide the rows of shape {shape}")
-    else:
-        count = rows if kind.startswith("row") else 1
-    size = math.prod(shape) // max(count, 1)
-    return Blocks(count, rows // max(count, 1), size**0.5 if kind.endswith("-printed") else 1.0)
+        sizes = tuple(map(int, kind.split("-")[1:]))
+        if rows % sum(sizes):
+            total = " + ".join(map(str, sizes))
+            raise ValueError(f"second_moment {kind!r}: {total} does not divide the rows of shape {shape}")
+        sizes = sizes if len(sizes) > 1 else (rows // sizes[0],) * sizes[0]
+    if len(sizes) == rows or kind.startswith("row"):
+        size, sizes = size // max(rows, 1), ()
+    scale = size**0.5 if kind.endswith("-printed") else 1.0
+    return Blocks(sizes, rows // max(sum(sizes), 1) if sizes else 1, outputs, experts, scale)
 
 
 def big_vision(shape: Shape, min_dim: int) -> Granularity:

@@ -53,8 +53,12 @@ class Options(Strict):
     in_bfloat16: ClassVar[frozenset[str]] = frozenset()
     """State that is kept in bfloat16 (in float64 for float64 parameters)."""
 
-    def state(self, shape: Shape) -> Mapping[str, Shape]:
+    def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
         """Return the shape of each tensor of state of a parameter of ``shape``, beside its count of steps.
+
+        Args:
+            shape: of the parameter.
+            layout: how it is stored, of :data:`optstudy.optim.blocks.LAYOUTS`.
 
         Raises:
             ValueError: the optimizer cannot treat such a shape.
@@ -88,7 +92,7 @@ class PreconditionedOptions(Options):
     """Added to the root of the second moment, in the gradient's unit."""
     second_moment: Kind = "weight"
     """Which weights share one: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``,
-    ``split-N``, ``tensor-printed``, ``row-printed`` or ``none``."""
+    ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``."""
     estimate_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """F, in steps: up to step F the averages of g^2 take the weight 1 / (t + 1) in place of 1 - beta2, so
     they are sums over t + 1 (one more than their terms); then they are never bias-corrected."""
@@ -101,9 +105,9 @@ class PreconditionedOptions(Options):
             raise ValueError("freeze: must be false where estimate_steps is 0")
         return self
 
-    def state(self, shape: Shape) -> Mapping[str, Shape]:
+    def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
         """Return m and the averages of g^2."""
-        moment = second_moment(self.second_moment, shape)
+        moment = second_moment(self.second_moment, shape, layout)
         return {"m": shape, **(moment.state(shape) if moment else {})}
 
 
@@ -146,7 +150,7 @@ class AdafactorBigVisionOptions(Options):
 
     in_bfloat16: ClassVar = frozenset({"m"})
 
-    def state(self, shape: Shape) -> Mapping[str, Shape]:
+    def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
         """Return m and the averages of g^2."""
         return {"m": shape, **big_vision(shape, self.min_dim).state(shape)}
 
@@ -191,7 +195,7 @@ class SGDWOptions(Options):
             raise ValueError("nesterov: needs a momentum above 0 and a dampening of 0")
         return self
 
-    def state(self, shape: Shape) -> Mapping[str, Shape]:
+    def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
         """Return b, which there is with momentum alone."""
         return {"b": shape} if self.momentum else {}
 
@@ -209,6 +213,6 @@ class SophiaOptions(Options):
     batch_tokens: Annotated[int, Field(gt=0, le=10**15)] = 131_072
     """Tokens that the gradient of the curvature is averaged over."""
 
-    def state(self, shape: Shape) -> Mapping[str, Shape]:
+    def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
         """Return m and h."""
         return {"m": shape, "h": shape}

@@ -46,7 +46,7 @@ class Preconditioned(Rule):
 
     def static(self, group: Mapping[str, Any], shape: Shape) -> dict[str, Hashable]:
         """Return the granularity."""
-        return {"moment": second_moment(group["second_moment"], shape)}
+        return {"moment": second_moment(group["second_moment"], shape, group.get("layout", ""))}
 
     @staticmethod
     def update(
@@ -78,7 +78,7 @@ class Preconditioned(Rule):
         """
         state = self.state[p]
         numbers = self.numbers(group, int(state["step"]))
-        moment = second_moment(group["second_moment"], tuple(p.shape))
+        moment: Any = self.static(group, tuple(p.shape))["moment"]
         if moment is None:
             return torch.as_tensor(group["lr"])
         root = moment.root(*(whole(state[name]) for name in moment.state(tuple(p.shape))))

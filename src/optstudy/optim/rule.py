@@ -21,10 +21,10 @@ from optstudy.optim.compiled import LARGE, Compiled, Job, run, wide
 from optstudy.optim.options import Options
 from optstudy.optim.sharded import localise, zeros
 
-NOT_OPTIONS = {"params", "param_names", "name", "role", "peak_lr", "initial_lr", "swa_lr"} | {
+NOT_OPTIONS = {"params", "param_names", "name", "role", "layout", "peak_lr", "initial_lr", "swa_lr"} | {
     f"{end}_{what}" for end in ("min", "max", "base") for what in ("lr", "momentum")
 }
-"""Keys of a group that are no options: names, and what torch's schedulers note there."""
+"""Keys of a group that are no options: names, how weights are stored, and what torch's schedulers note."""
 
 
 class Rule(Base):
@@ -90,7 +90,7 @@ class Rule(Base):
                 raise ValueError(f"there is no option {min(unknown)!r}{nearest(min(unknown), fields)}")
             options = self._checked(self.param_groups[-1])
             for p in self.param_groups[-1]["params"]:
-                options.state(tuple(p.shape))
+                options.state(tuple(p.shape), self.param_groups[-1].get("layout", ""))
         except ValueError as error:
             self.param_groups.pop()
             raise ValueError(f"{type(self).__name__}: {error}") from None
@@ -149,7 +149,7 @@ class Rule(Base):
             for p in new:
                 half = torch.float64 if p.dtype == torch.float64 else torch.bfloat16
                 self.state[p]["step"] = torch.tensor(0.0, dtype=torch.float32)
-                for name, shape in options.state(tuple(p.shape)).items():
+                for name, shape in options.state(tuple(p.shape), group.get("layout", "")).items():
                     dtype = half if name in options.in_bfloat16 else wide(p.dtype)
                     self.state[p][name] = zeros(p, shape, dtype)
 

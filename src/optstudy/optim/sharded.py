@@ -10,7 +10,7 @@ unevenly where they must be.
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -98,6 +98,8 @@ class Local:
         """Return what the rows here add to the means; for the rows of a factored moment their means."""
         if isinstance(self.whole, Factored):
             return s.mean(self.whole.row, keepdim=True), s.sum(self.whole.column, keepdim=True) / self.rows
+        if isinstance(self.whole, Blocks) and self.whole.outputs + s.ndim:
+            return self.whole.means(s.sum(0, keepdim=True) / self.rows)
         of_rows = s.reshape(len(s), math.prod(s.shape[1:])).mean(1)
         elsewhere_0 = torch.nn.functional.pad(of_rows, (self.start, self.rows - self.stop))
         return self.whole.means(elsewhere_0.view(-1, *[1] * (s.ndim - 1)))
@@ -112,11 +114,10 @@ def _local(moment: Granularity | None, p: "DTensor") -> Granularity | Local | No
     """Return a granularity for the rows of ``p`` here; a :class:`Local` one if it needs rows elsewhere."""
     cut, _ = _cut(p)
     rows, n = (*p.shape, 1)[0], (*here(p).shape, 1)[0]
-    by_row = isinstance(moment, Factored) and (p.ndim + moment.column > 0 or rows == 1)
-    if n == rows or by_row or not isinstance(moment, Blocks | Factored):
+    by_row = isinstance(moment, Factored) and p.ndim + moment.column > 0
+    own = isinstance(moment, Blocks) and (moment.experts or not (moment.sizes or p.ndim + moment.outputs))
+    if rows in (1, n) or by_row or own or not isinstance(moment, Blocks | Factored):
         return moment
-    if isinstance(moment, Blocks) and moment.rows == 1:
-        return replace(moment, count=n)
     return Local(moment, rows, cut.start, cut.stop)
 
 

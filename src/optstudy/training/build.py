@@ -20,8 +20,8 @@ from optstudy.config import Optimizer as Chosen
 from optstudy.config import RunConfig
 from optstudy.errors import UserError, validate
 from optstudy.optim import Together
-from optstudy.recipes import FROM_RUN, OURS, ROLES, lent, options_of, spec_of
-from optstudy.roles import param_groups
+from optstudy.recipes import FROM_RUN, MATRICES, OURS, ROLES, lent, options_of, spec_of
+from optstudy.roles import param_groups, say_others
 from optstudy.training import outside
 from optstudy.training.model import Transformer
 
@@ -60,6 +60,8 @@ def create_optimizer(
     lr: float,
     weight_decay: float = 0.0,
     roles: Mapping[str, Mapping[str, Any]] | None = None,
+    named: Mapping[str, str] | None = None,
+    tied: str = "embedding",
     **options: Any,
 ) -> Optimizer:
     """Return any optimizer or recipe for any model.
@@ -71,6 +73,8 @@ def create_optimizer(
         lr: learning rate.
         weight_decay: decoupled, per unit of lr: a step multiplies weights by 1 - lr weight_decay.
         roles: options of the parameters that play one role, over ``options`` and the recipe's.
+        named: roles by parameter name, see :func:`optstudy.roles.assign_roles`.
+        tied: what a weight plays that is embedding and head, see :func:`optstudy.roles.assign_roles`.
         options: of the class, over the recipe's.
 
     Raises:
@@ -85,17 +89,28 @@ def create_optimizer(
         if any(own.get(key, 0) is None for own in (chosen.options, *chosen.roles.values())):
             raise UserError(f"{name} takes {key} from a run: give {key}=, a number", key)
     if chosen.roles:
-        return _assembled(chosen, _groups(model, chosen, {}))
+        return _assembled(chosen, _groups(model, chosen, {}, named, tied))
     params = [p for p in model.parameters() if p.requires_grad]
     return _assembled(chosen, [{"params": params, **_whole({}, chosen, {})}])
 
 
-def _groups(model: nn.Module, chosen: Chosen, from_run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(
+    model: nn.Module,
+    chosen: Chosen,
+    from_run: Mapping[str, Any],
+    named: Mapping[str, str] | None = None,
+    tied: str = "embedding",
+) -> list[dict[str, Any]]:
     """Return parameters by role, with all options."""
-    rules = {role: _whole(options_of(role, chosen.roles), chosen, from_run) for role in ROLES}
-    if "head" not in chosen.roles:
-        rules["rest"] = rules.pop("head")  # asked of no one: a tied head is no error
-    return param_groups(model, rules)
+    asked = {role for rule in chosen.roles for role in (MATRICES if rule == "matrix" else (rule,))}
+    rules = {
+        role: _whole(options_of(role, chosen.roles), chosen, from_run) for role in ROLES if role in asked
+    }
+    rules["rest"] = _whole(chosen.roles.get("rest", {}), chosen, from_run)
+    groups = param_groups(model, rules, named=named, tied=tied)
+    if not {"other", "rest"} & chosen.roles.keys():
+        say_others(groups)
+    return groups
 
 
 def _assembled(chosen: Chosen, groups: list[dict[str, Any]]) -> Optimizer:
