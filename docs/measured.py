@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from optstudy.findings import figure_of
+from optstudy.findings import LENGTH, figure_of
 from optstudy.report import style
 from optstudy.results import archive
 from optstudy.results.figure import Figure
@@ -15,7 +16,14 @@ from optstudy.study.session import Session
 Load = Callable[[str], archive.Archive]
 """A scale -> its record."""
 Found = Mapping[str, Sequence[tuple[str, Figure]]]
-"""A study -> its figure at each scale that has a record."""
+"""A study -> its figure at each scale and length that has a record."""
+LENGTHS: Sequence[tuple[str, str, Mapping[str, Any]]] = [
+    place
+    for scale in SCALES
+    for place in ((scale, scale, {}), ("pico, 600 steps", "pico", {LENGTH: 600}))
+    if scale == "pico" or place[0] == scale
+]
+"""What a scale's record is called, the scale, and what its runs have that the scale's have not."""
 
 NO_RECORD = (
     "**Nothing has been measured for this page yet.** The record of runs is not part of this version. "
@@ -31,19 +39,16 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def recorded(load: Load, name: str = "paper/fig1") -> list[tuple[str, Figure]]:
-    """A study's figure at each scale that has a record, smallest first."""
-    found = []
-    for scale in SCALES:
+    """A study's figure at each scale and length that has a record, smallest scale first; none twice."""
+    found: list[tuple[str, Figure]] = []
+    for label, scale, overrides in LENGTHS:
         if kept := load(scale):
-            figure = figure_at(name, scale, kept)
-            if figure.rows:
-                found.append((scale, figure))
+            figure = figure_of(Session(study.load(name), scale, Path("no-runs"), overrides, kept=kept))
+            seen = {row.id for _, known in found for row in known.rows}
+            if not {row.id for row in figure.rows} <= seen:
+                lacks = f" (so far: {figure.missing} runs of it are missing)" if figure.missing else ""
+                found.append((label + lacks, figure))
     return found
-
-
-def figure_at(name: str, scale: str, kept: archive.Archive) -> Figure:
-    """A study as the record has it."""
-    return figure_of(Session(study.load(name), scale, Path("no-runs"), kept=kept))
 
 
 def window_row(figure: Figure, summary: Summary) -> tuple[str, ...]:

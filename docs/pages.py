@@ -131,7 +131,7 @@ def gallery() -> str:
 
 
 def choosing(load: Load) -> str:
-    """The table of Figure 1 at each recorded scale."""
+    """The table of Figure 1 at each recorded scale and length."""
     found = recorded(load)
     if not found:
         return f"{NO_RECORD}\n"
@@ -180,7 +180,8 @@ def contract(one: dict[str, Any]) -> str:
 def reproduced() -> str:
     """Where the page of what was reproduced is, or what makes it."""
     if (ROOT / "docs" / "reproduction.md").exists():
-        return "[What was reproduced](/reproduction.md)\n\n```{toctree}\n:hidden:\n\n/reproduction\n```\n"
+        links = "[What was reproduced](/reproduction.md), and [at 600 steps](/reproduction-600.md)"
+        return f"{links}\n\n```{{toctree}}\n:hidden:\n\n/reproduction\n/reproduction-600\n```\n"
     return "What was reproduced: there is no record yet; `make record` makes it and writes its page.\n"
 
 

@@ -94,7 +94,9 @@ def _recorded() -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions beside the best and losses of the recorded sweeps over the learning rate."""
     kept, found = archive.load("pico"), {}
     for name in ("paper/fig1", "paper/fig4", "paper/fig9", "paper/fig14"):
-        for curve in figure_of(Session(study.load(name), "pico", Path("none"), kept=kept)).curves:
+        for curve in figure_of(
+            Session(study.load(name), "pico", Path("none"), {"training.steps": 600}, kept=kept)
+        ).curves:
             if curve.name != "sgdw":  # its neighbours on the right diverge: that is the cliff
                 found[curve.points[0].rows[0].id] = (
                     np.array([point.position - curve.best.position for point in curve.points]),

@@ -13,12 +13,19 @@ from hypothesis import strategies as st
 
 from optstudy.cli import run
 from optstudy.errors import UserError
+from optstudy.findings import RECORDED
 from optstudy.identity import run_id
 from optstudy.record import write_json
 from optstudy.results import archive
 from optstudy.study import library as study
 from optstudy.study.session import Session
 from tests.test_engine import finish
+
+AT_600 = {
+    "paper/table1", *(f"paper/fig{n}" for n in range(1, 19)),
+    "beyond/adaptivity-map", "beyond/fidelity", "beyond/rivals",
+}  # fmt: skip
+"""Studies whose runs of 600 steps are all in the record."""
 
 
 def finished(runs, points, loss=5.0):
@@ -69,11 +76,23 @@ def test_versions_of_packages_are_kept(tmp_path):
 
 def test_every_run_of_the_committed_record_has_the_id_of_its_config():
     kept = archive.load("pico")
-    assert len(kept) == 1173  # 1,182 runs, 9 of them another's under a second name
+    assert len(kept) >= 1173 and kept is not archive.load("pico-long")
     assert all(run_id(entry.row.config) == key for key, entry in kept.items())
-    for name in ("paper/fig1", "paper/fig8", "beyond/adaptivity-map", "beyond/rivals"):
-        session = Session(study.load(name), "pico", Path("none"), kept=kept)
-        assert not session.plan.pending and set(session.states().values()) <= {"done", "diverged"}
+    assert archive.load("pico-long") == kept and archive.load("nano").keys().isdisjoint(kept)
+
+
+def test_every_study_of_600_steps_is_whole_in_the_record_and_takes_all_of_it():
+    """1,182 runs, 9 of them another's under a second name; those of Figure 5 have 2,400 steps."""
+    folder = Path(archive.__file__).parent.parent / archive.FOLDER
+    kept, left = archive.load("pico"), set(archive.read(folder / "pico-600.csv"))
+    assert len(left) == 1123
+    for name in study.names():
+        if name.startswith(RECORDED):
+            session = Session(study.load(name), "pico", Path("none"), {"training.steps": 600}, kept=kept)
+            if name in AT_600:
+                assert not session.plan.pending and set(session.states().values()) <= {"done", "diverged"}
+            left -= session.runs_known.keys()
+    assert not left
 
 
 @given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
@@ -85,6 +104,16 @@ def test_every_value_survives_its_cell(value):
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerow([cell])
     assert next(csv.reader(io.StringIO(text.getvalue(), newline=""))) == [cell]
+
+
+def test_what_a_record_beside_has_is_not_added_again(tmp_path):
+    first, second = study.load("demo").points("pico")[:2]
+    archive.extend(tmp_path / "pico-600.csv", finished(tmp_path / "a", [first]))
+    both = finished(tmp_path / "b", [first, second])
+    assert archive.extend(tmp_path / "pico.csv", both) == (1, 1)
+    assert archive.extend(tmp_path / "nano.csv", both) == (2, 2)
+    assert archive.beside(tmp_path / "pico.csv").keys() == {first.id}
+    assert archive.read(tmp_path / "pico.csv").keys() == {second.id}
 
 
 def test_a_record_of_a_thousand_runs_is_small(tmp_path):
@@ -160,11 +189,11 @@ def test_reports_and_tables_fall_back_on_the_record(own_record, tmp_path, capsys
     page = (tmp_path / "out" / "paper" / "fig1" / "pico" / "index.html").read_text()
     assert own_record[0].id in page and not runs.exists()
     assert run(["export", "paper/fig1", "--runs", str(runs), "--out", str(tmp_path / "t.csv")]) == 0
-    assert len((tmp_path / "t.csv").read_text().splitlines()) == 46
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 26
     capsys.readouterr()
     assert run(["show", "paper/fig1", "--runs", str(runs), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["runs"]
-    assert sum(one["state"] == "done" for one in shown) == 45
+    assert sum(one["state"] == "done" for one in shown) == 25
     assert run(["show", "paper/fig1", "--runs", str(runs), "--json", "--fresh"]) == 0
     assert {one["state"] for one in json.loads(capsys.readouterr().out)["runs"]} == {"waiting"}
 
@@ -185,8 +214,6 @@ def test_the_command_adds_the_runs_of_the_packages_studies_only(tmp_path, capsys
 
 
 def test_reading_the_record_imports_no_torch():
-    code = (
-        "import sys; from optstudy.results import archive; archive.load('pico'); "
-        "assert 'torch' not in sys.modules"
-    )
+    code = "import sys; from optstudy.results import archive; archive.load('pico')"
+    code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,6 +11,7 @@ import pytest
 from optstudy.config import resolve
 from optstudy.errors import UserError
 from optstudy.recipes import ROLES, options_of
+from optstudy.results import archive
 from optstudy.study import library as study
 
 GROUPS = {"embedding": ("embedding",), "head": ("head",), "norm": ("norm",), "qkv": ("qkv",),
@@ -18,7 +19,11 @@ GROUPS = {"embedding": ("embedding",), "head": ("head",), "norm": ("norm",), "qk
 
 
 def points(name, scale="pico", **chosen):
-    return study.load(name).plan(scale, chosen, adaptive=False).points
+    """A study's runs, at pico those of 600 steps, whose bests are known from the record."""
+    kept = archive.load(scale)
+    chosen = {"training.steps": 600, **chosen} if scale == "pico" else chosen
+    known = {run_id: entry.row for run_id, entry in kept.items()}
+    return study.load(name).plan(scale, chosen, results=known.get, adaptive=False).points
 
 
 def moments(config):
@@ -56,6 +61,11 @@ def test_the_map_has_every_cell_and_each_is_what_its_label_says():
 
 def test_the_map_takes_adams_best_rate_of_the_scale():
     assert {moments(p.config)["head"][1] for p in points("beyond/adaptivity-map", "150m")} == {3.16e-3, None}
+    plan = study.load("beyond/adaptivity-map").plan("nano")
+    waits = [wait for wait in plan.pending if wait.curve == "from Adam down / embedding / none"]
+    assert waits and {wait.depends_on for wait in waits} == {"paper/fig1"}
+    assert {wait.settings["optimizer"]["roles"]["head"]["lr"] for wait in waits} == {None}
+    assert {wait.settings["optimizer"]["lr"] for wait in waits} == {1.0, 3.16, 10.0, 31.6, 100.0, 316.0}
 
 
 def test_rivals_are_their_packages_classes_with_adam_beside_muon():
@@ -96,9 +106,10 @@ def test_printed_settings_are_the_texts_and_only_where_it_differs():
         "optimizer.lr": before.optimizer.lr,
     }  # fmt: skip
     assert resolve(star.model_dump(mode="json"), undone).id == before.id
-    hybrid = points("paper/fig3", fidelity="printed")[0].config.optimizer
+    plan = study.load("paper/fig3").plan("150m", {"fidelity": "printed"})
+    hybrid = plan.points[0].config.optimizer
     assert hybrid.name == "sgdw" and hybrid.options["momentum"] == 0.9
-    assert hybrid.roles["head"]["name"] == "adalayer" and hybrid.roles["head"]["lr"] == 1e-2
+    assert hybrid.roles["head"]["name"] == "adalayer" and hybrid.roles["head"]["lr"] == 3.16e-3
 
 
 def test_released_is_the_default_and_what_is_set_by_hand_stays():

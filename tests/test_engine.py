@@ -1,10 +1,12 @@
 """Plans by results, leases, attempts: what makes a study never repeat and never lose a run."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -397,3 +399,70 @@ def test_merge_keys_are_read_and_do_not_lose_the_line_of_a_mistake():
     assert len(a_study("title: M\nasks: M?\n" + merged).points("pico")) == 1
     with pytest.raises(UserError, match=r"mine.yaml:\d+: .*seeds"):
         a_study("title: M\nasks: M?\n" + merged + "seeds: [-1]\n")
+
+
+SHARES = """\
+title: Shares
+asks: What?
+axes: {optimizer.lr: [1e-2], $share: [0.2, 0.4]}
+base:
+  optimizer.name: adam
+  training.steps: 4 * $steps
+  schedule.warmup: 0.5 * $share
+  schedule.freeze_steps: 0.001 * $steps
+figure: {x: $share}
+"""
+
+
+def test_a_multiple_of_a_name_is_taken_and_steps_stay_whole():
+    shares = study.Study("shares", study.parse(SHARES, "shares.yaml"))
+    points = shares.points("pico")
+    assert [(p.config.training.steps, p.config.schedule.warmup) for p in points] == [
+        (9_600, 0.1),
+        (9_600, 0.2),
+    ]
+    assert {p.config.schedule.freeze_steps for p in points} == {2}
+    shorter = shares.points("pico", {"training.steps": 100})
+    assert {(p.config.training.steps, p.config.schedule.freeze_steps) for p in shorter} == {(400, 1)}
+    own = study.Study("own", study.parse(SHARES.replace("4 * $steps", "300"), "own.yaml"))
+    assert {p.config.training.steps for p in own.points("pico", {"training.steps": 100})} == {100}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (SHARES.replace("0.5 * $share", "0.5 * $shar"), "no axis '$shar'; did you mean '$share'?"),
+        (SHARES.replace("[0.2, 0.4]", "[none, some]"), "times a number: share is 'none'"),
+        (SHARES.replace("0.5 * $share", "0.5.1 * $share"), "'0.5.1 * $share' is not a number times a number"),
+    ],
+)  # fmt: skip
+def test_a_multiple_of_what_is_no_number_is_named(wrong, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        study.Study("shares", study.parse(wrong, "shares.yaml")).points("pico")
+
+
+def test_a_best_is_taken_under_another_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("first.yaml").write_text(
+        "title: F\nasks: F?\nbase: {optimizer.name: adam}\naxes: {optimizer.lr: [1e-3, 1e-2]}\n"
+    )
+    Path("second.yaml").write_text(
+        "title: S\nasks: S?\nbase: {optimizer.name: hybrid_last, optimizer.roles.head.lr: 3.16 * $best}\n"
+        "axes: {optimizer.lr: [1.0], $best: [7.0]}\n"
+        "best_of: {study: first.yaml, curve: adam, keys: {optimizer.lr: $best}}\n"
+    )
+    first, second = (study.load(f"{name}.yaml") for name in ("first", "second"))
+    plan = second.plan("pico")
+    assert [wait.settings["optimizer"]["roles"]["head"]["lr"] for wait in plan.pending] == [None]
+    for k, point in enumerate(first.points("pico")):
+        finish(tmp_path, point, 5.0 - k)
+    session = Session(second, "pico", tmp_path)
+    (point,) = session.plan.points
+    assert point.config.optimizer.roles["head"]["lr"] == 0.0316 and point.config.optimizer.lr == 1.0
+
+
+def test_values_beyond_the_grid_that_have_run_are_on_the_curve():
+    losses = dict.fromkeys((1e-05, 0.001, 0.00316, 0.01, 0.0316, 0.1, 1.0), 5.0)
+    grid = [1e-3, 3.16e-3, 1e-2]
+    values = plan.with_runs_beyond(grid, grid, [0], lambda v, seed: losses.get(v))
+    assert values == [1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1]  # 1e-5 and 1 lie beyond a gap

@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 
 from optstudy.cli import run
+from optstudy.config import parameter_count
 from optstudy.study import library as study
 
 FIVE = ("adam", "adafactor", "lion", "signum", "sgdw")
@@ -59,8 +60,8 @@ def test_every_figure_and_the_table_is_a_study():
 def test_figures_of_several_sizes_are_one_panel_each_and_small_scales_run_those_that_differ():
     assert len(study.load("paper/fig1").plan("paper", adaptive=False).points) == 4 * 45
     assert len(study.load("paper/fig9").plan("paper", adaptive=False).points) == 3 * (27 + 9)
-    assert len(study.load("paper/fig1").plan("pico", adaptive=False).points) == 45
-    assert len(own("paper/fig13", "paper")[0]) == 30 and len(own("paper/fig13", "pico")[0]) == 20
+    assert len(study.load("paper/fig1").plan("pico", adaptive=False).points) == 25
+    assert len(own("paper/fig13", "paper")[0]) == 30 and len(own("paper/fig13", "pico")[1]) == 5 + 10
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -158,14 +159,37 @@ def test_hybrids_and_frozen_ratios_are_the_released_ones():
             assert (point.config.schedule.freeze_steps, point.config.total_steps) == (1000, 26_000)
 
 
-@pytest.mark.parametrize("scale", ["pico", "150m"])
-def test_the_long_runs_are_four_times_as_long_and_five_rates_at_small_scales(scale):
+@pytest.mark.parametrize(("scale", "rates"), [("pico", 3), ("nano", 5), ("150m", 9)])
+def test_the_long_runs_are_four_times_as_long_and_fewer_rates_at_small_scales(scale, rates):
     long, base = own("paper/fig5", scale)[0], own("paper/fig1", scale)[0]
     assert {p.config.training.steps for p in long} == {4 * base[0].config.training.steps}
-    rates = 9 if scale == "150m" else 5
     assert len(long) == 2 * 5 * rates
-    if scale == "150m":
-        assert {p.id for p in long} == {p.id for p in own("paper/fig5", "150m-long")[0]}
+    if scale != "nano":
+        assert {p.id for p in long} == {p.id for p in own("paper/fig5", f"{scale}-long")[0]}
+    of_data = {p.config.data.tokens for p in long}
+    assert of_data == ({None} if rates < 9 else {100_000 * 256 * 512})
+
+
+def test_a_long_scale_takes_what_files_say_of_the_shorter_one():
+    assert axis("paper/fig1", "adam", "pico-long") == axis("paper/fig1", "adam", "pico")
+    assert len(axis("paper/fig1", "adam", "150m-long")) == 9
+    assert {p.config.training.steps for p in own("paper/fig1", "pico-long")[0]} == {9_600}
+
+
+@pytest.mark.parametrize(("scale", "steps"), [("pico", 2_400), ("nano", 4_000), ("micro", 12_000)])
+def test_small_scales_read_twenty_tokens_per_parameter_and_keep_shares_of_the_steps(scale, steps):
+    """Without embedding and head, as the paper counts; its 150m reads 22."""
+    frozen = own("paper/fig14", scale)[0][0].config
+    assert (frozen.training.steps, frozen.schedule.freeze_steps) == (steps, steps // 25)
+    model, data = frozen.model, frozen.data
+    inner = parameter_count(model) - 2 * model.vocab_size * model.d_model
+    assert 20 <= steps * frozen.training.batch_size * data.sequence_length / inner <= 25
+    batches = [w.settings["training"] for w in own("paper/fig7", scale)[1] if w.curve == "batch size / adam"]
+    assert {one["batch_size"] * one["steps"] for one in batches} == {steps * frozen.training.batch_size}
+    short = study.load("paper/fig14").plan(scale, {"training.steps": 600}, adaptive=False).points
+    assert {p.config.schedule.freeze_steps for p in short if "frozen" in p.config.optimizer.name} == {24}
+    long = study.load("paper/fig5").plan(scale, {"training.steps": 600}, adaptive=False).points
+    assert {p.config.training.steps for p in long} == {2_400}
 
 
 def test_no_figure_runs_a_shared_run_twice():

@@ -126,7 +126,7 @@ def test_studies_with_a_name_in_every_place_are_read() -> None:
         # variables
         (WHOLE, "betas: [$b, $b]", "betas: [$b, $c]", ":17: panels.free.curves.tied.base: no axis '$c'; allowed: $b"),
         (WHOLE, "$b: [0.9, 0.95]}", "$b: [0.9, 0.95], $c: [1, 2]}", ":15: panels.free.axes.$c: sets nothing: no setting is $c"),
-        (WHOLE, "training.steps: 70", "training.steps: $steps", ":19: scales.nano.base: no axis '$steps'"),
+        (WHOLE, "training.steps: 70", "training.steps: $stops", ":19: scales.nano.base: no axis '$stops'"),
         (WHOLE, "training.steps: 50", "training.steps: $b", ":3: base: no axis '$b'"),
         # other studies
         (WHOLE, "{paper/fig1: [adam]}", "{paper/fig1: [adm]}", ":20: include: paper/fig1 has no curve 'adm'; did you mean 'adam'?"),

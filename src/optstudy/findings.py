@@ -4,6 +4,7 @@ study = optstudy.open_study("paper/fig1", scale="pico", runs="runs")
 study.run(jobs=2).claims()
 """
 
+import math
 import shlex
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from optstudy.results.curves import Curve, Place, apart, placed
 from optstudy.results.export import plain, table
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.table import with_worst
+from optstudy.results.tokens import Ratio
 from optstudy.study import library as study
 from optstudy.study import registered
 from optstudy.study.asking import ask
@@ -38,6 +40,8 @@ from optstudy.trials import Trial
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+LENGTH = "training.steps"
+"""The override of the length of runs."""
 RECORDED = ("paper/", "beyond/")
 """Studies that the package's record holds; any other runs everything itself."""
 
@@ -237,12 +241,25 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
         else None,
         "sensitivity": sensitivity and sensitivity.value,
         "sensitivity_window": summary.window,
+        **_tokens(figure.equivalents.get(summary.curve.label)),
         "safe_low": safe and safe.low,
         "safe_high": safe and safe.high,
         "state_bytes_per_param": summary.state_bytes,
         "step_ms": summary.step_ms,
         "diverged": summary.diverged,
         "runs": summary.runs,
+    }
+
+
+def _tokens(found: Ratio | None) -> dict[str, Any]:
+    """A token-equivalent; where the value is only a bound, ``token_equivalent_sign`` says which."""
+    low, high = (found and found.interval) or (None, None)
+    return {
+        "token_equivalent": found and found.value,
+        "token_equivalent_sign": found and found.sign,
+        "token_equivalent_low": low,
+        "token_equivalent_high": None if high == math.inf else high,
+        "token_equivalent_fitted": found and found.fitted,
     }
 
 
@@ -253,6 +270,22 @@ def recorded(name: str, scale: str) -> archive.Archive:
 
 def figure_of(session: Session) -> Figure:
     """Return a session's study as a figure, its runs read again."""
+    wanted = session.study.file.tokens
+    if wanted is None:
+        return _figure_of(session)
+    if wanted.source is None:
+        return replace(_figure_of(session), lengths="own", against=wanted.reference)
+    if wanted.source not in session.beside:
+        kept = recorded(wanted.source, session.scale) if session.kept else {}
+        rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
+        other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
+        session.beside[wanted.source] = other
+    lengths = _figure_of(session.beside[wanted.source])
+    return replace(_figure_of(session), lengths=lengths, against=wanted.reference)
+
+
+def _figure_of(session: Session) -> Figure:
+    """The same without token-equivalents."""
     session.replan()
     file, points = session.study.file, session.plan.points
     rows = with_worst(session.rows())
@@ -284,6 +317,7 @@ def figure_of(session: Session) -> Figure:
         metric=metric_of(session),
         kind="effective" if all(_effective(p.config) for p in points) else file.figure.kind,
         x=file.figure.x,
+        over=file.figure.over,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
         titles=titles,
         baselines=frozenset(_included(session.study)),

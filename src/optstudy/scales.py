@@ -1,6 +1,7 @@
 """Sizes to run a study at, as partial configs.
 
-A scale fixes precision and threads, so that a run's id means the same on every machine.
+A scale fixes precision and threads, so that a run's id means the same on every machine. The small ones train
+on at least 20 tokens per parameter, embedding and head not counted, as the paper's smallest does on 22.
 """
 
 from collections.abc import Mapping
@@ -50,16 +51,28 @@ def _paper(width: int, n_layers: int, steps: int, micro_batch: int) -> dict[str,
 
 
 SCALES: Mapping[str, Mapping[str, Any]] = {
-    "pico": _small(d_model=64, n_layers=2, pieces=2048, length=64, batch=16, steps=600),
-    "nano": _small(d_model=128, n_layers=4, pieces=4096, length=128, batch=32, steps=2_000),
-    "micro": _small(d_model=256, n_layers=6, pieces=8192, length=256, batch=32, steps=5_000),
+    "pico": _small(d_model=64, n_layers=2, pieces=2048, length=64, batch=16, steps=2_400),
+    "nano": _small(d_model=128, n_layers=4, pieces=4096, length=128, batch=32, steps=4_000),
+    "micro": _small(d_model=256, n_layers=6, pieces=8192, length=256, batch=32, steps=12_000),
+    "pico-long": _small(d_model=64, n_layers=2, pieces=2048, length=64, batch=16, steps=9_600),
     "150m": _paper(1024, 12, 25_000, 128),
     "300m": _paper(1024, 24, 50_000, 128),
     "600m": _paper(1408, 24, 100_000, 64),
     "1.2b": _paper(2048, 24, 200_000, 64),
     "150m-long": _paper(1024, 12, 100_000, 128),
 }
-"""``pico`` runs in 15 to 20 s on one core, ``nano`` in minutes on a GPU, ``micro`` in about an hour."""
+"""``pico`` runs in about a minute on one core, ``nano`` in minutes on a GPU, ``micro`` in hours."""
+LONG = "-long"
+"""Ends the name of a scale of runs four times as long."""
+
+
+def layers(scale: str) -> tuple[str, ...]:
+    """Names of the entries of a study file that hold at a scale, later ones winning.
+
+    ``pico-long`` takes what is said of ``pico``, then what is said of itself.
+    """
+    shorter = scale.removesuffix(LONG)
+    return (scale,) if shorter == scale else (shorter, scale)
 
 
 def check_scale(scale: Any, where: str = "") -> str:

@@ -15,6 +15,7 @@ from optstudy.results import stats
 from optstudy.results.curves import Curve, Point
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Term
+from optstudy.results.tokens import LEAST, Ratio, tokens_of
 
 LEARNED = 0.1
 """Share of the steps after which effective learning rates are looked at."""
@@ -147,11 +148,20 @@ class Evidence:
     def _quantity(self, quantity: Quantity) -> Estimate:
         one, other = quantity.one, quantity.other
         if one.function == "tokens":
-            raise Missing(f"no lengths here: {one.curve.study} names no runs of several lengths")
+            mine_of = self._tokens(one)
+            return mine_of if other is None else stats.minus(mine_of, self._tokens(other))
         mine = self._side(one)
         found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
         turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
         return replace(found, value=-found.value) if turned else found
+
+    def _tokens(self, measure: Measure) -> Ratio:
+        where = measure.curve
+        found = tokens_of(self.figure(where.study), self.curve(where))
+        if found is None:
+            lengths = f"a reference at {LEAST} lengths or more, with seeds that both have"
+            raise Missing(f"{lengths}, for {where.study} {where.curve}")
+        return found
 
     def _side(self, measure: Measure) -> "Side":
         curve = self.curve(measure.curve)

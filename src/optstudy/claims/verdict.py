@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from optstudy.claims.grammar import Relation
 from optstudy.results.stats import LEVEL, Estimate
+from optstudy.results.tokens import Ratio
 
 Word = Literal["holds", "does not hold", "not decided"]
 LOOKS = {3: 0.99, 6: 0.985, 12: 0.974}
@@ -60,6 +61,8 @@ class Part:
         m = self.measured
         if m is None:
             return 1.0
+        if isinstance(m, Ratio):
+            return m.chance(self.low, self.high)
         if isinstance(m, Estimate):
             return m.beyond(abs(self.slack))
         inside = self.low <= m.low and m.high <= self.high
@@ -68,6 +71,8 @@ class Part:
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
         """The interval at a level; None without seeds."""
         m = self.measured
+        if isinstance(m, Ratio):
+            return m.ends(level)
         if not isinstance(m, Estimate):
             return None if m is None else m.interval
         half = m.half(level)
@@ -164,7 +169,7 @@ class Verdict:
             "scale": self.scale,
             "verdict": self.word,
             "estimate": None if m is None else m.value,
-            "interval": None if interval is None else list(interval),
+            "interval": list(interval) if interval is not None and max(interval) < math.inf else None,
             "seeds": 0 if m is None else m.seeds,
             "test": self.claim.test,
             "why": self.why_not,

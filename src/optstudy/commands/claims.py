@@ -40,6 +40,8 @@ def claims(
 
         optstudy claims --scale nano --runs runs --json
 
+        optstudy claims paper --set training.steps=600
+
         optstudy claims --out report/claims.html
 
     Args:

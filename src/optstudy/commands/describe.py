@@ -7,7 +7,6 @@ from typing import Any
 
 from optstudy.commands.watch import described, duration
 from optstudy.errors import UserError
-from optstudy.folders import validated
 from optstudy.launch.slots import gpus, slots, want_gpu
 from optstudy.program import AnyConfig, Program
 from optstudy.record import read_json
@@ -59,20 +58,10 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
 
 
 def _left(session: Session) -> list[AnyConfig]:
-    """Configs of the runs to do; what waits for another study's best has a stand-in learning rate."""
+    """Configs of the runs to do; what waits for another study's best has a stand-in for it."""
     states = session.states()
     found = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
-    for wait in session.plan.pending:
-        found.append(_stand_in(wait.settings))
-    return found
-
-
-def _stand_in(settings: dict[str, Any]) -> AnyConfig:
-    """A config with values in the place of those that another study will give."""
-    if "trainer" in settings:
-        return validated(settings)
-    optimizer = {key: value for key, value in settings["optimizer"].items() if value is not None}
-    return validated({**settings, "optimizer": {"lr": 1e-3, **optimizer}})
+    return [*found, *(wait.like for wait in session.plan.pending)]
 
 
 def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu: int, runs: Path) -> None:

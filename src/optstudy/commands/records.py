@@ -72,7 +72,7 @@ def export(
 
 def _extend(record: Path, scale: str, runs: Path) -> int:
     """Add the finished runs of the studies that a record holds."""
-    kept = archive.read(record)
+    kept = {**archive.beside(record), **archive.read(record)}
     plans = [
         Session(study.load(name), scale, runs, kept=kept).plan
         for name in study.names()

@@ -1,6 +1,7 @@
 """``optstudy report`` and ``compare``."""
 
 import itertools
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,10 +16,12 @@ from optstudy import report as reports
 from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
-from optstudy.findings import Judge, recorded
+from optstudy.findings import Judge, figure_of, recorded
+from optstudy.report import style
 from optstudy.report.live import LOOPBACK
 from optstudy.results.catalog import expect_many
 from optstudy.results.figure import Figure
+from optstudy.results.tokens import LEAST, predictions
 from optstudy.study import library as study
 from optstudy.study.session import Session
 
@@ -37,6 +40,7 @@ def report(
     seeds: int | None = None,
     out: Path = Path("report"),
     format_: Formats = reports.DEFAULT_FORMATS,
+    predict: float | None = None,
     serve: bool = False,
     host: str = LOOPBACK[0],
     port: int = PORT,
@@ -54,6 +58,8 @@ def report(
 
         optstudy report paper/fig1 --serve
 
+        optstudy report beyond/horizon --predict 1e9
+
     Args:
         name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
         scale: the scale it ran at; by default `pico`, or a study's own first.
@@ -62,6 +68,8 @@ def report(
         seeds: seeds of every point, instead of the study's.
         out: where the report goes.
         format_: `html`, `pdf`, `svg`, `png`, `md` or `tex`; may be given several times.
+        predict: also print each optimizer's best learning rate for runs of so many tokens, from those of at
+            least four lengths.
         serve: show the report in a browser and refresh it as runs end, until Ctrl-C; nothing is written.
         host: address to serve on; other machines reach it only if this is not loopback.
         port: port to serve on; 0 takes a free one.
@@ -70,6 +78,10 @@ def report(
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)
+    if predict is not None and not 1 <= predict < math.inf:
+        raise UserError(f"--predict: a number of tokens, such as 1e9, not {predict:g}")
+    if predict is not None and (serve or names != [name]):
+        raise UserError("--predict: the report of one study says it, neither a folder's nor a served page")
     draws = not serve and any(kind not in reports.TABLES for kind in formats)
     with reports.drawing_pool(len(names)) if draws else nullcontext() as pool:
         chosen = study.overrides(set_)
@@ -84,11 +96,37 @@ def report(
             _remember(sessions)
         elif names == [name]:
             write_report(sessions[0], out, formats, pool)
+            if predict is not None:
+                _predict(sessions[0], predict)
         else:
             at = sessions[0].scale
             where = reports.place(out, name, at, _made_of(sessions[0], name, out))
             _write_all(sessions, where, formats, f"{name} at {at}", pool)
     return DONE
+
+
+def _predict(session: Session, tokens: float) -> None:
+    """Print each optimizer's best learning rate for runs of another length."""
+    figure = figure_of(session)
+    found = predictions(
+        [c for panel in figure.panels if panel.key == "optimizer.lr" for c in panel.curves], tokens
+    )
+    if not found:
+        raise UserError(
+            f"--predict: {session.study.name} has no optimizer with its best learning rate inside the grid "
+            f"at {LEAST} lengths or more; beyond/horizon has, once it has run"
+        )
+    sys.stdout.write(f"best learning rate with {style.count(tokens)} tokens, by a power law:\n")
+    for name, law, rate in found:
+        low, high = rate.interval or (rate.value, rate.value)
+        value, *ends = (style.number(float(f"{10**end:.2g}")) for end in (rate.value, low, high))
+        power, n = law.exponent, len(law.tokens)
+        read = f"{style.count(law.tokens[0])} to {style.count(law.tokens[-1])} tokens"
+        spread = f" ± {power.half():.2f}" if power.half() is not None else ""
+        sys.stdout.write(
+            f"  {style.known(name)}: {value} ({ends[0]} to {ends[1]}), tokens^({power.value:.2f}{spread}) "
+            f"by {n} lengths of {read}\n"
+        )
 
 
 def _remember(sessions: Iterable[Session]) -> None:

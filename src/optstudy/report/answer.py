@@ -7,8 +7,11 @@ from optstudy.report import style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
 from optstudy.results import stats
+from optstudy.results.curves import axis
 from optstudy.results.figure import Figure, Metric, Panel
+from optstudy.results.gaps import Gap, Series, gaps
 from optstudy.results.stats import Estimate, Summary
+from optstudy.results.tokens import LENGTHS
 
 NAMED = 7
 """Curves that a sentence names before it counts the others."""
@@ -39,6 +42,8 @@ def answer(figure: Figure) -> Answer:
         moved := [(heat.title, some) for heat in heats(figure) if (some := moves(heat))]
     ):
         return _of_map(figure, moved)
+    if figure.kind == "gaps" and (found_gaps := gaps(figure)):
+        return _of_gaps(figure, found_gaps)
     first, *others = figure.panels
     best = first.summaries[0]
     if best.best is None:
@@ -54,6 +59,43 @@ def answer(figure: Figure) -> Answer:
         *(f"{claim(figure, panel, panel.summaries[0])}." for panel in others if panel.summaries[0].best),
     ]
     return Answer(sentence, tuple(_facts(figure, first, best)), tuple(rest), tuple(warnings(figure)))
+
+
+def _of_gaps(figure: Figure, found: Sequence[Series]) -> Answer:
+    """How far each optimizer is from the reference at the first setting and at the last."""
+    against = style.known(figure.against)
+    rest = []
+    for series in found:
+        told = [gap for gap in series.gaps if gap.nats is not None]
+        if told and series.curve.name != figure.against:
+            ends = told if len(told) < 2 else (told[0], told[-1])
+            rest.append(f"{style.series(series)} {_and([_gap(figure, gap, against) for gap in ends])}.")
+    last = max((gap.x for series in found for gap in series.gaps if gap.nats is not None), default=None)
+    at_last = [
+        (gap.nats.value, style.series(series))
+        for series in found
+        for gap in series.gaps
+        if gap.nats is not None and gap.x == last
+    ]
+    if not at_last or last is None:
+        sentence = f"No curve can be compared with {against} yet."
+    else:
+        value, name = min(at_last)
+        below = f"{-value:.3f} nats below {against}" if value < 0 else f"no other is below {against}"
+        sentence = f"{_placed(figure, last).replace('at', 'At', 1)} {name} has the lowest loss: {below}."
+    return Answer(sentence, (), tuple(rest), tuple(warnings(figure)))
+
+
+def _gap(figure: Figure, gap: Gap, against: str) -> str:
+    assert gap.nats is not None
+    needs = f" ({against} needs {style.ratio(gap.tokens)} of its tokens)" if gap.tokens is not None else ""
+    return f"{style.value(figure.metric, gap.nats, '+')} nats {_placed(figure, gap.x)}{needs}"
+
+
+def _placed(figure: Figure, x: float) -> str:
+    if figure.over in LENGTHS:
+        return f"at {style.count(x)} tokens"
+    return f"at {axis(figure.over).partition(',')[0]} {style.number(x)}"
 
 
 def too_early(figure: Figure) -> str | None:

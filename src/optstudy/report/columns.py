@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from optstudy.report import style
 from optstudy.results import stats
 from optstudy.results.figure import Figure, Metric
+from optstudy.results.gaps import beside
 from optstudy.results.stats import Estimate, Summary
 
 MISSING = "–"
@@ -74,6 +75,19 @@ def columns(figure: Figure) -> list[Column]:
         add("÷3", "3× too low", about, lambda s: _rise(metric, s, s.lower), extra=True)
         about = f"{nats} {worse} the best setting run at three times it, interpolated"
         add("×3", "3× too high", about, lambda s: _rise(metric, s, s.higher), extra=True)
+    against = style.known(figure.against)
+    if figure.kind == "gaps":
+        about = f"best loss above {against}'s at the same setting, nats"
+        add(f"over {against}", f"Above {against}", about, lambda s: _gap(figure, s))
+    if figure.horizon is not None:
+        about = (
+            f"tokens with which {against} would reach the best loss, over the tokens of a run: 0.8 says that "
+            f"{against} needs 80 % of them; interpolated between the lengths of its runs, < and > outside; "
+            f"{stats.LEVEL:.0%} interval by the seeds of both"
+        )
+        add("tokens", "Token-equivalent", about, lambda s: _ratio(figure, s))
+        about = "the same by a fit of E + A D^-a to these lengths"
+        add("by fit", "By a fit", about, lambda s: _by_fit(figure, s), extra=True)
     short, heading, about = _sensitivity(windows)
     add(
         short,
@@ -160,6 +174,21 @@ def _level(metric: Metric, estimate: Estimate | None) -> str:
 
 def _known(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
+
+
+def _gap(figure: Figure, summary: Summary) -> str:
+    found = beside(figure, summary.curve)
+    return MISSING if found is None else style.value(figure.metric, found, "+")
+
+
+def _ratio(figure: Figure, summary: Summary) -> str:
+    found = figure.equivalents.get(summary.curve.label)
+    return MISSING if found is None else style.ratio(found)
+
+
+def _by_fit(figure: Figure, summary: Summary) -> str:
+    found = figure.equivalents.get(summary.curve.label)
+    return MISSING if found is None or found.fitted is None else f"{found.fitted:.2f}"
 
 
 def _safe(summary: Summary) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from optstudy.report import style
 from optstudy.report.effective import draw_effective
+from optstudy.report.gaps import draw_gaps
 from optstudy.report.maps import draw_map
 from optstudy.results.curves import Curve
 from optstudy.results.figure import Figure, Metric, Panel
@@ -88,6 +89,8 @@ def drawing(figure: Figure) -> Any:
             draw_map(made, figure)
         elif figure.kind == "effective":
             draw_effective(made, figure)
+        elif figure.kind == "gaps":
+            draw_gaps(made, figure)
         else:
             _panels(made, figure)
     return made

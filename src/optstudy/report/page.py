@@ -80,6 +80,7 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         command=figure.command,
         facts=provenance(figure),
         data=script_json(data),
+        gaps=style.known(figure.against) if figure.rows and figure.kind == "gaps" else "",
         static_figure=_inline_svg(drawn() if drawn else figures.draw(figure, "svg")) if figure.rows else "",
     )
 

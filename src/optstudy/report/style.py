@@ -13,7 +13,9 @@ from typing import Any
 from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
 from optstudy.results.figure import Figure, Metric
+from optstudy.results.gaps import Series
 from optstudy.results.stats import Estimate, Summary
+from optstudy.results.tokens import Ratio
 
 COLOURS = (
     "#0072b2",
@@ -112,7 +114,16 @@ def name_in(figure: Figure, curve: Curve) -> str:
 
 def apart(curve: Curve) -> str:
     """What sets a curve apart from those of its name: ``, batch size 16``."""
-    return said((key, known(value) if key == "optimizer.name" else value) for key, value in curve.apart)
+    return _apart(curve.apart)
+
+
+def series(found: Series) -> str:
+    """The name of an optimizer's gaps, without the setting that they are over."""
+    return known(found.curve.name) + _apart(found.apart)
+
+
+def _apart(keys: Iterable[tuple[str, Any]]) -> str:
+    return said((key, known(value) if key == "optimizer.name" else value) for key, value in keys)
 
 
 def slots(curves: Iterable[Curve]) -> Mapping[str, int]:
@@ -181,6 +192,27 @@ def value(metric: Metric, estimate: Estimate, sign: str = "") -> str:
 def distance(metric: Metric, estimate: Estimate, sign: str = "") -> str:
     """How far a value is from the best, whichever way is worse: ``+0.037 ± 0.012``."""
     return value(replace(metric, maximise=False), estimate, sign)
+
+
+def ratio(found: Ratio) -> str:
+    """A token-equivalent with its interval: ``0.83 (0.75 to 0.92)``; ``> 1.00`` outside the lengths.
+
+    An end of the interval outside the lengths is told as theirs: ``0.95 (0.88 to > 1.00)``.
+    """
+    if not found.gaps:
+        return "1"
+    first, last = (f"{end:.2f}" for end in (found.ratios[0], found.ratios[-1]))
+    shown = f"{found.sign} {found.value:.2f}".strip()
+    if found.interval is None:
+        return shown
+    low, high = found.interval
+    low_text = f"{low:.2f}" if low else f"< {first}"
+    high_text = f"{high:.2f}" if math.isfinite(high) else f"> {last}"
+    if found.sign == "<":
+        return shown if high <= found.value else f"{shown} (to {high_text})"
+    if found.sign == ">":
+        return shown if low >= found.value else f"{shown} (from {low_text})"
+    return f"{shown} ({low_text} to {high_text})"
 
 
 def verdict(claim: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""The committed record: finished runs as one table per scale inside the package. Imports no torch.
+"""The committed record: finished runs as tables inside the package. Imports no torch.
+
+``pico.csv`` holds runs of the scale ``pico``, ``pico-600.csv`` those of the same model that have 600 steps.
+Runs of other lengths have other ids, so a scale reads all files of its model.
 
 A CSV with a row per run, sorted by id: results, the whole config by dotted key, machine, training curve. A
 cell is empty where the run has no such key; otherwise it is JSON, or the bare text where that is no JSON.
@@ -46,9 +49,23 @@ Archive = Mapping[str, Entry]
 
 @cache
 def load(scale: str) -> Archive:
-    """Read the record that comes with the package; empty where there is none of that scale."""
-    file = resources.files("optstudy") / FOLDER / f"{scale}.csv"
-    return parse(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
+    """Read the record that comes with the package; empty where there is none of that scale's model."""
+    return _family(resources.files("optstudy") / FOLDER, scale)
+
+
+def beside(path: Path) -> Archive:
+    """Read the other records of the same model that lie beside a record."""
+    return _family(path.parent, path.stem, path.name)
+
+
+def _family(folder: Any, scale: str, but: str = "") -> Archive:
+    """Read the files of one model in a folder, which need not be there."""
+    found: dict[str, Entry] = {}
+    for file in sorted(folder.iterdir(), key=lambda file: str(file.name)) if folder.is_dir() else ():
+        stem, _, kind = file.name.rpartition(".")
+        if kind == "csv" and stem.split("-")[0] == scale.split("-")[0] and file.name != but:
+            found |= parse(file.read_text(encoding="utf-8"), str(file))
+    return found
 
 
 def read(path: Path) -> Archive:
@@ -101,13 +118,16 @@ def collect(runs: Path, ids: Iterable[str]) -> Archive:
 
 
 def extend(path: Path, found: Archive) -> tuple[int, int]:
-    """Add runs to a record's file; those it has stay as they are, those of older numerics go.
+    """Add runs to a record's file but those that one beside it has; those it has stay as they are.
+
+    Runs of older numerics go.
 
     Returns:
         Runs added, and runs in it now.
     """
     before = {run_id: e for run_id, e in read(path).items() if e.row.config["numerics"] == NUMERICS}
-    after = {**found, **before}
+    others = beside(path)
+    after = {**{run_id: entry for run_id, entry in found.items() if run_id not in others}, **before}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, dump(after))
     return len(after) - len(before), len(after)

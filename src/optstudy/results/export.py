@@ -13,6 +13,7 @@ from optstudy.record import ID, leaves, write_atomically
 from optstudy.results.catalog import Catalog
 from optstudy.results.figure import Figure
 from optstudy.results.table import RESULTS, Row
+from optstudy.results.tokens import Ratio
 
 FORMATS = ("csv", "parquet")
 
@@ -25,6 +26,9 @@ def table(figure: Figure) -> list[dict[str, Any]]:
     """Return a figure's runs as flat records: ``id``, ``curve``, then as :func:`runs`.
 
     A run on two curves gives two records. ``note`` is what a reader must know of a run, if there is any.
+    ``token_equivalent`` is that of its curve (:func:`optstudy.results.tokens.tokens_of`), the same in all of
+    its records, and ``token_equivalent_sign`` says ``<`` or ``>`` where it is only a bound; where the study
+    has a reference for it.
     """
     labels: dict[str, list[str]] = {}
     notes: dict[str, str] = {}
@@ -39,11 +43,16 @@ def table(figure: Figure) -> list[dict[str, Any]]:
             "curve": label,
             **record,
             **({"note": notes.get(record["id"], "")} if notes else {}),
+            **(_equivalent(figure.equivalents.get(label)) if figure.horizon is not None else {}),
         }
         for record in runs(figure.rows)
         for label in labels.get(record["id"], [""])
     ]
     return records
+
+
+def _equivalent(found: Ratio | None) -> dict[str, Any]:
+    return {"token_equivalent": found and found.value, "token_equivalent_sign": found and found.sign}
 
 
 def runs(rows: Iterable[Row]) -> list[dict[str, Any]]:

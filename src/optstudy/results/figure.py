@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optstudy.results import curves as _curves
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
 from optstudy.results.table import Row
+from optstudy.results.tokens import Horizon, Ratio, horizon, tokens_of
 
 SOME = 20
 """Runs whose metrics are looked at to know what they hold."""
@@ -111,7 +112,11 @@ class Figure:
     asks: str = ""
     """The question, a sentence."""
     kind: str = "sweep"
-    """``sweep``, ``map``, or ``effective``: effective learning rates over the best run."""
+    """``sweep``, ``map``, ``gaps``, or ``effective``: effective learning rates over the best run."""
+    over: str = "training.steps"
+    """The config key of the setting that gaps are shown over."""
+    against: str = "adam"
+    """The curve that gaps and tokens are compared with."""
     x: str = "optimizer.lr"
     """Config key of the axis, or a name for it."""
     axes: Mapping[str, str] = field(default_factory=dict)
@@ -130,6 +135,8 @@ class Figure:
     """Training curves of runs that have no folder, by id."""
     command: str = ""
     """What makes the runs again."""
+    lengths: "Figure | Literal['own'] | None" = None
+    """The figure that has the reference at several lengths; ``own``: this one; None: no token-equivalents."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
     """Verdicts of this study, as :meth:`optstudy.claims.verdict.Verdict.tree` gives them."""
     further: frozenset[str] = frozenset()
@@ -163,6 +170,19 @@ class Figure:
     def summaries(self) -> list[stats.Summary]:
         """One summary per curve, by panel, the best of each first."""
         return [summary for panel in self.panels for summary in panel.summaries]
+
+    @cached_property
+    def horizon(self) -> Horizon | None:
+        """The reference's losses over the tokens of a run; None where too few lengths are known."""
+        if self.lengths is None:
+            return None
+        return horizon((self if self.lengths == "own" else self.lengths).curves, self.against)
+
+    @cached_property
+    def equivalents(self) -> Mapping[str, Ratio]:
+        """The token-equivalents there are, by the curve's label."""
+        found = {curve.label: tokens_of(self, curve) for curve in self.curves}
+        return {label: one for label, one in found.items() if one is not None}
 
     def below(self, seed: int) -> "Figure":
         """The same without the runs of that seed and higher ones."""

@@ -302,7 +302,7 @@ def best_loss(curve: Curve) -> Estimate | None:
     found = best(curve)
     if found is None:
         return None
-    return replace(loss_of(found.terms, curve), slack=found.slack, choices=_choices(curve, found))
+    return replace(loss_of(found.terms, curve), slack=found.slack, choices=choices(curve, found))
 
 
 def best_setting(curve: Curve) -> Estimate | None:
@@ -354,8 +354,8 @@ def difference(curve: Curve, reference: Curve, noise: tuple[Curve, Curve] | None
     estimate = paired(one.terms, other.terms, curve, reference, noise)
     same = estimate.value == 0 and estimate.error in (0, None) and one.slack == other.slack
     slack = 0.0 if same else math.hypot(one.slack, other.slack)
-    choices = _choices(curve, one) + _choices(reference, other) - 1
-    return replace(estimate, slack=slack, choices=choices)
+    count = choices(curve, one) + choices(reference, other) - 1
+    return replace(estimate, slack=slack, choices=count)
 
 
 def paired(
@@ -376,18 +376,31 @@ def paired(
         others: of points of ``reference``.
         noise: see :func:`difference`.
     """
-    mine, theirs = _by_seed(terms), _by_seed(others)
-    common = [seed for seed in mine if seed in theirs]
-    if not common:
+    mine, theirs = by_seed(terms), by_seed(others)
+    differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+    if not differences:
         value = _sum(terms) - _sum(others)
         return minus(loss_of(terms, curve), loss_of(others, reference), value)
-    differences = [mine[seed] - theirs[seed] for seed in common]
-    value, n = _mean(differences), len(differences)
-    near = _matched(curve, reference, own=n < 2)
-    pooled, degrees = _variance([differences, *near])
-    if not degrees and noise is not None:
-        pooled, degrees = _noise(*noise)
-    own, few = _variance([differences])
+    near = matched(curve, reference, own=len(differences) < 2)
+    return over_seeds(differences, near, (math.nan, 0) if noise is None else _noise(*noise))
+
+
+def over_seeds(
+    values: Sequence[float], near: Sequence[Sequence[float]] = (), noise: tuple[float, float] = (math.nan, 0)
+) -> Estimate:
+    """The mean of one number a seed, with a t interval.
+
+    Args:
+        values: of each seed.
+        near: the same of numbers that vary alike: their variance is pooled with that of the values, unless
+            that is significantly larger.
+        noise: variance and its degrees of freedom, where there are no two seeds anywhere.
+    """
+    value, n = _mean(values), len(values)
+    pooled, degrees = _variance([values, *near])
+    if not degrees:
+        pooled, degrees = noise
+    own, few = _variance([values])
     if few and degrees > few:
         rest_of, many = _variance(near)
         if exceeds(own, few, rest_of, many):
@@ -590,7 +603,7 @@ def rest(curve: Curve) -> tuple[float, float]:
 
 
 @_once
-def _spread(curve: Curve) -> tuple[float, float]:
+def spread(curve: Curve) -> tuple[float, float]:
     """Variance of one run's loss over seeds, pooled over settings near the best, and its degrees of freedom.
 
     Settings share their seeds, so their variances are correlated: the degrees are divided by the design
@@ -620,9 +633,9 @@ def _above(curve: Curve, terms: Sequence[Term], base: Point, noise: Curve | None
     A setting at which runs diverged shares no seed's effect with the point, and has a variance of its own.
     """
     variance, degrees = rest(curve)
-    whole, shared = _spread(curve)
+    whole, shared = spread(curve)
     if not degrees and noise is not None:
-        (variance, degrees), (whole, shared) = rest(noise), _spread(noise)
+        (variance, degrees), (whole, shared) = rest(noise), spread(noise)
     value, lost = 0.0, 0.0
     weights: dict[tuple[float, int], float] = {}
     parts: list[tuple[float, float]] = []
@@ -664,8 +677,8 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def loss_of(terms: Sequence[Term], curve: Curve) -> Estimate:
     """A weighted sum of losses of one curve over its seeds; the weights add to 1."""
-    values = list(_by_seed(terms).values()) or [_sum(terms)]
-    variance, degrees = _spread(curve)
+    values = list(by_seed(terms).values()) or [_sum(terms)]
+    variance, degrees = spread(curve)
     own, few = _variance([values])
     if few and degrees and exceeds(own, few, variance, degrees):
         variance, degrees = own, few
@@ -674,12 +687,12 @@ def loss_of(terms: Sequence[Term], curve: Curve) -> Estimate:
     return Estimate(_mean(values), math.sqrt(variance / len(values)), degrees, seeds=len(values))
 
 
-def _choices(curve: Curve, found: Best) -> int:
+def choices(curve: Curve, found: Best) -> int:
     """Settings that the best was chosen from by chance; a parabola takes three of them together."""
     return max(1, len(contenders(curve)) - (2 if found.fitted else 0))
 
 
-def _matched(one: Curve, other: Curve, own: bool) -> list[list[float]]:
+def matched(one: Curve, other: Curve, own: bool = False) -> list[list[float]]:
     """Differences between settings equally far from both bests, by seed; ``own``: between the bests too."""
     found = []
     for point in _near(one):
@@ -697,9 +710,9 @@ def _matched(one: Curve, other: Curve, own: bool) -> list[list[float]]:
 def _noise(one: Curve, other: Curve) -> tuple[float, float]:
     """Variance of one seed's difference between two curves; of a curve twice, as if seeds were not paired."""
     if one is other:
-        variance, degrees = _spread(one)
+        variance, degrees = spread(one)
         return 2 * variance, degrees
-    return _variance(_matched(one, other, own=True))
+    return _variance(matched(one, other, own=True))
 
 
 def _near(curve: Curve) -> list[Point]:
@@ -709,7 +722,7 @@ def _near(curve: Curve) -> list[Point]:
     return [p for p in curve.points if abs(p.position - curve.best.position) <= POOL_WINDOW + SLACK]
 
 
-def _by_seed(terms: Sequence[Term]) -> dict[int, float]:
+def by_seed(terms: Sequence[Term]) -> dict[int, float]:
     """A weighted sum of losses for each seed that all its points have."""
     first, *others = (point.by_seed for _, point in terms)
     common = [seed for seed in first if all(seed in other for other in others)]

@@ -11,13 +11,16 @@ from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.identity import ids_by_seed
 from optstudy.program import AnyConfig
-from optstudy.results.curves import in_panel, is_curve, joined, placed
+from optstudy.record import leaves
+from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, placed
 from optstudy.study import fidelity, plan, trainer
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import BestOf, Panel, StudyFile
+from optstudy.study.file import NAME, TIMES, BestOf, Panel, StudyFile, rounded
 from optstudy.study.names import check_overrides
 from optstudy.study.plan import Pending, Plan, Point, Results
 from optstudy.study.yamlfile import located
+
+STEPS = "training.steps"
 
 
 class Expansion:
@@ -98,10 +101,11 @@ class Expansion:
         for title, part in parts:
             shown = title if len(parts) > 1 or len(panels) == 1 else ""
             whole.points += [p.labelled(joined(shown, p.curve)) for p in part.points]
-            whole.pending += [Pending(p.settings, joined(shown, p.curve), p.depends_on) for p in part.pending]
+            whole.pending += [p.labelled(joined(shown, p.curve)) for p in part.pending]
             whole.first += part.first
         whole.points = list({(p.id, p.curve, str(p.x)): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
+        self._check_reference(whole)
         more = self.file.refine.seeds if self.adaptive and self.file.refine is not None else 1
         try:
             seeds = max(len(self.seeds), more)
@@ -109,6 +113,25 @@ class Expansion:
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
         return whole
+
+    def _check_reference(self, whole: Plan) -> None:
+        """Refuse a reference of token-equivalents that its study does not have."""
+        wanted = self.file.tokens
+        if wanted is None or NAME in self.chosen or len(self.parents) > 1:
+            return
+        names = {label.rpartition(SEPARATOR)[2] for label in whole.curves}
+        if wanted.source is not None:
+            try:
+                file = self.others(wanted.source)
+            except UserError as error:
+                raise self._at(f"tokens.from: {error}", "tokens.from", wanted.source) from None
+            other = Families(wanted.source, file, self.scale, {}, 1)
+            families = (one for _, panel, scale in other.panels() for one in other.of(panel, scale))
+            names = {one.curve for one in families if one.curve is not None}
+        if wanted.reference not in names:
+            where, hint = wanted.source or "this study", nearest(wanted.reference, names)
+            said = f"tokens.reference: {where} has no curve {wanted.reference!r}{hint}"
+            raise self._at(said, "tokens.reference", wanted.reference)
 
     def _of(self, panel: Panel, scale: str) -> list[Family]:
         try:
@@ -141,9 +164,11 @@ class Expansion:
             values = measurable
             grow, more = self.file.adaptive, self.file.refine
             if grow is not None and grow.axis == family.axis:
-                values = plan.extended(values, self.seeds, grow, loss)
+                values = plan.extended(family.values, self.seeds, grow, loss)
+                values = plan.with_runs_beyond(family.values, values, self.seeds, loss)
             if more is not None and more.axis == family.axis:
                 extra = plan.refined(values, self.seeds, more, loss)
+                extra += plan.seeds_that_ran(values, self.seeds, more, extra, loss)
         if any(isinstance(value, (Mapping, list)) for value in values):
             into.points += [self._point(family, taken, v, seed) for v in values for seed in self.seeds]
         else:
@@ -165,7 +190,7 @@ class Expansion:
 
     def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
         axes = family.layers[-1] if family.axis is None else {**family.layers[-1], family.axis: value}
-        variables = {key: one for key, one in axes.items() if key.startswith("$")}
+        variables = {key: one for key, one in (*taken.items(), *axes.items()) if key.startswith("$")}
         try:
             tree = self._merged(family, taken, axes, variables, seed)
             config = self.trainer.settle(tree)
@@ -199,22 +224,32 @@ class Expansion:
         variables: Mapping[str, Any],
         seed: int,
     ) -> dict[str, Any]:
-        """Merge the layers of one run; what a family's runs share is merged once."""
+        """Merge the layers of one run; what a family's runs share is merged once.
+
+        Where a layer has ``$steps`` in the number of steps, ``--set training.steps`` is what it stands for.
+        """
+        scale = self.trainer.scales[family.scale]
+        steps = merge(scale, self.chosen).get("training", {}).get("steps") if scale else None
+        known = {**({} if steps is None else {"$steps": steps}), **variables}
         if not variables and self._shared is not None and self._shared[0] is family:
             shared = self._shared[1]
         else:
-            bases = (substituted(layer, variables) for layer in family.layers[:-1])
-            scale = self.trainer.scales[family.scale]
+            plain = {key: one for key, one in taken.items() if not key.startswith("$")}
             named = {"scale": family.scale} if scale else {}
-            shared = merge(scale, named, *bases, taken)
+            shared = merge(scale, named, *family.layers[:-1], plain)
             self._shared = None if variables else (family, shared)
-        return merge(
+        tree = merge(
             shared,
             {"seed": seed},
             *(one for one in variables.values() if isinstance(one, Mapping)),
             {key: one for key, one in axes.items() if not key.startswith("$")},
-            {key: one for key, one in self.chosen.items() if self._is_setting(key, family)},
         )
+        training = tree.get("training")
+        relative = isinstance(training, Mapping) and "$steps" in str(training.get("steps"))
+        chosen = {key: one for key, one in self.chosen.items() if self._is_setting(key, family)}
+        if relative:
+            chosen.pop(STEPS, None)
+        return merge(substituted(tree, known), chosen)
 
     def _is_setting(self, key: str, family: Family) -> bool:
         """Whether an override is a config value, and no name on an axis."""
@@ -250,7 +285,7 @@ class Expansion:
 
     def _values(self, wanted: BestOf, config: AnyConfig) -> dict[str, Any]:
         try:
-            return {key: value_at(config, key) for key in wanted.keys}
+            return {name: value_at(config, key) for key, name in wanted.taken.items()}
         except UserError as error:
             raise self._at(f"best_of.keys: {error}", "best_of.keys", error.came) from None
 
@@ -259,13 +294,15 @@ class Expansion:
         assert family.best_of is not None
         like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
         stand_in = self._values(family.best_of, like.config) if like else {}
+        wanted = family.best_of.taken.values()
+        unknown = [name for name in wanted if not name.startswith("$")]
+        unknown = [key for key in unknown if key != family.axis and key not in family.layers[-1]]
+        written = leaves(merge(*family.layers))
+        unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted)]
         for value, seed in itertools.product(family.values, self.seeds):
             point = self._point(family, stand_in, value, seed)
-            settings = point.config.model_dump(mode="json")
-            for key in family.best_of.keys:
-                if key != family.axis and key not in family.layers[-1]:
-                    settings = merge(settings, {key: None})
-            into.pending.append(Pending(settings, point.curve, family.best_of.study))
+            settings = merge(point.config.model_dump(mode="json"), dict.fromkeys(unknown))
+            into.pending.append(Pending(settings, point.curve, family.best_of.study, point.config))
         into.first += first
 
     def _include(self, wanted: Mapping[str, list[str]], scale: str, into: Plan) -> None:
@@ -278,7 +315,7 @@ class Expansion:
                     said = f"include: {name} has no curve {curve!r}{_nearest(curve, other, file)}"
                     raise self._at(said, f"include.{name}", curve)
                 into.points += [Point(p.config, curve, p.x) for p in points]
-                into.pending += [Pending(p.settings, curve, p.depends_on) for p in pending]
+                into.pending += [p.labelled(curve) for p in pending]
                 into.first += other.first if pending else []
 
     def _other(self, name: str, scale: str, key: str) -> tuple[Plan, StudyFile]:
@@ -339,8 +376,30 @@ def substituted(node: Any, variables: Mapping[str, Any]) -> Any:
         return {key: substituted(value, variables) for key, value in node.items()}
     if isinstance(node, list):
         return [substituted(value, variables) for value in node]
+    if isinstance(node, str) and (found := TIMES.fullmatch(node)):
+        return _times(found[1], substituted(found[2], variables), node)
     if isinstance(node, str) and node.startswith("$"):
         if node not in variables:
             raise UserError(f"no axis {node!r}{nearest(node, variables)}")
         return variables[node]
     return node
+
+
+def _times(factor: str, value: Any, said: str) -> float:
+    """Multiply a value: whole numbers stay whole, others are rounded to three digits.
+
+    Raises:
+        UserError: one of the two is no number.
+    """
+    try:
+        product = float(factor) * value
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{said!r} is not a number times a number: {said.split('$')[-1]} is {value!r}"
+        ) from None
+    return max(1, round(product)) if type(value) is int else rounded(product)
+
+
+def _stands_for(value: Any, name: str) -> bool:
+    """Whether a value of a study file is a ``$name``, or so many times it."""
+    return isinstance(value, str) and name.startswith("$") and value.rpartition("*")[2].strip() == name

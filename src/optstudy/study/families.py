@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from optstudy import scales
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.results.curves import SEPARATOR
@@ -53,8 +54,10 @@ class Family:
 class Combination:
     """An optimizer and a name on every labelled axis: what decides which layers there are."""
 
+    roots: tuple[ScaleLayer, ScaleLayer]
+    """The file and the panel."""
     common: Sequence[ScaleLayer]
-    """The file's, the panel's, and their entries for the scale."""
+    """They and their entries for the scale."""
     naming: Sequence[str]
     """Axes whose values name the curve, or row and column."""
     named: str | None = None
@@ -166,12 +169,15 @@ class Families:
         Raises:
             UserError: more than :data:`MOST_COMBINATIONS`, or an override that is no name on its axis.
         """
-        none = ScaleLayer()
-        common = [self.file, self.file.scales.get(scale, none), panel, panel.scales.get(scale, none)]
+        roots = (self.file, panel)
+        names = scales.layers(scale)
+        common = [
+            one for root in roots for one in (root, *(root.scales[n] for n in names if n in root.scales))
+        ]
         naming = self._naming(self._axes(common))
         named = list(dict.fromkeys(label for layer in common for label in layer.curves))
         curves: list[str | None] = [*named] if named and not naming else [None]
-        made = (one for curve in curves for one in self._completed(Combination(common, naming, curve)))
+        made = (one for curve in curves for one in self._completed(Combination(roots, common, naming, curve)))
         for count, one in enumerate(made):
             if count == MOST_COMBINATIONS:
                 raise UserError(f"{self.name}: axes: more than {MOST_COMBINATIONS:,} combinations of names")
@@ -232,13 +238,15 @@ class Families:
     def products(self, some: Combination, scale: str, x: str) -> Iterator[Family]:
         """Yield the families of a combination: the product of its plain axes but for the one they follow."""
         layers = some.layers
-        axes = {k: v for k, v in self._axes(layers).items() if k != NAME and not isinstance(v, dict)}
+        best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
+        taken = {name for name in (best.taken.values() if best is not None else ()) if name.startswith("$")}
+        plain = ((k, v) for k, v in self._axes(layers).items() if k != NAME and k not in taken)
+        axes = {k: v for k, v in plain if not isinstance(v, dict)}
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]
         rules = (self.file.adaptive, self.file.refine)
         spread = next((rule.axis for rule in rules if rule is not None and rule.axis in axes), None)
         values = axes.pop(spread) if spread is not None else [None]
-        best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
         said = [layer.fidelity for layer in layers if layer.fidelity is not None]
         printed = self.chosen.get(FIDELITY, said[-1] if said else "released") == "printed"
         base = [layer.base for layer in layers]

@@ -8,6 +8,7 @@ of axes, the point on the others, ``--set``. That every name in the file matches
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -33,6 +34,8 @@ from optstudy.record import leaves
 from optstudy.study import yamlfile
 
 NAME = "optimizer.name"
+TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
+"""A multiple of a value: ``0.5 * $steps``."""
 FINE = 100
 """Values per decade, from which on neighbours of three digits are hardly apart."""
 MOST_VALUES = 1_000
@@ -146,19 +149,26 @@ class BestOf(Strict):
 
     study: str
     """Which study."""
-    keys: Annotated[list[str], Field(min_length=1)] = ["optimizer.lr"]
-    """Config keys whose values are taken."""
+    keys: Annotated[list[str] | dict[str, str], Field(min_length=1)] = ["optimizer.lr"]
+    """Config keys whose values are taken; a mapping says what each becomes: another key, or a ``$name``."""
     curve: str | None = None
     """Which of its curves; null: the one of the same name."""
     panel: str | None = None
     """Which of its panels; null, or one not run at this scale: the first that has the curve."""
+
+    @property
+    def taken(self) -> Mapping[str, str]:
+        """What each key becomes."""
+        return self.keys if isinstance(self.keys, dict) else {key: key for key in self.keys}
 
 
 class Layer(Strict):
     """Settings and axes over those of the layers before."""
 
     base: dict[str, Any] = {}
-    """Config values by dotted key; ``$name`` stands for the value on the axis ``$name``."""
+    """Config values by dotted key. ``$name`` stands for the value on the axis ``$name``, or for what
+    ``best_of`` calls so; ``$steps`` for the steps of the scale or of ``--set training.steps``; and
+    ``0.5 * $name`` for so many times it: whole numbers stay whole, others have three digits."""
     axes: dict[str, Axis] = {}
     """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
     values stand where a setting is ``$name``; or has a name of its own and named settings as its values."""
@@ -194,8 +204,11 @@ class Panel(ScaleLayer):
 class Figure(Strict):
     """What the study draws."""
 
-    kind: Literal["sweep", "map"] = "sweep"
-    """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table."""
+    kind: Literal["sweep", "map", "gaps"] = "sweep"
+    """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table; ``gaps``: each
+    optimizer's best beside that of the reference of ``tokens``, over a setting."""
+    over: str = "training.steps"
+    """The setting of ``gaps``, a config key."""
     x: str = "optimizer.lr"
     """Config key, or an axis of another name, on the horizontal axis."""
     curve: str = NAME
@@ -224,6 +237,15 @@ class Adaptive(Strict):
     """Nats by which some point on either side must lie above the best."""
     most: Annotated[Count, unit("values")] = 6
     """Values that may be added at either end."""
+
+
+class Tokens(Strict):
+    """Token-equivalents: the tokens with which a reference would reach each curve's loss, over its own."""
+
+    reference: str = "adam"
+    """The reference's curve."""
+    source: Annotated[str | None, Field(alias="from")] = None
+    """The study that has it at several lengths; null: this one."""
 
 
 class Refine(Strict):
@@ -275,6 +297,8 @@ class StudyFile(ScaleLayer):
     """Whether an axis grows until its best lies inside; null: it does not."""
     refine: Refine | None = None
     """Whether the best points get more seeds; null: they do not."""
+    tokens: Tokens | None = None
+    """Whether losses are told in tokens of a reference too; null: they are not."""
     claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
     """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
     decide: bool = False
@@ -368,7 +392,7 @@ _BELOW: Mapping[str, type[BaseModel]] = {
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
-    "noise": Noise, "trainer": Trainer,
+    "noise": Noise, "tokens": Tokens, "trainer": Trainer,
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Every name in a study file matches something: what would be ignored is refused. Imports no torch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_origin
 
@@ -11,7 +11,7 @@ from optstudy.errors import UserError, nearest, shortened
 from optstudy.results.curves import SEPARATOR
 from optstudy.study import plan, yamlfile
 from optstudy.study.families import FIDELITY, Combination, Families, Family
-from optstudy.study.file import NAME, Layer, ScaleLayer, StudyFile
+from optstudy.study.file import NAME, TIMES, Layer, StudyFile
 from optstudy.study.trainer import keys_of, scales_of
 
 FILLED_IN = {
@@ -163,7 +163,7 @@ class _Check:
         """Refuse entries for an optimizer, a curve or a scale that no run has."""
         common = {id(layer) for _, some, _ in self.made for layer in some.common}
         used = {id(layer) for _, some, _ in self.made for layer in (*some.own, *some.variants)}
-        new = [curve for _, some, _ in self.made if not some.naming for curve in _new(some.common)]
+        new = [curve for _, some, _ in self.made if not some.naming for curve in _new(some)]
         for found in self.layers:
             if found.kind == "scales" and id(found.layer) not in common:
                 self._refuse(found.path[:-1], "its panel is not run at this scale")
@@ -171,7 +171,7 @@ class _Check:
                 continue
             here = [some for _, some, _ in self.made if any(found.above is one for one in some.common)]
             if id(found.layer) in new:
-                known = {name for some in here for name in (*some.common[0].curves, *some.common[2].curves)}
+                known = {name for some in here for root in some.roots for name in root.curves}
                 self._unknown(found.path[:-1], "curve", found.name, known)
             if id(found.layer) not in used:
                 names = {some.optimizer if found.kind == "optimizers" else some.curve for some in here}
@@ -187,7 +187,8 @@ class _Check:
                     self._refuse(f"{found.path}axes.{key}", f"sets nothing: no setting is {key}")
         paths = {id(found.layer): found.path for found in self.layers}
         for _, some, family in self.made:
-            variables = {key for key in family.axes if key.startswith("$")}
+            taken = () if family.best_of is None else family.best_of.taken.values()
+            variables = {key for key in (*family.axes, *taken, "$steps") if key.startswith("$")}
             for layer in some.layers:
                 for name in _names(layer.base) - variables:
                     self._refuse(
@@ -275,18 +276,17 @@ def _has(tree: Any, key: str) -> bool:
 def _names(node: Any) -> set[str]:
     """The ``$names`` among the values of settings."""
     if isinstance(node, str):
-        return {node} if node.startswith("$") else set()
+        times = TIMES.fullmatch(node)
+        name = times[2] if times else node
+        return {name} if name.startswith("$") else set()
     below = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
     return {name for one in below for name in _names(one)}
 
 
-def _new(common: Sequence[ScaleLayer]) -> list[int]:
+def _new(some: Combination) -> list[int]:
     """Entries of curves, by ``id()``, that only stand under ``scales``: nothing is there to differ from."""
-    file, of_file, panel, of_panel = common
-    known = {*file.curves, *panel.curves}
-    return [
-        id(one) for layer in (of_file, of_panel) for name, one in layer.curves.items() if name not in known
-    ]
+    known = {name for root in some.roots for name in root.curves}
+    return [id(one) for layer in some.common for name, one in layer.curves.items() if name not in known]
 
 
 def _settings_of(family: Family, key: str) -> bool:

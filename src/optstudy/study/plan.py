@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,12 @@ class Pending:
     curve: str
     depends_on: str
     """The other study."""
+    like: AnyConfig = field(compare=False, repr=False)
+    """The same with some value of the other study in the place of what is not known."""
+
+    def labelled(self, curve: str) -> "Pending":
+        """Return the same run on the curve of another name."""
+        return replace(self, curve=curve)
 
 
 @dataclass
@@ -81,26 +87,42 @@ def grown(
         rule: how far to rise, and how many values may be added at either end.
         has_run: whether a value has a result; what ran where an earlier version put a step counts as it.
     """
+    best = _lowest(losses)
+    level = losses[best] + rule.rise
+    low, high = beyond(initial, list(losses), has_run)
+    below = sum(value < min(initial) for value in losses)
+    above = sum(value > max(initial) for value in losses)
+    found = []
+    if below < rule.most and not any(losses[v] >= level for v in losses if v < best):
+        found += low
+    if above < rule.most and not any(losses[v] >= level for v in losses if v > best):
+        found += high
+    return found
+
+
+def beyond(
+    initial: Sequence[float], values: Sequence[float], has_run: Callable[[float], bool]
+) -> tuple[list[float], list[float]]:
+    """Return the next value below an axis and the next one above it; none where its values have no spacing.
+
+    Args:
+        initial: the file's values, evenly spaced in the logarithm.
+        values: all that the axis has by now.
+        has_run: see :func:`grown`.
+    """
     first, last = min(initial), max(initial)
     if len(initial) < 2 or first <= 0:
-        return []
+        return [], []
     exactly = (len(initial) - 1) / math.log10(last / first)
     per_decade = round(exactly) if abs(exactly - round(exactly)) < 0.01 else exactly
 
-    def step(steps: int) -> float:
+    def step(steps: int) -> list[float]:
         value, earlier = spaced(first, steps, per_decade), rounded(first * 10 ** (steps / exactly))
-        return earlier if has_run(earlier) and not has_run(value) else value
+        found = earlier if has_run(earlier) and not has_run(value) else value
+        return [] if found in values else [found]  # rounding may lead to one that is there
 
-    best = _lowest(losses)
-    level = losses[best] + rule.rise
-    found = []
-    below = sum(value < first for value in losses)
-    above = sum(value > last for value in losses)
-    if below < rule.most and not any(losses[v] >= level for v in losses if v < best):
-        found.append(step(-(below + 1)))
-    if above < rule.most and not any(losses[v] >= level for v in losses if v > best):
-        found.append(step(len(initial) + above))
-    return [value for value in found if value not in losses]  # rounding may lead to one that is there
+    below, above = sum(value < first for value in values), sum(value > last for value in values)
+    return step(-(below + 1)), step(len(initial) + above)
 
 
 def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, loss: Loss) -> list[float]:
@@ -112,6 +134,23 @@ def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, los
             break
         values += new
     return sorted(values)
+
+
+def with_runs_beyond(
+    initial: Sequence[float], values: Sequence[float], seeds: Sequence[int], loss: Loss
+) -> list[float]:
+    """Return an axis with the next values outwards that have run, in increasing order, up to the first gap.
+
+    They ran for a wider grid: another study's, or this one's before.
+    """
+
+    def has_run(value: float) -> bool:
+        return any(loss(value, seed) is not None for seed in seeds)
+
+    found = list(values)
+    while new := [v for side in beyond(initial, found, has_run) for v in side if has_run(v)]:
+        found += new
+    return sorted(found)
 
 
 def refined(
@@ -135,6 +174,19 @@ def refined(
         more = _means(list(wanted), [*seeds, *extra], loss)
         means = None if more is None else {**means, **more}
     return [(value, seed) for value in sorted(wanted) for seed in extra]
+
+
+def seeds_that_ran(
+    values: Sequence[float],
+    seeds: Sequence[int],
+    rule: Refine,
+    wanted: Sequence[tuple[float, int]],
+    loss: Loss,
+) -> list[tuple[float, int]]:
+    """Return (value, seed) pairs of a rule's seeds that are not wanted and have run, for another study."""
+    others = [seed for seed in range(rule.seeds) if seed not in seeds]
+    pairs = [(value, seed) for value in values for seed in others if (value, seed) not in wanted]
+    return [pair for pair in pairs if loss(*pair) is not None]
 
 
 def best(points: Sequence[Point], losses: Sequence[float]) -> AnyConfig:

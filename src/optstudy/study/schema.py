@@ -13,8 +13,8 @@ FILLED_IN = frozenset(
     {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "optimizer.code"}
 )
 """Keys of a config that no study file sets."""
-VARIABLE = {"type": "string", "pattern": r"^\$"}
-"""Stands for the value on an axis."""
+VARIABLE = {"type": "string", "pattern": r"^([0-9.e+-]+ *\* *)?\$"}
+"""Stands for the value on an axis, or so many times it."""
 
 
 def study_schema() -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Session:
         """Finished runs with seeds beyond the study's own, which are shown and count for no claim."""
         self._all_seeds = all_seeds and seeds is None
         self._planned = False
+        self.beside: dict[str, Session] = {}
+        """Sessions of other studies that its figure is compared with, by name."""
         self.decides = seeds is None and (decides or study.file.decide or registered.decides(self))
         self.plan = self.replan()
 

@@ -1,0 +1,90 @@
+"""How far each optimizer's best is from the reference's, over a setting such as a run's length. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optstudy.record import leaves
+from optstudy.results import stats
+from optstudy.results.curves import Curve
+from optstudy.results.figure import Figure
+from optstudy.results.stats import Estimate
+from optstudy.results.tokens import LENGTHS, Ratio, read
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One curve beside the reference's at the same setting."""
+
+    x: float
+    """The setting; tokens of a run, where it is its length."""
+    curve: Curve
+    nats: Estimate | None
+    """Its best loss above the reference's; None where there is none to compare with."""
+    tokens: Ratio | None
+    """Its token-equivalent, where there is a horizon."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One optimizer's gaps, by setting."""
+
+    curve: Curve
+    """Its first one."""
+    apart: tuple[tuple[str, Any], ...]
+    """Config keys and values that set it apart from other series of its name."""
+    gaps: tuple[Gap, ...]
+
+
+def gaps(figure: Figure) -> list[Series]:
+    """Return a series per optimizer, the reference's included, in the order of curves.
+
+    Each panel is one setting, or each curve that ``figure.over`` sets apart. Curves that differ otherwise are
+    series of their own.
+    """
+    found: dict[Any, dict[float, Curve]] = {}
+    for curve in figure.curves:
+        x = _at(figure, curve)
+        if x is not None:
+            found.setdefault((curve.name, _rest(figure, curve)), {}).setdefault(x, curve)
+    made = []
+    for (_, rest), curves in found.items():
+        against = found.get((figure.against, rest), {})
+        series = [
+            Gap(x, curve, _gap(curve, against.get(x)), figure.equivalents.get(curve.label))
+            for x, curve in sorted(curves.items())
+        ]
+        made.append(Series(series[0].curve, tuple(rest), tuple(series)))
+    return made
+
+
+def beside(figure: Figure, curve: Curve) -> Estimate | None:
+    """A curve's best loss above the reference's at the same setting."""
+    return _by_label(figure).get(curve.label)
+
+
+def _by_label(figure: Figure) -> dict[str, Estimate | None]:
+    kept: dict[str, Any] = vars(figure)
+    if "_gaps" not in kept:
+        kept["_gaps"] = {gap.curve.label: gap.nats for series in gaps(figure) for gap in series.gaps}
+    found: dict[str, Estimate | None] = kept["_gaps"]
+    return found
+
+
+def _gap(curve: Curve, reference: Curve | None) -> Estimate | None:
+    if reference is None:
+        return None
+    return Estimate(0.0, 0.0) if curve is reference else stats.difference(curve, reference)
+
+
+def _at(figure: Figure, curve: Curve) -> float | None:
+    if figure.over in LENGTHS:
+        return read(curve)
+    values = {dict(leaves(row.config)).get(figure.over) for row in curve.rows}
+    value = values.pop() if len(values) == 1 else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _rest(figure: Figure, curve: Curve) -> Sequence[tuple[str, Any]]:
+    """What sets a curve apart besides the setting; the number of steps goes with the size of the batch."""
+    return tuple((key, value) for key, value in curve.apart if key != figure.over and key not in LENGTHS)

@@ -1,0 +1,467 @@
+"""Token-equivalents: the tokens with which a reference would reach a loss, over those spent. No torch.
+
+0.8 says that the reference needs 80 % of the tokens. The reference's best loss is known at some lengths, in
+tokens that a run reads. Between them it is interpolated over the logarithm of the tokens by a monotone cubic
+(scipy's ``PchipInterpolator``); beside it stands a fit of E + A D^-a. Outside the lengths there is no number.
+
+**The interval is one of losses.** The ratio of a curve with D tokens is above c if and only if its best loss
+is below the reference's at c D, a weighted sum of the reference's losses at its lengths. So every c is
+tested by a difference of losses; those not excluded are the interval (Fieller 1954). At one length seeds
+are paired, as in :mod:`optstudy.results.stats`; between lengths they are not: what a seed does to a short
+run says little of a long one. Where fit and interpolation differ between lengths, the interval is wider.
+
+From the same lengths comes the best learning rate's power law, and with it the rate for a longer run.
+``tests/test_equivalents.py`` simulates how often both hold the truth.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from optstudy.results import stats
+from optstudy.results.curves import Curve
+from optstudy.results.stats import LEVEL, Best, Estimate
+
+if TYPE_CHECKING:
+    from optstudy.results.figure import Figure
+
+LEAST = 4
+"""Lengths that a horizon must have."""
+GRID = 321
+"""Tokens, evenly spaced in the logarithm, at which losses are compared."""
+LENGTHS = frozenset({"training.steps", "schedule.freeze_steps"})
+"""Config keys that may set apart the curves of a horizon."""
+UNIFORM = 3
+"""Variance of an error that lies anywhere within ±r: r^2 / 3."""
+
+
+def read(curve: Curve) -> int | None:
+    """Tokens that each run of a curve reads; None where they differ."""
+    found = {_read(row.config) for row in curve.rows}
+    return found.pop() if len(found) == 1 else None
+
+
+def _read(config: Mapping[str, Any]) -> int | None:
+    if "training" not in config or "data" not in config:  # another program's
+        return None
+    training = config["training"]
+    steps = training["steps"] + config.get("schedule", {}).get("freeze_steps", 0)
+    return int(steps * training["batch_size"] * config["data"]["sequence_length"])
+
+
+@dataclass(frozen=True)
+class Length:
+    """The reference at one length."""
+
+    tokens: int
+    curve: Curve
+    best: Best
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """Its best loss with each seed."""
+        return stats.by_seed(self.best.terms)
+
+    @cached_property
+    def loss(self) -> float:
+        """Its best loss, nats per token."""
+        return math.fsum(weight * point.loss for weight, point in self.best.terms)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """E + A D^-a."""
+
+    floor: float
+    """E, nats."""
+    scale: float
+    """A."""
+    power: float
+    """a."""
+
+    def loss(self, tokens: Any) -> Any:
+        """The loss with so many tokens, nats."""
+        return self.floor + self.scale * np.asarray(tokens, float) ** -self.power
+
+    def tokens(self, loss: float) -> float:
+        """The tokens that it takes to a loss; infinite for one at or below the floor."""
+        above = (loss - self.floor) / self.scale
+        return float(above ** (-1 / self.power)) if above > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """A reference's best loss over the tokens of a run."""
+
+    name: str
+    """The reference's curve."""
+    lengths: tuple[Length, ...]
+    """At least :data:`LEAST`, in order of tokens, losses falling."""
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Of its lengths."""
+        return np.array([length.tokens for length in self.lengths], float)
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """At its lengths."""
+        return np.array([length.loss for length in self.lengths])
+
+    @cached_property
+    def fit(self) -> Fit:
+        """Least squares over the power, and over the rest for each power."""
+        return fitted(self.tokens, self.losses)
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        """Tokens from its shortest length to its longest."""
+        found: np.ndarray = np.geomspace(self.tokens[0], self.tokens[-1], GRID)
+        return found
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """At each number of tokens of the grid the weights of the losses at its lengths, which add to 1.
+
+        The interpolation is not linear in the losses, but homogeneous: with its derivatives for weights the
+        sum is the interpolation itself.
+        """
+        from scipy.interpolate import PchipInterpolator
+
+        x, at, step = np.log(self.tokens), np.log(self.grid), 1e-6
+        shifted = [self.losses + step * row for row in np.eye(len(x))]
+        below = [self.losses - step * row for row in np.eye(len(x))]
+        values = np.array([PchipInterpolator(x, y)(at) for y in (*shifted, *below)])
+        found: np.ndarray = (values[: len(x)] - values[len(x) :]).T / (2 * step)
+        return found
+
+    @cached_property
+    def between(self) -> np.ndarray:
+        """Nats by which the fit's shape and the interpolation differ between lengths; 0 at each."""
+        off = np.interp(np.log(self.grid), np.log(self.tokens), self.losses - self.fit.loss(self.tokens))
+        found: np.ndarray = np.abs(self.fit.loss(self.grid) + off - self.weights @ self.losses)
+        return found
+
+    @cached_property
+    def slacks(self) -> np.ndarray:
+        """Nats by which each loss may be off whatever the number of seeds."""
+        return np.array([length.best.slack for length in self.lengths])
+
+    @cached_property
+    def variance(self) -> float:
+        """Of one run's loss over seeds, pooled over lengths."""
+        spreads = [stats.spread(length.curve) for length in self.lengths]
+        pooled = math.fsum(variance * degrees for variance, degrees in spreads if degrees)
+        return pooled / self.degrees if self.degrees else math.nan
+
+    @cached_property
+    def degrees(self) -> float:
+        """Degrees of freedom of the variance."""
+        return math.fsum(stats.spread(length.curve)[1] for length in self.lengths)
+
+    def at(self, tokens: int) -> int | None:
+        """Which of its lengths has so many tokens."""
+        return next((k for k, length in enumerate(self.lengths) if length.tokens == tokens), None)
+
+
+def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
+    """Return a reference's horizon; None with fewer than :data:`LEAST` lengths or losses that do not fall.
+
+    Args:
+        curves: of a figure, the reference's among them, one a length.
+        name: the reference's.
+    """
+    lengths = [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
+    falling = all(a.loss > b.loss for a, b in pairwise(lengths))
+    return Horizon(name, tuple(lengths)) if len(lengths) >= LEAST and falling else None
+
+
+def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
+    """The curves of one name that differ in nothing but length, shortest first, each with its best."""
+    found: dict[int, tuple[Curve, Best]] = {}
+    for curve in curves:
+        tokens, best = read(curve), stats.best(curve)
+        if curve.name == name and {key for key, _ in curve.apart} <= LENGTHS and tokens and best:
+            found.setdefault(tokens, (curve, best))
+    return [(tokens, *found[tokens]) for tokens in sorted(found)]
+
+
+def fitted(tokens: np.ndarray, losses: np.ndarray) -> Fit:
+    """Fit E + A D^-a by least squares: linear for each a, which is searched for on grids ever finer."""
+    log = np.log(tokens)
+    low, high = 0.02, 3.0
+    for _ in range(4):
+        powers = np.geomspace(low, high, 61)
+        basis = [np.exp(-a * (log - log.mean())) for a in powers]
+        sums = [np.polyfit(one, losses, 1, full=True) for one in basis]
+        errors = [
+            float(((losses - np.polyval(p, one)) ** 2).sum())
+            for (p, *_), one in zip(sums, basis, strict=True)
+        ]
+        k = int(np.argmin(errors))
+        low, high = powers[max(0, k - 1)], powers[min(len(powers) - 1, k + 1)]
+    (slope, floor), a = sums[k][0], float(powers[k])
+    return Fit(float(floor), float(slope * math.exp(a * log.mean())), a)
+
+
+@dataclass(frozen=True)
+class Ratio(Estimate):
+    """A token-equivalent. Its interval is not symmetric, and may be open: 0, or infinite.
+
+    That of the reference itself is 1 by definition, and nothing was compared. The standard error is for sums
+    with other numbers: that of the loss, over the slope of the reference's.
+    """
+
+    sign: Literal["", "<", ">"] = ""
+    """The value is the end of the reference's lengths, and the ratio lies below or above it."""
+    fitted: float | None = None
+    """The same by the fit; None outside the lengths."""
+    ratios: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    """Ratios at which losses were compared, increasing."""
+    gaps: tuple[Estimate, ...] = field(default=(), repr=False, compare=False)
+    """At each, the curve's loss above the reference's with so many tokens, nats."""
+
+    def ends(self, level: float = LEVEL) -> tuple[float, float] | None:
+        """The ends of its interval; None without seeds."""
+        halves = [gap.half(level) for gap in self.gaps]
+        if not halves:
+            return self.value, self.value
+        if any(half is None for half in halves):
+            return None
+        values = np.array([gap.value for gap in self.gaps])
+        half = np.array(halves, float)
+        log = np.log(self.ratios)
+        below, above = np.flatnonzero(values + half < 0), np.flatnonzero(values - half > 0)
+        low = math.exp(_root(log, values + half, int(below[-1]))) if len(below) else 0.0
+        high = math.exp(_root(log, values - half, int(above[0]) - 1)) if len(above) else math.inf
+        return low, high
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Its ends at :data:`optstudy.results.stats.LEVEL`; None without seeds."""
+        return self.ends()
+
+    def half(self, level: float = LEVEL) -> float | None:
+        """The longer half of the interval; None without seeds, infinite where an end is open."""
+        ends = self.ends(level)
+        return (
+            None if ends is None else max(self.value - ends[0] if ends[0] else math.inf, ends[1] - self.value)
+        )
+
+    def above(self, threshold: float) -> float:
+        """The p-value of the ratio's being above a threshold; 1 where it is below, or outside the lengths."""
+        if not self.gaps:
+            return float(self.value <= threshold)
+        gap = self._gap(threshold)
+        return 1.0 if gap is None or gap.value >= 0 else gap.beyond(-gap.value)
+
+    def below(self, threshold: float) -> float:
+        """The p-value of its being below one."""
+        if not self.gaps:
+            return float(self.value >= threshold)
+        gap = self._gap(threshold)
+        return 1.0 if gap is None or gap.value <= 0 else gap.beyond(gap.value)
+
+    def chance(self, low: float, high: float) -> float:
+        """The p-value of its lying on the side of both ends of a range where it was found."""
+        if self.value < low:
+            return self.below(low)
+        if self.value > high:
+            return self.above(high)
+        return max(
+            0.0 if low == -math.inf else self.above(low), 0.0 if high == math.inf else self.below(high)
+        )
+
+    def beyond(self, distance: float) -> float:
+        """The larger p-value of both thresholds at a distance; 1 where the value is only a bound."""
+        if self.sign:
+            return 1.0
+        return max(self.above(self.value - distance), self.below(self.value + distance))
+
+    def _gap(self, ratio: float) -> Estimate | None:
+        """The comparison nearest to a ratio; None outside the lengths."""
+        if not self.ratios[0] <= ratio <= self.ratios[-1]:
+            return None
+        return self.gaps[int(np.argmin(np.abs(np.log(self.ratios / ratio))))]
+
+
+def _root(x: np.ndarray, y: np.ndarray, k: int) -> float:
+    """Where the line through two neighbours meets zero; the end of the grid where there is no second one."""
+    if k < 0 or k + 1 >= len(x):
+        return float(x[max(0, min(k, len(x) - 1))])
+    share = -y[k] / (y[k + 1] - y[k])
+    return float(x[k] + share * (x[k + 1] - x[k]))
+
+
+def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Ratio | None:
+    """The token-equivalent of a curve; None where it never trained or its runs differ in length.
+
+    Args:
+        curve: of one optimizer at one length.
+        horizon: the reference's.
+        siblings: the same optimizer's curves at other lengths, which tell how much seeds matter.
+    """
+    found, tokens = stats.best(curve), read(curve)
+    if found is None or tokens is None:
+        return None
+    mine = stats.by_seed(found.terms)
+    seeds = [s for s in mine if all(s in length.by_seed for length in horizon.lengths)]
+    if not seeds:
+        return None
+    losses = np.array([mine[seed] for seed in seeds])
+    theirs = np.array([[length.by_seed[seed] for seed in seeds] for length in horizon.lengths])
+    here = horizon.at(tokens)
+    if here is None:
+        variance, degrees = stats.spread(curve)
+        own = _mean_of(float(losses.mean()), variance, degrees, len(seeds))
+        start, count = np.zeros(len(theirs)), stats.choices(curve, found)
+    else:
+        length, start = horizon.lengths[here], np.eye(len(theirs))[here]
+        if _runs(curve) == _runs(length.curve):
+            return Ratio(1.0, 0.0, seeds=len(seeds), fitted=1.0)
+        near = [*stats.matched(curve, length.curve), *_differences(siblings, horizon)]
+        own = stats.over_seeds(list(losses - theirs[here]), near)
+        count = stats.choices(curve, found) + stats.choices(length.curve, length.best) - 1
+    spent = np.interp(math.log(tokens), np.log(horizon.grid), horizon.between)
+    tests = []
+    for weights, between in zip(horizon.weights, horizon.between, strict=True):
+        contrast = start - weights
+        rest = _mean_of(
+            float((contrast @ theirs).mean()),
+            horizon.variance * float(contrast @ contrast),
+            horizon.degrees,
+            len(seeds),
+        )
+        both = stats.combined([(1.0, own), (1.0, rest)])
+        slack = math.hypot(*contrast * horizon.slacks, found.slack)
+        tests.append(replace(both, slack=slack + abs(float(between - spent)), choices=count))
+    gaps = losses - horizon.weights @ theirs
+    values, ratios = gaps.mean(1), horizon.grid / tokens
+    sign: Literal["", "<", ">"] = "<" if values[0] > 0 else ">" if values[-1] < 0 else ""
+    k = max(0, int(np.argmax(values >= 0)) - 1)
+    crossing = math.exp(_root(np.log(ratios), values, k)) if values[k] < 0 else float(ratios[k])
+    by_fit = horizon.fit.tokens(float(losses.mean()))
+    steep = (values[k + 1] - values[k]) / (ratios[k + 1] - ratios[k])
+    error = tests[k].error
+    return Ratio(
+        {"<": float(ratios[0]), ">": float(ratios[-1]), "": crossing}[sign],
+        None if sign or error is None else float(error / steep),
+        tests[k].degrees,
+        float(tests[k].slack / steep),
+        count,
+        seeds=len(seeds),
+        sign=sign,
+        fitted=by_fit / tokens if horizon.tokens[0] <= by_fit <= horizon.tokens[-1] else None,
+        ratios=ratios,
+        gaps=tuple(tests),
+    )
+
+
+def _runs(curve: Curve) -> set[str]:
+    return {row.id for row in curve.best.rows}
+
+
+def _mean_of(value: float, variance: float, degrees: float, seeds: int) -> Estimate:
+    """A mean over seeds, by the variance of one."""
+    if not degrees:
+        return Estimate(value, seeds=seeds)
+    return Estimate(value, math.sqrt(variance / seeds), degrees, seeds=seeds)
+
+
+def _differences(siblings: Iterable[Curve], horizon: Horizon) -> list[list[float]]:
+    """Each sibling's best above the reference's of its length, by seed."""
+    at = {length.tokens: length for length in horizon.lengths}
+    found = []
+    for curve in siblings:
+        best, length = stats.best(curve), at.get(read(curve) or 0)
+        if best is not None and length is not None:
+            mine = stats.by_seed(best.terms)
+            found.append([mine[seed] - length.by_seed[seed] for seed in mine if seed in length.by_seed])
+    return found
+
+
+def tokens_of(figure: "Figure", curve: Curve) -> Ratio | None:
+    """The token-equivalent of a figure's curve; None without a reference's horizon, see :func:`ratio`."""
+    if figure.horizon is None:
+        return None
+    family = [one for _, one, _ in _lengths(figure.curves, curve.name) if one.panel == curve.panel]
+    return ratio(curve, figure.horizon, [one for one in family if one is not curve])
+
+
+# Best learning rates
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """An optimizer's best learning rate over the tokens of a run: a straight line in both logarithms."""
+
+    tokens: tuple[int, ...]
+    bests: tuple[Estimate, ...]
+    """log10 of the best rate at each length; the slack is what a grid leaves open."""
+
+    @property
+    def exponent(self) -> Estimate:
+        """The power of the tokens."""
+        return self._weighted(self._x / (self._x**2).sum())
+
+    def predict(self, tokens: float) -> Estimate:
+        """log10 of the best rate of runs of another length."""
+        x, share = self._x, math.log10(tokens) - float(np.log10(self.tokens).mean())
+        return self._weighted(1 / len(x) + share * x / (x**2).sum())
+
+    @property
+    def _x(self) -> np.ndarray:
+        found: np.ndarray = np.log10(self.tokens) - np.log10(self.tokens).mean()
+        return found
+
+    def _weighted(self, weights: np.ndarray) -> Estimate:
+        """A weighted sum of the bests, with the larger of two errors: by their own, and by their scatter."""
+        y = np.array([best.value for best in self.bests])
+        own = [(best.error or 0.0) ** 2 + best.slack**2 / UNIFORM for best in self.bests]
+        degrees = len(y) - 2
+        left = y - y.mean() - self._x * (self._x @ y) / (self._x**2).sum()
+        options = [
+            Estimate(float(weights @ y), math.sqrt(float(weights**2 @ np.array(own)))),
+            Estimate(
+                float(weights @ y), math.sqrt(float((weights**2).sum() * (left @ left) / degrees)), degrees
+            ),
+        ]
+        return max(options, key=lambda one: one.half() or 0.0)
+
+
+def power_law(curves: Iterable[Curve], name: str) -> PowerLaw | None:
+    """The power law of an optimizer's best rate; None with fewer than :data:`LEAST` lengths or no rates."""
+    bests = {}
+    for tokens, curve, found in _lengths(curves, name):
+        if (best := _lowest(curve, found)) is not None:
+            bests[tokens] = best
+    return PowerLaw(tuple(bests), tuple(bests.values())) if len(bests) >= LEAST else None
+
+
+def _lowest(curve: Curve, found: Best) -> Estimate | None:
+    """log10 of the best setting; where no parabola is known to fit, that of the best and its neighbours.
+
+    Its slack is then half a spacing. None at the end of a grid and where the axis is not logarithmic.
+    """
+    at = curve.points.index(curve.best)
+    if not curve.log or not 0 < at < len(curve.points) - 1:
+        return None
+    if found.fitted:
+        return stats.best_setting(curve)
+    left, here, right = curve.points[at - 1 : at + 2]
+    spacing = (right.position - left.position) / 2
+    down, up = left.loss - here.loss, right.loss - here.loss
+    shift = 0.0 if left.diverged or right.diverged else spacing * (down - up) / (2 * (down + up))
+    return Estimate(here.position + shift, slack=spacing / 2, seeds=len(here.rows))
+
+
+def predictions(curves: Sequence[Curve], tokens: float) -> list[tuple[str, PowerLaw, Estimate]]:
+    """Each optimizer's power law, and log10 of its best rate with so many tokens, in order of curves."""
+    names = dict.fromkeys(curve.name for curve in curves)
+    laws = [(name, power_law(curves, name)) for name in names]
+    return [(name, law, law.predict(tokens)) for name, law in laws if law is not None]
