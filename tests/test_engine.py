@@ -431,7 +431,7 @@ def test_a_multiple_of_a_name_is_taken_and_steps_stay_whole():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (SHARES.replace("0.5 * $share", "0.5 * $shar"), "no axis '$shar'; did you mean '$share'?"),
+        (SHARES.replace("0.5 * $share", "0.5 * $shar"), "axes.$share: sets nothing: no setting is $share"),
         (SHARES.replace("[0.2, 0.4]", "[none, some]"), "times a number: share is 'none'"),
         (SHARES.replace("0.5 * $share", "0.5.1 * $share"), "'0.5.1 * $share' is not a number times a number"),
     ],

@@ -177,6 +177,7 @@ def test_settings_of_the_command_line_that_match_nothing_are_refused(
 ) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(WHOLE)
+    (tmp_path / "none").mkdir()
     for command in (["run", "--dry-run"], ["show"], ["status"]):
         words = [command[0], str(file), *command[1:], "--set", setting, "--runs", str(tmp_path / "none")]
         assert run(words) == 2
