@@ -1,7 +1,10 @@
 """A run that is killed and resumed ends as if it had never stopped."""
 
+import hashlib
+import io
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import time
 import pytest
 import torch
 
-from optstudy.errors import UserError
+from optstudy.ending import Preempted, Unloadable
 from optstudy.record import read_result
 from optstudy.training import checkpoint
 from optstudy.training.train import train
@@ -86,14 +89,15 @@ def state(value):
     return {"tensor": torch.full((1000,), float(value)), "pending": [(torch.tensor(1.5), 2.0)], "name": "x"}
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     checkpoint.save(tmp_path, 1, state(1))
     newest = checkpoint.save(tmp_path, 2, state(2))
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    with pytest.warns(UserWarning, match="is damaged; falling back"):
-        loaded = checkpoint.load(tmp_path, torch.device("cpu"))
+    loaded = checkpoint.load(tmp_path, torch.device("cpu"))
+    said = f"optstudy: {newest}: checkpoint is damaged; falling back to the one before\n"
+    assert capsys.readouterr().err == said
     assert torch.equal(loaded["tensor"], state(1)["tensor"])
 
 
@@ -112,5 +116,83 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_nothing_is_unpickled(tmp_path):
     checkpoint.save(tmp_path, 1, {"path": tmp_path})
-    with pytest.raises(UserError, match="does not load without unpickling"):
+    with pytest.raises(checkpoint.Odd, match="does not load without unpickling"):
         checkpoint.load(tmp_path, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def interrupted(corpus_slice, tmp_path_factory):
+    """A run with checkpoints of steps 5 and 10, and what the newer one holds."""
+    folder = folder_of(tiny_on(corpus_slice), tmp_path_factory.mktemp("interrupted"))
+    for step in (5, 10):
+        with pytest.raises(Preempted):
+            train(folder, on_progress=stopper(step))
+    return folder, checkpoint.load(folder, torch.device("cpu"))
+
+
+def stopper(step):
+    def stop(row):
+        if row["step"] == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    return stop
+
+
+def forge(path, state):
+    """Put other content into a checkpoint, with the name that goes with it."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    path.unlink()
+    digest = hashlib.sha256(file.getvalue()).hexdigest()[:16]
+    path.with_name(f"{path.name.rpartition('-')[0]}-{digest}.pt").write_bytes(file.getvalue())
+
+
+def put(tree, key, value):
+    """Return nested mappings with one value replaced, or left out where it is the mapping's own type."""
+    head, _, rest = key.partition(".")
+    return {**tree, head: put(tree[head], rest, value) if rest else value}
+
+
+ODD = {
+    "a list": lambda state: [1],
+    "nothing": lambda state: {},
+    "no log": lambda state: {key: value for key, value in state.items() if key != "log"},
+    **{
+        f"{key}: {value!r}": lambda state, key=key, value=value: put(state, key, value)
+        for key, value in (
+            *(
+                ("run", 3),
+                ("metrics", b"x"),
+                ("id", 7),
+                ("folder", None),
+                ("log.steps", -1),
+                ("log.steps", "x"),
+            ),
+            *(("log.losses", []), ("log.seconds", float("nan")), ("log.initial_val_loss", None)),
+            *(("run.model", {}), ("run.optimizer", {"state": {}, "param_groups": []}), ("run.beside", 3)),
+            *(("run.cpu_rng", 3), ("run.python_rng", (1, 2)), ("run.numpy_rng", {"a": 1})),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_checkpoint_gives_way_to_the_one_before_in_one_line(odd, interrupted, tmp_path, capsys):
+    whole, state = interrupted
+    folder = shutil.copytree(whole, tmp_path / whole.name)
+    newest = checkpoint.newest(folder)
+    forge(newest, ODD[odd](state))
+    assert train(folder)["state"] == "done"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "this checkpoint cannot be loaded" in said and "step-000000010" in said
+
+
+def test_where_no_checkpoint_can_be_loaded_none_is_thrown_away(interrupted, tmp_path):
+    whole, state = interrupted
+    folder = shutil.copytree(whole, tmp_path / whole.name)
+    for path in (folder / "checkpoints").iterdir():
+        forge(path, put(state, "log.steps", -1))
+    for _ in range(2):
+        with pytest.raises(Unloadable, match=r"and there is none before; delete .* to begin again"):
+            train(folder)
+    assert len(list((folder / "checkpoints").iterdir())) == 2

@@ -72,6 +72,6 @@ def test_merging_changes_no_layer():
 
 def test_keys_below_a_plain_value_are_refused_and_not_put_in_its_place():
     for first in ({"optimizer.options": [1]}, {"optimizer": {"options": 0}}):
-        with pytest.raises(UserError, match="options: must be a mapping, not"):
+        with pytest.raises(UserError, match="options must be a mapping, not"):
             merge(first, {"optimizer.options.eps": 1e-8})
     assert merge({"a": None}, {"a.b": 1}) == {"a": {"b": 1}}

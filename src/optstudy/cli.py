@@ -1,13 +1,24 @@
 """The command line: which commands there are, and how errors are told. A command loads when it is called."""
 
+import io
+import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
 from optstudy import __version__
-from optstudy.ending import DONE, FAILED, PREEMPTED, USERS_ERRNOS, USERS_MISTAKE, RunFailed, end
-from optstudy.errors import UserError
+from optstudy.ending import (
+    DONE,
+    FAILED,
+    PREEMPTED,
+    USERS_ERRNOS,
+    USERS_MISTAKE,
+    RunFailed,
+    end,
+    out_of_memory,
+)
+from optstudy.errors import UserError, printable, shortened
 
 app = App(
     name="optstudy",
@@ -54,28 +65,56 @@ for parent, name, target in (
 def main() -> NoReturn:
     """Run the command line and exit with its code; modules are looked for in the working folder, too."""
     sys.path.append("")
+    sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
     end(run(sys.argv[1:]))
+
+
+class _Output(io.FileIO):
+    """Standard output or error; where its reader has gone, as in ``| head``, the rest goes nowhere."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def _unbroken(stream: TextIO | None) -> TextIO:
+    """Return a stream like one of the system's that a command outlives; a closed one leads nowhere."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # for as long as the process
+    stream.flush()
+    raw = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=stream.isatty())
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; the user's mistakes become one line on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may have what the locale cannot write
     words = [word for word in arguments if word not in ("--help", "-h")]
     for group in [g for g, path in ((app, []), (data, ["data"]), (bench, ["bench"])) if words == path]:
         for name in group:  # their descriptions come with them, and stand in the list of commands
             group[name]
     try:
-        code = app(arguments, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return USERS_MISTAKE
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _mistake(" ".join(str(error).split()))
     except UserError as error:
         return _mistake(str(error))
-    except RunFailed as error:
-        sys.stderr.write(f"optstudy: {error}\n")
+    except (RunFailed, MemoryError) as error:
+        sys.stderr.write(f"optstudy: {printable(out_of_memory(error) or error)}\n")
         return FAILED
     except OSError as error:
         if error.errno not in USERS_ERRNOS:
             raise
-        return _mistake(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _mistake(
+            f"{shortened(str(error.filename), 300)}: {error.strerror}" if error.filename else str(error)
+        )
     except KeyboardInterrupt:
         sys.stderr.write("optstudy: stopped; the same command continues\n")
         return PREEMPTED
@@ -83,5 +122,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _mistake(message: str) -> int:
-    sys.stderr.write(f"optstudy: {message}\n")
+    sys.stderr.write(f"optstudy: {printable(message)}\n")
     return USERS_MISTAKE

@@ -5,21 +5,22 @@ What is recorded is the validated tree, so it holds every value that ran. Import
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from optstudy import identity, recipes
-from optstudy.errors import Strict, UserError, validate
+from optstudy.errors import Strict, UserError, shown, validate
 
 NUMERICS: Literal[1] = 1
 """Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def unit(name: str) -> Any:
@@ -38,9 +39,9 @@ class Data(Strict):
     """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
     tokenizer_fingerprint: str | None = None
     """Hash of a tokenizer's file, in which its name counts for nothing; null: no file. Filled in."""
-    tokens: Annotated[Count, unit("tokens")] | None = None
+    tokens: Annotated[int, Field(gt=0, le=10**15), unit("tokens")] | None = None
     """Tokens of the train split to use, from its start; null: all."""
-    sequence_length: Annotated[int, Field(ge=2), unit("tokens")]
+    sequence_length: Annotated[int, Field(ge=2, le=10**7), unit("tokens")]
     """Tokens per sequence; the loss has one target fewer."""
 
 
@@ -49,9 +50,9 @@ class Model(Strict):
 
     vocab_size: Annotated[Count, unit("rows")]
     """Rows of embedding and head; at least the tokenizer's pieces."""
-    d_model: Annotated[Count, unit("features")]
+    d_model: Annotated[int, Field(gt=0, le=10**6), unit("features")]
     """Width of the residual stream: ``n_heads`` times an even number."""
-    n_layers: Annotated[Count, unit("blocks")]
+    n_layers: Annotated[int, Field(gt=0, le=10**4), unit("blocks")]
     """Blocks of attention and MLP."""
     n_heads: Annotated[Count, unit("heads")]
     """Attention heads of a block, each ``d_model / n_heads`` wide."""
@@ -107,7 +108,7 @@ class Schedule(Strict):
     """Share of the peak that the warm-up starts from."""
     final: Annotated[Fraction, unit("of the peak")] = 0.1
     """Share of the peak that the cosine ends at."""
-    freeze_steps: Annotated[int, Field(ge=0), unit("steps")] = 0
+    freeze_steps: Annotated[int, Field(ge=0, le=10**9), unit("steps")] = 0
     """F, first steps that estimate second moments, added to ``steps``. As in the released code, the first
     F - 1 have learning rate 0, and the F-th already has the rate that the warm-up starts from."""
 
@@ -117,9 +118,9 @@ class Training(Strict):
 
     steps: Annotated[Count, unit("steps")]
     """Optimizer steps after any freeze."""
-    batch_size: Annotated[Count, unit("sequences")]
+    batch_size: Annotated[int, Field(gt=0, le=10**7), unit("sequences")]
     """Sequences per step."""
-    micro_batch_size: Annotated[Count, unit("sequences")] | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=10**7), unit("sequences")] | None = None
     """Sequences per forward pass; null: the whole batch."""
     z_loss: Annotated[NonNegative, unit("nats")] = 1e-4
     """Coefficient of mean(logsumexp(logits)^2), in training only."""
@@ -131,7 +132,7 @@ class Training(Strict):
     """Record quantiles of the effective learning rates through training (Figure 2)."""
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
-    threads: Annotated[Count, unit("threads")]
+    threads: Annotated[int, Field(gt=0, le=4096), unit("threads")]
     """CPU threads of each process of a run."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Where ``torchrun`` starts several processes: each holds the whole model (``ddp``), or a part of every
@@ -143,7 +144,7 @@ class Validation(Strict):
 
     sequences: Annotated[Count, unit("sequences")]
     """Sequences of the validation split, from its start."""
-    points: Annotated[Count, unit("evaluations")] = 10
+    points: Annotated[int, Field(gt=0, le=10**5), unit("evaluations")] = 10
     """Evenly spaced evaluations over the run, besides the one before the first step."""
 
 
@@ -163,7 +164,7 @@ class RunConfig(Strict):
 
     scale: str
     """The scale it was made from: a label, no part of the id."""
-    seed: Annotated[int, Field(ge=0), unit("none")] = 0
+    seed: Annotated[Seed, unit("none")] = 0
     """Initial weights and order of the data."""
     data: Data
     model: Model
@@ -201,26 +202,38 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings, later ones winning; keys may be dotted paths (``optimizer.lr``).
 
     Raises:
-        UserError: a later layer has keys below one that an earlier one gives a plain value.
+        UserError: a later layer has keys below one that an earlier one gives a plain value, or a key with
+            nothing on one side of a dot.
     """
+    return _merged(layers, "")
+
+
+def _merged(layers: Iterable[Mapping[str, Any]], above: str) -> dict[str, Any]:
+    """Merge; ``above``: the keys that lead here, each with a dot behind it, for errors."""
     result: dict[str, Any] = {}
     for layer in layers:
         for dotted, value in layer.items():
+            whole = f"{above}{dotted}"
             *parents, leaf = str(dotted).split(".")
+            if "" in (*parents, leaf):
+                said = f"{whole!r}: a key needs a name on each side of its dots"
+                raise UserError(said, whole or "''", value)
             node = result
             for depth, key in enumerate(parents, 1):
-                node[key] = node = _opened(node.get(key), ".".join(parents[:depth]))
+                inner = node.get(key)
+                if inner is not None and not isinstance(inner, Mapping):
+                    parent = above + ".".join(parents[:depth])
+                    raise UserError(f"{whole}: {parent} must be a mapping, not {shown(inner)}", whole, value)
+                node[key] = node = dict(inner or {})
             if isinstance(value, Mapping):
-                node[leaf] = merge(_opened(node.get(leaf), str(dotted)), value)
+                before = node.get(leaf)
+                if before is not None and not isinstance(before, Mapping):
+                    said = f"{whole}: a mapping cannot stand in the place of {shown(before)}"
+                    raise UserError(said, whole, value)
+                node[leaf] = _merged((before or {}, value), f"{whole}.")
             else:
                 node[leaf] = value
     return result
-
-
-def _opened(node: Any, key: str) -> dict[str, Any]:
-    if node is not None and not isinstance(node, Mapping):
-        raise UserError(f"{key}: must be a mapping, not {node!r}", key, node)
-    return dict(node or {})
 
 
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:

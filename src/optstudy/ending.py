@@ -25,7 +25,8 @@ PREEMPTED = 75
 USERS_ERRNOS = frozenset(
     NO_ROOM
     | {errno.EACCES, errno.EPERM, errno.EROFS}  # no permission
-    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # the wrong kind of file
+    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENXIO}  # the wrong kind of file
+    | {errno.ENAMETOOLONG, errno.ELOOP}
 )
 """Operating-system errors that the user can correct: they are reported in one line."""
 
@@ -51,6 +52,10 @@ class OutOfMemory(RunFailed):
 
 class ProgramError(RunFailed):
     """Another training program failed, took too long, or left no result."""
+
+
+class Unloadable(RunFailed):
+    """No checkpoint of the run can be loaded, and its work is not thrown away unasked."""
 
 
 class Interruption:

@@ -12,6 +12,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Operating-system errors of a full disk."""
 MOST_SHOWN = 80
 """Characters of a wrong value that an error shows."""
+MOST_WHOLE = (1 << 63) - 1
+"""The largest whole number that input may have; larger ones fit no array and no generator's seed."""
 TOLD = "told"
 """The type of an error of pydantic's whose message already says what came."""
 
@@ -59,6 +61,18 @@ def shortened(said: str, most: int) -> str:
     return said if len(said) <= most else f"{said[: most - 3]}..."
 
 
+def shown(value: Any) -> str:
+    """Return a wrong value as an error shows it: one line of at most :data:`MOST_SHOWN` characters."""
+    if isinstance(value, (Mapping, BaseModel)):
+        return "a mapping"
+    if isinstance(value, int) and abs(value) > MOST_WHOLE:
+        return "a whole number beyond 2^63"  # Python refuses to write out long ones
+    try:
+        return shortened(repr(value), MOST_SHOWN)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+
+
 def printable(said: object) -> str:
     """Return a text on one line: line ends, control characters and half characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(said))
@@ -71,7 +85,7 @@ def say_once(message: str) -> None:
     """Tell the user something on standard error, in one line, once per process."""
     if message not in _said:
         _said.add(message)
-        sys.stderr.write(f"optstudy: {message}\n")
+        sys.stderr.write(f"optstudy: {printable(message)}\n")
 
 
 def validate(kind: type[M], data: Any, where: str = "") -> M:
@@ -108,9 +122,9 @@ def explain(error: Any, loc: Sequence[Any], allowed: Iterable[str], whole: str =
         return f"{key}: {error['msg']}"
     message = error["msg"].removeprefix("Value error, ")
     came = error["input"]
-    shown = "" if isinstance(came, (Mapping, BaseModel)) else f", not {shortened(repr(came), MOST_SHOWN)}"
+    of_a_mapping = isinstance(came, (Mapping, BaseModel)) and not error["type"].endswith("_type")
     where = f"{key}: " if key else ""
-    return f"{where}{message[:1].lower()}{message[1:]}{shown}"
+    return f"{where}{message[:1].lower()}{message[1:]}{'' if of_a_mapping else f', not {shown(came)}'}"
 
 
 def _fields(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:

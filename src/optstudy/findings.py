@@ -70,8 +70,6 @@ def open_study(
     Raises:
         UserError: no such study or scale, or a mistake in the study's file.
     """
-    if seeds is not None and seeds < 1:
-        raise UserError(f"seeds: input should be at least 1, not {seeds}")
     chosen = study.load(name)
     chosen = replace(chosen, axes={key: list(values) for key, values in (axes or {}).items()})
     kept = {} if fresh else recorded(name, chosen.scale(scale))
@@ -120,6 +118,7 @@ class Findings:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                errors="replace",
                 start_new_session=True,  # Ctrl-C reaches it once, by way of this process
             )
             with process:

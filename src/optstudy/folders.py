@@ -23,7 +23,9 @@ def settle(tree: dict[str, Any]) -> RunConfig:
     if isinstance(data, Mapping):
         corpus, tokenizer = data.get("corpus"), data.get("tokenizer")
         filled: dict[str, Any] = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)}
-        if isinstance(corpus, str):
+        if not isinstance(corpus, str):
+            filled["fingerprint"] = ""  # one error is enough
+        else:
             try:
                 filled["fingerprint"] = text.fingerprint(corpus)
             except UserError as error:
@@ -38,9 +40,9 @@ def tokenizer_fingerprint(name: Any) -> str | None:
     """Return a hash of the tokenizer's file that ``data.tokenizer`` names; None where it names none.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: no tokenizer has that name, or its file cannot be read.
     """
-    if not isinstance(name, str) or not name.endswith((".json", ".model")):
+    if not isinstance(name, str):
         return None
     try:
         return names.fingerprint(name)

@@ -56,7 +56,9 @@ def require(target: str) -> None:
     if _spec(top) is None:
         raise UserError(
             f"optimizer {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
-            "put that folder on PYTHONPATH, or install the package"
+            "put that folder on PYTHONPATH, or install the package",
+            "optimizer.name",
+            target,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from optstudy.errors import TOLD, Strict, UserError, nearest
+from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest
 from optstudy.optim.options import REGISTRY, Options, Positive, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
@@ -284,11 +284,13 @@ def _placed(error: Any, kind: type[Strict], place: Place, name: str) -> InitErro
 
 
 def _finite(value: Any) -> bool:
-    """Whether a value of JSON has only finite numbers."""
+    """Whether a value of JSON has only finite numbers, whole ones of 64 bits."""
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, (list, tuple)):
         return all(map(_finite, value))
+    if isinstance(value, int):
+        return abs(value) <= MOST_WHOLE
     return not isinstance(value, float) or math.isfinite(value)
 
 

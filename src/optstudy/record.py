@@ -11,11 +11,11 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from optstudy.errors import UserError, first_line, say_once, shortened
+from optstudy.errors import MOST_WHOLE, UserError, first_line, say_once, shortened, shown
 
 FORMAT = 1
 """Version of the files in a run's folder; increased when the meaning of one changes."""
@@ -26,8 +26,14 @@ TEMPORARY = ".tmp"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a temporary file beside ``path``, sync and rename it: a reader never sees half a file."""
-    data = content.encode() if isinstance(content, str) else content
+    """Write to a temporary file beside ``path``, sync and rename it: a reader never sees half a file.
+
+    Half characters, which UTF-8 has not, are written as escapes.
+    """
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe stays one
+        path.write_bytes(data)
+        return
     descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -51,6 +57,13 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
         leftover.unlink()
 
 
+def put_away(path: Path) -> None:
+    """Rename what cannot be read, and say so."""
+    away = path.with_name(f"{path.name}.damaged")
+    path.replace(away)
+    say_once(f"{path}: damaged; kept as {away.name}")
+
+
 def write_json(path: Path, tree: Any) -> None:
     """Write a JSON document atomically; NaN and infinities raise ValueError."""
     write_atomically(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
@@ -69,13 +82,58 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
     """Read one JSON object, or None where there is no such file.
 
     Raises:
-        UserError: the file is damaged: no text, no JSON, or not an object.
+        UserError: the file is damaged: no file, no text, no JSON, or not an object.
+    """
+    content = _read(path)
+    return None if content is None else parse(content, str(path))
+
+
+def read_lines(
+    path: Path, check: Callable[[dict[str, Any], str], None], damaged: Callable[[UserError], None]
+) -> list[dict[str, Any]]:
+    """Read one JSON object a line; a last line torn by a kill is left out without a word.
+
+    Args:
+        path: the file; one that is not there has no lines.
+        check: raises :class:`UserError` for a row that is none; its second argument is the line's place.
+        damaged: called for each damaged line, which is left out unless this raises.
+
+    Raises:
+        UserError: it is no file.
+    """
+    content = _read(path) or b""
+    lines = content.splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = None
+        try:
+            row = parse(line, f"{path}:{number}")
+            check(row, f"{path}:{number}")
+            rows.append(row)
+        except UserError as error:
+            at_end = number == len(lines) and not content.endswith(b"\n")
+            if not (at_end and row is None and line.startswith(b"{")):  # else half a row
+                damaged(error)
+    return rows
+
+
+def _read(path: Path | str) -> bytes | None:
+    """Return a file's bytes, or None where there is none; a pipe is not waited for.
+
+    Raises:
+        UserError: it is a folder, or may not be read.
     """
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # of 10,000 runs a Path's calls take longer
-            return parse(file.read(), str(path))
-    except FileNotFoundError:
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged: {getattr(error, 'strerror', error)}; {_MEND}") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
@@ -103,21 +161,23 @@ def _refused(constant: str) -> None:
 
 _DECODER = json.JSONDecoder(parse_constant=_refused)
 
-TEXTS = ("id", "state")
+STATES = ("done", "diverged")
 NUMBERS = (
     *("initial_val_loss", "step", "tokens", "tokens_per_s", "seconds", "step_ms"),
     *("peak_memory_mb", "params", "state_bytes_per_param"),
 )
 """What every result has; null in one of another program where that did not report it."""
 LOSSES = ("val_loss", "train_loss")
-"""Numbers of a run that is done; null of one that diverged."""
+"""Numbers of a run that is done; numbers or null of one that diverged."""
+MEASURED = ("step", "tokens", "loss", "val_loss", "seconds")
+"""Numbers that a row of metrics may have; null where one was not finite. The rest is not looked at."""
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:
     """Return a finished run's result, or None while there is none: a program's own file is none.
 
     Raises:
-        UserError: it is damaged, or lacks something.
+        UserError: it is damaged, lacks something, or has something of a wrong type.
     """
     path = f"{folder}/result.json"
     try:
@@ -126,22 +186,36 @@ def read_result(folder: Path | str) -> dict[str, Any] | None:
         if of_program(folder):
             return None
         raise
-    if result is None:
+    if result is None or (wrong := _wrong_in_result(result)) is None:
+        return result
+    if not isinstance(result.get("reported"), dict) and of_program(folder):
         return None
-    foreign = isinstance(result.get("reported"), dict)
-    wrong = [key for key in TEXTS if not isinstance(result.get(key), str)]
-    numbers: tuple[str, ...] = (*NUMBERS, *LOSSES) if result.get("state") == "done" else NUMBERS
-    if foreign:
-        needed = ("seconds", *["val_loss"] * (result.get("state") == "done"))
-        numbers = tuple(key for key in numbers if key in needed or result.get(key, "") is not None)
-    wrong += [key for key in numbers if not _is_number(result.get(key))]
-    wrong += [key for key in ("reason", *LOSSES) if key not in result]
-    if wrong:
-        if not foreign and of_program(folder):
-            return None
-        came = shortened(repr(result.get(wrong[0])), 40)
-        raise UserError(f"{path}: damaged: {wrong[0]} is {came}; {_MEND}")
-    return result
+    raise _wrong_value(path, wrong, result)
+
+
+def _wrong_in_result(result: Mapping[str, Any]) -> str | None:
+    """Return the first key of a result that is missing or has a value that it cannot have."""
+    done, foreign = result.get("state") == "done", isinstance(result.get("reported"), dict)
+    for key in (*NUMBERS, *LOSSES):
+        needed = done if key in LOSSES else True
+        if foreign:
+            needed = key == "seconds" or (done and key == "val_loss")
+        if key not in result or not (_is_number(result[key]) or (result[key] is None and not needed)):
+            return key
+    if not isinstance(result.get("id"), str):
+        return "id"
+    if result.get("state") not in STATES:
+        return "state"
+    if "reason" not in result or not isinstance(result["reason"], (str, type(None))):
+        return "reason"
+    versions = result.get("versions", {})
+    texts = isinstance(versions, dict) and all(isinstance(value, str) for value in versions.values())
+    return None if texts else "versions"
+
+
+def _wrong_value(where: str, key: str, tree: Mapping[str, Any]) -> UserError:
+    came = shown(tree[key]) if key in tree else "missing"
+    return UserError(f"{where}: damaged: {key} is {came}; {_MEND}")
 
 
 def ended(folder: Path) -> bool:
@@ -163,7 +237,9 @@ def of_program(folder: Path | str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return (type(value) is int and abs(value) < 1 << 63) or (type(value) is float and math.isfinite(value))
+    return (type(value) is int and abs(value) <= MOST_WHOLE) or (
+        type(value) is float and math.isfinite(value)
+    )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -172,19 +248,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: another line is damaged, with its number.
     """
-    path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(parse(line, f"{path}:{number}"))
-        except UserError:
-            if number < len(lines):
-                raise
-    return rows
+
+    def check(row: dict[str, Any], where: str) -> None:
+        for key in MEASURED:
+            if row.get(key) is not None and not _is_number(row[key]):
+                raise _wrong_value(where, key, row)
+
+    def damaged(error: UserError) -> None:
+        raise error
+
+    return read_lines(folder / "metrics.jsonl", check, damaged)
 
 
 class MetricsWriter:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optstudy.commands.options import known_device
 from optstudy.config import merge
-from optstudy.errors import UserError, nearest, validate
+from optstudy.errors import UserError, nearest, shown, validate
 from optstudy.launch.events import OnEvent
 from optstudy.launch.options import Slurm
 from optstudy.launch.slots import slots, want_gpu
@@ -14,6 +14,8 @@ from optstudy.program import gpus_of, threads_of
 from optstudy.study import library as study
 from optstudy.study.session import FINISHED, Session
 
+MOST = 10_000
+"""Of workers, threads or rounds."""
 LAUNCHERS = ("local", "slurm", "ray")
 PRELOADED = ("optstudy.commands.training", "optstudy.training.train", "torch._dynamo")
 """What workers of this machine start with; torch.optim takes 1.2 s for torch._dynamo on first use."""
@@ -103,6 +105,8 @@ class Launching:
 
 
 def at_least_one(option: str, value: int | None) -> None:
-    """Refuse a count below 1."""
+    """Refuse a count below 1, or above all that there can be."""
     if value is not None and value < 1:
-        raise UserError(f"{option}: input should be at least 1, not {value}")
+        raise UserError(f"{option}: input should be at least 1, not {shown(value)}")
+    if value is not None and value > MOST:
+        raise UserError(f"{option}: input should be at most {MOST:,}, not {shown(value)}")

@@ -262,6 +262,8 @@ def show(
         json_: for programs: ids, configs, states, and which study a run's config waits for.
     """
     known_device(device)
+    at_least_one("--jobs", jobs)
+    at_least_one("--per-gpu", per_gpu)
     if (inside := names_in(name)) != [name] and not json_:
         describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
         return DONE
@@ -303,7 +305,6 @@ def _session(
     adaptive: bool = True,
     fresh: bool = False,
 ) -> Session:
-    at_least_one("--seeds", seeds)
     expect_many()
     chosen = study.load(name).over(axes)
     kept = {} if fresh else recorded(name, chosen.scale(scale))

@@ -131,7 +131,7 @@ class Watch:
         table = Table.grid(padding=(0, 1))
         for point in running:
             try:
-                rows = [row for row in read_metrics(self._session.runs / point.id) if "loss" in row]
+                rows = [row for row in read_metrics(self._session.runs / point.id) if _shows(row)]
             except UserError as error:
                 say_once(str(error))
                 rows = []
@@ -193,6 +193,11 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _shows(row: Mapping[str, object]) -> bool:
+    """Whether a row of metrics says how far a run is, and how well it does."""
+    return all(row.get(key) is not None for key in ("step", "loss", "seconds"))
 
 
 def _number(value: object) -> str:

@@ -142,7 +142,7 @@ def digests(root: Path) -> dict[str, str]:
     """
     memory = cache.folder("files") / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     try:
-        known = json.loads(memory.read_text())
+        known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         known = None
     now = {}
@@ -182,8 +182,8 @@ def _digest(path: Path) -> str:
 def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
-    except OSError as error:
-        raise UserError(f"{printable(path)}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        raise UserError(f"{printable(path)}: {getattr(error, 'strerror', error)}") from None
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -171,7 +171,7 @@ def read_manifest(home: Path) -> Manifest | None:
         UserError: it is damaged, or of another version.
     """
     try:
-        return Manifest.model_validate_json((home / MANIFEST).read_text())
+        return Manifest.model_validate_json((home / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

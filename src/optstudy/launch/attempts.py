@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, Asked, exit_code
-from optstudy.errors import UserError, say_once
+from optstudy.errors import UserError, say_once, shown
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
-from optstudy.record import ended, of_program, parse, read_metrics
+from optstudy.record import ended, of_program, put_away, read_lines, read_metrics
 
 FAILURES = 2
 """Failures after which a run is set aside."""
@@ -155,7 +155,7 @@ def failed(folder: Path, error: str) -> None:
 def last_line(folder: Path) -> str:
     """Return the last line of a run's log, without the program's name."""
     try:
-        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
         lines = []
     return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
@@ -171,33 +171,30 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
     A last line torn by a kill is left out; another that is no attempt is left out and said.
     """
-    path = folder / "attempts.jsonl"
+
+    def leave_out(error: UserError) -> None:
+        say_once(f"{error}; left out")
+
     try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+        return read_lines(folder / "attempts.jsonl", _check, leave_out)
+    except UserError as error:
+        leave_out(error)
         return []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(_attempt_line(line, f"{path}:{number}"))
-        except UserError as error:
-            if number < len(lines):
-                say_once(f"{error}; left out")
-    return rows
 
 
-def _attempt_line(line: bytes, where: str) -> dict[str, Any]:
-    row = parse(line, where)
+def _check(row: dict[str, Any], where: str) -> None:
     event = row.get("event")
     number = {"start": "step", "end": "code"}.get(event) if isinstance(event, str) else "event"
     if number is not None and type(row.get(number)) is not int:
-        raise UserError(f"{where}: damaged: {number} is {row.get(number)!r}")
-    return row
+        raise UserError(f"{where}: damaged: {number} is {shown(row.get(number))}")
 
 
 def _note(folder: Path, row: dict[str, Any]) -> None:
     stamped = {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    descriptor = os.open(folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    path = folder / "attempts.jsonl"
+    if not path.is_file() and (path.exists() or path.is_symlink()):
+        put_away(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, (json.dumps(stamped) + "\n").encode())
     finally:

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -57,8 +57,7 @@ class Lease:
         if _newest(self.path.parent) != self.path:
             return
         if done:
-            for path in _numbered(self.path.parent):
-                path.unlink(missing_ok=True)
+            _remove(_numbered(self.path.parent))
         else:
             with suppress(OSError):  # a full disk: it is free as soon as this process has ended
                 write_json(self.path, {"released": True})
@@ -106,9 +105,14 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
     if _newest(folder) != path:
         path.unlink(missing_ok=True)
         return None
-    for older in _numbered(folder)[:-1]:
-        older.unlink(missing_ok=True)
+    _remove(_numbered(folder)[:-1])
     return Lease(path, on_loss)
+
+
+def _remove(leases: Iterable[Path]) -> None:
+    for path in leases:
+        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # one that is no file stays
+            path.unlink()
 
 
 def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
@@ -121,7 +125,7 @@ def ahead(folder: Path) -> float:
     """Return how many seconds the newest lease's heartbeat lies in the future; 0 where it does not."""
     newest = _newest(folder)
     try:
-        return 0.0 if newest is None else max(0.0, newest.stat().st_mtime - _now(folder))
+        return 0.0 if newest is None else max(0.0, newest.lstat().st_mtime - _now(folder))
     except FileNotFoundError:
         return 0.0
 
@@ -134,16 +138,16 @@ def identity() -> dict[str, Any]:
 
 def _held(path: Path, stale: float) -> dict[str, Any] | None:
     try:
-        owner = read_json(path)
-        beat = path.stat().st_mtime
-        if owner is not None and not owner.get("released") and not _tells(owner):
-            raise UserError(f"{path}: damaged: it does not say which process holds it")
+        beat = path.lstat().st_mtime
     except FileNotFoundError:
         return None
+    try:
+        owner = read_json(path)
+        if owner is not None and not owner.get("released") and not _tells(owner):
+            raise UserError(f"{path}: damaged: it does not say which process holds it")
     except UserError as error:
         say_once(f"{error}; it is free {stale:.0f} s after its last heartbeat")
         owner = {"machine": None, "host": "an unknown machine", "pid": "unknown", "started": None}
-        beat = path.stat().st_mtime
     if owner is None or owner.get("released"):
         return None
     if owner["machine"] == _machine() and owner["machine"]:

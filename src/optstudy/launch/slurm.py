@@ -116,7 +116,8 @@ def _submit(batch: str, directory: Path) -> str:
             ["sbatch", "--parsable", f"--chdir={directory.resolve()}"],
             input=batch,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # of a path that is none
             check=True,
             env=_environment(),
         )

@@ -89,7 +89,7 @@ class PreconditionedOptions(Options):
     second_moment: Kind = "weight"
     """Which weights share one: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``,
     ``split-N``, ``tensor-printed``, ``row-printed`` or ``none``."""
-    estimate_steps: Annotated[int, Field(ge=0)] = 0
+    estimate_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """F, in steps: up to step F the averages of g^2 take the weight 1 / (t + 1) in place of 1 - beta2, so
     they are sums over t + 1 (one more than their terms); then they are never bias-corrected."""
     freeze: bool = False
@@ -141,7 +141,7 @@ class AdafactorBigVisionOptions(Options):
     """Gamma: the larger, the sooner it grows."""
     eps: NonNegative = 1e-30
     """Added to g^2."""
-    min_dim: Annotated[int, Field(ge=1)] = 32
+    min_dim: Annotated[int, Field(ge=1, le=10**9)] = 32
     """Entries that the second-largest dimension must have for a second moment of rank one."""
 
     in_bfloat16: ClassVar = frozenset({"m"})
@@ -206,7 +206,7 @@ class SophiaOptions(Options):
     """Decay of m and of h."""
     rho: NonNegative = 0.04
     """How much the curvature counts; the larger, the fewer weights are clipped."""
-    batch_tokens: Annotated[int, Field(gt=0)] = 131_072
+    batch_tokens: Annotated[int, Field(gt=0, le=10**15)] = 131_072
     """Tokens that the gradient of the curvature is averaged over."""
 
     def state(self, shape: Shape) -> Mapping[str, Shape]:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from optstudy.errors import UserError
+from optstudy.errors import UserError, first_line, shown
 from optstudy.report.index import CLAIMS, claims, index, slugs
 from optstudy.report.page import page
 from optstudy.results.figure import Figure
@@ -144,10 +144,9 @@ def serve(load: Load, host: str, port: int, ready: Callable[[str], None]) -> Non
     """
     try:
         made = make_server(load, host, port)
-    except OSError as error:
-        raise UserError(
-            f"cannot serve on {host}, port {port}: {error.strerror}; choose another --port"
-        ) from None
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:  # an odd host has errors of its own
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"cannot serve on {host}, port {shown(port)}: {why}; choose another --port") from None
     with made as server:
         address, bound = server.server_address[:2]
         ready(f"http://[{address!s}]:{bound}/" if ":" in host else f"http://{address!s}:{bound}/")

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 import optstudy
 from optstudy import record
+from optstudy.errors import UserError, say_once
 from optstudy.record import leaves
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
@@ -191,9 +192,10 @@ def environments(figure: Figure) -> list[tuple[str, str]]:
     for row in figure.rows[:: 1 + len(figure.rows) // READ]:
         try:
             tree = record.read_json(figure.runs / row.id / "env.json")
-        except (OSError, ValueError):
+        except UserError as error:
+            say_once(f"{error}; left out")
             continue
-        for key, value in leaves(tree) if isinstance(tree, dict) else ():
+        for key, value in leaves(tree or {}):
             if key not in OF_A_PROCESS and value:
                 found.setdefault(key, {})[_plain(value)] = None
     return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.config import NUMERICS, merge
-from optstudy.errors import UserError
+from optstudy.data import files
+from optstudy.errors import UserError, say_once
 from optstudy.record import leaves, read_json, read_metrics, write_atomically
 from optstudy.results.table import RESULTS, Row, read_row
 
@@ -70,7 +71,13 @@ def _family(folder: Any, scale: str, but: str = "") -> Archive:
 
 def read(path: Path) -> Archive:
     """Read a record; empty where there is no such file."""
-    return parse(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    files.regular(path)
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def parse(text: str, where: str) -> Archive:
@@ -105,15 +112,18 @@ def dump(archive: Archive) -> str:
 
 
 def collect(runs: Path, ids: Iterable[str]) -> Archive:
-    """Read the finished ones among the named runs of a runs folder."""
+    """Read the finished ones among the named runs of a runs folder; damaged ones are named and left out."""
     found = {}
     for run_id in ids:
-        row = read_row(runs / run_id)
-        if row is not None:
-            env = read_json(runs / run_id / "env.json") or {}
-            machine = {key: str(env.get(key, "")) for key in MACHINE}
-            row = replace(row, versions={**_torch(machine), **row.versions})
-            found[run_id] = Entry(row, machine, _thinned(read_metrics(runs / run_id)))
+        try:
+            row = read_row(runs / run_id)
+            if row is not None:
+                env = read_json(runs / run_id / "env.json") or {}
+                machine = {key: str(env.get(key, "")) for key in MACHINE}
+                row = replace(row, versions={**_torch(machine), **row.versions})
+                found[run_id] = Entry(row, machine, _thinned(read_metrics(runs / run_id)))
+        except UserError as error:
+            say_once(f"{error}; left out")
     return found
 
 
@@ -175,6 +185,7 @@ def _torch(machine: Mapping[str, str]) -> dict[str, str]:
 
 def _thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keep validations, effective learning rates, and some training losses."""
+    metrics = [row for row in metrics if row.get("step") is not None and row.get("tokens") is not None]
     losses = [row for row in metrics if "loss" in row]
     every = max(1, -(-len(losses) // POINTS))
     kept = {id(row) for row in losses[every - 1 :: every]}

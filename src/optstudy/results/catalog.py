@@ -64,10 +64,10 @@ class Catalog:
         """The run's row, or None while it has no result; a damaged record is named, once, and passed over."""
         if run_id not in self._rows:
             self.damaged.pop(run_id, None)
-            stamp = self._stamp(run_id)
-            if stamp is None:
-                return None
             try:
+                stamp = self._stamp(run_id)
+                if stamp is None:
+                    return None
                 row = self._recalled(run_id, stamp) or self._fresh(run_id)
             except UserError as error:
                 self.damaged[run_id] = str(error)
@@ -124,6 +124,9 @@ class Catalog:
                 if not stamp:
                     return None
                 return []  # a result without a config: damaged
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", error)
+                raise UserError(f"{self._root}/{run_id}/{name}: {why}") from None
             stamp += [found.st_size, found.st_mtime_ns, found.st_ino]
         return stamp
 
@@ -143,7 +146,7 @@ class Catalog:
         """What the index has of a run, if its files are those that it was made from."""
         if self._indexed is None:
             self._indexed = {}
-            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self._load(json.loads((self._runs / NAME).read_bytes()))
         known = self._indexed.get(run_id)
         if known is None or known[0] != stamp:

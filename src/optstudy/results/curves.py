@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optstudy import record
+from optstudy.errors import UserError, say_once
 from optstudy.record import leaves
 from optstudy.results.table import Row
 
@@ -223,10 +224,14 @@ def positive(values: Iterable[Any]) -> bool:
 
 
 def history(folder: Path | None, kept: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Read a run's metrics from its folder, or from what a record kept; none where neither has any."""
+    """Read a run's metrics from its folder, or from what a record kept; none where neither has any.
+
+    Metrics that are damaged are named, once, and left out.
+    """
     try:
-        rows: list[Any] = [] if folder is None else record.read_metrics(folder)
-    except (OSError, ValueError):
+        rows = [] if folder is None else record.read_metrics(folder)
+    except UserError as error:
+        say_once(f"{error}; its curve is left out")
         rows = []
     return [_measured(row) for row in rows or kept if isinstance(row, dict)]
 
@@ -235,9 +240,13 @@ def _measured(row: dict[str, Any]) -> dict[str, Any]:
     """Leave out the effective learning rates of roles of which one was not finite, and is null."""
     rates = row.get("effective_lr")
     if not isinstance(rates, dict):
-        return row
-    kept = {role: of for role, of in rates.items() if isinstance(of, dict) and None not in of.values()}
+        return row if rates is None else {**row, "effective_lr": None}
+    kept = {role: of for role, of in rates.items() if isinstance(of, dict) and all(map(_number, of.values()))}
     return {**row, "effective_lr": kept or None}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool
 
 
 Placed = tuple[Run, Place]

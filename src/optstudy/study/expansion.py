@@ -216,9 +216,12 @@ class Expansion:
         if wanted in own:
             return own[wanted]
         try:
-            return value_at(config, wanted)
+            shown = value_at(config, wanted)
         except UserError as error:
             raise self._at(f"{key}: {error}", key, wanted) from None
+        if isinstance(shown, Mapping):
+            raise self._at(f"{key}: {wanted!r} is no single value; name a key below it", key, wanted)
+        return shown
 
     def _merged(
         self,
@@ -285,9 +288,16 @@ class Expansion:
 
     def _values(self, wanted: BestOf, config: AnyConfig) -> dict[str, Any]:
         try:
-            return {name: value_at(config, key) for key, name in wanted.taken.items()}
+            return {name: self._one(config, key) for key, name in wanted.taken.items()}
         except UserError as error:
             raise self._at(f"best_of.keys: {error}", "best_of.keys", error.came) from None
+
+    def _one(self, config: AnyConfig, key: str) -> Any:
+        """A setting, or options as a whole."""
+        value = value_at(config, key)
+        if isinstance(value, Mapping) and "." not in key:
+            raise UserError(f"{key!r} is no setting; name one below it", came=key)
+        return value
 
     def _postpone(self, family: Family, curve: str, first: list[Point], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""

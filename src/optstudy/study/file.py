@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from optstudy.claims.grammar import FUNCTIONS
-from optstudy.config import Count, NonNegative, Positive, merge, unit
+from optstudy.config import Count, NonNegative, Positive, Seed, merge, unit
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
 from optstudy.program import Trainer
@@ -235,7 +235,7 @@ class Adaptive(Strict):
     """Config key of the axis that is extended."""
     rise: Annotated[NonNegative, unit("nats")] = 0.1
     """Nats by which some point on either side must lie above the best."""
-    most: Annotated[Count, unit("values")] = 6
+    most: Annotated[int, Field(gt=0, le=MOST_VALUES), unit("values")] = 6
     """Values that may be added at either end."""
 
 
@@ -251,9 +251,9 @@ class Tokens(Strict):
 class Refine(Strict):
     """Add seeds where a comparison needs them: at the best point and its neighbours."""
 
-    seeds: Annotated[int, Field(ge=2), unit("seeds")] = 3
+    seeds: Annotated[int, Field(ge=2, le=MOST_VALUES), unit("seeds")] = 3
     """Seeds of these points, 0 and up."""
-    neighbours: Annotated[int, Field(ge=0), unit("points")] = 1
+    neighbours: Annotated[int, Field(ge=0, le=MOST_VALUES), unit("points")] = 1
     """Points on either side of the best."""
     axis: str = "optimizer.lr"
     """Config key of the axis that the best is sought on."""
@@ -291,7 +291,7 @@ class StudyFile(ScaleLayer):
     """What differs at one scale."""
     include: dict[str, list[str]] = {}
     """Curves of other studies that are drawn too, by study."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_VALUES)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES)] = [0]
     """Seeds of every point; ``--seeds`` in their place."""
     adaptive: Adaptive | None = None
     """Whether an axis grows until its best lies inside; null: it does not."""

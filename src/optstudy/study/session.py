@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.claims.verdict import LOOKS
-from optstudy.errors import UserError, say_once
+from optstudy.errors import UserError, say_once, shown
 from optstudy.folders import prepare
 from optstudy.identity import ids_by_seed, without_code
 from optstudy.launch import attempts, lease
 from optstudy.program import code_of
+from optstudy.record import put_away
 from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row, measured
 from optstudy.study import registered
+from optstudy.study.file import MOST_VALUES
 from optstudy.study.library import Plan, Point, Study
 from optstudy.study.places import placed
 
@@ -34,6 +36,9 @@ class Session:
         kept: runs that count as done though they have no folder, by id: a committed record's.
         decides: seeds that were added until claims were decided count as the study's own.
         all_seeds: without ``seeds``, runs of the folder with further seeds are shown; claims leave them out.
+
+    Raises:
+        UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, or a mistake in the study.
     """
 
     def __init__(
@@ -48,6 +53,9 @@ class Session:
         decides: bool = False,
         all_seeds: bool = False,
     ) -> None:
+        if seeds is not None and not 0 < seeds <= MOST_VALUES:
+            bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
+            raise UserError(f"seeds: input should be {bound}, not {shown(seeds)}")
         self.kept = kept or {}
         self.study, self.scale, self.runs = placed(study, runs), study.scale(scale), runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
@@ -227,8 +235,7 @@ class Session:
             result = self.runs / run_id / "result.json"
             if result.exists():
                 self._read.forget(run_id)
-                say_once(f"{result}: kept as result.json.damaged, and run again")
-                result.replace(result.with_name("result.json.damaged"))
+                put_away(result)
             attempts.forgive(self.runs / run_id)
         return len(failed)
 

@@ -1,16 +1,20 @@
 """YAML 1.2 as plain Python values, with the line of every key. Errors name file and line."""
 
+import itertools
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
-from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from optstudy.errors import UserError, printable, shortened
+from optstudy.data import files
+from optstudy.errors import MOST_WHOLE, UserError, first_line, printable, shortened, shown
 
 BROKEN = (YAMLError, YAMLWarning, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What ruamel.yaml raises on damaged files."""
@@ -18,32 +22,74 @@ MOST_SAID = 200
 """Characters of an error of ruamel.yaml, which may quote half a file."""
 MOST_NODES = 100_000
 """Values that a file may hold, aliases unfolded."""
+MOST_BYTES = 1 << 20
+"""Of a file; reading takes a second for some ten thousand."""
+DEEPEST = 200
+"""Lists and mappings within each other in a file."""
 
-
+L = TypeVar("L", bound=int | None)
 Places = Sequence[tuple[str, int, Any]]
 """Of :func:`places`."""
+
+
+class _Constructor(RoundTripConstructor):
+    """Makes values of YAML; what cannot be made is an error with its line."""
+
+    def construct_document(self, node: Node) -> Any:
+        left, seen = [node], set[int]()
+        while left:
+            one = left.pop()
+            if id(one) in seen or isinstance(one, ScalarNode):
+                continue
+            seen.add(id(one))
+            for part in one.value:
+                key, value = part if isinstance(one, MappingNode) else (None, part)
+                if key is not None and not isinstance(
+                    key, ScalarNode
+                ):  # ruamel takes exponential time for it
+                    raise ConstructorError(None, None, "a key must be a plain text", key.start_mark)
+                left.append(value)
+        return super().construct_document(node)
+
+    def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> Any:
+        try:
+            return super().construct_non_recursive_object(node, tag)
+        except BROKEN as error:
+            if isinstance(error, MarkedYAMLError):
+                raise
+            if isinstance(node.value, str) and node.value.lstrip("+-").replace("_", "").isdecimal():
+                return MOST_WHOLE + 1  # more digits than Python reads; refused with its key by `plain`
+            raise ConstructorError(None, None, first_line(error), node.start_mark) from None
 
 
 def read(path: Path) -> str:
     """Read a UTF-8 text file.
 
     Raises:
-        UserError: no such file, no right to it, or not UTF-8.
+        UserError: no such file, no right to it, a pipe or device, too large, or not UTF-8.
     """
     try:
+        size = files.regular(path).st_size
+        if size > MOST_BYTES:
+            raise UserError(f"{path}: {size:,} bytes, and a file of settings has at most {MOST_BYTES:,}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def parse(content: str, where: str) -> Any:
-    """Parse YAML; the result's mappings and lists know their lines (:func:`line`)."""
+    """Parse YAML; the result's mappings and lists know their lines (:func:`line`).
+
+    Raises:
+        UserError: no YAML, or nested so deeply that reading would take minutes.
+    """
+    _check_depth(content, where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", YAMLWarning)
-            return YAML().load(content)
+            return _yaml().load(content)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{where}:{mark.line + 1}" if mark else where
@@ -55,17 +101,27 @@ def parse(content: str, where: str) -> Any:
         raise UserError(f"{where}: nested too deeply") from None
 
 
+def _check_depth(content: str, where: str) -> None:
+    """Refuse what ruamel.yaml would read for minutes."""
+    levels = itertools.accumulate((1 if c in "[{" else -1 for c in re.findall(r"[][{}]", content)), initial=0)
+    if max(levels) > DEEPEST:
+        raise UserError(f"{where}: nested too deeply")
+
+
+def _yaml() -> YAML:
+    reader = YAML()
+    reader.Constructor = _Constructor
+    return reader
+
+
 def plain(tree: Any, where: str) -> Any:
     """Turn ruamel's containers and numbers into Python's own.
 
     Raises:
-        UserError: the file is nested too deeply, or unfolds to too many values.
+        UserError: the file is nested too deeply, unfolds to too many values, or has a number or text that no
+            key takes: one beyond 2^63, or half a character.
     """
-    left = iter(range(MOST_NODES))
-    try:
-        return _plain(tree, left)
-    except (RecursionError, StopIteration):
-        raise UserError(f"{where}: nested too deeply or too large") from None
+    return _Plain(where).value(tree, (), None)
 
 
 def assigned(written: str) -> Any:
@@ -78,7 +134,7 @@ def assigned(written: str) -> Any:
     Raises:
         UserError: a list or mapping with a mistake in it, such as a key that stands there twice.
     """
-    return plain(parse(written, repr(written)), repr(written)) if _is_value(written) else written
+    return plain(parse(written, shown(written)), shown(written)) if _is_value(written) else written
 
 
 def assignment(value: Any) -> str:
@@ -104,6 +160,7 @@ def _is_value(written: str) -> bool:
     whole = written.strip(" ")
     if "\n" in whole:
         return False
+    _check_depth(whole, shown(whole))
     try:
         node = YAML().compose(whole)
     except BROKEN:
@@ -121,7 +178,7 @@ def line(tree: Any, loc: Sequence[Any]) -> int:
     """Line (from 1) of the deepest part of ``loc`` that the file has."""
     found = 1
     for part in loc:
-        if isinstance(tree, Mapping) and part in tree and hasattr(tree, "lc"):
+        if isinstance(tree, Mapping) and part in tree:
             found = _key_line(tree, part, found)
             tree = tree[part]
         elif isinstance(tree, list) and isinstance(part, int) and part < len(tree) and hasattr(tree, "lc"):
@@ -130,11 +187,11 @@ def line(tree: Any, loc: Sequence[Any]) -> int:
     return found
 
 
-def _key_line(tree: Any, key: Any, otherwise: int) -> int:
+def _key_line(tree: Any, key: Any, otherwise: L) -> int | L:
     """Line of a key; keys merged in by ``<<`` have none of their own."""
     try:
         return int(tree.lc.key(key)[0]) + 1
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return otherwise
 
 
@@ -142,7 +199,7 @@ def places(tree: Any, above: str = "", otherwise: int = 1) -> Iterator[tuple[str
     """Yield the dotted path, the line and the value of every key of a file."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            at = _key_line(tree, key, otherwise) if hasattr(tree, "lc") else otherwise
+            at = _key_line(tree, key, otherwise)
             yield f"{above}{key}", at, value
             yield from places(value, f"{above}{key}.", at)
     elif isinstance(tree, list):
@@ -169,16 +226,51 @@ def _has(value: Any, came: Any) -> bool:
     return any(type(one) is type(came) and one == came for one in (plain(v, "") for v in values))
 
 
-def _plain(node: Any, left: Iterator[int]) -> Any:
-    next(left)
-    if isinstance(node, Mapping):
-        return {str(_plain(key, left)): _plain(value, left) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value, left) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return None if node is None else str(node)
+class _Plain:
+    """Makes plain values of those of one file, called ``where`` in errors."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._left = MOST_NODES
+
+    def value(self, node: Any, above: tuple[str, ...], line: int | None) -> Any:
+        """Return a plain value.
+
+        Args:
+            node: ruamel's.
+            above: keys that lead to it.
+            line: where it stands, if that is known.
+        """
+        self._left -= 1
+        if self._left < 0 or len(above) > DEEPEST:
+            raise UserError(f"{self._where}: nested too deeply or too large")
+        if isinstance(node, Mapping):
+            found = {}
+            for key, inner in node.items():
+                at = _key_line(node, key, line)
+                name = str(self.value(key, above, at))
+                found[name] = self.value(inner, (*above, name), at)
+            return found
+        if isinstance(node, list):
+            return [self.value(inner, (*above, str(i)), line) for i, inner in enumerate(node)]
+        for kind in (bool, int, float, str):
+            if isinstance(node, kind):
+                return self._scalar(kind(node), above, line)
+        return None if node is None else str(node)
+
+    def _scalar(self, value: Any, above: tuple[str, ...], line: int | None) -> Any:
+        why = None
+        if isinstance(value, int) and abs(value) > MOST_WHOLE:
+            why = f"must be between -2^63 and 2^63, not {shown(value)}"
+        elif isinstance(value, str):
+            whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            if "\0" in value or (whole != value and "\ufffd" in whole):
+                why = f"no text has half a character or a NUL in it, as {shown(value)} has"
+            value = whole
+        if why is None:
+            return value
+        place = self._where if line is None else f"{self._where}:{line}"
+        raise UserError(": ".join([place, *filter(None, [".".join(above)]), why]))
 
 
 def located(error: UserError, where: str, places: Places, chosen: Iterable[str] = ()) -> UserError:
@@ -190,7 +282,12 @@ def located(error: UserError, where: str, places: Places, chosen: Iterable[str] 
         places: of the file's keys.
         chosen: keys that were given by ``--set``.
     """
-    if any(error.key == one or error.key.startswith(f"{one}.") for one in chosen):
-        return UserError(f"{where}: --set: {error}")
+    in_file = any(path == error.key or path.endswith(f".{error.key}") for path, _, _ in places)
+    for one in chosen:
+        below = (
+            one.startswith(f"{error.key}.") and error.key and not in_file
+        )  # of an unknown key, its beginning
+        if below or error.key == one or error.key.startswith(f"{one}."):
+            return UserError(f"{where}: --set: {error}")
     line = place(places, error.key, error.came) if error.key else None
     return UserError(f"{where}: {error}" if line is None else f"{where}:{line}: {error}")

@@ -10,13 +10,15 @@ import os
 import pickle
 import re
 import tempfile
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from optstudy.errors import UserError
+from optstudy.ending import Unloadable, out_of_memory
+from optstudy.errors import UserError, first_line, say_once, shortened
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
@@ -53,21 +55,37 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
+class Odd(Exception):
+    """A checkpoint whose bytes are whole does not hold what a run saves.
+
+    Args:
+        path: which.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: this checkpoint cannot be loaded ({why})")
+        self.path = path
+
+
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the newest undamaged checkpoint, or None; warn of damaged ones."""
+    """Return the newest undamaged checkpoint, or None; damaged ones are named."""
     path = newest(folder)
     return None if path is None else read(path, device)
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the path of the newest undamaged checkpoint, or None; warn of damaged ones."""
+    """Return the path of the newest undamaged checkpoint, or None; damaged ones are named."""
     for path in _newest_first(folder):
         match = _NAME.fullmatch(path.name)
         assert match is not None
-        if _digest(path) != match[2]:
-            warnings.warn(f"{path}: checkpoint is damaged; falling back to the one before", stacklevel=2)
-            continue
-        return path
+        try:
+            if _digest(path) == match[2]:
+                return path
+            why = "is damaged"
+        except OSError as error:
+            why = f"cannot be read ({error.strerror})"
+        say_once(f"{path}: checkpoint {why}; falling back to the one before")
     return None
 
 
@@ -75,15 +93,47 @@ def read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]
     """Return the content of an undamaged checkpoint; with ``mmap``, on the CPU and read as it is used.
 
     Raises:
-        UserError: it holds what does not load without unpickling.
+        Odd: it does not load, or not without unpickling.
     """
-    try:
+    with refused(path):
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: holds what does not load without unpickling; delete {path.parent} to begin again"
-        ) from None
     return state
+
+
+@contextmanager
+def refused(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong over the content of a checkpoint into :class:`Odd`."""
+    try:
+        yield
+    except (OSError, Odd):
+        raise
+    except UserError as error:
+        raise Odd(path, str(error)) from None
+    except pickle.UnpicklingError:
+        raise Odd(path, "it holds what does not load without unpickling") from None
+    except Exception as error:  # of torch, of an optimizer's load_state_dict
+        if out_of_memory(error):
+            raise
+        raise Odd(path, f"{type(error).__name__}: {shortened(first_line(error), 200)}") from error
+
+
+def set_aside(odd: Odd) -> None:
+    """Rename a checkpoint that cannot be loaded, so that the one before is the newest.
+
+    Raises:
+        Unloadable: there is none before.
+    """
+    if not [path for path in _newest_first(odd.path.parent.parent) if path != odd.path]:
+        raise Unloadable(f"{odd}, and there is none before; delete {odd.path.parent} to begin again")
+    odd.path.rename(odd.path.with_suffix(".odd"))
+    say_once(f"{odd}; going on from the one before")
+
+
+def step_of(path: Path) -> int:
+    """Return the number of steps that a checkpoint's name says."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def clear(folder: Path) -> None:

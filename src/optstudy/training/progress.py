@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optstudy.config import RunConfig
-from optstudy.errors import UserError
+from optstudy.errors import UserError, shown
 
 FACTOR = 2.0
 """Limit of the smoothed loss, as a multiple of the first step's."""
@@ -109,8 +109,18 @@ class TrainingLog:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.steps = state["steps"]
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: the state is none that a run of this length can have.
+        """
+        steps, numbers = state["steps"], [*state["losses"], *state["seconds_per_step"], state["seconds"]]
+        known = len(state["losses"]) + len(state["pending"])
+        if not 0 < steps <= self._total or known != steps or not all(map(_is_finite, numbers)):
+            raise ValueError(f"of {self._total} steps it has {shown(steps)}, with {known} losses")
+        if not math.isfinite(state["initial_val_loss"]):
+            raise ValueError("it has no validation loss before the first step")
+        self.steps = steps
         self.validated = state["validated"]
         self.initial_val_loss = state["initial_val_loss"]
         self._pending = list(state["pending"])
@@ -200,3 +210,7 @@ class TrainingLog:
     def step_ms(self) -> float:
         """Return the median over rows of milliseconds per step, validation excluded."""
         return 1e3 * statistics.median(self._seconds_per_step or [0.0])
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)

@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import optstudy
 from optstudy import provenance
 from optstudy.config import Watch
 from optstudy.ending import Interruption, Preempted, out_of_memory
-from optstudy.errors import UserError, say_once
+from optstudy.errors import UserError, say_once, shown
 from optstudy.folders import check_unchanged, read_config
 from optstudy.program import Program
 from optstudy.record import (
@@ -33,6 +33,8 @@ from optstudy.training.run import Run, choose_device
 from optstudy.training.trackers import Trackers
 
 CHECKPOINT_MINUTES = 10.0
+SAVED: Mapping[str, type] = {"run": dict, "log": dict, "metrics": str, "id": str, "folder": str}
+"""What a checkpoint holds; older versions saved only the first two, and the length of the metrics."""
 
 
 def train(
@@ -58,6 +60,7 @@ def train(
 
     Raises:
         UserError: no readable config, or a corpus that cannot be had.
+        Unloadable: none of its checkpoints can be loaded.
         Preempted: SIGTERM, SIGUSR1 or SIGINT came, to whichever rank; a checkpoint was written, if there was
             a step to save.
         OutOfMemory: an allocation failed, on CPU or GPU.
@@ -72,9 +75,18 @@ def train(
     with Interruption() as interruption, ranks.own(folder) as own:
         interruption.deferred = ranks.size > 1  # they stop together
         try:
-            run = Run(config, choose_device(config, device), ranks)
-            write_json(own / "env.json", environment(run))
-            attempt = _Attempt(run, folder, own, on_progress, checkpoint_minutes, interruption, still_mine)
+            while True:
+                run = Run(config, choose_device(config, device), ranks)
+                write_json(own / "env.json", environment(run))
+                try:
+                    attempt = _Attempt(
+                        run, folder, own, on_progress, checkpoint_minutes, interruption, still_mine
+                    )
+                    break
+                except checkpoint.Odd as odd:
+                    if ranks.first:
+                        checkpoint.set_aside(odd)
+                    ranks.wait()
             outcome = attempt.carry_out()
         except (MemoryError, RuntimeError) as error:
             if (shortage := out_of_memory(error)) is None:
@@ -108,22 +120,35 @@ class _Attempt:
         self._saved_at = time.monotonic()
         self._lost: list[str] = []
         self.log = TrainingLog(run.config, self._emit, run.probe)
-        saved = self._saved(folder)
-        if saved is not None:
-            self._say_lost(run.load_state_dict(saved["run"]))
-            self.log.load_state_dict(to_device(saved["log"], run.device))
-        kept = self._metrics_of(saved, folder) if saved is not None and self.ranks.first else b""
+        path = self.ranks.same(checkpoint.newest(folder) if self.ranks.first else None)
+        kept = b"" if path is None else self._resume(path, folder)
         self.metrics = MetricsWriter(own, kept)
         watched = run.config if self.ranks.first else run.config.model_copy(update={"watch": Watch()})
         self.trackers = Trackers(watched, own, self.log.steps)
 
-    def _saved(self, folder: Path) -> dict[str, Any] | None:
-        """Return the newest whole checkpoint: the first rank chooses, all read it."""
-        path = self.ranks.same(checkpoint.newest(folder) if self.ranks.first else None)
-        if path is None:
-            return None
-        in_parts = self.ranks.size > 1 and self.run.config.training.parallel == "fsdp"
-        saved = checkpoint.read(path, torch.device("cpu") if in_parts else self.run.device, mmap=in_parts)
+    def _resume(self, path: Path, folder: Path) -> bytes:
+        """Go on from a checkpoint that the first rank has chosen; return what ``metrics.jsonl`` is to hold.
+
+        Raises:
+            Odd: it cannot be loaded; this attempt is worth nothing then.
+            UserError: it is of another run.
+        """
+        run = self.run
+        in_parts = self.ranks.size > 1 and run.config.training.parallel == "fsdp"
+        saved = checkpoint.read(path, torch.device("cpu") if in_parts else run.device, mmap=in_parts)
+        with checkpoint.refused(path):
+            for key, kind in SAVED.items():
+                if not isinstance(saved.get(key, kind()), kind):
+                    raise TypeError(f"{key} is of type {type(saved[key]).__name__}")
+            if saved["log"]["steps"] != checkpoint.step_of(path):
+                raise ValueError(f"it is of step {shown(saved['log']['steps'])}")
+        self._check_owner(saved, path, folder)
+        with checkpoint.refused(path):
+            self._say_lost(run.load_state_dict(saved["run"]))
+            self.log.load_state_dict(to_device(saved["log"], run.device))
+        return self._metrics_of(saved, folder) if self.ranks.first else b""
+
+    def _check_owner(self, saved: dict[str, Any], path: Path, folder: Path) -> None:
         begun, name = saved.get("id", self.run.config.id), saved.get("folder", "")
         if begun != self.run.config.id:
             raise UserError(
@@ -134,15 +159,15 @@ class _Attempt:
             raise UserError(
                 f"{folder}: is a copy of run {name}, or was renamed; give it the name {name} again"
             )
-        return saved
 
     def _metrics_of(self, saved: dict[str, Any], folder: Path) -> bytes:
         """Return what ``metrics.jsonl`` held at a checkpoint; older versions saved only its length."""
         if "metrics" in saved:
             return bytes(saved["metrics"], "utf-8")
         path = folder / "metrics.jsonl"
-        found = path.read_bytes()[: saved["metrics_bytes"]] if path.exists() else b""
-        if len(found) < saved["metrics_bytes"]:
+        length = int(saved.get("metrics_bytes", 0))
+        found = path.read_bytes()[:length] if path.exists() else b""
+        if len(found) < length:
             say_once(f"{path}: was cut since the checkpoint; the rows before it are lost")
         return found
 
