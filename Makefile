@@ -25,8 +25,8 @@ test-launchers: .venv/ray  ## real Slurm and real Ray beside local workers (Slur
 	OPTSTUDY_LAUNCHERS=required RAY_USAGE_STATS_ENABLED=0 $(BIN)/pytest -q -m long tests/launchers
 
 lint: .venv/installed  ## formatting, style, types, import layers
-	$(BIN)/ruff format --check src tests docs benchmarks
-	$(BIN)/ruff check src tests docs benchmarks
+	$(BIN)/ruff format --check src tests docs benchmarks examples
+	$(BIN)/ruff check src tests docs benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

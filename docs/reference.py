@@ -1,5 +1,6 @@
 """The reference of every config key and every study-file key, from the classes that check them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -126,10 +127,12 @@ def keys_of(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]
 
 def own_keys(kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """Key, meaning, unit, type and default of a class's own keys."""
-    fields = kind.model_json_schema()["properties"]
+    schema = kind.model_json_schema()
+    whole = schema["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    fields = whole["properties"]
     for name, info in kind.model_fields.items():
         key = info.alias or name
-        meaning = " ".join((info.description or "").replace("``", "`").split())
+        meaning = re.sub(r":\w+:`", "`", " ".join((info.description or "").replace("``", "`").split()))
         default = "required" if info.is_required() else said(fields[key].get("default"))
         yield key, meaning, units(fields[key]), typed(fields[key]), default
 

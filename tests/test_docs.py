@@ -45,7 +45,15 @@ def site(tmp_path_factory):
     """The pages as sphinx sees them, those generated included."""
     root = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("generated", "_build"))
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "src"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "CITATION.cff",
+        "src",
+        "examples",
+    ):
         (root / name).symlink_to(ROOT / name)
     pages.generator().write(root / "docs" / "generated")
     return root

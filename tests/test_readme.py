@@ -18,7 +18,7 @@ def test_the_tree_is_the_real_one():
         folder = name if name.endswith("/") and not folder else folder
     source = ROOT / "src" / "optstudy"
     found = list(source.glob("*.py")) + [path for path in source.glob("*/") if path.is_dir()]
-    found += [*source.glob("*/*.py"), source / "report" / "templates"]
+    found += [*source.glob("*/*.py"), source / "report" / "templates", source / "commands" / "starters"]
     hidden = {"__init__.py", "__main__.py", "__pycache__"}
     real = sorted(str(path.relative_to(source)) for path in found if path.name not in hidden)
     assert sorted(printed) == real

@@ -15,8 +15,10 @@ import pytest
 
 import optstudy
 from optstudy.errors import UserError
+from optstudy.program import Measure
 from optstudy.record import read_metrics, read_result
 from optstudy.results.table import read_row
+from optstudy.training.program import Output
 from tests import pages
 
 PROGRAM = """
@@ -421,6 +423,36 @@ def test_another_metric_runs_nothing_again(tmp_path, monkeypatch):
     a_study(tmp_path, text.format("a"), m=program["m"] + "# changed\n")
     shown = json.loads(optstudy_command("show", "mine.yaml", "--json", cwd=tmp_path).stdout)
     assert [run["state"] for run in shown["runs"]] == ["waiting"] * 2 and len(shown["older_code"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lines", "found"),
+    [
+        (r"val loss ([0-9.]+)", "val loss 3.5\nval loss nan", "nan"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\nval loss -inf,", "nan"),
+        (r"val loss ([0-9.]+)", "val loss nan\nval loss 3.5", "3.5"),
+        (r"val loss ([0-9.]+)", "train loss nan, val loss 3.5", "3.5"),
+        (r"val loss ([0-9.]+)", "val loss 3.5\ntrain loss nan\nval loss banana", "3.5"),
+        (r"loss [0-9.]+, accuracy ([0-9.]+)", "loss nan, accuracy 0.5", None),
+        (r"val loss (\S+)", "val loss 3.5\nval loss nan", "nan"),
+    ],
+)
+def test_a_pattern_for_digits_does_not_pass_over_what_is_not_finite(pattern, lines, found, tmp_path):
+    (tmp_path / "log").write_text(lines)
+    output = Output(Measure(pattern=pattern))
+    with (tmp_path / "log").open("rb") as log:
+        output.follow(log)
+    assert output.matched == found
+
+
+def test_where_every_run_fails_the_failures_are_what_is_told(tmp_path):
+    a_study(
+        tmp_path, "trainer: {command: [python, train.py], reads: config}\naxes: {x: [1]}\n", train="1 / 0"
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = optstudy_command("run", "mine.yaml", cwd=tmp_path, PATH=path)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert "ZeroDivisionError: division by zero); see runs/" in said.stdout
 
 
 def valley(trial):

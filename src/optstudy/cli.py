@@ -40,6 +40,7 @@ app.register_install_completion_command(
 
 for parent, name, target in (
     (app, "demo", "studies:demo"),
+    (app, "init", "init:init"),
     (app, "run", "studies:run"),
     (app, "status", "studies:status"),
     (app, "report", "reports:report"),

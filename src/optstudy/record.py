@@ -170,7 +170,7 @@ NUMBERS = (
 LOSSES = ("val_loss", "train_loss")
 """Numbers of a run that is done; numbers or null of one that diverged."""
 MEASURED = ("step", "tokens", "loss", "val_loss", "seconds")
-"""Numbers that a row of metrics may have; null where one was not finite. The rest is not looked at."""
+"""Numbers that a row of metrics may have; null where one was not finite. Other keys are not looked at."""
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:

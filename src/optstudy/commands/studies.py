@@ -109,7 +109,7 @@ def run(
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     deciding.check(session, decide, most_seeds, hours)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
-    _try_programs(session, name)
+    _try_programs(session, name, starts=True)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
@@ -123,14 +123,16 @@ def run(
         session.decide()
         slots = len(launching.slots())
         deciding.decide(session, lambda: _carry_out(session, launching), slots, most_seeds, hours)
-    write_report(session, out)
-    return FAILED if "failed" in session.states().values() else DONE
+    states = session.states().values()
+    if "failed" not in states or any(state in FINISHED for state in states):
+        write_report(session, out)  # else there is nothing in it, and every failure has been told
+    return FAILED if "failed" in states else DONE
 
 
-def _try_programs(session: Session, name: str) -> None:
-    """Look for the study's program, and import and try optimizers of others."""
+def _try_programs(session: Session, name: str, starts: bool = False) -> None:
+    """Import and try optimizers of others; where runs are to be started, look for the study's program."""
     try:
-        if (trainer := session.study.file.trainer) is not None:
+        if starts and (trainer := session.study.file.trainer) is not None:
             require(trainer, session.study.folder)
         try_optimizers(point.config for point in session.runs_known.values())
     except UserError as error:

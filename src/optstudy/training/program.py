@@ -52,15 +52,23 @@ MOST_RESULT = 16_000_000
 """Bytes of a program's ``result.json``."""
 MOST_SAID = 200
 """Characters of output in a reason."""
+STANDS_FOR = "0.0"
+_NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(nan|inf(inity)?)(?![\w.])", re.IGNORECASE)
 
 
-def carry_out(folder: Path, config: Program, still_mine: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def carry_out(
+    folder: Path,
+    config: Program,
+    still_mine: Callable[[], None] = lambda: None,
+    output: "Output | None" = None,
+) -> dict[str, Any]:
     """Run the program of a run to its end, write its result and return it.
 
     Args:
         folder: the run's.
         config: the run's.
         still_mine: called before the result is written; raises if another process has taken the run over.
+        output: takes what the program writes; by default one that is thrown away.
 
     Raises:
         UserError: its code has changed, its folder is not there, or this machine has no such program.
@@ -75,7 +83,7 @@ def carry_out(folder: Path, config: Program, still_mine: Callable[[], None] = la
     (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
     write_json(folder / "env.json", environment())
     began = time.monotonic()
-    output = Output(trainer.metric)
+    output = output or Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
     result = outcome(folder, config, code, output, time.monotonic() - began)
@@ -182,6 +190,10 @@ class Output:
         self.last = shortened(printable(text), MOST_SAID)
         if self._pattern is not None and (matches := self._pattern.findall(text)):
             self.matched = matches[-1]
+        elif self._pattern is not None and self._pattern.findall(_NOT_FINITE.sub(STANDS_FOR, text))[-1:] == [
+            STANDS_FOR
+        ]:
+            self.matched = "nan"  # a pattern for digits, such as [0-9.]+, must not pass over it
         if text.startswith("{") and text.endswith("}"):
             with suppress(ValueError, RecursionError):
                 tree = json.loads(text)
