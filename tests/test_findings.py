@@ -12,7 +12,7 @@ from optstudy.cli import run
 from optstudy.errors import UserError
 from tests.test_cli import STUDY, settings
 
-RECORDED = optstudy.open_study("paper/fig1", runs="no-runs")
+RECORDED = optstudy.open_study("paper/fig1", runs="no-runs", overrides={"training.steps": 600})
 
 
 def test_a_study_is_read_and_drawn_without_torch(tmp_path):
@@ -28,7 +28,21 @@ def test_a_study_is_read_and_drawn_without_torch(tmp_path):
 def test_its_rows_are_those_of_export_with_one_type_a_column(tmp_path):
     rows = RECORDED.table()
     out = tmp_path / "fig1.csv"
-    assert run(["export", "paper/fig1", "--runs", str(tmp_path), "--out", str(out)]) == 0
+    assert (
+        run(
+            [
+                "export",
+                "paper/fig1",
+                "--set",
+                "training.steps=600",
+                "--runs",
+                str(tmp_path),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert len(out.read_text().splitlines()) == 1 + len(rows)
     assert len({tuple(row) for row in rows}) == 1
     for column in rows[0]:
@@ -37,7 +51,7 @@ def test_its_rows_are_those_of_export_with_one_type_a_column(tmp_path):
 
 
 def test_its_claims_are_those_of_the_command_line(capsys, tmp_path):
-    assert run(["claims", "--json", "--runs", str(tmp_path)]) == 0
+    assert run(["claims", "--set", "training.steps=600", "--json", "--runs", str(tmp_path)]) == 0
     listed = json.loads(capsys.readouterr().out)["claims"]
     assert RECORDED.claims() == [one for one in listed if one["figure"] == "paper/fig1"]
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ axes: {optimizer.name: [lion], optimizer.lr: {from: 1e-3, to: 1e-1, per_decade: 
 base: {training.steps: 400}
 seeds: [0, 1, 2]
 tokens: {reference: adam, from: mine.yaml}
+"""
+THEIRS = """\
+title: Theirs
+asks: What?
+trainer: {command: [python, "-c", "print(1)", "{steps}", "{lr}"], metric: loss}
+base: {steps: 4}
+axes: {lr: [1, 2]}
 """
 SPENT = {"adam": 1.0, "signum": 0.8, "lion": 8.0}
 
@@ -156,6 +164,40 @@ def test_a_wrong_reference_is_named_before_anything_runs(mine, wrong, said):
     with pytest.raises(UserError) as error:
         study.load("wrong.yaml").plan("pico")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("tokens: {reference: adam}\n", ":6: tokens: only for optstudy's own trainer"),
+        ("figure: {kind: gaps}\n", ":6: figure.kind: gaps: only for optstudy's own trainer"),
+        ("base: {steps: $steps}\n", "no axis '$steps'"),
+    ],
+)
+def test_another_trainer_has_no_tokens_to_compare(mine, added, said):
+    text = THEIRS.replace("base: {steps: 4}\n", "") if added.startswith("base") else THEIRS
+    Path("theirs.yaml").write_text(text + added)
+    with pytest.raises(UserError) as error:
+        study.load("theirs.yaml").plan("")
+    assert said in str(error.value)
+
+
+def test_the_lengths_of_another_trainer_are_no_reference(mine):
+    Path("theirs.yaml").write_text(THEIRS)
+    Path("wrong.yaml").write_text(OTHER.replace("mine.yaml", "theirs.yaml"))
+    with pytest.raises(UserError, match=r"wrong\.yaml:6: tokens\.from: theirs\.yaml has another trainer"):
+        study.load("wrong.yaml").plan("pico")
+
+
+def test_a_part_of_a_study_needs_no_reference(mine):
+    part = replace(study.load("mine.yaml"), axes={"optimizer.name": ["signum"]})
+    assert {p.config.optimizer.name for p in part.plan("pico").points} == {"signum"}
+
+
+@pytest.mark.parametrize("chosen", [{"training.steps": 80}, {"training": {"steps": 80}}])
+def test_steps_that_are_chosen_are_what_lengths_are_multiples_of(chosen):
+    points = study.load("beyond/horizon").plan("pico", chosen, adaptive=False).points
+    assert {p.config.training.steps for p in points} == {20, 40, 80, 160, 320}
 
 
 def test_the_study_of_lengths_has_nine_optimizers_at_five_lengths():

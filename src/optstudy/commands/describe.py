@@ -58,7 +58,7 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
 
 
 def _left(session: Session) -> list[AnyConfig]:
-    """Configs of the runs to do; what waits for another study's best has stand-ins for values to come."""
+    """Configs of the runs to do; what waits for another study's best has a stand-in for it."""
     states = session.states()
     found = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
     return [*found, *(wait.like for wait in session.plan.pending)]

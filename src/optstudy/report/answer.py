@@ -89,7 +89,7 @@ def _of_gaps(figure: Figure, found: Sequence[Series]) -> Answer:
 def _gap(figure: Figure, gap: Gap, against: str) -> str:
     assert gap.nats is not None
     needs = f" ({against} needs {style.ratio(gap.tokens)} of its tokens)" if gap.tokens is not None else ""
-    return f"{style.value(figure.metric, gap.nats, '+')} nats {_placed(figure, gap.x)}{needs}"
+    return f"{style.value(figure.metric, gap.nats, '+')}{figure.metric.units} {_placed(figure, gap.x)}{needs}"
 
 
 def _placed(figure: Figure, x: float) -> str:

@@ -77,7 +77,7 @@ def columns(figure: Figure) -> list[Column]:
         add("×3", "3× too high", about, lambda s: _rise(metric, s, s.higher), extra=True)
     against = style.known(figure.against)
     if figure.kind == "gaps":
-        about = f"best loss above {against}'s at the same setting, nats"
+        about = f"best loss above {against}'s at the same setting, {figure.metric.unit}"
         add(f"over {against}", f"Above {against}", about, lambda s: _gap(figure, s))
     if figure.horizon is not None:
         about = (

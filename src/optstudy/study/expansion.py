@@ -62,6 +62,7 @@ class Expansion:
             check_overrides(chosen, file, name)
             check_overrides(axes, file, name, "--axis")
         self.seeds = list(dict.fromkeys(file.seeds if seeds is None else range(seeds)))
+        self._narrowed = not {NAME, file.figure.curve}.isdisjoint({*chosen, *axes})
         self.folder = folder
         try:
             self.trainer = trainer.of(file, folder)
@@ -74,7 +75,7 @@ class Expansion:
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], tuple[Plan, StudyFile]] = {}
-        self._shared: tuple[Family, dict[str, Any]] | None = None
+        self._shared: tuple[Family, dict[str, Any], dict[str, Any]] | None = None
         self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
 
     @property
@@ -105,19 +106,19 @@ class Expansion:
             whole.first += part.first
         whole.points = list({(p.id, p.curve, str(p.x)): p for p in whole.points}.values())
         whole.first = list({p.id: p for p in whole.first}.values())
-        self._check_reference(whole)
         more = self.file.refine.seeds if self.adaptive and self.file.refine is not None else 1
         try:
             seeds = max(len(self.seeds), more)
             self.trainer.check(self._configs, sorted(self._axes), self._settings, seeds)
         except UserError as error:
             raise located(error, self.name, self.file.places, self.chosen) from None
+        self._check_reference(whole)
         return whole
 
     def _check_reference(self, whole: Plan) -> None:
         """Refuse a reference of token-equivalents that its study does not have."""
         wanted = self.file.tokens
-        if wanted is None or NAME in self.chosen or len(self.parents) > 1:
+        if wanted is None or self._narrowed or len(self.parents) > 1:
             return
         names = {label.rpartition(SEPARATOR)[2] for label in whole.curves}
         if wanted.source is not None:
@@ -125,6 +126,9 @@ class Expansion:
                 file = self.others(wanted.source)
             except UserError as error:
                 raise self._at(f"tokens.from: {error}", "tokens.from", wanted.source) from None
+            if file.trainer is not None:
+                said = f"tokens.from: {wanted.source} has another trainer, whose tokens are not known"
+                raise self._at(said, "tokens.from", wanted.source)
             other = Families(wanted.source, file, self.scale, {}, 1)
             families = (one for _, panel, scale in other.panels() for one in other.of(panel, scale))
             names = {one.curve for one in families if one.curve is not None}
@@ -231,28 +235,24 @@ class Expansion:
 
         Where a layer has ``$steps`` in the number of steps, ``--set training.steps`` is what it stands for.
         """
-        scale = self.trainer.scales[family.scale]
-        steps = merge(scale, self.chosen).get("training", {}).get("steps") if scale else None
-        known = {**({} if steps is None else {"$steps": steps}), **variables}
+        scale, known = self.trainer.scales[family.scale], variables
+        if scale:
+            known = {"$steps": dict(leaves(merge(scale, self.chosen))).get(STEPS), **variables}
         if not variables and self._shared is not None and self._shared[0] is family:
-            shared = self._shared[1]
+            _, written, shared = self._shared
         else:
-            plain = {key: one for key, one in taken.items() if not key.startswith("$")}
-            named = {"scale": family.scale} if scale else {}
-            shared = merge(scale, named, *family.layers[:-1], plain)
-            self._shared = None if variables else (family, shared)
-        tree = merge(
-            shared,
-            {"seed": seed},
-            *(one for one in variables.values() if isinstance(one, Mapping)),
-            {key: one for key, one in axes.items() if not key.startswith("$")},
-        )
-        training = tree.get("training")
-        relative = isinstance(training, Mapping) and "$steps" in str(training.get("steps"))
-        chosen = {key: one for key, one in self.chosen.items() if self._is_setting(key, family)}
-        if relative:
-            chosen.pop(STEPS, None)
-        return merge(substituted(tree, known), chosen)
+            written = merge(scale, {"scale": family.scale} if scale else {}, *family.layers[:-1])
+            shared = substituted(written, known)
+            self._shared = None if variables else (family, written, shared)
+        given = {key: one for key, one in taken.items() if not key.startswith("$")}, {"seed": seed}
+        sets = [one for one in variables.values() if isinstance(one, Mapping)]
+        own = {key: one for key, one in axes.items() if not key.startswith("$")}
+        chosen = merge({key: one for key, one in self.chosen.items() if self._is_setting(key, family)})
+        if scale and "$steps" not in variables and STEPS in dict(leaves(chosen)):
+            steps = dict(leaves(merge(written, *given, *sets, own))).get(STEPS)
+            if _stands_for(steps, "$steps"):
+                del chosen["training"]["steps"]
+        return merge(shared, *given, *(substituted(one, known) for one in sets), own, chosen)
 
     def _is_setting(self, key: str, family: Family) -> bool:
         """Whether an override is a config value, and no name on an axis."""

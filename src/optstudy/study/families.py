@@ -170,7 +170,7 @@ class Families:
             UserError: more than :data:`MOST_COMBINATIONS`, or an override that is no name on its axis.
         """
         roots = (self.file, panel)
-        names = scales.layers(scale)
+        names = scales.layers(scale) if self.file.trainer is None else (scale,)
         common = [
             one for root in roots for one in (root, *(root.scales[n] for n in names if n in root.scales))
         ]

@@ -95,6 +95,7 @@ class _Check:
 
     def __init__(self, file: StudyFile, where: str) -> None:
         self.file, self.where = file, where
+        self.filled = ("$steps",) if file.trainer is None else ()
         self.keys, self.scales = keys_of(file), [scale for scale in scales_of(file) if scale != "paper"]
         self.layers = list(_layers(file))
         self.made: list[tuple[str, Combination, Family]] = []
@@ -111,13 +112,15 @@ class _Check:
         self._entries()
         self._variables()
         self._rules()
+        self._tokens()
         self._figure()
 
     def _settings(self, found: _Found) -> None:
         """Refuse an unknown scale, and settings that no run takes from where they stand."""
         if found.kind == "scales" and found.name not in self.scales:
             self._unknown(found.path[:-1], "scale", found.name, self.scales)
-        taken = found.layer.best_of.keys if found.layer.best_of else []
+        best = found.layer.best_of
+        taken = {*best.taken, *best.taken.values()} if best else set()
         base = merge(found.layer.base)
         filled = FILLED_IN if self.keys is not None else {"trainer": "from the file's trainer"}
         for key in (*filled, "seed"):
@@ -188,7 +191,7 @@ class _Check:
         paths = {id(found.layer): found.path for found in self.layers}
         for _, some, family in self.made:
             taken = () if family.best_of is None else family.best_of.taken.values()
-            variables = {key for key in (*family.axes, *taken, "$steps") if key.startswith("$")}
+            variables = {key for key in (*family.axes, *taken, *self.filled) if key.startswith("$")}
             for layer in some.layers:
                 for name in _names(layer.base) - variables:
                     self._refuse(
@@ -213,6 +216,16 @@ class _Check:
                 self._refuse(at, f"{key} makes the rows or columns of the map, which are not extended")
             if all(plan.numbers(family.values) is None for family in along):
                 self._refuse(at, f"{key} has no positive numbers to extend or refine")
+
+    def _tokens(self) -> None:
+        """Refuse to compare lengths of another trainer's runs, whose tokens are not known."""
+        if self.file.trainer is None:
+            return
+        own = "only for optstudy's own trainer"
+        if self.file.tokens is not None:
+            self._refuse("tokens", f"{own}: the tokens of other programs are not known")
+        if self.file.figure.kind == "gaps":
+            self._refuse("figure.kind", f"gaps: {own}; sweep and map are for any")
 
     def _figure(self) -> None:
         """Refuse a figure whose axes are neither axes of the study nor keys of a config."""
