@@ -108,8 +108,8 @@ def picture(name: str) -> str:
     """The file of a study's figure, seen from docs; empty where none has been drawn."""
     if name == "demo":
         return "demo.png"
-    path = f"figures/pico/{name.replace('/', '-')}.png"
-    return path if (ROOT / "docs" / path).exists() else ""
+    paths = [f"figures/{of}/{name.replace('/', '-')}.png" for of in ("pico-600", "pico")]
+    return next((path for path in paths if (ROOT / "docs" / path).exists()), "")
 
 
 def gallery() -> str:
@@ -121,8 +121,9 @@ def gallery() -> str:
             told = f":alt: {title}\n:target: {page.replace('.md', '.html')}\n\n[{name}]({page}): {title}"
             cards.append(f":::{{figure}} ../{found}\n{told}\n:::\n")
     return (
-        "# Gallery\n\nWhat has been run at `pico`, drawn as `optstudy report` draws it. A click leads to the "
-        "study.\n\n"
+        "# Gallery\n\nWhat has been run at `pico`, most of it for 600 steps, "
+        "drawn as `optstudy report` draws it. "
+        "A click leads to the study.\n\n"
         "::::{container} gallery\n" + "\n".join(cards) + "::::\n"
     )
 

@@ -96,6 +96,7 @@ def test_a_wrong_test_is_refused_when_the_file_is_read(test, said, tmp_path):
 @pytest.mark.parametrize("words", [("claims",), ("show",), ("run", "--dry-run"), ("status",), ("report",)])
 def test_every_command_refuses_a_typo_in_one_line_with_file_line_and_nearest_name(words, tmp_path):
     file = written(tmp_path, "bset(sgdw) - best(adam) < 0")
+    (tmp_path / "runs").mkdir()
     ended = optstudy(words[0], file, *words[1:], "--runs", tmp_path / "runs")
     assert ended.returncode == 2 and ended.stdout == ""
     said = "claims.tiger-better.test: unknown function 'bset'; did you mean 'best'?"
@@ -226,6 +227,7 @@ def test_a_claim_is_judged_reported_and_marked_when_it_changes_after_its_runs(co
     """Six runs of a second each; the config is overridden, as any study's may be."""
     file, runs, out = written(tmp_path), tmp_path / "runs", tmp_path / "report"
     here = [str(file), *settings(corpus_slice), "--runs", str(runs)]
+    runs.mkdir()
 
     def said(*words):
         assert run([words[0], *here, *words[1:]]) == 0

@@ -159,7 +159,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(corpus_slice, study_file, tm
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["run", "demo", "--set", "optimizr.lr=1"], "'optimizr'; did you mean 'optimizer'?"),
+        (["run", "demo", "--set", "optimizr.lr=1"], "'optimizr.lr'; did you mean 'optimizer'?"),
         (["run", "demo", "--set", "optimizer.lr=-1"], "optimizer.lr: input should be greater than 0"),
         (["run", "demo", "--set", "optimizer.lr=.nan"], "optimizer.lr: input should be a finite number"),
         (["run", "demo", "--set", "optimizer.lr=nan"], "optimizer.lr: input should be a valid number"),

@@ -176,4 +176,4 @@ def test_studies_that_share_adams_learning_rates_share_the_runs():
 
     fig1 = {p.id for p in study.load("paper/fig1").points("pico") if p.curve == "adam"}
     sharing = [name for name in study.names() if name.startswith("paper/") and fig1 <= adams(name)]
-    assert len(fig1) == 9 and len(sharing) >= 4, sharing
+    assert len(fig1) == 5 and len(sharing) >= 4, sharing

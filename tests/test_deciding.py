@@ -104,7 +104,8 @@ def launcher(session, made, noise=0.012, most=10_000):
                 if len(made) >= most:
                     raise KeyboardInterrupt
                 point = session.runs_known[folder.name]
-                config, rng = point.config, random.Random(point.id)
+                config = point.config
+                rng = random.Random(f"{config.optimizer.name} {config.optimizer.lr} {config.seed}")
                 decades = math.log10(config.optimizer.lr) + 2
                 shared = random.Random(config.seed).gauss(0, 0.05)
                 value = BEST[config.optimizer.name] + 0.3 * decades**2 + shared + rng.gauss(0, noise)
@@ -183,13 +184,14 @@ def test_fewer_seeds_and_less_time_are_kept_to(mine, capsys):
 
 
 def test_seeds_that_decide_one_study_are_no_others(mine, tmp_path):
-    """Runs are shared by config: a study that is not to be decided keeps the seeds that it has."""
+    """Runs are shared by config: a study that is not to be decided has its own rule's seeds alone."""
     (tmp_path / "other.yaml").write_text(FILE)
     session, made = begun(mine)
-    own = len(made)
     deciding.decide(session, launcher(session, made), 1)
     other = tmp_path / "other.yaml"
-    assert len(Session(study.load(str(other)), "pico", tmp_path / "runs").rows()) == own < len(made)
+    assert max(seed for *_, seed in made) > 2
+    rows = Session(study.load(str(other)), "pico", tmp_path / "runs").rows()
+    assert {row.seed for row in rows} == {0, 1, 2}
     other.write_text(FILE.replace("refine:", "decide: true\nrefine:"))
     again = Session(study.load(str(other)), "pico", tmp_path / "runs")
     assert len(again.rows()) == len(made) and not again.plan.pending

@@ -199,9 +199,12 @@ def test_only_commands_that_run_import_what_a_study_names(tmp_path, monkeypatch,
     Path("noisy.py").write_text("open('imported', 'w')\n" + HEAD + CLASSES["Dotted"])
     Path("s.yaml").write_text(STUDY)
     runs = ["--runs", "r"]
+    Path("r").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     for command in (["show"], ["show", "--json"], ["status"], ["status", "--json"], ["export"]):
-        assert cli.run([command[0], "s.yaml", *command[1:], *runs]) == 0, capsys.readouterr().err
+        code = cli.run([command[0], "s.yaml", *command[1:], *runs])
+        said = capsys.readouterr().err
+        assert code == 0 or "export: no run of s.yaml has ended" in said, said
     assert cli.run(["claims", "--help"]) == 0
     assert not Path("imported").exists() and "noisy" not in sys.modules
     ended = subprocess.run(

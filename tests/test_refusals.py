@@ -43,7 +43,7 @@ def refused(capsys, *arguments):
         ("base: {training: null}", "4: training: input should be a valid dictionary"),
         ("base: {data: {corpus: {path: x}}}", "4: data.corpus: a mapping cannot stand in the place of"),
         ("base: {optimizer..lr: 1}", "4: 'optimizer..lr': a key needs a name on each side"),
-        ("base: {training.steps.x: 1}", "4: training.steps.x: training.steps must be a mapping, not 600"),
+        ("base: {training.steps.x: 1}", "4: training.steps.x: training.steps must be a mapping, not 2400"),
         ('base: {data.corpus: "path:\\ud83d"}', "4: base.data.corpus: no text has half a character"),
         ('base: {data.corpus: "path:\\0"}', "4: base.data.corpus: no text has half a character or a NUL"),
         ('base: {data.corpus: "path:\\ud83d\\ude00.txt"}', "4: data.corpus: \U0001f600.txt: No such file"),

@@ -83,7 +83,12 @@ def test_report_prints_the_table_and_writes_the_formats_asked_for(
 def test_report_of_a_folder_of_studies_is_an_index(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["report", "paper", "--runs", str(runs), "--out", str(tmp_path)]) == 0
+    assert (
+        cli.run(
+            ["report", "paper", "--runs", str(runs), "--out", str(tmp_path), "--set", "training.steps=600"]
+        )
+        == 0
+    )
     index = tmp_path / "paper" / "pico" / "index.html"
     assert str(index) in capsys.readouterr().out
     assert "Adam at learning rate" in index.read_text()

@@ -109,7 +109,7 @@ def run(
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     deciding.check(session, decide, most_seeds, hours)
     launching = Launching(session, launcher, device, jobs, per_gpu, slurm)
-    _try_programs(session, name, starts=True)
+    _try_programs(session, name)
     if dry_run:
         describe(session, jobs, device, per_gpu)
         sys.stdout.write(launching.script())
@@ -129,10 +129,10 @@ def run(
     return FAILED if "failed" in states else DONE
 
 
-def _try_programs(session: Session, name: str, starts: bool = False) -> None:
-    """Import and try optimizers of others; where runs are to be started, look for the study's program."""
+def _try_programs(session: Session, name: str) -> None:
+    """Import and try optimizers of others, and look for the study's program."""
     try:
-        if starts and (trainer := session.study.file.trainer) is not None:
+        if (trainer := session.study.file.trainer) is not None:
             require(trainer, session.study.folder)
         try_optimizers(point.config for point in session.runs_known.values())
     except UserError as error:
@@ -270,7 +270,6 @@ def show(
         describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
         return DONE
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
-    _try_programs(session, name)
     if json_:
         told = {"study": session.study.name, "runs": listed(session)}
         told["older_code"] = [row.id for row in session.older()]

@@ -311,7 +311,10 @@ class Expansion:
         unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted)]
         for value, seed in itertools.product(family.values, self.seeds):
             point = self._point(family, stand_in, value, seed)
-            settings = merge(point.config.model_dump(mode="json"), dict.fromkeys(unknown))
+            try:
+                settings = merge(point.config.model_dump(mode="json"), dict.fromkeys(unknown))
+            except UserError as error:
+                raise located(error, self.name, self.file.places) from None
             into.pending.append(Pending(settings, point.curve, family.best_of.study, point.config))
         into.first += first
 
