@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -21,6 +22,12 @@ HELD = 4
 """Another process works on the run; nothing was done."""
 PREEMPTED = 75
 """The run was asked to stop, and the same command continues it."""
+
+
+def result_code(result: Mapping[str, Any]) -> int:
+    """Return the exit code of a run with a result."""
+    return DIVERGED if result["state"] == "diverged" else DONE
+
 
 USERS_ERRNOS = frozenset(
     NO_ROOM

@@ -71,7 +71,8 @@ def open_study(
         UserError: no such study or scale, or a mistake in the study's file.
     """
     chosen = study.load(name)
-    chosen = replace(chosen, axes={key: list(values) for key, values in (axes or {}).items()})
+    if axes:
+        chosen = replace(chosen, axes={key: list(values) for key, values in axes.items()})
     kept = {} if fresh else recorded(name, chosen.scale(scale))
     return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept, all_seeds=True), fresh)
 

@@ -184,12 +184,7 @@ def _file(module: str) -> Path | None:
         return None
     if not rest:
         return Path(spec.origin) if spec.has_location and spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder).joinpath(*rest)
-        for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
-            if path.is_file():
-                return path
-    return None
+    return module_file(".".join(rest), map(Path, spec.submodule_search_locations or ()))
 
 
 @cache

@@ -200,7 +200,7 @@ def _wrong_in_result(result: Mapping[str, Any]) -> str | None:
         needed = done if key in LOSSES else True
         if foreign:
             needed = key == "seconds" or (done and key == "val_loss")
-        if key not in result or not (_is_number(result[key]) or (result[key] is None and not needed)):
+        if key not in result or not (is_number(result[key]) or (result[key] is None and not needed)):
             return key
     if not isinstance(result.get("id"), str):
         return "id"
@@ -236,7 +236,8 @@ def of_program(folder: Path | str) -> bool:
         return False
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a finite number, and a whole one not beyond 2^63."""
     return (type(value) is int and abs(value) <= MOST_WHOLE) or (
         type(value) is float and math.isfinite(value)
     )
@@ -251,7 +252,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
     def check(row: dict[str, Any], where: str) -> None:
         for key in MEASURED:
-            if row.get(key) is not None and not _is_number(row[key]):
+            if row.get(key) is not None and not is_number(row[key]):
                 raise _wrong_value(where, key, row)
 
     def damaged(error: UserError) -> None:
@@ -311,3 +312,10 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def at_key(tree: Any, key: str) -> Any:
+    """Return what nested mappings have at a dotted key; None where they have nothing."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree

@@ -10,12 +10,12 @@ from optstudy.commands.importing import try_optimizers
 from optstudy.commands.options import RUNS, Assignments, known_device
 from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig, merge
-from optstudy.ending import DIVERGED, DONE, HELD, PREEMPTED, Interruption, Preempted, of_several
+from optstudy.ending import DONE, HELD, PREEMPTED, Interruption, Preempted, of_several, result_code
 from optstudy.errors import UserError, validate
 from optstudy.folders import go_home, prepare, read_config
 from optstudy.launch import attempts, lease
 from optstudy.launch.attempts import Attempt, Held, attempt
-from optstudy.program import Program
+from optstudy.program import AnyConfig, Program
 from optstudy.record import read_result, write_json
 from optstudy.study import library as study
 
@@ -123,7 +123,7 @@ def _follow(device: str, ranks: "Ranks") -> int:
         ranks.wait()
         return PREEMPTED
     ranks.wait()
-    return DIVERGED if result["state"] == "diverged" else DONE
+    return result_code(result)
 
 
 def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: _Others) -> int:
@@ -139,7 +139,7 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
         try:
             with Interruption(), attempt(folder) as current:
                 others.call(folder)
-                result = _carry_out(folder, device, current, others.ranks)
+                result = _carry_out(folder, config, device, current, others.ranks)
         except Held as held:
             sys.stderr.write(f"optstudy: {held}\n")
             return HELD
@@ -150,18 +150,18 @@ def _lead(folder: Path, runs: Path, device: str, set_: tuple[str, ...], others: 
     outcome = result["reason"] or f"{name} {result['val_loss']:.4f}"
     step = "" if result["step"] is None else f" at step {result['step']}"
     sys.stdout.write(f"{folder}: {result['state']}{step}: {outcome}\n")
-    return DIVERGED if result["state"] == "diverged" else DONE
+    return result_code(result)
 
 
-def _carry_out(folder: Path, device: str, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
+def _carry_out(
+    folder: Path, config: AnyConfig, device: str, current: Attempt, ranks: "Ranks | None"
+) -> dict[str, Any]:
     """Train; a run that was killed often writes checkpoints more often."""
-    config = read_config(folder)
     if isinstance(config, Program):
         result = _by_program(folder, config, current, ranks)
     else:
         result = _by_ours(folder, device, current, ranks)
-    current.code = DIVERGED if result["state"] == "diverged" else DONE
-    current.reason = result["reason"]
+    current.code, current.reason = result_code(result), result["reason"]
     return result
 
 

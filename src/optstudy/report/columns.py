@@ -78,7 +78,8 @@ def columns(figure: Figure) -> list[Column]:
     against = style.known(figure.against)
     if figure.kind == "gaps":
         about = f"best loss above {against}'s at the same setting, {figure.metric.unit}"
-        add(f"over {against}", f"Above {against}", about, lambda s: _gap(figure, s))
+        above = beside(figure)
+        add(f"over {against}", f"Above {against}", about, lambda s: _gap(metric, above.get(s.curve.label)))
     if figure.horizon is not None:
         about = (
             f"tokens with which {against} would reach the best loss, over the tokens of a run: 0.8 says that "
@@ -176,9 +177,8 @@ def _known(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
 
 
-def _gap(figure: Figure, summary: Summary) -> str:
-    found = beside(figure, summary.curve)
-    return MISSING if found is None else style.value(figure.metric, found, "+")
+def _gap(metric: Metric, found: Estimate | None) -> str:
+    return MISSING if found is None else style.value(metric, found, "+")
 
 
 def _ratio(figure: Figure, summary: Summary) -> str:

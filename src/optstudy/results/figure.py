@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from optstudy.record import is_number
 from optstudy.results import curves as _curves
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
@@ -197,7 +198,7 @@ class Figure:
         """Rows of a run's metrics that say how far it was; none where they cannot be read."""
         folder = None if self.runs is None else self.runs / run
         rows = _curves.history(folder, self.recorded.get(run, ()))
-        return [row for row in rows if _finite(row.get(self.progress))]
+        return [row for row in rows if is_number(row.get(self.progress))]
 
     @property
     def foreign(self) -> bool:
@@ -210,7 +211,7 @@ class Figure:
         if not self.foreign:
             return "tokens"
         read = (_curves.history(self.runs and self.runs / row.id) for row in self.rows[:SOME])
-        return "tokens" if any(_finite(row.get("tokens")) for rows in read for row in rows) else "step"
+        return "tokens" if any(is_number(row.get("tokens")) for rows in read for row in rows) else "step"
 
     def title_of(self, panel: str) -> str:
         """What is written above a panel."""
@@ -288,7 +289,3 @@ class Figure:
 
 def _log(key: str, runs: Sequence[Placed]) -> bool | None:
     return True if key.endswith(".lr") and positive(place.x for _, place in runs) else None
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optstudy.record import leaves
+from optstudy.record import at_key
 from optstudy.results import stats
 from optstudy.results.curves import Curve
 from optstudy.results.figure import Figure
@@ -58,17 +58,9 @@ def gaps(figure: Figure) -> list[Series]:
     return made
 
 
-def beside(figure: Figure, curve: Curve) -> Estimate | None:
-    """A curve's best loss above the reference's at the same setting."""
-    return _by_label(figure).get(curve.label)
-
-
-def _by_label(figure: Figure) -> dict[str, Estimate | None]:
-    kept: dict[str, Any] = vars(figure)
-    if "_gaps" not in kept:
-        kept["_gaps"] = {gap.curve.label: gap.nats for series in gaps(figure) for gap in series.gaps}
-    found: dict[str, Estimate | None] = kept["_gaps"]
-    return found
+def beside(figure: Figure) -> dict[str, Estimate | None]:
+    """Each curve's best loss above the reference's at the same setting, by the curve's label."""
+    return {gap.curve.label: gap.nats for series in gaps(figure) for gap in series.gaps}
 
 
 def _gap(curve: Curve, reference: Curve | None) -> Estimate | None:
@@ -80,8 +72,8 @@ def _gap(curve: Curve, reference: Curve | None) -> Estimate | None:
 def _at(figure: Figure, curve: Curve) -> float | None:
     if figure.over in LENGTHS:
         return read(curve)
-    values = {dict(leaves(row.config)).get(figure.over) for row in curve.rows}
-    value = values.pop() if len(values) == 1 else None
+    values = [at_key(row.config, figure.over) for row in curve.rows]
+    value = values[0] if all(one == values[0] for one in values) else None
     return float(value) if isinstance(value, (int, float)) else None
 
 

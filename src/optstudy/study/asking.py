@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from optstudy.ending import DIVERGED, DONE, PREEMPTED, ProgramError
+from optstudy.ending import DONE, PREEMPTED, ProgramError, result_code
 from optstudy.errors import UserError
 from optstudy.folders import read_config
 from optstudy.launch.attempts import Attempt, Held, attempt
@@ -14,7 +14,7 @@ from optstudy.program import Program
 from optstudy.record import write_json
 from optstudy.study import places
 from optstudy.study.session import Session
-from optstudy.training.program import Output, environment, outcome
+from optstudy.training.program import Output, begin, outcome
 from optstudy.trials import Trial
 
 LOOK_SECONDS = 1.0
@@ -54,9 +54,7 @@ def _one(folder: Path) -> Iterator[Trial]:
     config = read_config(folder)
     assert isinstance(config, Program)
     with attempt(folder, on_loss=lambda: None) as current:
-        (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
-        write_json(folder / "env.json", environment())
-        began = time.monotonic()
+        began = begin(folder)
         trial = Trial(folder)
         try:
             yield trial
@@ -75,5 +73,4 @@ def _end(folder: Path, config: Program, current: Attempt, seconds: float) -> Non
     result = outcome(folder, config, DONE, Output(config.trainer.metric), seconds)
     current.lease.check()
     write_json(folder / "result.json", result)
-    current.code = DIVERGED if result["state"] == "diverged" else DONE
-    current.reason = result["reason"]
+    current.code, current.reason = result_code(result), result["reason"]

@@ -11,7 +11,7 @@ from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.identity import ids_by_seed
 from optstudy.program import AnyConfig
-from optstudy.record import leaves
+from optstudy.record import at_key, leaves
 from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, placed
 from optstudy.study import fidelity, plan, trainer
 from optstudy.study.families import FIDELITY, Families, Family
@@ -151,12 +151,13 @@ class Expansion:
                 self._postpone(family, curve, found, into)
                 return
             taken = found
-        made: dict[tuple[Any, int], Point] = {}
+        made: dict[tuple[str, int], Point] = {}
 
         def point(value: Any, seed: int) -> Point:
-            if (value, seed) not in made:
-                made[value, seed] = self._point(family, taken, value, seed)
-            return made[value, seed]
+            key = repr(value), seed
+            if key not in made:
+                made[key] = self._point(family, taken, value, seed)
+            return made[key]
 
         def loss(value: float, seed: int) -> float | None:
             row = self.results(point(value, seed).id)
@@ -173,10 +174,7 @@ class Expansion:
             if more is not None and more.axis == family.axis:
                 extra = plan.refined(values, self.seeds, more, loss)
                 extra += plan.seeds_that_ran(values, self.seeds, more, extra, loss)
-        if any(isinstance(value, (Mapping, list)) for value in values):
-            into.points += [self._point(family, taken, v, seed) for v in values for seed in self.seeds]
-        else:
-            into.points += [point(value, seed) for value in values for seed in self.seeds]
+        into.points += [point(value, seed) for value in values for seed in self.seeds]
         into.points += [point(value, seed) for value, seed in extra]
 
     def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
@@ -237,7 +235,7 @@ class Expansion:
         """
         scale, known = self.trainer.scales[family.scale], variables
         if scale:
-            known = {"$steps": dict(leaves(merge(scale, self.chosen))).get(STEPS), **variables}
+            known = {"$steps": at_key(merge(scale, self.chosen), STEPS), **variables}
         if not variables and self._shared is not None and self._shared[0] is family:
             _, written, shared = self._shared
         else:
@@ -249,7 +247,7 @@ class Expansion:
         own = {key: one for key, one in axes.items() if not key.startswith("$")}
         chosen = merge({key: one for key, one in self.chosen.items() if self._is_setting(key, family)})
         if scale and "$steps" not in variables and STEPS in dict(leaves(chosen)):
-            steps = dict(leaves(merge(written, *given, *sets, own))).get(STEPS)
+            steps = at_key(merge(written, *given, *sets, own), STEPS)
             if _stands_for(steps, "$steps"):
                 del chosen["training"]["steps"]
         return merge(shared, *given, *(substituted(one, known) for one in sets), own, chosen)

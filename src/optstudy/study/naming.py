@@ -1,12 +1,12 @@
 """The names of a study's curves, from its file alone: what claims may speak of."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from optstudy.claims.evaluation import alike
 from optstudy.claims.grammar import Where, Wrong
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
+from optstudy.record import at_key
 from optstudy.study.expansion import substituted
 from optstudy.study.families import Families, Family
 from optstudy.study.file import StudyFile
@@ -87,15 +87,12 @@ def _named(family: Family, key: str) -> Iterator[str]:
         yield from (f"{value}{family.suffix}" for value in family.values)
     else:
         variables = {name: value for name, value in family.layers[-1].items() if name.startswith("$")}
-        value: Any = None
         try:
             value = merge(*(substituted(layer, variables) for layer in family.layers))
         except UserError:
             return
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None:
-            yield f"{value}{family.suffix}"
+        if (named := at_key(value, key)) is not None:
+            yield f"{named}{family.suffix}"
 
 
 def _has(names: Sequence[str], wanted: str) -> bool:

@@ -135,7 +135,7 @@ def of(file: StudyFile, folder: Path) -> Trainer:
 
 def keys_of(file: StudyFile) -> Collection[str] | None:
     """First parts of the keys of a study's configs; None: any."""
-    return RunConfig.model_fields.keys() if file.trainer is None else None
+    return Own.keys if file.trainer is None else Foreign.keys
 
 
 def scales_of(file: StudyFile) -> list[str]:

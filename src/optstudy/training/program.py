@@ -80,9 +80,7 @@ def carry_out(
         raise UserError(f"{trainer.folder}: no such folder, in which the study was first run")
     require(trainer, Path(trainer.folder))
     check_unchanged(config)
-    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
-    write_json(folder / "env.json", environment())
-    began = time.monotonic()
+    began = begin(folder)
     output = output or Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
@@ -122,8 +120,14 @@ def outcome(folder: Path, config: Program, code: int, output: "Output", seconds:
     return _result(config, reported, "done", None, seconds)
 
 
-def environment() -> dict[str, Any]:
-    """Return versions and machine of the process that starts a program."""
+def begin(folder: Path) -> float:
+    """Make a run's folder ready for an attempt, versions and machine in ``env.json``; return the time."""
+    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
+    write_json(folder / "env.json", _environment())
+    return time.monotonic()
+
+
+def _environment() -> dict[str, Any]:
     return {
         "optstudy": optstudy.__version__,
         "python": platform.python_version(),
