@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from optstudy import program, provenance
+from optstudy.cache import expanded
 from optstudy.config import RunConfig
 from optstudy.data import names, text
 from optstudy.errors import UserError, say_once, validate
 from optstudy.program import AnyConfig, Program
 from optstudy.record import ID, ended, read_json, read_result, write_json
+from optstudy.scales import with_sizes
 
 
-def settle(tree: dict[str, Any]) -> RunConfig:
-    """Fill in what text, tokenizer and code are, and validate.
+def settle(tree: Mapping[str, Any]) -> RunConfig:
+    """Fill in what the scale, text, tokenizer, a model's file and code are, and validate.
 
     Raises:
         UserError: a wrong value, with its key; files that cannot be read.
     """
+    tree = _with_model_file(with_sizes(tree))
     data = tree.get("data")
     if isinstance(data, Mapping):
         corpus, tokenizer = data.get("corpus"), data.get("tokenizer")
@@ -32,8 +35,40 @@ def settle(tree: dict[str, Any]) -> RunConfig:
                 raise UserError(f"data.corpus: {error}", "data.corpus", corpus) from None
         tree = {**tree, "data": {**data, **filled}}
     config = validate(RunConfig, tree)
-    code = provenance.fingerprint(config.optimizer.targets)
-    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"code": code})})
+    chosen, model = config.optimizer, config.model
+    return config.model_copy(
+        update={
+            "optimizer": chosen.model_copy(update={"code": provenance.fingerprint(chosen.targets)}),
+            "model": model.model_copy(update={"code": provenance.fingerprint(model.targets)}),
+        }
+    )
+
+
+OF_NO_MODEL = frozenset(
+    {
+        *("architectures", "auto_map", "dtype", "model_type", "torch_dtype", "transformers_version"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "vocab_size"),
+    }
+)
+"""Keys of a Hugging Face ``config.json`` that say how a model was saved and used, or which pieces it read."""
+
+
+def _with_model_file(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put what the file of ``model.config`` says under ``model.options``, so that the config says all."""
+    model = tree.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("config"), str):
+        return tree
+    path, options = model["config"], model.get("options", {})
+    try:
+        found = read_json(expanded(path))
+    except UserError as error:
+        raise UserError(f"model.config: {error}", "model.config", path) from None
+    if found is None:
+        raise UserError(f"model.config: {path}: no such file", "model.config", path)
+    if not isinstance(options, Mapping):  # which is told when all is checked
+        return tree
+    said = {key: one for key, one in found.items() if key not in OF_NO_MODEL and not key.startswith("_")}
+    return {**tree, "model": {**model, "options": {**said, **options}}}
 
 
 def tokenizer_fingerprint(name: Any) -> str | None:
@@ -60,7 +95,7 @@ def validated(tree: Mapping[str, Any], where: str = "") -> AnyConfig:
 
 
 def check_unchanged(config: AnyConfig) -> None:
-    """Refuse to go on with a run whose text, tokenizer, optimizer or program is not what it began with.
+    """Refuse to go on with a run whose text, tokenizer, classes or program are not what it began with.
 
     Raises:
         UserError: naming what has changed, or cannot be read.
@@ -73,11 +108,12 @@ def check_unchanged(config: AnyConfig) -> None:
                 f"{config.trainer.fingerprint}; restore it, or run the study again, which makes new runs"
             )
         return
-    data, chosen = config.data, config.optimizer
+    data, chosen, model = config.data, config.optimizer, config.model
     for key, name, now, then in (
         ("data.corpus", data.corpus, text.fingerprint(data.corpus), data.fingerprint),
         ("data.tokenizer", data.tokenizer, tokenizer_fingerprint(data.tokenizer), data.tokenizer_fingerprint),
         ("optimizer.name", chosen.name, provenance.fingerprint(chosen.targets), chosen.code),
+        ("model.name", model.name, provenance.fingerprint(model.targets), model.code),
     ):
         if now != then:
             raise UserError(
@@ -132,7 +168,7 @@ def _leans_on_folder(config: RunConfig) -> bool:
     data = config.data
     paths = [data.corpus.removeprefix("path:")] if data.corpus.startswith("path:") else []
     paths += [data.tokenizer] if data.tokenizer_fingerprint is not None else []
-    return config.optimizer.code is not None or not all(Path(path).is_absolute() for path in paths)
+    return program.code_of(config) is not None or not all(Path(path).is_absolute() for path in paths)
 
 
 def prepare(runs: Path, config: AnyConfig, held: Callable[[Path], object]) -> Path:

@@ -15,8 +15,9 @@ from typing import Any
 from optstudy.recipes import FROM_RUN, lent, spec_of
 from optstudy.record import leaves
 
-NOT_IN_ID = frozenset({"scale", "data.corpus", "training.parallel"})
-"""Names and places; ``data.fingerprint`` says what the text is, wherever it lies. So is all of ``watch``.
+NOT_IN_ID = frozenset({"scale", "data.corpus", "model.config", "training.parallel"})
+"""Names and places; ``data.fingerprint`` says what the text is, wherever it lies, ``model.options`` what a
+model's file says. So is all of ``watch``.
 
 How a run is spread over processes is no part of its id, as their number is none: either may change from one
 checkpoint to the next, and results stay the same up to rounding.
@@ -25,9 +26,16 @@ DEFAULTS: Mapping[str, Any] = {
     "seed": 0,
     "data.tokens": None,
     "data.tokenizer_fingerprint": None,
+    "model.name": "paper",
     "model.qk_norm": True,
     "model.scale_attention_by_layer": False,
+    "model.n_kv_heads": None,
+    "model.tie_embeddings": None,
+    "model.options": {},
+    "model.code": None,
     "optimizer.weight_decay": 0,
+    "optimizer.tied": "embedding",
+    "optimizer.named": {},
     "optimizer.code": None,
     "schedule.warmup": 0.1,
     "schedule.warmup_start": 0.1,
@@ -74,12 +82,12 @@ def ids_by_seed(config: Mapping[str, Any]) -> Callable[[int], str]:
 
 
 def without_code(config: Mapping[str, Any]) -> str:
-    """Return the id that a run would have whatever the source of its optimizer's class, or of its program.
+    """Return the id that a run would have whatever the source of its classes, or of its program.
 
     Runs with the same one and another id are of older (or newer) code.
     """
-    part, key = ("trainer", "fingerprint") if "trainer" in config else ("optimizer", "code")
-    return run_id({**config, part: {**config[part], key: None}})
+    own = {"trainer": "fingerprint"} if "trainer" in config else {"optimizer": "code", "model": "code"}
+    return run_id({**config, **{part: {**config[part], key: None} for part, key in own.items()}})
 
 
 def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,9 @@ def gpus_of(config: AnyConfig) -> int:
 
 def code_of(config: AnyConfig) -> str | None:
     """Hash of the source that a run depends on, where it is someone's own."""
-    return config.trainer.fingerprint if isinstance(config, Program) else config.optimizer.code
+    if isinstance(config, Program):
+        return config.trainer.fingerprint
+    return config.optimizer.code or config.model.code
 
 
 def placeholders(word: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Where optimizers of others come from: an installed package, or code of one's own. Imports none of it.
+"""Where classes of others come from: an installed package, or code of one's own. Imports none of it.
 
 Runs of a class that no installed package holds are told apart by its source: that of its module and of the
 modules of one's own which that imports, as far as ``import`` statements say. An editable installation counts
@@ -46,8 +46,12 @@ def versions(targets: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in sorted(packages)}
 
 
-def require(target: str) -> None:
+def require(target: str, kind: str = "optimizer") -> None:
     """Check that the module of an import path can be found, without importing it.
+
+    Args:
+        target: the path.
+        kind: what it leads to; the config key ``KIND.name`` says the path.
 
     Raises:
         UserError: it cannot.
@@ -55,9 +59,9 @@ def require(target: str) -> None:
     top = target.partition(".")[0]
     if _spec(top) is None:
         raise UserError(
-            f"optimizer {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
+            f"{kind} {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
             "put that folder on PYTHONPATH, or install the package",
-            "optimizer.name",
+            f"{kind}.name",
             target,
         )
 

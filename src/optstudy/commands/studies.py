@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from optstudy.commands import deciding
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
-from optstudy.commands.importing import try_optimizers
+from optstudy.commands.importing import try_code
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
@@ -134,7 +134,7 @@ def _try_programs(session: Session, name: str) -> None:
     try:
         if (trainer := session.study.file.trainer) is not None:
             require(trainer, session.study.folder)
-        try_optimizers(point.config for point in session.runs_known.values())
+        try_code(point.config for point in session.runs_known.values())
     except UserError as error:
         raise located(error, name, session.study.file.places, session.overrides) from None
 

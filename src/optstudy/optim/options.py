@@ -92,7 +92,8 @@ class PreconditionedOptions(Options):
     """Added to the root of the second moment, in the gradient's unit."""
     second_moment: Kind = "weight"
     """Which weights share one: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``,
-    ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``."""
+    ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``; for the role ``qkv`` also
+    ``head``."""
     estimate_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """F, in steps: up to step F the averages of g^2 take the weight 1 / (t + 1) in place of 1 - beta2, so
     they are sums over t + 1 (one more than their terms); then they are never bias-corrected."""

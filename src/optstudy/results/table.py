@@ -97,9 +97,12 @@ class Row:
 
     @property
     def code(self) -> str | None:
-        """Hash of the source of a program, or of an optimizer that no installed package holds."""
-        part, key = ("optimizer", "code") if self.reported is None else ("trainer", "fingerprint")
-        found: str | None = self.config[part].get(key)
+        """Hash of the source of a program, or of classes that no installed package holds."""
+        found: str | None
+        if self.reported is not None:
+            found = self.config["trainer"].get("fingerprint")
+        else:
+            found = self.config["optimizer"].get("code") or self.config["model"].get("code")
         return found
 
     def value(self, key: str) -> Any:
