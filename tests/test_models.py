@@ -374,3 +374,16 @@ def test_show_imports_no_model_and_says_that_it_was_not_counted(tmp_path, monkey
     assert cli.run(["run", "own.yaml", "--dry-run", "--set", "model.options.widht=4"]) == 2
     assert "unknown option 'widht' of ours.Own; did you mean 'width'?" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_imported_model_is_counted_without_memory_experts_by_those_that_act():
+    experts = {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}
+    name = "transformers.MixtralForCausalLM"
+    config = resolve(TINY, {**NO_SIZES, "model.name": name, "model.options": {**SMALL, **experts}})
+    outline = models.outline(config)
+    assert all(p.is_meta for p in outline.module.parameters()) and len(outline.blocks) == 2
+    size = models.size_of(config)
+    assert size.parameters == sum(p.numel() for p in models.build(config).module.parameters())
+    attention = 2 * (2 * 16 * 16 + 2 * 16 * 8) + 4 * 16 * config.data.sequence_length
+    layer = attention + 2 * 16 * 4 + 2 * 2 * 3 * 16 * 24  # router, two experts of three matrices
+    assert size.forward_flops == 2 * layer + 2 * 16 * 2048

@@ -40,13 +40,19 @@ class Data(Strict):
     """Which text, cut how."""
 
     corpus: str
-    """A name that ``optstudy data list`` shows, or ``path:`` and a file or folder."""
+    """A name that ``optstudy data list`` shows; ``path:`` and a file or folder; or a dataset of the Hugging
+    Face hub, ``hf:OWNER/NAME@COMMIT``."""
     fingerprint: str
     """Hash of the cleaned text. Filled in."""
     tokenizer: str
-    """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
+    """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file;
+    or ``hf:OWNER/NAME@COMMIT``."""
     tokenizer_fingerprint: str | None = None
     """Hash of a tokenizer's file, in which its name counts for nothing; null: no file. Filled in."""
+    text_key: str = "text"
+    """Key of a document's text in JSON lines, and in rows of the hub."""
+    end_token: str | None = None
+    """The tokenizer's piece that ends documents; null: ``</s>``, ``<|endoftext|>`` or another usual one."""
     tokens: Annotated[int, Field(gt=0, le=10**15), unit("tokens")] | None = None
     """Tokens of the train split to use, from its start; null: all."""
     sequence_length: Annotated[int, Field(ge=2, le=10**7), unit("tokens")]

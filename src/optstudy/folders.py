@@ -9,6 +9,7 @@ from optstudy import program, provenance
 from optstudy.cache import expanded
 from optstudy.config import RunConfig
 from optstudy.data import names, text
+from optstudy.data.hub import PREFIX
 from optstudy.errors import UserError, say_once, validate
 from optstudy.program import AnyConfig, Program
 from optstudy.record import ID, ended, read_json, read_result, write_json
@@ -30,7 +31,8 @@ def settle(tree: Mapping[str, Any]) -> RunConfig:
             filled["fingerprint"] = ""  # one error is enough
         else:
             try:
-                filled["fingerprint"] = text.fingerprint(corpus)
+                key = data.get("text_key", text.TEXT)
+                filled["fingerprint"] = text.fingerprint(corpus, key if isinstance(key, str) else text.TEXT)
             except UserError as error:
                 raise UserError(f"data.corpus: {error}", "data.corpus", corpus) from None
         tree = {**tree, "data": {**data, **filled}}
@@ -110,7 +112,7 @@ def check_unchanged(config: AnyConfig) -> None:
         return
     data, chosen, model = config.data, config.optimizer, config.model
     for key, name, now, then in (
-        ("data.corpus", data.corpus, text.fingerprint(data.corpus), data.fingerprint),
+        ("data.corpus", data.corpus, text.fingerprint(data.corpus, data.text_key), data.fingerprint),
         ("data.tokenizer", data.tokenizer, tokenizer_fingerprint(data.tokenizer), data.tokenizer_fingerprint),
         ("optimizer.name", chosen.name, provenance.fingerprint(chosen.targets), chosen.code),
         ("model.name", model.name, provenance.fingerprint(model.targets), model.code),
@@ -167,7 +169,8 @@ def _leans_on_folder(config: RunConfig) -> bool:
     """Whether what a run reads depends on the folder that it is started in."""
     data = config.data
     paths = [data.corpus.removeprefix("path:")] if data.corpus.startswith("path:") else []
-    paths += [data.tokenizer] if data.tokenizer_fingerprint is not None else []
+    if data.tokenizer_fingerprint is not None and not data.tokenizer.startswith(PREFIX):
+        paths += [data.tokenizer]
     return program.code_of(config) is not None or not all(Path(path).is_absolute() for path in paths)
 
 

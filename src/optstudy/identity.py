@@ -25,6 +25,8 @@ checkpoint to the next, and results stay the same up to rounding.
 DEFAULTS: Mapping[str, Any] = {
     "seed": 0,
     "data.tokens": None,
+    "data.text_key": "text",
+    "data.end_token": None,
     "data.tokenizer_fingerprint": None,
     "model.name": "paper",
     "model.qk_norm": True,

@@ -9,6 +9,7 @@ leaves the head to the fused loss. A class may also leave it to that itself, and
 """
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ class LanguageModel:
         return output if self.head is None else nn.Linear.forward(self.head, output)
 
 
-def build(run: RunConfig, device: torch.device | str = "cpu") -> LanguageModel:
-    """Return a run's model with random initial weights by its seed, in float32.
+def build(run: RunConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """Return a run's model with random initial weights by its seed.
 
     Raises:
         UserError: a class that cannot be imported or does not take its options, or one whose output is not
@@ -75,7 +76,7 @@ def build(run: RunConfig, device: torch.device | str = "cpu") -> LanguageModel:
         return LanguageModel(ours, ours.head)
     torch.manual_seed(run.seed)
     with torch.device(device), _told(model):
-        module = _constructed(model).float()
+        module = _constructed(model).to(dtype)
         built = _understood(module, run)
     torch.manual_seed(run.seed)
     return built
@@ -84,17 +85,21 @@ def build(run: RunConfig, device: torch.device | str = "cpu") -> LanguageModel:
 def outline(run: RunConfig) -> LanguageModel:
     """Return a run's model without memory for its weights, and keep its size.
 
-    One whose code needs numbers is built as it is.
+    Kernels of mixtures of experts exist there in bfloat16 alone. A class whose code needs numbers is built as
+    it is.
 
     Raises:
         UserError: see :func:`build`.
     """
-    try:
-        with torch.device("meta"):
-            made = build(run, "meta")
-    except UserError as error:
+    for dtype in (torch.float32, torch.bfloat16):
+        try:
+            with torch.device("meta"):
+                made = build(run, "meta", dtype)
+            break
+        except UserError:
+            continue
+    else:
         made = build(run)  # raises the same if it is the user's to mend
-        del error
     if sizes.size_of(run) is None:
         sizes.keep(run, _counted(made, run))
     return made
@@ -260,6 +265,11 @@ def _check_causal(one: Tensor, other: Tensor | None, model: config.Model) -> Non
         raise UserError(said, "model.name", model.name)
 
 
+def _grouped(rows: tuple[int, ...], experts: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Return the operations of the products of experts with the rows that are sent to them."""
+    return 2 * math.prod(rows) * experts[-1]
+
+
 def _counted(made: LanguageModel, run: RunConfig) -> Size:
     """Count parameters and FLOPs of a forward pass over one sequence; attention counts whole.
 
@@ -268,7 +278,7 @@ def _counted(made: LanguageModel, run: RunConfig) -> Size:
     module, length = made.module, run.data.sequence_length
     parameters = list(module.parameters())
     device = next(iter(parameters)).device
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped})
     try:
         with torch.no_grad(), torch.device(device), sdpa_kernel(SDPBackend.MATH), counter:
             output = tensor_of(module(torch.zeros(1, length, dtype=torch.int64)))

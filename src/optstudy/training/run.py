@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from optstudy.config import SMALL, RunConfig
-from optstudy.data import tokens
+from optstudy.data import text, tokens
 from optstudy.data.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.errors import UserError
 from optstudy.optim.sharded import whole
@@ -73,21 +73,22 @@ class Run:
         self.ranks = ranks or Ranks()
         self.device = device = self.ranks.device(device)
         data, training = config.data, config.training
-        text = tokens.prepare(data.corpus, data.tokenizer, tokens=data.tokens)
-        if text.vocab_size > config.model.vocab_size:
+        corpus = text.corpus(data.corpus, data.text_key)
+        made = tokens.prepare(corpus, data.tokenizer, tokens=data.tokens, end_token=data.end_token)
+        if made.vocab_size > config.model.vocab_size:
             raise UserError(
-                f"model.vocab_size: {data.tokenizer} has {text.vocab_size} pieces, "
+                f"model.vocab_size: {data.tokenizer} has {made.vocab_size} pieces, "
                 f"and the model only {config.model.vocab_size} rows; raise it"
             )
         self.batches = Batches(
-            text.train,
+            made.train,
             data.sequence_length,
             training.batch_size,
             config.seed,
             self.ranks.rank,
             self.ranks.size,
         )
-        self.held_out = _sequences(text.validation, data.sequence_length, config.validation.sequences)
+        self.held_out = _sequences(made.validation, data.sequence_length, config.validation.sequences)
         dtype = torch.float64 if training.precision == "float64" else torch.float32
         self.built = models.build(config)
         self.model = self.built.module.to(device, dtype)
