@@ -334,7 +334,7 @@ def test_a_file_of_hugging_face_says_what_options_leave_out(tmp_path, monkeypatc
     path.write_text("[1]")
     with pytest.raises(UserError, match=r"model\.config: .*qwen3\.json"):
         settle(merge(TINY, {**keys, "model.config": str(path)}))
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="No such file"):
         settle(merge(TINY, {**keys, "model.config": str(tmp_path / "none.json")}))
 
 
@@ -387,3 +387,9 @@ def test_an_imported_model_is_counted_without_memory_experts_by_those_that_act()
     attention = 2 * (2 * 16 * 16 + 2 * 16 * 8) + 4 * 16 * config.data.sequence_length
     layer = attention + 2 * 16 * 4 + 2 * 2 * 3 * 16 * 24  # router, two experts of three matrices
     assert size.forward_flops == 2 * layer + 2 * 16 * 2048
+
+
+@pytest.mark.parametrize("value", [float("inf"), {"a": [float("nan")]}, 1 << 70])
+def test_options_of_a_model_are_finite(value):
+    with pytest.raises(UserError, match=r"model\.options\.width: must be finite"):
+        resolve(TINY, {**NO_SIZES, "model.name": "mine.Own", "model.options": {"width": value}})

@@ -51,9 +51,9 @@ def test_the_text_may_have_another_key(tmp_path: Path) -> None:
 
 def test_a_key_where_there_are_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("Some text.")
-    with pytest.raises(UserError, match=r"data\.corpus: .*plain text has no key 'content'"):
+    with pytest.raises(UserError, match=r"data\.text_key: .*plain text has no key 'content'"):
         tiny_on(f"path:{tmp_path / 'plain.txt'}", **{"data.text_key": "content"})
-    with pytest.raises(UserError, match="the corpus enwik8 has no key 'content'"):
+    with pytest.raises(UserError, match=r"data\.text_key: enwik8 has no key 'content'"):
         settle(merge(TINY, {"data.text_key": "content"}))
 
 

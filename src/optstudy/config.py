@@ -131,6 +131,13 @@ class Model(Strict):
         if "vocab_size" in self.options:
             said = "no option: set model.vocab_size"
             refuse([wrong(("options", "vocab_size"), said, self.options["vocab_size"], TOLD)])
+        refuse(
+            [
+                wrong(("options", key), "must be finite", value)
+                for key, value in self.options.items()
+                if not recipes.finite(value)
+            ]
+        )
         if not self.imported:
             width, _, heads = self.sizes
             if width % (2 * heads):

@@ -1,5 +1,6 @@
 """A run before it runs: its config filled in, its folder made, and both checked. Imports no torch."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from optstudy.cache import expanded
 from optstudy.config import RunConfig
 from optstudy.data import names, text
 from optstudy.data.hub import PREFIX
-from optstudy.errors import UserError, say_once, validate
+from optstudy.errors import UserError, first_line, printable, say_once, validate
 from optstudy.program import AnyConfig, Program
 from optstudy.record import ID, ended, read_json, read_result, write_json
 from optstudy.scales import with_sizes
@@ -31,10 +32,12 @@ def settle(tree: Mapping[str, Any]) -> RunConfig:
             filled["fingerprint"] = ""  # one error is enough
         else:
             try:
-                key = data.get("text_key", text.TEXT)
-                filled["fingerprint"] = text.fingerprint(corpus, key if isinstance(key, str) else text.TEXT)
+                column = data.get("text_key", text.TEXT)
+                column = column if isinstance(column, str) else text.TEXT
+                filled["fingerprint"] = text.fingerprint(corpus, column)
             except UserError as error:
-                raise UserError(f"data.corpus: {error}", "data.corpus", corpus) from None
+                key = error.key or "data.corpus"
+                raise UserError(f"{key}: {error}", key, error.came or corpus) from None
         tree = {**tree, "data": {**data, **filled}}
     config = validate(RunConfig, tree)
     chosen, model = config.optimizer, config.model
@@ -62,11 +65,12 @@ def _with_model_file(tree: Mapping[str, Any]) -> Mapping[str, Any]:
         return tree
     path, options = model["config"], model.get("options", {})
     try:
-        found = read_json(expanded(path))
-    except UserError as error:
-        raise UserError(f"model.config: {error}", "model.config", path) from None
-    if found is None:
-        raise UserError(f"model.config: {path}: no such file", "model.config", path)
+        found = json.loads(expanded(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or f"no JSON ({first_line(error)})"
+        raise UserError(f"model.config: {printable(path)}: {said}", "model.config", path) from None
+    if not isinstance(found, dict):
+        raise UserError(f"model.config: {printable(path)}: must be a JSON object", "model.config", path)
     if not isinstance(options, Mapping):  # which is told when all is checked
         return tree
     said = {key: one for key, one in found.items() if key not in OF_NO_MODEL and not key.startswith("_")}

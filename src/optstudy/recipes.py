@@ -241,7 +241,7 @@ def _checked(name: str, spec: Spec, options: Mapping[str, Any], place: Place) ->
         ]
     )
     if spec.known is None:
-        odd = [key for key, value in options.items() if not _finite(value)]
+        odd = [key for key, value in options.items() if not finite(value)]
         refuse([wrong((*place, key), "must be finite", options[key]) for key in odd])
         return dict(options)
     lent = {key for key in FROM_RUN if options.get(key, 0) is None and spec.options.get(key, 0) is None}
@@ -274,12 +274,12 @@ def _placed(error: Any, kind: type[Strict], place: Place, name: str) -> InitErro
     return wrong((*place, *loc), said, came, error["type"])
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
     """Whether a value of JSON has only finite numbers, whole ones of 64 bits."""
     if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
+        return all(map(finite, value.values()))
     if isinstance(value, (list, tuple)):
-        return all(map(_finite, value))
+        return all(map(finite, value))
     if isinstance(value, int):
         return abs(value) <= MOST_WHOLE
     return not isinstance(value, float) or math.isfinite(value)

@@ -215,7 +215,7 @@ def corpus(name: str | Corpus, text_key: str = TEXT) -> Corpus:
             "hf:OWNER/NAME@COMMIT"
         )
     if text_key != TEXT:
-        raise UserError(f"the corpus {name} has no key {text_key!r}: leave data.text_key out")
+        raise UserError(f"{name} has no key {text_key!r}; leave it out", "data.text_key", text_key)
     return CORPORA[name]
 
 
@@ -240,8 +240,8 @@ def _local(name: str, text_key: str) -> Corpus:
     held_out = {name for name in digests if "validation" in name}
     splits_itself = 0 < len(held_out) < len(digests)
     if text_key != TEXT and not any(files.ending(root / name) in files.LINES for name in digests):
-        said = f"{printable(root)}: plain text has no key {text_key!r}: leave data.text_key out"
-        raise UserError(said)
+        said = f"{printable(root)}: plain text has no key {text_key!r}; leave it out"
+        raise UserError(said, "data.text_key", text_key)
 
     def sources(split: str) -> list[Source]:
         chosen = (n for n in digests if not splits_itself or (n in held_out) == (split == "validation"))
