@@ -80,6 +80,11 @@ def test_names_that_are_none_are_refused_at_their_line(names, tmp_path, monkeypa
             ["report", "demo", "--seeds", "1000000000", "--format", "md"],
             "seeds: input should be at most 1,000",
         ),
+        (["show", "demo", "--seeds", "1.5"], "--seeds: must be a whole number, not '1.5'"),
+        (["run", "demo", "--dry-run", "--jobs=2.0"], "--jobs: must be a whole number, not '2.0'"),
+        (["report", "demo", "--port", ".5"], "--port: must be a whole number, not '.5'"),
+        (["data", "show", "x", "--seed", "1.5e3"], "--seed: must be a whole number, not '1.5e3'"),
+        (["bench", "train", "--threads", "1."], "--threads: must be a whole number, not '1.'"),
         (["show", "demo", "--jobs", MANY], "--jobs: input should be at most 10,000"),
         (["run", "demo", "--dry-run", "--per-gpu", MANY], "--per-gpu: input should be at most 10,000"),
         (

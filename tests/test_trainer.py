@@ -181,6 +181,10 @@ def test_a_command_is_filled_in_without_a_shell(tmp_path):
             - '{{seed}}'
             - '{{folder}}'
             - '{{config}}'
+            - 1e3
+            - 1.10
+            - ~
+            - no
         base:
           {{name: "it's *", lr: 1e-5, steps: 1e3, betas: [0.9, 0.95], model.deep: {{flag: true, none: null}}}}
         seeds: [3]
@@ -193,7 +197,22 @@ def test_a_command_is_filled_in_without_a_shell(tmp_path):
     assert found["reported"]["argv"] == [
         *("$HOME; `ls` it's *", '{"lr": 1e-05}', "--steps=1000", "truenull", "[0.9, 0.95]"),
         *('{"flag": true, "none": null}', "3", str(folder), str(folder / "config.json")),
+        *("1e3", "1.10", "~", "no"),
     ]
+
+
+def test_a_whole_number_has_no_point_however_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def words(text, **options):
+        program = f"trainer: {{command: [python3, train.py, '{{n}}', '{{many}}', '{{deep}}']}}\n{text}\n"
+        study = optstudy.open_study(a_study(tmp_path, program, train=""), **options)
+        return [point.config.command(tmp_path)[2:] for point in study._session.plan.points]
+
+    base = "base: {n: 1.0, many: [1.0, 2e0, 0.5], deep: {n: -0.0}}"
+    assert words(base) == words(base.replace("1.0", "1")) == [["1", "[1, 2, 0.5]", '{"n": 0}']]
+    assert words(base, overrides={"n": 1e3})[0][0] == "1000"
+    assert [one[0] for one in words(base, axes={"n": [2.0, 1e-3, 1e16]})] == ["2", "0.001", "1" + 16 * "0"]
 
 
 WRONG = [

@@ -3,9 +3,9 @@
 import io
 import os
 import sys
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 
 from optstudy import __version__
 from optstudy.ending import (
@@ -18,7 +18,16 @@ from optstudy.ending import (
     end,
     out_of_memory,
 )
-from optstudy.errors import UserError, printable, shortened
+from optstudy.errors import UserError, printable, shortened, shown
+
+
+def _whole(_app: App, _command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 for a whole number, which cyclopts would round."""
+    for argument in arguments:
+        for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
+            if "." in token.value:
+                raise UserError(f"{argument.name}: must be a whole number, not {shown(token.value)}")
+
 
 app = App(
     name="optstudy",
@@ -28,6 +37,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
+    config=_whole,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
 bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")

@@ -30,8 +30,11 @@ _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def written(value: Any) -> str:
-    """Return a config value as a word of a command: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else identity.encoded(value)
+    """Return a config value as a word of a command: a text as it is, anything else as JSON.
+
+    A whole number has no point, however it was written: 1000 for 1e3, which ``int()`` of a program takes.
+    """
+    return value if isinstance(value, str) else identity.encoded(identity.plain(value))
 
 
 def _seconds(value: Any) -> Any:
