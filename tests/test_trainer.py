@@ -19,6 +19,7 @@ from optstudy.program import Measure
 from optstudy.record import read_metrics, read_result
 from optstudy.results.table import read_row
 from optstudy.training.program import Output
+from optstudy.trials import Trial
 from tests import pages
 
 PROGRAM = """
@@ -744,6 +745,10 @@ def test_devices_and_threads_are_handed_out(tmp_path):
     assert said.returncode == 0, said.stderr
     told = [one["reported"] for one in results(tmp_path / "runs").values()]
     assert {one["CUDA_VISIBLE_DEVICES"] for one in told} == {"4,5", "6,7"}
+    for gpus, known in (("4,5", True), ("", False)):
+        longer = ("show", "mine.yaml", "--axis", "lr=7")
+        said = optstudy_command(*longer, cwd=tmp_path, CUDA_VISIBLE_DEVICES=gpus)
+        assert ("finished runs of this program" in said.stdout) == known, "hours of GPUs come from GPUs"
     assert {one["OMP_NUM_THREADS"] for one in told} == {"3"}
 
 
@@ -775,9 +780,65 @@ def test_a_trial_gives_its_optimizer(tmp_path):
         "optimizer": {"name": "lion", "lr": 0.01, "weight_decay": 0.1, "options": {"betas": [0.8, 0.9]}}
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    made = optstudy.trials.Trial(tmp_path).optimizer(torch.nn.Linear(2, 2))
+    made = Trial(tmp_path).optimizer(torch.nn.Linear(2, 2))
     group = made.param_groups[0]
     assert (type(made).__name__, group["lr"], tuple(group["betas"])) == ("Lion", 0.01, (0.8, 0.9))
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_callback_of_lightning(batches, tmp_path):
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lightning = pytest.importorskip("pytorch_lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(1.0))
+            self.losses, self.seen = [], 0.0
+
+        def training_step(self, batch, index):
+            loss = (self.weight * batch).square().mean()
+            self.losses.append(loss.item())
+            self.seen += batch.numel()
+            self.log("tokens", self.seen)
+            return loss
+
+        def validation_step(self, batch, index):
+            self.log("loss/val", (self.weight * batch).square().mean())
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    (tmp_path / "config.json").write_text('{"trainer": {"metric": {"name": "score"}}}')
+    rows = torch.utils.data.DataLoader(torch.arange(1.0, 9.0), batch_size=1)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_epochs=2, accelerator="cpu", log_every_n_steps=2, default_root_dir=tmp_path,
+            accumulate_grad_batches=batches, enable_checkpointing=False, **quiet,
+            callbacks=[Trial(tmp_path).lightning_callback("loss/val")],
+        )  # fmt: skip
+        module = Module()
+        trainer.fit(module, rows, rows)
+    written = read_metrics(tmp_path)
+    steps, each = 16 // batches, 8 // batches
+    assert [row["step"] for row in written if "loss" in row] == list(range(2, steps + 1, 2))
+    means = [sum(module.losses[k : k + batches]) / batches for k in range(0, 16, batches)]
+    assert [row["loss"] for row in written if "loss" in row] == pytest.approx(means[1::2])
+    assert [row["tokens"] for row in written if "loss" in row] == list(range(2 * batches, 17, 2 * batches))
+    assert {row["lr"] for row in written if "lr" in row} == {0.01}
+    validated = [row for row in written if "val_loss" in row]
+    assert [row["step"] for row in validated] == [each, steps]
+    last = (module.weight * torch.arange(1.0, 9.0)).square().mean().item()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["score"] == validated[-1]["val_loss"] == pytest.approx(last)
+    assert (result["step"], result["tokens"]) == (steps, 16)
 
 
 def test_a_callback_of_hugging_face(tmp_path, monkeypatch):
@@ -785,7 +846,7 @@ def test_a_callback_of_hugging_face(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(TrainerCallback=object))
     (tmp_path / "config.json").write_text('{"trainer": {"metric": {"name": "loss"}}}')
-    trial = optstudy.trials.Trial(tmp_path)
+    trial = Trial(tmp_path)
     callback = trial.callback()
     state = SimpleNamespace(global_step=3, num_input_tokens_seen=30, is_world_process_zero=True)
     callback.on_log(None, state, None, logs={"loss": 2.0, "learning_rate": 0.1, "epoch": 0.5})

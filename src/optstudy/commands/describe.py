@@ -86,8 +86,12 @@ def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu:
 
 
 def _on_gpu(folder: Path) -> bool:
-    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's."""
+    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's.
+
+    Of another program it is only known which GPUs it was given.
+    """
     try:
-        return str((read_json(folder / "env.json") or {}).get("device", "cpu")) != "cpu"
+        env = read_json(folder / "env.json") or {}
     except UserError:
         return False
+    return bool(env.get("gpus")) or env.get("device", "cpu") != "cpu"
