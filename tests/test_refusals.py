@@ -10,6 +10,7 @@ import pytest
 
 from optstudy import cli, open_study
 from optstudy.errors import UserError
+from optstudy.record import write_atomically
 from optstudy.study import yamlfile
 from optstudy.study.library import single
 
@@ -100,12 +101,30 @@ def test_names_that_are_none_are_refused_at_their_line(names, tmp_path, monkeypa
         ),
         (["report", "demo", "--serve", "--port", "99999"], "port 99999: "),
         (["export", "--runs", "x" * 5000], "File name too long"),
+        (["show", "demo", "--runs", __file__], "test_refusals.py is a file, where a folder is needed"),
+        (
+            ["run", "demo", "--dry-run", "--slurm", "time=1"],
+            "--slurm: it says nothing without --launcher slurm",
+        ),
+        (["run", "demo", "--dry-run", "--launcher", "slurm", "--per-gpu", "2"], "--per-gpu: Slurm hands out"),
+        (["report", "demo", "--port", "8000"], "--port: it says nothing without --serve"),
+        (["report", "demo", "--host", "::"], "--host: it says nothing without --serve"),
+        (["export", "--runs", ".", "--set", "seed=1"], "--set: it says nothing without a study"),
+        (["export", "--runs", ".", "--scale", "nano"], "--scale: it says nothing without a study"),
+        (["export", "demo", "--runs", ".", "--record", "r.csv"], "--record: of all studies of the package"),
+        (["init", "script", "--set", "a=1"], "--set: it says nothing without --check"),
         (["show", "demo", "--no-such"], "Unknown option"),
         (["no-such-command"], "Unknown command"),
     ],
 )
 def test_an_option_is_refused_by_name(arguments, said, capsys):
     assert said in refused(capsys, *arguments)
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(tmp_path / "absent" / "x.csv", "")
+    assert caught.value.filename == str(tmp_path / "absent" / "x.csv")
 
 
 def test_seeds_without_number_are_refused_from_python():

@@ -34,7 +34,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe stays one
         path.write_bytes(data)
         return
-    descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, figure_of, recorded
@@ -75,6 +75,7 @@ def report(
         port: port to serve on; 0 takes a free one.
     """
     existing(runs)
+    belong("--serve", serve, host=host != LOOPBACK[0], port=port != PORT)
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)
