@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +120,25 @@ def test_names_that_are_none_are_refused_at_their_line(names, tmp_path, monkeypa
 )
 def test_an_option_is_refused_by_name(arguments, said, capsys):
     assert said in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "loop.yaml"],
+        ["show", "demo", "--runs", "loop"],
+        ["show", "demo", "--set", "data.corpus=path:loop"],
+        ["data", "prepare", "path:loop", "--tokenizer", "bpe-300"],
+        ["compare", "loop", "loop"],
+        ["train", "loop"],
+        ["init", "script", "loop"],
+    ],
+)
+def test_a_link_that_leads_to_itself_is_named(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("loop", "loop.yaml"):
+        Path(name).symlink_to(name)
+    assert "loop" in refused(capsys, *arguments)
 
 
 def test_a_file_that_cannot_be_written_is_named_as_it_was_given(tmp_path):

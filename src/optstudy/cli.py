@@ -73,6 +73,10 @@ for parent, name, target in (
     parent.command(f"optstudy.commands.{target}", name=name)
 
 
+LOOP = "Symlink loop from "
+"""Begins the error of :meth:`Path.resolve` on a link that leads to itself, before Python 3.13."""
+
+
 def main() -> NoReturn:
     """Run the command line and exit with its code; modules are looked for in the working folder, too."""
     sys.path.append("")
@@ -120,6 +124,10 @@ def run(arguments: list[str]) -> int:
     except (RunFailed, MemoryError) as error:
         sys.stderr.write(f"optstudy: {printable(out_of_memory(error) or error)}\n")
         return FAILED
+    except RuntimeError as error:
+        if not str(error).startswith(LOOP):
+            raise
+        return _mistake(f"{str(error).removeprefix(LOOP)}: a link that leads to itself")
     except OSError as error:
         if error.errno not in USERS_ERRNOS:
             raise
