@@ -162,6 +162,72 @@ def test_every_way_to_end_is_a_line_and_loses_no_study(tmp_path):
     until(lambda: not alive(int(child.read_text())))
 
 
+ODD = """
+    import json, os, pathlib, shutil, sys, time
+    how, out = sys.argv[1], pathlib.Path(os.environ["OPTSTUDY_RUN"])
+
+    def finish(value):
+        (out / "result.json").write_text(json.dumps({"val_loss": value}))
+
+    if how == "folder":
+        (out / "result.json").mkdir()
+    elif how == "device":
+        (out / "result.json").symlink_to("/dev/zero")
+    elif how == "pipe":
+        os.mkfifo(out / "result.json")
+    elif how == "removed":
+        shutil.rmtree(out)
+    elif how == "crash":  # after it has emptied the folder, as of an earlier run of its own
+        shutil.rmtree(out)
+        out.mkdir()
+        raise ValueError("boom")
+    elif how == "emptied":
+        shutil.rmtree(out)
+        out.mkdir()
+        time.sleep(6)  # longer than a heartbeat of the lease
+        finish(1)
+    elif how == "config":  # as save_pretrained does
+        (out / "config.json").write_text('{"model_type": "gpt2"}')
+        finish(2)
+    elif how == "metrics":
+        (out / "metrics.jsonl").mkdir()
+        finish(3)
+    elif how == "attempts":
+        (out / "attempts.jsonl").unlink()
+        (out / "attempts.jsonl").mkdir()
+        finish(4)
+"""
+
+
+def test_a_program_may_do_anything_to_the_folder_of_its_run(tmp_path):
+    said = {
+        "folder": "cannot be removed: Is a directory",
+        "device": "its result.json is no regular file",
+        "pipe": "its result.json is no regular file",
+        "removed": "neither a result.json in its folder",
+        "crash": "it ended with code 1: ValueError: boom",
+    }
+    fine = {"emptied": 1, "config": 2, "metrics": 3, "attempts": 4}
+    command = f"[{sys.executable}, t.py, '{{how}}'], timeout: 20s"
+    a_study(
+        tmp_path, f"trainer: {{command: {command}}}\naxes: {{how: [{', '.join({**fine, **said})}]}}\n", t=ODD
+    )
+    told = optstudy_command("run", "mine.yaml", "--jobs", "4", cwd=tmp_path)
+    assert told.returncode == 1 and "Traceback" not in told.stdout + told.stderr, told.stderr
+    for how, why in said.items():
+        (line,) = [one for one in told.stdout.splitlines() if one.startswith(f"failed: mine at {how} ")]
+        assert "failed 2 times" in line and why in line
+    shown = json.loads(optstudy_command("show", "mine.yaml", "--json", cwd=tmp_path).stdout)["runs"]
+    assert {run["config"]["how"] for run in shown if run["state"] == "done"} == {*fine}
+    for run in shown:
+        if run["config"]["how"] in fine:
+            folder = tmp_path / "runs" / run["id"]
+            assert read_result(folder)["val_loss"] == fine[run["config"]["how"]]
+            assert json.loads((folder / "config.json").read_text()) == run["config"]
+            theirs = folder / "config.program.json"
+            assert theirs.exists() == (run["config"]["how"] == "config")
+
+
 def test_a_command_is_filled_in_without_a_shell(tmp_path):
     program = """
         import json, os, sys
