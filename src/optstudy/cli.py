@@ -81,16 +81,24 @@ def main() -> NoReturn:
     """Run the command line and exit with its code; modules are looked for in the working folder, too."""
     sys.path.append("")
     sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
-    end(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    why = getattr(getattr(sys.stdout.buffer, "raw", None), "failed", None)
+    end(_mistake(f"standard output: {why}") if why is not None and code == DONE else code)
 
 
 class _Output(io.FileIO):
     """Standard output or error; where its reader has gone, as in ``| head``, the rest goes nowhere."""
 
+    failed: str | None = None
+    """Why it could not be written otherwise; then, too, the rest goes nowhere."""
+
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.failed = error.strerror
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
