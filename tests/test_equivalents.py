@@ -10,7 +10,7 @@ import pytest
 from optstudy.claims.verdict import Part
 from optstudy.report import style
 from optstudy.results import stats, tokens
-from optstudy.results.curves import Curve, Point, Run
+from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
@@ -74,7 +74,7 @@ def curve(law, steps, shared, own, random, name="adam", grid=5, apart=True):
                 1,
                 8.0,
             )
-            runs.append(Run(row))
+            runs.append(FinishedRun(row))
         points[at] = Point(10**at, at, tuple(runs))
 
     for k in range(-(grid // 2), grid // 2 + 1):
