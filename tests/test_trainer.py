@@ -325,14 +325,19 @@ def test_a_wrong_trainer_is_refused_with_its_line(tmp_path, monkeypatch, trainer
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("program", ["no-such-program", "./no-such-program"])
-def test_a_program_that_is_not_there_is_refused_where_it_would_run(tmp_path, program):
-    a_study(tmp_path, f"trainer: {{command: [{program}, '{{lr}}']}}\naxes: {{lr: [0.1]}}\n")
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("no-such-program", "there is no program 'no-such-program' in the folders of PATH"),
+        ("./no-such-program", "there is no program './no-such-program' in "),
+        ("./t.py", "'./t.py' may not be executed: chmod +x it"),
+    ],
+)
+def test_a_program_that_is_not_there_is_refused_where_it_would_run(tmp_path, program, said):
+    a_study(tmp_path, f"trainer: {{command: [{program}, '{{lr}}']}}\naxes: {{lr: [0.1]}}\n", t="")
     ended = optstudy_command("run", "mine.yaml", cwd=tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(
-        f"optstudy: mine.yaml:3: trainer.command: there is no program {program!r} in "
-    )
+    assert ended.stderr.startswith(f"optstudy: mine.yaml:3: trainer.command: {said}")
     assert not (tmp_path / "runs").exists()
     assert optstudy_command("status", "mine.yaml", cwd=tmp_path).returncode == 0, "others may have it"
 
