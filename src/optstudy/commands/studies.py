@@ -16,7 +16,7 @@ from optstudy.commands.importing import try_code
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
-from optstudy.commands.watch import Watch, failure, named
+from optstudy.commands.watch import ProgressView, failure, named
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
@@ -146,7 +146,7 @@ def _carry_out(session: Session, launching: Launching) -> None:
     configs = [point.config for point in session.runs_known.values()]
     for (corpus, text_key, tokenizer, end_token), count in _texts(configs).items():
         tokens.prepare(text.corpus(corpus, text_key), tokenizer, tokens=count, end_token=end_token)
-    with Watch(session, len(launching.slots())) as watch:
+    with ProgressView(session, len(launching.slots())) as watch:
         launching.start(watch.on_event)
 
 
@@ -191,7 +191,7 @@ def status(
     session = _session(name, scale, set_, axis, runs, seeds)
     states = session.states()
     if watch:
-        with Watch(session, max(1, sum(state == "running" for state in states.values()))) as live:
+        with ProgressView(session, max(1, sum(state == "running" for state in states.values()))) as live:
             while not all(state in (*FINISHED, "failed") for state in states.values()):
                 live.draw()
                 time.sleep(WATCH_SECONDS)
@@ -268,7 +268,12 @@ def show(
     at_least_one("--jobs", jobs)
     at_least_one("--per-gpu", per_gpu)
     if (inside := names_in(name)) != [name] and not json_:
-        describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
+        describe_all(
+            [_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside],
+            jobs,
+            device,
+            per_gpu,
+        )
         return DONE
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     if json_:

@@ -11,7 +11,7 @@ from optstudy import scales
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.results.curves import SEPARATOR
-from optstudy.study.file import NAME, BestOf, Layer, Panel, ScaleLayer, StudyFile, axes_of
+from optstudy.study.file import NAME, BestOf, Layer, PanelSpec, ScaleLayer, StudyFile, axes_of
 
 FIDELITY = "fidelity"
 """The override that chooses between the released code and the paper's text."""
@@ -137,9 +137,9 @@ class Families:
         self.name, self.file, self.scale, self.chosen, self.seeds = name, file, scale, chosen, seeds
         self._more = axes or {}
 
-    def panels(self) -> list[tuple[str, Panel, str]]:
+    def panels(self) -> list[tuple[str, PanelSpec, str]]:
         """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
-        panels = self.file.panels or {"": Panel()}
+        panels = self.file.panels or {"": PanelSpec()}
         if self.scale == "paper":
             return [(title, panel, panel.scale or "150m") for title, panel in panels.items()]
         here = any(panel.scale == self.scale for panel in panels.values())
@@ -149,7 +149,7 @@ class Families:
             if not here or panel.scale in (None, self.scale)
         ]
 
-    def of(self, panel: Panel, scale: str) -> Iterator[Family]:
+    def of(self, panel: PanelSpec, scale: str) -> Iterator[Family]:
         """Yield the families of a panel at its scale.
 
         Raises:
@@ -163,7 +163,7 @@ class Families:
                     raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
                 yield family
 
-    def combinations(self, panel: Panel, scale: str) -> Iterator[Combination]:
+    def combinations(self, panel: PanelSpec, scale: str) -> Iterator[Combination]:
         """Yield a panel's combinations at its scale.
 
         Raises:
