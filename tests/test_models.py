@@ -153,6 +153,8 @@ def test_a_key_that_a_model_does_not_have_is_refused(keys, said):
         ("transformers.Qwen4ForCausalLM", {}, "did you mean 'Qwen"),
         ("transformers.Qwen3ForCausalLM", {"hidden_sise": 8}, "unknown option 'hidden_sise'"),
         ("transformers.Qwen3Config", {}, "is no torch.nn.Module, but another class"),
+        ("transformers.GPT2LMHeadModel", {"rope_theta": 1e4}, "unknown option 'rope_theta'"),
+        ("transformers.Qwen3ForCausalLM", {"hidden_size": "wide"}, "expected int, got str (value: 'wide')"),
         (
             "transformers.Qwen3Model",
             {**SMALL, "num_key_value_heads": 2},
@@ -356,7 +358,7 @@ axes: {optimizer.name: [adam, sgdw], optimizer.lr: [1e-3]}
 """
 
 
-def test_show_imports_no_model_and_says_that_it_was_not_counted(tmp_path, monkeypatch, capsys):
+def test_show_imports_no_model_and_says_that_it_was_not_counted(tmp_path, own_cache, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "ours.py").write_text("print('imported')\n" + HEAD + OWN.format(LOGITS))

@@ -35,8 +35,8 @@ CAUSAL = 1e-5
 """How much of the largest output may change at earlier positions when a later piece does, by rounding."""
 BUILT_TO_TRY = 100_000_000
 """Parameters up to which a model is built before anything runs, to see that it is causal."""
-OLDER_KEYS = frozenset({"rope_scaling", "rope_theta", "head_dim", "layer_types"})
-"""Keys of Hugging Face configurations that not every class names, and all understand."""
+OLDER_KEYS = {"rope_parameters": {"rope_scaling", "rope_theta"}}
+"""Keys of Hugging Face configurations -> what they were in older files, which are still read."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,8 @@ def _told(model: config.Model) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"model {model.name!r}: {outside.said_where(error)}", "model.name", model.name
-        ) from None
+        said = f"model {model.name!r}: {outside.said_where(error, whole=True)}"
+        raise UserError(said, "model.name", model.name) from None
 
 
 def _constructed(model: config.Model) -> nn.Module:
@@ -176,8 +175,8 @@ def _constructed(model: config.Model) -> nn.Module:
 def _of_hugging_face(cls: Any, model: config.Model) -> nn.Module:
     """Return a Hugging Face model of a configuration of the class's own kind."""
     kind = cls.config_class
-    known = {*inspect.signature(kind).parameters, *getattr(kind, "attribute_map", ()), *OLDER_KEYS}
-    known |= set(kind.__dataclass_fields__ if hasattr(kind, "__dataclass_fields__") else ())
+    known = {*inspect.signature(kind).parameters, *getattr(kind, "attribute_map", ())}
+    known |= {old for key in known & OLDER_KEYS.keys() for old in OLDER_KEYS[key]}
     for key, value in model.options.items():
         if key not in known:
             raise _unknown(model, key, value, known)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from optstudy.errors import UserError, first_line, nearest
+from optstudy.errors import UserError, first_line, nearest, shortened
 from optstudy.provenance import require
 
 DECAYS = ("weight_decay", "wd")
@@ -24,6 +24,8 @@ DECAYS = ("weight_decay", "wd")
 KNOWN_AS = {Optimizer: "torch.optim.Optimizer", nn.Module: "torch.nn.Module"}
 PACKAGE = Path(__file__).parents[1]
 INSTALLED = {"site-packages", "dist-packages"}
+MOST_SAID = 300
+"""Characters that are told of what an error says."""
 BROKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError)
 """What constructors raise on arguments that they do not take."""
 
@@ -65,9 +67,10 @@ def load(target: str, kind: str, base: type[C]) -> type[C]:
     return found
 
 
-def said_where(error: BaseException) -> str:
-    """Return what an error of imported code says, and where it was raised."""
-    return f"{_place(error)}{type(error).__name__}: {first_line(error)}"
+def said_where(error: BaseException, whole: bool = False) -> str:
+    """Return the first line of what an error of imported code says, or all on one, and where it was raised."""
+    said = shortened(" ".join(str(error).split()), MOST_SAID) if whole else first_line(error)
+    return f"{_place(error)}{type(error).__name__}: {said}"
 
 
 def _place(error: BaseException) -> str:
