@@ -68,7 +68,7 @@ def load(target: str, kind: str, base: type[C]) -> type[C]:
 
 
 def said_where(error: BaseException, whole: bool = False) -> str:
-    """Return the first line of what an error of imported code says, or all on one, and where it was raised."""
+    """Return where an error of imported code was raised, and its first line, or all of it on one."""
     said = shortened(" ".join(str(error).split()), MOST_SAID) if whole else first_line(error)
     return f"{_place(error)}{type(error).__name__}: {said}"
 
