@@ -1,4 +1,4 @@
-"""Heat maps: the best loss of every cell of a map study, above the best of all."""
+"""Heat maps: the best loss of each cell of a map study, minus the best of all."""
 
 import textwrap
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Summary
 
 RAMP = ((0.90, 0.94, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
-"""From no loss to the worst, light to dark, so that it is read in grey and by the colour-blind."""
+"""Colours from no loss to the worst, light to dark: readable in grey and by the colour-blind."""
 
 LETTERS = 12
-"""Of a column's name in one line under its cells."""
+"""Characters of a column's name per line under its cells."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: nats above the best of the map, and at which setting."""
+    """One cell: nats above the best of the map, and the setting."""
 
     excess: float
     setting: str
     half_width: float | None
     shade: str
     ink: str
-    """Colours of the cell and of its text."""
+    """Colours of the cell's background and text."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Heat:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: Mapping[tuple[str, str], Cell]
-    """By row and column; a combination that was not run is absent."""
+    """Cells by row and column; combinations that were not run are absent."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """How far one row's choice of column moves the loss."""
+    """How much one row's choice of column changes the loss."""
 
     row: str
     nats: float
@@ -51,7 +51,7 @@ class Move:
 
 
 def moves(heat: Heat) -> list[Move]:
-    """The rows of a panel that have a choice, the one that matters most first."""
+    """The rows of a panel with more than one column, largest effect first."""
     found = []
     for row in heat.rows:
         cells = {
@@ -64,7 +64,7 @@ def moves(heat: Heat) -> list[Move]:
 
 
 def heats(figure: Figure) -> list[Heat]:
-    """The panels of a map study: a row and a column for every curve."""
+    """The panels of a map study, with a row and a column for each curve."""
     bests = [summary.best.value for summary in figure.summaries if summary.best is not None]
     lowest, widest = (min(bests), max(bests) - min(bests)) if bests else (0.0, 0.0)
     summaries = {summary.curve.label: summary for summary in figure.summaries}
@@ -83,12 +83,12 @@ def heats(figure: Figure) -> list[Heat]:
 
 
 def _title(figure: Figure, curve: Curve) -> str:
-    """The panel of a cell; what else sets its curve apart makes a panel of its own."""
+    """The panel of a cell; anything else that distinguishes its curve makes a separate panel."""
     return (figure.title_of(curve.panel) + style.apart(curve)).removeprefix(", ")
 
 
 def shade(share: float) -> tuple[float, float, float]:
-    """Colour of a share of the worst excess, 0 to 1."""
+    """Colour for a share of the worst excess, 0 to 1."""
     left, right = RAMP[:2] if share < 0.5 else RAMP[1:]
     at = 2 * share if share < 0.5 else 2 * share - 1
     return tuple(a + at * (b - a) for a, b in zip(left, right, strict=True))  # type: ignore[return-value]
@@ -129,7 +129,7 @@ def draw_map(drawing: Any, figure: Figure) -> None:
 
 
 def wrapped(column: str) -> str:
-    """A column's name in lines about as long as its cells are wide."""
+    """A column's name, wrapped to about the width of its cells."""
     return textwrap.fill(style.drawn(style.known(column)), LETTERS, break_long_words=False)
 
 
