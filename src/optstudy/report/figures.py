@@ -106,7 +106,7 @@ def _settings() -> Iterator[None]:
 
 
 def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Range of the loss axis: the best curve's best to 2.5 times as far above it as the worst best."""
+    """Range of the loss axis: trained runs, up to 2.5 times as far above the best as the worst best is."""
     means = [p.loss for c in curves for p in c.points if not p.diverged] or [c.best.loss for c in curves]
     low, high = min(means), max(means)
     worst = max(curve.best.loss for curve in curves)
