@@ -188,6 +188,7 @@ class ScaleLayer(Layer):
     """Named variants: each is run over all axes and is a curve of the figure. If an axis names the curves or
     the cells (:class:`FigureSpec`): settings for one of them."""
 
+
 class PanelSpec(ScaleLayer):
     """One of several plots."""
 
@@ -336,7 +337,7 @@ def parse(content: str, where: str) -> StudyFile:
     try:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
-        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # misspelt keys count as missing
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # misspelt keys are missing too
         loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
