@@ -116,7 +116,7 @@ def each(jobs: Sequence[Job]) -> None:
 
 
 def _with_tensors(jobs: Sequence[Job], p: Tensor) -> list[Job]:
-    """Return jobs with numbers as tensors on the device of ``p``; floats reach a GPU in one copy, without waiting."""
+    """Return jobs with numbers as tensors where ``p`` is; floats reach a GPU in one copy, without waiting."""
     distinct = {id(job.numbers): job.numbers for job in jobs}
     floats = [x for numbers in distinct.values() for x in numbers.values() if not isinstance(x, Tensor)]
     together = torch.tensor(floats, dtype=wide(p.dtype), device="cpu", pin_memory=p.is_cuda)
