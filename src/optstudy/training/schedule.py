@@ -10,7 +10,7 @@ def factor(config: RunConfig, step: int) -> float:
 
     The released loop increments its step counter before it computes the rate (OLMo's ``CosWithWarmup`` and
     the paper's ``FreezeCosWithWarmup``). So let s = step + 1, F = ``freeze_steps``, W the warm-up steps,
-    S = F + ``training.steps``, and a0 and af the shares at the start of the warm-up and the end of the cosine:
+    S = F + ``training.steps``, and a0 and af the shares at the start of warm-up and the end of the cosine:
 
         s < F            0
         s < F + W        a0 + (1 - a0) (s - F) / W
