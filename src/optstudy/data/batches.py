@@ -1,8 +1,8 @@
 """Batches: (tokens, seed, step) -> x_BT, a pure function of the step, so a run can resume at any step.
 
-Sequence ``i`` of a split is its tokens ``[i T, (i + 1) T)``. Each epoch visits every sequence once, in an order
-that is computed, not stored: a balanced Feistel network over the next even power of two, applied until its
-value is in the range (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+Sequence ``i`` of a split is its tokens ``[i T, (i + 1) T)``. Each epoch visits each sequence once, in an
+order that is computed, not stored: a balanced Feistel network over the next even power of two, applied until
+its value is in the range (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 """
 
 import hashlib

@@ -239,5 +239,5 @@ def fingerprint(name: str | Corpus) -> str:
 
 
 def documents(name: str | Corpus, split: str) -> Iterator[str]:
-    """Yield the documents of a split, ``train`` or ``validation``, of a corpus or of the one with that name."""
+    """Yield the documents of a split, ``train`` or ``validation``, of a corpus or of its name."""
     return corpus(name).documents(split)
