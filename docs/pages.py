@@ -35,7 +35,8 @@ def write(folder: Path, load: Load = archive.load) -> None:
     for name in ("optimizers", "studies", "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
-    pages["parts/choose.md"] = choosing(load)
+    pages["parts/choose.md"] = choosing(load, "paper/fig1")
+    pages["parts/rivals.md"] = choosing(load, "beyond/rivals")
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
     pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
     for name, content in pages.items():
@@ -131,9 +132,9 @@ def gallery() -> str:
 # How to choose, the command line, layers, citing
 
 
-def choosing(load: Load) -> str:
-    """The table of Figure 1 at each recorded scale and length."""
-    found = recorded(load)
+def choosing(load: Load, name: str) -> str:
+    """The table of a study at each recorded scale and length, best loss first."""
+    found = [(label, figure) for label, figure in recorded(load, name) if len(figure.summaries) > 1]
     if not found:
         return f"{NO_RECORD}\n"
     state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in listing()}
