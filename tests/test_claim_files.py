@@ -215,7 +215,7 @@ def test_names_may_be_anything_that_can_be_quoted():
 
 def test_every_function_is_described_in_the_schema_and_the_docs():
     page = (Path(__file__).parent.parent / "docs" / "add-a-study.md").read_text()
-    schema = json.loads(optstudy("schema").stdout)["$defs"]["Claim"]["properties"]["test"]["description"]
+    schema = json.loads(optstudy("schema").stdout)["$defs"]["ClaimSpec"]["properties"]["test"]["description"]
     for name, function in FUNCTIONS.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}("))
         for form in function.forms.replace("), ", ")\n").split("\n"):
