@@ -58,7 +58,7 @@ def study_pages(load: Load) -> dict[str, str]:
         rows.append((f"[{name}]({page}.md)", study.load(name).file.title))
     names = "\n".join(name.replace("/", "-") for name in study.names())
     pages["studies/index.md"] = (
-        "# Studies\n\nWhat `optstudy studies` lists. `optstudy show NAME`: the runs of one and their cost.\n\n"
+        "# Studies\n\nWhat `optstudy studies` lists. `optstudy show NAME`: its runs and their cost.\n\n"
         + table(("study", "title"), rows)
         + f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     )
