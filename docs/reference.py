@@ -61,7 +61,7 @@ def config_page() -> str:
         "# Every config key\n",
         "One run as data. A study file sets these under `base` and `axes`, `--set key=value` on the command\n"
         "line; `optstudy train FILE.yaml` takes a file of them, nested or dotted. Omitted keys have\n"
-        "the scale's value, else the default. Wrong keys, types and values are refused, with the nearest valid one.\n",
+        "the scale's value, else the default. Wrong input is refused, with the nearest valid name.\n",
         in_editor(
             "my-run.yaml", "config.schema.json", "optstudy schema --config", "scale: pico\noptimizer.lr: 3e-3"
         ),

@@ -41,7 +41,7 @@ def refused(capsys, *arguments):
         (f"base: {{validation.points: {MANY}}}", "4: validation.points: "),
         (f"base: {{training: {{batch_size: {LONG}}}}}", "4: base.training.batch_size: "),
         ("base: {training: null}", "4: training: input should be a valid dictionary"),
-        ("base: {data: {corpus: {path: x}}}", "4: data.corpus: a mapping cannot stand in the place of"),
+        ("base: {data: {corpus: {path: x}}}", "4: data.corpus: a mapping cannot replace"),
         ("base: {optimizer..lr: 1}", "4: 'optimizer..lr': a key needs a name on each side"),
         ("base: {training.steps.x: 1}", "4: training.steps.x: training.steps must be a mapping, not 2400"),
         ('base: {data.corpus: "path:\\ud83d"}', "4: base.data.corpus: no text has half a character"),

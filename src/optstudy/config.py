@@ -228,7 +228,7 @@ def _merged(layers: Iterable[Mapping[str, Any]], above: str) -> dict[str, Any]:
             if isinstance(value, Mapping):
                 before = node.get(leaf)
                 if before is not None and not isinstance(before, Mapping):
-                    said = f"{whole}: a mapping cannot stand in the place of {shown(before)}"
+                    said = f"{whole}: a mapping cannot replace {shown(before)}"
                     raise UserError(said, whole, value)
                 node[leaf] = _merged((before or {}, value), f"{whole}.")
             else:

@@ -82,7 +82,7 @@ def check_unchanged(config: AnyConfig) -> None:
         if now != then:
             raise UserError(
                 f"{key}: {name} has changed since this run was made: its fingerprint is {now}, not {then}; "
-                "restore it, or begin a run of its own from a config or study file"
+                "restore it, or start a new run from a config or study file"
             )
 
 
@@ -103,7 +103,7 @@ def read_config(folder: Path) -> AnyConfig:
         if run_id != config.id:
             raise UserError(
                 f"{path}: is the config of run {config.id}, not of {run_id}: it was edited, the folder was "
-                f"renamed, or an older version began it; undo that, or train it anew: optstudy train {path}"
+                f"renamed, or an older version began it; undo that, or train it again: optstudy train {path}"
             )
     return config
 

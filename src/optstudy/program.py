@@ -82,7 +82,7 @@ class MetricSpec(Strict):
         try:
             found = re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"'pattern' is no regular expression: {error}") from None
+            raise ValueError(f"'pattern' is not a regular expression: {error}") from None
         if found.groups != 1:
             raise ValueError(f"'pattern' must have one group, such as '([0-9.]+)', not {found.groups}")
         return self
@@ -269,7 +269,7 @@ def require(trainer: TrainerSpec, folder: Path) -> None:
     """
     if trainer.command is None and trainer.function is None:
         raise UserError(
-            "trainer: give it a command or a function; without, runs are asked for from Python: "
+            "trainer: give it a command or a function; without, request runs from Python: "
             "optstudy.open_study(...).ask()",
             "trainer",
         )

@@ -195,7 +195,7 @@ def _number(value: Any) -> Any:
     try:
         return value.item()
     except (AttributeError, ValueError, RuntimeError):
-        raise TypeError(f"{type(value).__name__} is none of JSON's values") from None
+        raise TypeError(f"{type(value).__name__} is not a JSON value") from None
 
 
 def _main(path: str) -> None:

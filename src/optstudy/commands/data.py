@@ -59,7 +59,7 @@ def prepare(
     for name, split in made.manifest.splits.items():
         out.print(f"{name}: {_summary(split)}", soft_wrap=True)
     if count is not None and len(made.train) < count:
-        out.print(f"these are all training tokens; {count:,} were asked for", soft_wrap=True)
+        out.print(f"these are all training tokens; {count:,} were requested", soft_wrap=True)
     out.print(printable(made.folder), soft_wrap=True)
 
 

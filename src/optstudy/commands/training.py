@@ -207,7 +207,7 @@ def _change(folder: Path, overrides: dict[str, Any]) -> None:
     changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
     if (changed.id, changed.scale) != (config.id, config.scale):
         raise UserError(
-            "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
+            "--set: in a run's folder only values outside its id can change: watch, training.parallel, "
             "data.corpus; give a config file instead"
         )
     if read_result(folder) is None:

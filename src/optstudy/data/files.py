@@ -313,7 +313,7 @@ def _text(line: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{place}: a lone surrogate, which is no Unicode text") from None
+        raise UserError(f"{place}: a lone surrogate, which is not Unicode text") from None
     return text
 
 

@@ -194,7 +194,7 @@ def corpus(name: str | Corpus) -> Corpus:
     if isinstance(name, Corpus):
         return name
     if name == "path:":
-        raise UserError("path: needs a file or folder behind it")
+        raise UserError("path: needs a file or folder after it")
     if name.startswith("path:"):
         return _local(name)
     if name not in CORPORA:

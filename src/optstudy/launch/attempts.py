@@ -158,7 +158,7 @@ def last_line(folder: Path) -> str:
         lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
         lines = []
-    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
+    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a message"
 
 
 def forgive(folder: Path) -> None:

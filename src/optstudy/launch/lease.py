@@ -156,7 +156,7 @@ def _held(path: Path, stale: float) -> dict[str, Any] | None:
     if -age > stale:
         say_once(
             f"{path}: dated {-age:.0f} s in the future, by a clock that is or was wrong; until then the run "
-            "counts as at work: check the clocks, or delete this file if no process works on it"
+            "counts as running: check the clocks, or delete this file if no process works on it"
         )
     return owner if age < stale else None
 

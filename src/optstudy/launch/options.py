@@ -23,9 +23,9 @@ def _of_one_line(value: str) -> str:
 
 def _option(key: str) -> str:
     if not _KEY.fullmatch(key):
-        raise ValueError(f"{key!r} is no name of an sbatch option, such as mail-type")
+        raise ValueError(f"{key!r} is not the name of an sbatch option, such as mail-type")
     if key == "array":
-        raise ValueError("'array' says which runs there are; set array_size and at_once")
+        raise ValueError("'array' is set by optstudy; set array_size and at_once")
     return key
 
 

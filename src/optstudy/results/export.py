@@ -113,7 +113,7 @@ def kind_of(path: Path | None, kind: str | None) -> str:
     ending = path.suffix.lower().removeprefix(".") if path is not None else ""
     if kind is None and path is not None and ending not in FORMATS:
         raise UserError(
-            f"--out: {path}: ends in none of {', '.join(f'.{one}' for one in FORMATS)}; or say --format"
+            f"--out: {path}: must end in one of {', '.join(f'.{one}' for one in FORMATS)}; or give --format"
         )
     chosen = kind or ending or "csv"
     if chosen not in FORMATS:

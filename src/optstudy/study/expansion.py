@@ -218,7 +218,7 @@ class Expansion:
         except UserError as error:
             raise self._at(f"{key}: {error}", key, wanted) from None
         if isinstance(shown, Mapping):
-            raise self._at(f"{key}: {wanted!r} is no single value; name a key below it", key, wanted)
+            raise self._at(f"{key}: {wanted!r} is not a single value; name a key below it", key, wanted)
         return shown
 
     def _merged(
@@ -294,7 +294,7 @@ class Expansion:
         """A single setting, or all options together."""
         value = value_at(config, key)
         if isinstance(value, Mapping) and "." not in key:
-            raise UserError(f"{key!r} is no setting; name one below it", came=key)
+            raise UserError(f"{key!r} is not a setting; name one below it", came=key)
         return value
 
     def _postpone(self, family: Family, curve: str, first: list[PlannedRun], into: Plan) -> None:

@@ -115,7 +115,7 @@ def _repeats(values: Sequence[Any]) -> bool:
 
 def _distinct(values: list[Any]) -> list[Any]:
     if _repeats(values):
-        raise ValueError("each number must stand there once")
+        raise ValueError("each number may appear only once")
     return values
 
 

@@ -90,7 +90,7 @@ class Foreign:
         if "trainer" in tree:
             key, came = next(leaves({"trainer": tree["trainer"]}))
             raise UserError(
-                f"{key}: the trainer is no part of the config: it stands at the file's top", key, came
+                f"{key}: the trainer is not part of the config: put it at the top of the file", key, came
             )
         config = validate(Program, {**tree, "trainer": self._placed})
         program.check(config)
@@ -114,7 +114,7 @@ class Foreign:
         for key in dict.fromkeys(key for key in (*axes, *given, *varying) if not key.startswith("$")):
             if not any(key == name or key.startswith(f"{name}.") for name in self._said.names):
                 raise UserError(
-                    f"{key}: no word of trainer.command has {{{key}}}, so that the program would not notice; "
+                    f"{key}: no word of trainer.command has {{{key}}}, so the program would not see it; "
                     "add it, or say 'reads: config' under trainer if the program reads config.json",
                     key,
                 )

@@ -85,7 +85,7 @@ def newest(folder: Path) -> Path | None:
             why = "is damaged"
         except OSError as error:
             why = f"cannot be read ({error.strerror})"
-        say_once(f"{path}: checkpoint {why}; falling back to the one before")
+        say_once(f"{path}: checkpoint {why}; using the previous one")
     return None
 
 
@@ -110,7 +110,7 @@ def refused(path: Path) -> Iterator[None]:
     except UserError as error:
         raise Odd(path, str(error)) from None
     except pickle.UnpicklingError:
-        raise Odd(path, "it holds what does not load without unpickling") from None
+        raise Odd(path, "it contains something that does not load without unpickling") from None
     except Exception as error:  # from torch, or an optimizer's load_state_dict
         if out_of_memory(error):
             raise
@@ -124,9 +124,9 @@ def set_aside(odd: Odd) -> None:
         Unloadable: there is no previous one.
     """
     if not [path for path in _newest_first(odd.path.parent.parent) if path != odd.path]:
-        raise Unloadable(f"{odd}, and there is none before; delete {odd.path.parent} to begin again")
+        raise Unloadable(f"{odd}, and there is no previous one; delete {odd.path.parent} to begin again")
     odd.path.rename(odd.path.with_suffix(".odd"))
-    say_once(f"{odd}; going on from the one before")
+    say_once(f"{odd}; continuing from the previous one")
 
 
 def step_of(path: Path) -> int:

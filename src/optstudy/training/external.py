@@ -228,7 +228,7 @@ def _run(folder: Path, config: Program, output: Output, interruption: Interrupti
             code = process.wait(trainer.timeout)
         except subprocess.TimeoutExpired:
             _stop(process, interruption)
-            said = f"it had not ended after {trainer.timeout:g} s (trainer.timeout)"
+            said = f"it did not end within {trainer.timeout:g} s (trainer.timeout)"
             raise ProgramError(f"{said}{output.last and f': {output.last}'}") from None
         except Preempted as stop:
             _stop(process, interruption)

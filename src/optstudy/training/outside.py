@@ -50,7 +50,7 @@ def load(target: str) -> type[Optimizer]:
         )
     if not (isinstance(found, type) and issubclass(found, Optimizer)):
         kind = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
-        said = f"optimizer {target!r} is no torch.optim.Optimizer, but {kind}"
+        said = f"optimizer {target!r} is not a torch.optim.Optimizer, but {kind}"
         raise UserError(said, "optimizer.name", target)
     return found
 
@@ -121,7 +121,9 @@ def construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimi
     decay_name = next((name for name in DECAYS if name in takes.arguments | takes.words), None)
     options = {k: v for group in groups for k, v in group.items() if k not in ("params", "lr", "role")}
     for key in options.keys() & {"params", *DECAYS}:
-        raise UserError(f"{key!r} is no option of {target}: set optimizer.weight_decay", key, options[key])
+        raise UserError(
+            f"{key!r} is not an option of {target}: set optimizer.weight_decay", key, options[key]
+        )
     given = [{key: value for key, value in group.items() if key != "role"} for group in groups]
     if decay_name:
         given = [{**group, decay_name: decay} for group in given]

@@ -172,7 +172,7 @@ def _made(packed: dict[str, Any]) -> Any:
     cls: Any = _class(packed["module"], packed["class"])
     if cls is None:
         raise UserError(
-            f"the checkpoint holds a {packed['module']}.{packed['class']}, which is no longer there"
+            f"the checkpoint holds a {packed['module']}.{packed['class']}, which no longer exists"
         )
     if "member" in packed:
         return cls[packed["member"]]

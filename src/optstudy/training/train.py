@@ -235,7 +235,7 @@ class _Attempt:
         if places and not self._lost and self.ranks.first:
             named = ", ".join(places)
             say_once(
-                f"{self.folder}: a resumed run will not go on bitwise as it would have: "
+                f"{self.folder}: a resumed run will not continue bitwise as it would have: "
                 f"{named} of the optimizer cannot be saved"
             )
         self._lost = [*dict.fromkeys((*self._lost, *places))]
