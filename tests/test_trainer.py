@@ -220,7 +220,10 @@ WRONG = [
     ("function: train.go, timeout: soon", "4: trainer.timeout: must be a number of seconds"),
     ("function: train.go, timeout: 0", "4: trainer.timeout: "),
     ("function: train.go, metric: {pattern: 'loss'}", "4: trainer.metric: 'pattern' must have one group"),
-    ("function: train.go, metric: {pattern: '('}", "4: trainer.metric: 'pattern' is no regular expression"),
+    (
+        "function: train.go, metric: {pattern: '('}",
+        "4: trainer.metric: 'pattern' is not a regular expression",
+    ),
     ("function: train.go, metrics: val_loss", "4: unknown key 'trainer.metrics'; did you mean 'metric'?"),
     ("function: train.go, folder: /tmp", "4: unknown key 'trainer.folder'"),
 ]
@@ -257,7 +260,7 @@ def test_what_is_refused_is_one_line_of_the_command(tmp_path):
         (
             ["--set", "trainer.command=x"],
             2,
-            "mine.yaml: --set: trainer.command: the trainer is no part of the config",
+            "mine.yaml: --set: trainer.command: the trainer is not part of the config",
         ),
         (["--scale", "pico"], 2, "mine.yaml: --scale pico: the file has no scales of its own"),
         (["--axis", "lr"], 2, "--axis: 'lr' is not key=value,value, such as optimizer.lr=1e-3,1e-2"),
