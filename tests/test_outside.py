@@ -218,7 +218,7 @@ def test_only_commands_that_run_import_what_a_study_names(tmp_path, monkeypatch,
     ("change", "said"),
     [
         (("noisy.X", "noisy.Y"), "noisy has no 'Y'"),
-        (("noisy.X", "noisy.torch"), "is no torch.optim.Optimizer"),
+        (("noisy.X", "noisy.torch"), "is not a torch.optim.Optimizer"),
         (("noisy.X", "absent.X"), "there is no module 'absent'"),
         (("betas:", "betsa:"), "s.yaml:7: unknown option 'betsa' of noisy.X; did you mean 'betas'?"),
         (("[0.8, 0.9]", "[0.8, 9]"), "s.yaml:4: optimizer 'noisy.X': Invalid beta"),
