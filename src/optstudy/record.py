@@ -6,10 +6,12 @@ A run's folder contains ``config.json`` (the settings), ``env.json`` (versions a
 (losses, appended during the run) and ``result.json``, which is written last and marks the run as ended.
 """
 
+import errno
 import json
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,7 +36,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():  # do not replace a device or pipe
         path.write_bytes(data)
         return
-    descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -118,13 +124,15 @@ def read_lines(
 
 
 def _read(path: Path | str) -> bytes | None:
-    """Return a file's bytes, or None if it does not exist; does not wait for a pipe.
+    """Return a file's bytes, or None if it does not exist.
 
     Raises:
-        UserError: it is a folder, or must not be read.
+        UserError: it is a folder, a pipe or a device, which may have no end, or must not be read.
     """
     try:
         with open(path, "rb", buffering=0, opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "a pipe or device")
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -104,24 +104,23 @@ def write(
     return written
 
 
-def place(out: Path, name: str, scale: str, made_of: Mapping[str, Any]) -> Path:
-    """Create and return the folder of a report: its name, with a hash appended if another report is there.
+def place(folder: Path, made_of: Mapping[str, Any], inside: str = "") -> Path:
+    """Create and return the folder of a report: the given one, or one next to it if another report is there.
 
     Args:
-        out: the parent folder of reports.
-        name: the name of the study, or of a folder of studies.
-        scale: the scale that was run.
-        made_of: JSON that distinguishes it from other reports of that name; stored in the folder.
+        folder: the requested folder.
+        made_of: JSON that distinguishes the report from others; stored in its folder.
+        inside: the subfolder that contains the report.
     """
     text = json.dumps(made_of, indent=1, sort_keys=True) + "\n"
-    own = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-    for folder in (out / name / scale, out / own / scale):
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), (folder / MADE_OF).open("x") as file:
+    own = folder.parent / f"{folder.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    for one in (folder / inside, own / inside):
+        one.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), (one / MADE_OF).open("x") as file:
             file.write(text)
-        if (folder / MADE_OF).read_text(errors="replace") == text:
+        if (one / MADE_OF).read_text(errors="replace") == text:
             break
-    return folder
+    return one
 
 
 def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:
