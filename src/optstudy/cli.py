@@ -22,7 +22,7 @@ from optstudy.errors import UserError, printable, shortened, shown
 
 
 def _whole(_app: App, _command: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse 1.5 for a whole number, which cyclopts would round."""
+    """Refuse 1.5 for an integer, which cyclopts would round."""
     for argument in arguments:
         for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
             if "." in token.value:
@@ -74,7 +74,7 @@ for parent, name, target in (
 
 
 LOOP = "Symlink loop from "
-"""Begins the error of :meth:`Path.resolve` on a link that leads to itself, before Python 3.13."""
+"""Start of the error of :meth:`Path.resolve` for a link to itself, before Python 3.13."""
 
 
 def main() -> NoReturn:
@@ -91,7 +91,7 @@ class _Output(io.FileIO):
     """Standard output or error; once its reader is gone, as in ``| head``, further output is discarded."""
 
     failed: str | None = None
-    """Why it could not be written otherwise; then, too, the rest goes nowhere."""
+    """Why it could not be written otherwise; further output is then discarded as well."""
 
     def write(self, data: Any) -> int:
         try:

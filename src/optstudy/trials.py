@@ -139,8 +139,8 @@ class Trial:
         """Return a callback for Lightning's ``Trainer`` that logs its losses and finishes the trial.
 
         Args:
-            metric: which of the numbers that the module logs counts; by default the one called as the study's
-                metric, ``val_loss``.
+            metric: name of the logged number to use; by default the name of the study's metric, such as
+                ``val_loss``.
         """
         return importlib.import_module("optstudy.lightning").callback(self, metric or self.metric)
 

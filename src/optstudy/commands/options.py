@@ -46,15 +46,15 @@ def known_device(device: str) -> None:
 
 
 def belong(to: str, there: bool, **given: object) -> None:
-    """Refuse options that nothing would come of.
+    """Refuse options that would have no effect.
 
     Args:
-        to: what they need beside them.
-        there: whether that was given.
-        given: the options by name; what is empty, None or false was not given.
+        to: the option that they require.
+        there: whether it was given.
+        given: the options by name; empty, None or false means not given.
 
     Raises:
-        UserError: naming the first of them.
+        UserError: names the first of them.
     """
     for name, value in given.items():
         if not there and value not in (None, (), False):

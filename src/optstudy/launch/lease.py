@@ -76,7 +76,7 @@ class Lease:
                 continue
 
     def _put_back(self) -> None:
-        """Write the lease again where a program has emptied its run's folder."""
+        """Write the lease again after a program has emptied its run's folder."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.path.open("x") as file:

@@ -95,7 +95,7 @@ def carry_out(
 
 
 def _put_back(folder: Path, config: Program) -> None:
-    """Write the run's ``config.json`` again where the program has removed it, or written its own."""
+    """Write the run's ``config.json`` again if the program has removed or overwritten it."""
     path, wanted = folder / "config.json", config.model_dump(mode="json")
     with suppress(UserError):
         if read_json(path) == wanted:
