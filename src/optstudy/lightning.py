@@ -19,9 +19,10 @@ PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 def callback(trial: "Trial", metric: str) -> Any:
     """Return a ``Callback``: use it as ``Trainer(callbacks=[optstudy.trial().lightning_callback()])``.
 
-    Every ``log_every_n_steps`` steps become a row with ``step``, ``loss`` and ``lr``; every validation becomes
-    one with ``val_loss``. Both have ``tokens`` if the module logs it. When training ends, the trial is finished
-    with everything that the module has logged, if this includes the metric; otherwise the program must do it.
+    Every ``log_every_n_steps`` steps become a row with ``step``, ``loss`` and ``lr``; every validation
+    becomes one with ``val_loss``. Both have ``tokens`` if the module logs it. When training ends, the trial
+    is finished with everything that the module has logged, if this includes the metric; otherwise the program
+    must do it.
 
     Args:
         trial: the run.
@@ -45,9 +46,7 @@ def callback(trial: "Trial", metric: str) -> Any:
             if step == self._step:  # accumulating: it continues with the next batch
                 return
             if step // every > self._step // every and trainer.is_global_zero:
-                told = (
-                    {"loss": float(sum(self._losses))} if self._losses else {}
-                )  # each is a share of the mean
+                told = {"loss": float(sum(self._losses))} if self._losses else {}  # each a share of the mean
                 rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
                 trial.log(step=step, **_tokens(trainer), **told, lr=float(max(rates)))
             self._step, self._losses = step, []
