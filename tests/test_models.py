@@ -152,7 +152,7 @@ def test_a_key_that_a_model_does_not_have_is_refused(keys, said):
     [
         ("transformers.Qwen4ForCausalLM", {}, "did you mean 'Qwen"),
         ("transformers.Qwen3ForCausalLM", {"hidden_sise": 8}, "unknown option 'hidden_sise'"),
-        ("transformers.Qwen3Config", {}, "is no torch.nn.Module, but another class"),
+        ("transformers.Qwen3Config", {}, "is not a torch.nn.Module, but another class"),
         ("transformers.GPT2LMHeadModel", {"rope_theta": 1e4}, "unknown option 'rope_theta'"),
         ("transformers.Qwen3ForCausalLM", {"hidden_size": "wide"}, "expected int, got str (value: 'wide')"),
         (

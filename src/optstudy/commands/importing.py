@@ -1,4 +1,4 @@
-"""Classes of others are imported and tried before anything runs; of all else no code is imported."""
+"""Imports and tries other people's classes before anything runs; no other code is imported."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from optstudy.recipes import CLASSES
 
 
 def try_code(configs: Iterable[AnyConfig]) -> None:
-    """Import every class of others, build models, and optimizers with their options on them.
+    """Import every class from other packages, build the models, and the optimizers on them.
 
     Optimizers of the paper's model, whose roles are known, are built on a small one.
 
