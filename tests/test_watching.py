@@ -17,7 +17,7 @@ from optstudy.errors import UserError, validate
 from optstudy.record import read_json, read_metrics
 from optstudy.training import probe
 from optstudy.training.compiling import choose_precision
-from optstudy.training.run import Run
+from optstudy.training.run import Run, decile_of
 from optstudy.training.train import train
 from tests.configs import TINY, folder_of, losses, tiny, tiny_on
 
@@ -212,3 +212,59 @@ def test_flat_names_of_a_row_are_its_paths():
 
     row = {"step": 3, "loss": 1.0, "norms": {"head": {"update": np.float64(2.0)}}}
     assert dict(flat(row)) == {"loss": 1.0, "norms/head/update": 2.0}
+
+
+def test_second_moments_are_told_by_axis_and_steps_by_their_distance(corpus_slice):
+    """Restated in numpy: ratios along each axis, and cosines over all weights of a role."""
+    run = Run(tiny_on(corpus_slice, **{"optimizer.name": "adam", "watch.moments": True}), CPU)
+    for step in range(5):
+        run.step(step)
+    found = run.probe()["moments"]
+    by_role = {group["role"]: group for group in run.optimizer.param_groups}
+    for role, group in by_role.items():
+        state = [run.optimizer.state[p] for p in group["params"]]
+        m, v = ([s[name].numpy().astype(np.float64) for s in state] for name in "mv")
+        for axis, over in (("row", 1), ("column", 0), ("tensor", None)):
+            matrices = [(one.mean(over), one.var(over)) for one in v if one.ndim > 1]
+            ratios = [np.mean(mean[mean > 0] ** 2 / var[mean > 0]) for mean, var in matrices]
+            if ratios:
+                assert found[role][axis] == pytest.approx(np.mean(ratios), rel=1e-3)
+            else:
+                assert axis not in found[role]
+        blocks = {"head": lambda one: one.mean(1, keepdims=True), "qkv": lambda one: np.repeat(
+            one.reshape(3, -1).mean(1), len(one) // 3)[:, None]}  # fmt: skip
+        layers = [blocks.get(role, np.mean)(one) for one in v]
+        adam = np.concatenate([(a / (np.sqrt(b) + group["eps"])).ravel() for a, b in zip(m, v, strict=True)])
+        sign = np.concatenate([np.sign(a).ravel() for a in m])
+        layer = np.concatenate([(a / np.sqrt(b)).ravel() for a, b in zip(m, layers, strict=True)])
+        for name, other in (("from_signum", sign), ("from_adalayer_star", layer)):
+            cosine = adam @ other / np.linalg.norm(adam) / np.linalg.norm(other)
+            assert found[role][name] == pytest.approx(1 - cosine, abs=1e-4)
+
+
+def test_moments_are_refused_without_one_per_weight(corpus_slice):
+    with pytest.raises(UserError, match=r"watch\.moments"):
+        Run(tiny_on(corpus_slice, **{"optimizer.name": "lion", "watch.moments": True}), CPU)
+
+
+def test_validation_losses_by_frequency_make_up_the_validation_loss(corpus_slice, tmp_path):
+    settings = {"watch.deciles": True, "optimizer.name": "lion"}
+    watched, plain = (tiny_on(corpus_slice, **{**settings, "watch.deciles": on}) for on in (True, False))
+    assert watched.id == plain.id
+    run = Run(watched, CPU)
+    loss = run.validation_loss()
+    assert loss == Run(plain, CPU).validation_loss()
+    counts = np.bincount(run._decile_of[torch.from_numpy(run.held_out[:, 1:])].ravel().numpy(), minlength=10)
+    total = sum(n * part for n, part in zip(counts, run.deciles, strict=True) if n)
+    assert total / counts.sum() == pytest.approx(loss, rel=1e-6)
+    train(folder := folder_of(watched, tmp_path))
+    rows = [row["deciles"] for row in read_metrics(folder) if "val_loss" in row]
+    assert len(rows) > 2 and all(len(row) == 10 for row in rows)
+
+
+def test_deciles_hold_about_a_tenth_of_the_tokens_each():
+    tokens = np.random.default_rng(0).zipf(1.3, 50_000) % 2048
+    share = np.bincount(decile_of(tokens, 2048)[tokens], minlength=10) / len(tokens)
+    counts = np.bincount(tokens, minlength=2048)
+    assert (np.diff(decile_of(tokens, 2048)[np.argsort(counts, kind="stable")]) >= 0).all()
+    assert share[:5] == pytest.approx(0.1, abs=0.03)  # a piece as common as a decile has one to itself

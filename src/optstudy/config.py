@@ -275,6 +275,11 @@ class Watch(Strict):
 
     norms: bool = False
     """Record norms of gradient, update and weights by role, once per row of ``metrics.jsonl``."""
+    moments: bool = False
+    """Record, once per row and by role, the signal-to-noise ratio of Adam's second moments along each axis,
+    and how far Adam's step is from Signum's and Adalayer*'s."""
+    deciles: bool = False
+    """Record the validation loss by the frequency of the token to predict, in ten groups as common."""
     tensorboard: bool = False
     """Write TensorBoard event files to the run's folder; needs ``optstudy[tensorboard]``."""
     wandb: str | None = None

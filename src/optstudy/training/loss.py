@@ -60,6 +60,17 @@ def logits_loss(logits_NV: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor,
     return cross_entropy + z * lse_N.square().mean(), cross_entropy.detach()
 
 
+@torch.no_grad()
+def target_losses(out_NX: Tensor, w_VD: Tensor | None, y_N: Tensor) -> Tensor:
+    """Return the cross-entropy of each target, shape N; of logits, where there is no head's weight."""
+    parts = []
+    for chunk in _chunks(len(y_N), out_NX.T if w_VD is None else w_VD, compiled=False):
+        logits_CV = out_NX[chunk] if w_VD is None else out_NX[chunk] @ w_VD.T
+        wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+        parts.append(wide_CV.logsumexp(-1) - wide_CV.gather(-1, y_N[chunk, None])[:, 0])
+    return torch.cat(parts)
+
+
 def loss_rows(
     logits_CV: Tensor, y_C1: Tensor, z: float, n: int, gradient: bool
 ) -> tuple[Tensor, Tensor | None]:

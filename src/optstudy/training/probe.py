@@ -1,4 +1,4 @@
-"""Measurements during a run in addition to losses: norms and effective learning rates."""
+"""Measurements during a run in addition to losses: norms, effective learning rates, second moments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,9 @@ from torch.optim.optimizer import Optimizer
 
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
+from optstudy.optim.blocks import Blocks, second_moment
+from optstudy.optim.sharded import whole
+from optstudy.recipes import OPTIMIZERS
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 MOST_VALUES = 1 << 18
@@ -22,7 +25,8 @@ class Probe:
     Norms are those of one step. :meth:`expect` must announce that step if a row will end with it.
 
     Raises:
-        UserError: effective learning rates are requested, but the optimizer has no second moment.
+        UserError: effective learning rates are requested, but the optimizer has no second moment; or second
+            moments are, but none is per weight.
     """
 
     def __init__(self, config: RunConfig, optimizer: Optimizer) -> None:
@@ -32,6 +36,11 @@ class Probe:
             name = type(optimizer).__name__
             raise UserError(f"training.effective_lr: {name} divides by no second moment; set it to false")
         self._norms = Norms(optimizer) if config.watch.norms else None
+        self._moments = config.watch.moments
+        if self._moments and not any(map(_is_adam, optimizer.param_groups)):
+            raise UserError(
+                "watch.moments: no parameter has momentum and a second moment per weight, as Adam's"
+            )
 
     def expect(self, due: bool) -> None:
         """Set whether to measure the next step."""
@@ -43,6 +52,8 @@ class Probe:
         found: dict[str, Any] = {}
         if self._effective_lr:
             found["effective_lr"] = effective_lrs(self._optimizer)
+        if self._moments:
+            found["moments"] = moments(self._optimizer)
         if self._norms is not None and (norms := self._norms.take()):
             found["norms"] = norms
         return found
@@ -125,3 +136,69 @@ def _quantiles(tensors: list[Tensor]) -> dict[str, float]:
     with np.errstate(invalid="ignore"):  # between two infinities
         at = np.quantile(values, list(QUANTILES.values()), overwrite_input=True)
     return dict(zip(QUANTILES, at.tolist(), strict=True))
+
+
+def _is_adam(group: dict[str, Any]) -> bool:
+    return group.get("second_moment") == "weight" and group["betas"][0] > 0
+
+
+@torch.no_grad()
+def moments(optimizer: Optimizer) -> dict[str, dict[str, float]]:
+    """Return, by role, what Adam's second moments v say of coarser ones.
+
+    ``row``, ``column``, ``tensor``: the signal-to-noise ratio of v along that axis, E[v]^2 / Var[v] over the
+    weights that would share one value, averaged over these values and over the role's tensors (SlimAdam,
+    Kalra et al. 2025, arXiv 2503.01843, section 3: where it is well above 1, they may share it). Values of 0,
+    such as of tokens not seen yet, are left out.
+
+    ``from_signum``, ``from_adalayer_star``: 1 - cosine between Adam's step m / sqrt(v) and sign(m), or m over
+    the root of v averaged over Adalayer*'s blocks, over all of the role's weights (the paper's Lemma 1 is
+    about such distances). 0: the same direction.
+    """
+    star = OPTIMIZERS["adalayer_star"].roles
+    ratios: dict[str, dict[str, list[float]]] = {}
+    steps: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for group in filter(_is_adam, optimizer.param_groups):
+        for p in (p for p in group["params"] if p in optimizer.state):
+            m, v = (whole(optimizer.state[p][name]).double() for name in ("m", "v"))  # v^2 is under float32
+            kind, layout = star.get(group["role"], {}).get("second_moment", "tensor"), group.get("layout", "")
+            adam = m / (v.sqrt() + group["eps"])
+            steps.setdefault(group["role"], []).append((adam, m.sign(), m / _blocks(kind, v, layout)))
+            if v.ndim > 1:
+                for axis in ("row", "column", "tensor"):
+                    ratios.setdefault(group["role"], {}).setdefault(axis, []).append(_ratio(axis, v, layout))
+    return {
+        role: {
+            **{axis: float(np.mean(found)) for axis, found in ratios.get(role, {}).items()},
+            "from_signum": _distance([(adam, sign) for adam, sign, _ in some]),
+            "from_adalayer_star": _distance([(adam, layer) for adam, _, layer in some]),
+        }
+        for role, some in steps.items()
+    }
+
+
+def _blocks(kind: str, v: Tensor, layout: str) -> Tensor:
+    """Return the root of V of coarser blocks from v; of the whole tensor where it cannot be cut so."""
+    try:
+        moment = second_moment(kind, tuple(v.shape), layout)
+    except ValueError:
+        moment = second_moment("tensor", tuple(v.shape), layout)
+    assert moment is not None
+    return moment.root(*moment.means(v))
+
+
+def _ratio(axis: str, v: Tensor, layout: str) -> float:
+    moment = second_moment(axis, tuple(v.shape), layout)
+    assert isinstance(moment, Blocks)
+    mean = moment.means(v)[0]
+    variance = moment.means((v - mean).square())[0]
+    ratio = mean.square() / variance.clamp_min(torch.finfo(v.dtype).tiny)
+    return float(ratio[mean > 0].mean())
+
+
+def _distance(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    dot, one, other = (
+        sum(float((a * b).sum()) for a, b in some)
+        for some in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
+    )
+    return 1 - dot / (one * other) ** 0.5 if one and other else 0.0

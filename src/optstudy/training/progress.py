@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,8 +176,8 @@ class TrainingLog:
         self._pending.clear()
         self._mark = time.perf_counter()
 
-    def validation(self, step: int, loss: float) -> None:
-        """Write a validation loss.
+    def validation(self, step: int, loss: float, deciles: Sequence[float | None] = ()) -> None:
+        """Write a validation loss, and those by decile of the target's frequency where there are any.
 
         Raises:
             Diverged: it is not finite.
@@ -198,6 +198,7 @@ class TrainingLog:
                 "step": step,
                 "tokens": step * self._tokens_per_step,
                 "val_loss": loss,
+                **({"deciles": list(deciles)} if deciles else {}),
                 "seconds": self.seconds,
             }
         )

@@ -22,7 +22,7 @@ from optstudy.optim.sharded import whole
 from optstudy.training import compiling, models, schedule
 from optstudy.training.build import build_optimizer
 from optstudy.training.keeping import Keeping
-from optstudy.training.loss import language_model_loss, logits_loss, loss_rows
+from optstudy.training.loss import language_model_loss, logits_loss, loss_rows, target_losses
 from optstudy.training.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
 from optstudy.training.portable import Packing, Unpacking
 from optstudy.training.probe import Probe
@@ -50,6 +50,12 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
             libc.mallopt(parameter, size)
+
+
+DECILES = 10
+"""Groups of tokens to predict, by how frequent they are."""
+COUNTED = 10_000_000
+"""Tokens of the training text that frequencies are counted in."""
 
 
 def _nothing() -> None:
@@ -105,6 +111,13 @@ class Run:
         self.probe = Probe(config, self.optimizer)
         points = config.validation.points
         self.validation_steps = frozenset(round(config.total_steps * i / points) for i in range(points))
+        self.deciles: list[float | None] = []
+        """Losses of the last validation by the target's frequency, rarest first; empty unless requested."""
+        self._decile_of = (
+            torch.from_numpy(decile_of(made.train, config.model.vocab_size)).to(device)
+            if config.watch.deciles
+            else None
+        )
         self.upcoming = ReadAhead(self.batches)
         self._stepped = False
         # several processes of a run must not wait for one that waits for them
@@ -261,13 +274,23 @@ class Run:
         """
         size = self.config.training.micro_batch_size or self.config.training.batch_size
         total = torch.zeros((), device=self.device, dtype=torch.float64)
+        by_decile = torch.zeros(2, DECILES, device=self.device, dtype=torch.float64)
         with self._evaluated(), self._autocast():
             for rows in self.ranks.rounds(len(self.held_out), size):
                 between()
                 part = self.held_out[rows]
-                loss = self._losses(part if len(part) else self.held_out[:1], 0.0)[1]
-                total += loss.double() * len(part)
+                x_BT = torch.from_numpy(part if len(part) else self.held_out[:1]).to(self.device)
+                out_NX, y_N = self._output(x_BT), x_BT[:, 1:].flatten()
+                total += self._loss(out_NX, y_N)[1].double() * len(part)
+                if self._decile_of is not None and len(part):
+                    head = self.built.head
+                    losses_N = target_losses(out_NX, None if head is None else head.weight, y_N)
+                    both_2N = torch.stack([losses_N, torch.ones_like(losses_N)]).double()
+                    by_decile.index_add_(1, self._decile_of[y_N], both_2N)
         reshard(self.model)
+        if self._decile_of is not None:
+            sums, counts = self.ranks.sum(by_decile).tolist()
+            self.deciles = [loss / n if n else None for loss, n in zip(sums, counts, strict=True)]
         return float(self.ranks.sum(total)) / len(self.held_out)
 
     @contextmanager
@@ -334,6 +357,19 @@ def _micro_batches(batch_size: int, micro_batch_size: int | None) -> Iterator[sl
     size = micro_batch_size or batch_size
     for start in range(0, batch_size, size):
         yield slice(start, min(start + size, batch_size))
+
+
+def decile_of(stream: Stream, pieces: int) -> IntArray:
+    """Return the decile of each piece by its frequency in a text, int64: 0 for the rarest.
+
+    Each decile holds about a tenth of the text's tokens. At most :data:`COUNTED` tokens are counted.
+    """
+    counts = np.bincount(np.asarray(stream[: min(len(stream), COUNTED)], np.int64), minlength=pieces)
+    order = np.argsort(counts, kind="stable")
+    middle = np.cumsum(counts[order]) - counts[order] / 2
+    found = np.empty(pieces, np.int64)
+    found[order] = np.minimum(DECILES * middle / counts.sum(), DECILES - 1).astype(np.int64)
+    return found
 
 
 def _sequences(stream: Stream, length: int, count: int) -> IntArray:

@@ -215,7 +215,7 @@ class _Attempt:
         first = log.steps
         for step in range(first, run.config.total_steps):
             if step in run.validation_steps and step != log.validated:
-                log.validation(step, run.validation_loss(self._stop_if_asked))
+                log.validation(step, run.validation_loss(self._stop_if_asked), run.deciles)
             run.probe.expect(log.row_due)
             taken = run.step(step, self._stop_if_asked)
             if step == first:
@@ -227,7 +227,7 @@ class _Attempt:
                 self._checkpoint()
         log.flush()
         final = run.validation_loss(self._stop_if_asked)
-        log.validation(run.config.total_steps, final)
+        log.validation(run.config.total_steps, final, run.deciles)
         return final
 
     def _say_lost(self, places: list[str]) -> None:
