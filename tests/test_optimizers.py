@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -354,7 +355,8 @@ def test_options_are_described_by_their_class() -> None:
     (betas, eps, *_) = next(one for one in listing() if one.name == "adam").options
     assert betas == {
         "name": "betas", "type": "2 numbers", "default": [0.9, 0.95], "allowed": "[0, 1)",
-        "meaning": "Decay of the first and of the second moment.",
+        "meaning": "Decay of the first and of the second moment; without momentum, (0, ...), there is no "
+        "state m.",
     }  # fmt: skip
     assert (eps["type"], eps["default"], eps["allowed"]) == ("number", 1e-15, "[0, inf)")
     assert all(option["meaning"] and option["type"] for one in listing() for option in one.options)
@@ -397,6 +399,28 @@ def test_a_model_without_roles_takes_what_asks_for_none() -> None:
     assert len(group["params"]) == 2 and list(group["betas"]) == [0.8, 0.9] and group["weight_decay"] == 0
     with pytest.raises(UserError, match="' has no role"):
         optstudy.create_optimizer("adalayer_star", model, lr=1e-2)
+
+
+def test_slim_adam_is_its_restatement() -> None:
+    """Adam whose second moment is a mean over inputs or over outputs, by role; norms per weight."""
+    model = Transformer(config_of("slim_adam").model, seed=0).double()
+    roles = assign_roles(model)
+    weights = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    optimizer = optstudy.create_optimizer("slim_adam", model, lr=1e-2)
+    m, v = ({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+    over = {"embedding": 1, "head": 1, "qkv": 1, "attention_out": 0, "mlp_in": 0, "mlp_out": 0}
+    for t in range(1, 6):
+        steps(model, optimizer, range(t, t + 1))
+        for name, p in model.named_parameters():
+            g = p.grad.numpy()
+            square = np.square(g)
+            if (axis := over.get(roles[name])) is not None:
+                square = np.broadcast_to(square.mean(axis, keepdims=True), g.shape)
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.95 * v[name] + 0.05 * square
+            root = np.sqrt(v[name] / (1 - 0.95**t)) + 1e-15
+            weights[name] = weights[name] - 1e-2 * m[name] / (1 - 0.9**t) / root
+            np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-12, atol=1e-12)
 
 
 def test_a_recipe_is_made_with_its_roles_and_with_those_asked_for() -> None:

@@ -130,8 +130,16 @@ OPTIMIZERS: dict[str, Spec] = {
     ),
     "frozen_all_norms_off": _frozen((), "Figure 15, LayerNorm training off", **_NORMS_OFF),
     "frozen_keep_last_norms_off": _frozen(("head",), "Figure 17: LayerNorm training off", **_NORMS_OFF),
+    "slim_adam": Spec(
+        "optstudy.optim.Adam",
+        roles={
+            **{role: {"second_moment": "row"} for role in ("embedding", "head", "qkv")},
+            **{role: {"second_moment": "column"} for role in ("attention_out", "mlp_in", "mlp_out")},
+        },
+        source="Kalra et al. 2025 (arXiv 2503.01843): rows of q, k and tokens, else columns",
+    ),
 }
-"""The registry's optimizers, then the paper's recipes."""
+"""The registry's optimizers, then the paper's recipes, then those of later papers."""
 
 
 def spec_of(name: str) -> Spec:

@@ -26,8 +26,8 @@ class Preconditioned(Rule):
     and the released code take the mean, as here; ``tensor-printed`` and ``row-printed`` do what is printed.
     For ``none`` the denominator is 1, without eps: SGD with EMA momentum and bias correction.
 
-    State: m, of the parameter's shape, and the averages of g^2: a number per block, or r and c. It is float32
-    for parameters in half precision, else of the parameter's dtype.
+    State: m, of the parameter's shape, unless beta1 is 0 in its first step, and the averages of g^2: a number
+    per block, or r and c. It is float32 for parameters in half precision, else of the parameter's dtype.
     """
 
     options = PreconditionedOptions
@@ -50,15 +50,16 @@ class Preconditioned(Rule):
 
     @staticmethod
     def update(
-        p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, correction: Any, eps: Any,
+        p: Tensor, g: Tensor, m: Tensor | None = None, *,
+        lr: Any, decay: Any, w1: Any, w2: Any, correction: Any, eps: Any,
         moment: Granularity | None, means: tuple[Tensor, ...] = (), **averages: Tensor,
     ) -> None:  # fmt: skip
         """Take one step of one parameter, in place."""
-        step = m.lerp_(g, w1)
+        step = g if m is None else m.lerp_(g, w1)
         if moment is not None:
             for average, mean in zip(averages.values(), means or moment.means(g.square()), strict=True):
                 average.lerp_(mean, w2)
-            step = m / (moment.root(*averages.values()) * correction + eps)
+            step = step / (moment.root(*averages.values()) * correction + eps)
         p.mul_(decay).sub_(lr * step)
 
     @torch.no_grad()
