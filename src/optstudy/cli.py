@@ -3,9 +3,9 @@
 import io
 import os
 import sys
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 
 from optstudy import __version__
 from optstudy.ending import (
@@ -18,7 +18,16 @@ from optstudy.ending import (
     end,
     out_of_memory,
 )
-from optstudy.errors import UserError, printable, shortened
+from optstudy.errors import UserError, printable, shortened, shown
+
+
+def _whole(_app: App, _command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 for a whole number, which cyclopts would round."""
+    for argument in arguments:
+        for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
+            if "." in token.value:
+                raise UserError(f"{argument.name}: must be a whole number, not {shown(token.value)}")
+
 
 app = App(
     name="optstudy",
@@ -28,6 +37,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
+    config=_whole,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
 bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")
@@ -63,20 +73,32 @@ for parent, name, target in (
     parent.command(f"optstudy.commands.{target}", name=name)
 
 
+LOOP = "Symlink loop from "
+"""Begins the error of :meth:`Path.resolve` on a link that leads to itself, before Python 3.13."""
+
+
 def main() -> NoReturn:
     """Run the command line and exit with its code; modules are looked for in the working folder, too."""
     sys.path.append("")
     sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
-    end(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    why = getattr(getattr(sys.stdout.buffer, "raw", None), "failed", None)
+    end(_mistake(f"standard output: {why}") if why is not None and code == DONE else code)
 
 
 class _Output(io.FileIO):
     """Standard output or error; where its reader has gone, as in ``| head``, the rest goes nowhere."""
 
+    failed: str | None = None
+    """Why it could not be written otherwise; then, too, the rest goes nowhere."""
+
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.failed = error.strerror
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -110,6 +132,10 @@ def run(arguments: list[str]) -> int:
     except (RunFailed, MemoryError) as error:
         sys.stderr.write(f"optstudy: {printable(out_of_memory(error) or error)}\n")
         return FAILED
+    except RuntimeError as error:
+        if not str(error).startswith(LOOP):
+            raise
+        return _mistake(f"{str(error).removeprefix(LOOP)}: a link that leads to itself")
     except OSError as error:
         if error.errno not in USERS_ERRNOS:
             raise

@@ -30,8 +30,11 @@ _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def written(value: Any) -> str:
-    """Return a config value as a word of a command: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else identity.encoded(value)
+    """Return a config value as a word of a command: a text as it is, anything else as JSON.
+
+    A whole number has no point, however it was written: 1000 for 1e3, which ``int()`` of a program takes.
+    """
+    return value if isinstance(value, str) else identity.encoded(identity.plain(value))
 
 
 def _seconds(value: Any) -> Any:
@@ -277,7 +280,10 @@ def require(trainer: TrainerSpec, folder: Path) -> None:
     first = trainer.command[0] if trainer.command else "{"
     if "{" not in first and shutil.which(folder.resolve() / first if "/" in first else first) is None:
         key, where = "trainer.command", folder.resolve() if "/" in first else "the folders of PATH"
-        raise UserError(f"{key}: there is no program {first!r} in {where}", key, trainer.command)
+        why = f"there is no program {first!r} in {where}"
+        if "/" in first and (folder.resolve() / first).is_file():
+            why = f"{first!r} may not be executed: chmod +x it, or put what runs it before it, such as python"
+        raise UserError(f"{key}: {why}", key, trainer.command)
 
 
 def fingerprint(trainer: PlacedTrainer) -> str | None:

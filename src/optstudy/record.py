@@ -6,10 +6,12 @@ A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and mac
 (losses as they come) and, written last, ``result.json``: its presence says that the run ended.
 """
 
+import errno
 import json
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,7 +36,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe stays one
         path.write_bytes(data)
         return
-    descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -118,13 +124,15 @@ def read_lines(
 
 
 def _read(path: Path | str) -> bytes | None:
-    """Return a file's bytes, or None where there is none; a pipe is not waited for.
+    """Return a file's bytes, or None where there is none.
 
     Raises:
-        UserError: it is a folder, or may not be read.
+        UserError: it is a folder, a pipe or a device, which may have no end, or may not be read.
     """
     try:
         with open(path, "rb", buffering=0, opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "a pipe or device")
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -136,6 +136,15 @@ class Trial:
         told = self.metric if self.metric.startswith("eval_") else "eval_loss"
         return importlib.import_module("optstudy.huggingface").callback(self, metric or told)
 
+    def lightning_callback(self, metric: str | None = None) -> Any:
+        """Return a callback for Lightning's ``Trainer`` that logs its losses and finishes the trial.
+
+        Args:
+            metric: which of the numbers that the module logs counts; by default the one called as the study's
+                metric, ``val_loss``.
+        """
+        return importlib.import_module("optstudy.lightning").callback(self, metric or self.metric)
+
 
 def trial() -> Trial:
     """Return the run that this program was started for.

@@ -44,7 +44,7 @@ def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> N
     _say_cost(_left(session), jobs, device, per_gpu, session.runs)
 
 
-def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
+def describe_all(sessions: Sequence[Session], jobs: int | None, device: str, per_gpu: int) -> None:
     """Say how many runs each study has, and what all of them, each once, cost."""
     left: dict[str, AnyConfig] = {}
     for session in sessions:
@@ -54,7 +54,7 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
         runs = len(session.runs_known) + len(session.plan.pending)
         sys.stdout.write(f"{session.study.name:24} {runs:4} runs, {new:4} to do that no other has\n")
     sys.stdout.write("all: ")
-    _say_cost(list(left.values()), jobs, "auto", 1, sessions[0].runs)
+    _say_cost(list(left.values()), jobs, device, per_gpu, sessions[0].runs)
 
 
 def _left(session: Session) -> list[AnyConfig]:
@@ -86,8 +86,12 @@ def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu:
 
 
 def _on_gpu(folder: Path) -> bool:
-    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's."""
+    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's.
+
+    Of another program it is only known which GPUs it was given.
+    """
     try:
-        return str((read_json(folder / "env.json") or {}).get("device", "cpu")) != "cpu"
+        env = read_json(folder / "env.json") or {}
     except UserError:
         return False
+    return bool(env.get("gpus")) or env.get("device", "cpu") != "cpu"

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from optstudy.commands.options import RUNS, Assignments
+from optstudy.commands.options import RUNS, Assignments, belong
 from optstudy.ending import DONE, FAILED, Asked, Preempted, ProgramError
 from optstudy.errors import UserError
 from optstudy.folders import prepare
@@ -64,6 +64,7 @@ def init(
             "init: give either what to begin with, script, trainer or function, or --check STUDY.yaml"
         )
     if kind is not None:
+        belong("--check", False, set_=set_)
         return _write(kind, folder)
     assert check is not None
     if not seconds > 0:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optstudy.commands.options import known_device
+from optstudy.commands.options import belong, known_device
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest, shown, validate
 from optstudy.launch.events import OnEvent
@@ -52,6 +52,11 @@ class Launching:
         at_least_one("--jobs", self.jobs)
         at_least_one("--per-gpu", self.per_gpu)
         self.submission()
+        belong("--launcher slurm", self.launcher == "slurm", slurm=self.slurm)
+        if self.launcher == "slurm" and self.per_gpu > 1:
+            raise UserError(
+                "--per-gpu: Slurm hands out GPUs: ask for a part of one, as by --slurm gres=shard:1"
+            )
 
     def slots(self) -> list[str]:
         """Workers of this machine, see :func:`optstudy.launch.slots.slots`."""

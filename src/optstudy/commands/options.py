@@ -45,6 +45,24 @@ def known_device(device: str) -> None:
         raise UserError(f"--device: unknown device {device!r}{nearest(device, DEVICES)}")
 
 
+def belong(to: str, there: bool, **given: object) -> None:
+    """Refuse options that nothing would come of.
+
+    Args:
+        to: what they need beside them.
+        there: whether that was given.
+        given: the options by name; what is empty, None or false was not given.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name, value in given.items():
+        if not there and value not in (None, (), False):
+            raise UserError(
+                f"--{name.rstrip('_')}: it says nothing without {to}; give that too, or leave it out"
+            )
+
+
 def existing(runs: Path) -> None:
     """Refuse a runs folder that was named and is not there; the default one may be still to come.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import RECORDED, figure_of, recorded
@@ -51,9 +51,12 @@ def export(
     """
     existing(runs)
     if record is not None:
+        if any((name, set_, axis, seeds, format_, out)):
+            raise UserError("--record: of all studies of the package; beside it go --scale and --runs alone")
         return _extend(record, scale or "pico", runs)
     kind = tidy.kind_of(out, format_)
     expect_many()
+    belong("a study", name is not None, scale=scale, set_=set_, axis=axis, seeds=seeds)
     if name is None:
         records = tidy.runs(tidy.every(runs))
     else:

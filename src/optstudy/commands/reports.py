@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, figure_of, recorded
@@ -75,6 +75,7 @@ def report(
         port: port to serve on; 0 takes a free one.
     """
     existing(runs)
+    belong("--serve", serve, host=host != LOOPBACK[0], port=port != PORT)
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)
@@ -100,7 +101,7 @@ def report(
                 _predict(sessions[0], predict)
         else:
             at = sessions[0].scale
-            where = reports.place(out, name, at, _made_of(sessions[0], name, out))
+            where = reports.place(out / name, _made_of(sessions[0], name, out), at)
             _write_all(sessions, where, formats, f"{name} at {at}", pool)
     return DONE
 
@@ -157,11 +158,12 @@ def compare(before: Path, after: Path, /, *, out: Path = Path("report/compare"))
     Args:
         before: a runs folder.
         after: another runs folder.
-        out: where the page goes.
+        out: folder of the page; where another comparison has its page there, one beside it.
     """
     found = reports.compare(before, after)
     reports.show_comparison(found)
-    for path in reports.write_comparison(found, out):
+    where = reports.place(out, {"before": relative(before, out), "after": relative(after, out)})
+    for path in reports.write_comparison(found, where):
         sys.stdout.write(f"wrote {path}\n")
     return DONE
 
@@ -183,7 +185,8 @@ def write_report(
     drawn = reports.draw(figure, formats, pool)
     session.remember()
     reports.show(figure)
-    where = reports.place(out, figure.name, figure.scale, _made_of(session, figure.name, out))
+    made_of = _made_of(session, figure.name, out)
+    where = reports.place(out / figure.name, made_of, figure.scale)
     for path in reports.write(figure, where, formats, drawn=drawn):
         sys.stdout.write(f"wrote {path}\n")
 

@@ -267,7 +267,12 @@ def show(
     at_least_one("--jobs", jobs)
     at_least_one("--per-gpu", per_gpu)
     if (inside := names_in(name)) != [name] and not json_:
-        describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
+        describe_all(
+            [_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside],
+            jobs,
+            device,
+            per_gpu,
+        )
         return DONE
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     if json_:

@@ -20,6 +20,7 @@ from optstudy.launch import lease
 from optstudy.launch.lease import Lease
 from optstudy.record import ended, of_program, put_away, read_lines, read_metrics
 
+NAME = "attempts.jsonl"
 FAILURES = 2
 """Failures after which a run is set aside."""
 KILLS = 25
@@ -69,7 +70,13 @@ def attempt(folder: Path, on_loss: Callable[[], None] = lambda: os._exit(PREEMPT
         current = Attempt(held)
         try:  # including the first line: a signal may come while it is written
             _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
-            yield current
+            kept = (folder / NAME).read_bytes()
+            try:
+                yield current
+            finally:
+                if not (folder / NAME).exists():  # a program has emptied its run's folder
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / NAME).write_bytes(kept)
         except GeneratorExit:
             _note(folder, {"event": "end", "code": current.code, "reason": current.reason})
             raise
@@ -176,7 +183,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         say_once(f"{error}; left out")
 
     try:
-        return read_lines(folder / "attempts.jsonl", _check, leave_out)
+        return read_lines(folder / NAME, _check, leave_out)
     except UserError as error:
         leave_out(error)
         return []
@@ -191,7 +198,7 @@ def _check(row: dict[str, Any], where: str) -> None:
 
 def _note(folder: Path, row: dict[str, Any]) -> None:
     stamped = {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    path = folder / "attempts.jsonl"
+    path = folder / NAME
     if not path.is_file() and (path.exists() or path.is_symlink()):
         put_away(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -70,7 +70,7 @@ class Board:
 
     def _settle(self) -> bool:
         """Remove runs that have ended or were set aside; return whether any has ended."""
-        done = [folder for folder in self._open if ended(folder)]
+        done = [folder for folder in self._open if ended(folder) and lease.holder(folder) is None]
         for folder in done:
             del self._open[folder]
             self.on_event(Event("ended", folder))

@@ -65,6 +65,8 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             try:
+                if _newest(self.path.parent) is None:
+                    self._put_back()
                 self.check()
                 os.utime(self.path)
             except (LeaseLost, FileNotFoundError):
@@ -72,6 +74,15 @@ class Lease:
                 return
             except OSError:  # a file system that fails for a moment: the next beat tells
                 continue
+
+    def _put_back(self) -> None:
+        """Write the lease again where a program has emptied its run's folder."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.path.open("x") as file:
+                json.dump(identity(), file)
+        except FileExistsError:
+            raise LeaseLost(f"{self.path.parent}: taken over by another process") from None
 
     def __enter__(self) -> Self:
         return self

@@ -104,24 +104,23 @@ def write(
     return written
 
 
-def place(out: Path, name: str, scale: str, made_of: Mapping[str, Any]) -> Path:
-    """Return the folder of a report, made: that of its name, or one of its own where another's is there.
+def place(folder: Path, made_of: Mapping[str, Any], inside: str = "") -> Path:
+    """Return the folder of a report, made: the one asked for, or one beside it where another's is there.
 
     Args:
-        out: where reports go.
-        name: the study's, or that of a folder of studies.
-        scale: the scale it ran at.
-        made_of: what tells it from others of that name, as JSON; it is kept in the folder.
+        folder: where the report goes.
+        made_of: what tells it from others, as JSON; it is kept with it.
+        inside: the folder in it, or beside it, that holds the report.
     """
     text = json.dumps(made_of, indent=1, sort_keys=True) + "\n"
-    own = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-    for folder in (out / name / scale, out / own / scale):
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), (folder / MADE_OF).open("x") as file:
+    own = folder.parent / f"{folder.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    for one in (folder / inside, own / inside):
+        one.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), (one / MADE_OF).open("x") as file:
             file.write(text)
-        if (folder / MADE_OF).read_text(errors="replace") == text:
+        if (one / MADE_OF).read_text(errors="replace") == text:
             break
-    return folder
+    return one
 
 
 def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:

@@ -38,7 +38,8 @@ class Session:
         all_seeds: without ``seeds``, runs of the folder with further seeds are shown; claims leave them out.
 
     Raises:
-        UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, or a mistake in the study.
+        UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, a file for a folder, or a mistake
+            in the study.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Session:
         if seeds is not None and not 0 < seeds <= MOST_VALUES:
             bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
             raise UserError(f"seeds: input should be {bound}, not {shown(seeds)}")
+        if runs.is_file():
+            raise UserError(f"--runs: {runs} is a file, where a folder is needed")
         self.kept = kept or {}
         self.study, self.scale, self.runs = in_first_folder(study, runs), study.scale(scale), runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive

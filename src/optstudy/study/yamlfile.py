@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from optstudy.data import files
 from optstudy.errors import MOST_WHOLE, UserError, first_line, printable, shortened, shown
@@ -26,6 +26,8 @@ MOST_BYTES = 1 << 20
 """Of a file; reading takes a second for some ten thousand."""
 DEEPEST = 200
 """Lists and mappings within each other in a file."""
+WORDS = ("trainer", "command")
+"""Place of a list whose words are texts: ``1e3``, ``1.10`` and ``~`` stand as they are written."""
 
 L = TypeVar("L", bound=int | None)
 Places = Sequence[tuple[str, int, Any]]
@@ -49,6 +51,9 @@ class _Constructor(RoundTripConstructor):
                 ):  # ruamel takes exponential time for it
                     raise ConstructorError(None, None, "a key must be a plain text", key.start_mark)
                 left.append(value)
+        for word in _at(node, WORDS):
+            if isinstance(word, ScalarNode):
+                word.tag = "tag:yaml.org,2002:str"
         return super().construct_document(node)
 
     def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> Any:
@@ -60,6 +65,14 @@ class _Constructor(RoundTripConstructor):
             if isinstance(node.value, str) and node.value.lstrip("+-").replace("_", "").isdecimal():
                 return MOST_WHOLE + 1  # more digits than Python reads; refused with its key by `plain`
             raise ConstructorError(None, None, first_line(error), node.start_mark) from None
+
+
+def _at(node: Node, keys: Sequence[str]) -> Sequence[Node]:
+    """Return the items of the list at a place of a document; none if there is no list."""
+    for key in keys:
+        parts = node.value if isinstance(node, MappingNode) else []
+        node = next((value for name, value in parts if name.value == key), Node(None, [], None, None))
+    return node.value if isinstance(node, SequenceNode) else []
 
 
 def read(path: Path) -> str:

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -37,7 +38,7 @@ from optstudy.ending import (
 from optstudy.errors import UserError, printable, shortened
 from optstudy.folders import check_unchanged
 from optstudy.program import MetricSpec, Program, require
-from optstudy.record import FORMAT, finite, write_json
+from optstudy.record import FORMAT, finite, read_json, write_json
 from optstudy.training import guard
 
 GRACE_SECONDS = 20.0
@@ -50,6 +51,8 @@ TAIL = 64_000
 """Bytes of that end, and of a line."""
 MOST_RESULT = 16_000_000
 """Bytes of a program's ``result.json``."""
+THEIRS = "config.program.json"
+"""Name that a program's own ``config.json`` gets, as that of the run must stay."""
 MOST_SAID = 200
 """Characters of output in a reason."""
 STANDS_FOR = "0.0"
@@ -84,10 +87,24 @@ def carry_out(
     output = output or Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
+    _put_back(folder, config)
     result = outcome(folder, config, code, output, time.monotonic() - began)
     still_mine()
     write_json(folder / "result.json", result)
     return result
+
+
+def _put_back(folder: Path, config: Program) -> None:
+    """Write the run's ``config.json`` again where the program has removed it, or written its own."""
+    path, wanted = folder / "config.json", config.model_dump(mode="json")
+    with suppress(UserError):
+        if read_json(path) == wanted:
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.replace(path.with_name(THEIRS))
+        _write(f"optstudy: the program's own config.json is {THEIRS} now\n".encode())
+    write_json(path, wanted)
 
 
 def outcome(folder: Path, config: Program, code: int, output: "Output", seconds: float) -> dict[str, Any]:
@@ -122,7 +139,12 @@ def outcome(folder: Path, config: Program, code: int, output: "Output", seconds:
 
 def begin(folder: Path) -> float:
     """Make a run's folder ready for an attempt, versions and machine in ``env.json``; return the time."""
-    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
+    try:
+        (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
+    except OSError as error:
+        raise ProgramError(
+            f"the result.json of an earlier attempt cannot be removed: {error.strerror}"
+        ) from None
     write_json(folder / "env.json", _environment())
     return time.monotonic()
 
@@ -264,11 +286,16 @@ def _left(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "result.json"
     try:
-        if path.stat().st_size > MOST_RESULT:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ProgramError("its result.json is no regular file")
+        if found.st_size > MOST_RESULT:
             raise ProgramError(f"its result.json has more than {MOST_RESULT} bytes")
         tree = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ProgramError(f"its result.json cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ProgramError(f"its result.json is not JSON ({shortened(str(error), 60)})") from None
     if not isinstance(tree, dict):
