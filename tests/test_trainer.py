@@ -126,13 +126,13 @@ def until(condition, seconds=20):
 
 SAID = {
     "crash": "it ended with code 1: ValueError: boom",
-    "hang": "it had not ended after 2 s (trainer.timeout): here is hang",
+    "hang": "it did not end within 2 s (trainer.timeout): here is hang",
     "nothing": "neither a result.json in its folder, nor a line of output",
     "word": "its val_loss is 'low', and not a number",
     "other": "its result.json has no 'val_loss' (trainer.metric), only loss",
     "half": "its result.json is not JSON",
     "list": "its result.json is not a JSON object",
-    "endless": "it had not ended after 2 s",
+    "endless": "it did not end within 2 s",
     "killed": "it was ended by SIGKILL",
 }
 LOSS = {"fine": 1.5, "again": 2.5, "child": 3.5, "line": 4.5, "stopped": 5.5}
@@ -306,7 +306,10 @@ WRONG = [
     ("function: train.go, timeout: soon", "4: trainer.timeout: must be a number of seconds"),
     ("function: train.go, timeout: 0", "4: trainer.timeout: "),
     ("function: train.go, metric: {pattern: 'loss'}", "4: trainer.metric: 'pattern' must have one group"),
-    ("function: train.go, metric: {pattern: '('}", "4: trainer.metric: 'pattern' is no regular expression"),
+    (
+        "function: train.go, metric: {pattern: '('}",
+        "4: trainer.metric: 'pattern' is not a regular expression",
+    ),
     ("function: train.go, metrics: val_loss", "4: unknown key 'trainer.metrics'; did you mean 'metric'?"),
     ("function: train.go, folder: /tmp", "4: unknown key 'trainer.folder'"),
 ]
@@ -348,11 +351,11 @@ def test_what_is_refused_is_one_line_of_the_command(tmp_path):
         (
             ["--set", "trainer.command=x"],
             2,
-            "mine.yaml: --set: trainer.command: the trainer is no part of the config",
+            "mine.yaml: --set: trainer.command: the trainer is not part of the config",
         ),
         (["--scale", "pico"], 2, "mine.yaml: --scale pico: the file has no scales of its own"),
         (["--axis", "lr"], 2, "--axis: 'lr' is not key=value,value, such as optimizer.lr=1e-3,1e-2"),
-        (["--axis", "lr=1,1"], 2, "--axis: lr: each number must stand there once"),
+        (["--axis", "lr=1,1"], 2, "--axis: lr: each number may appear only once"),
         (["--axis", "seed=0,1"], 2, "mine.yaml: --axis: seed=[0, 1]: seeds are not set one by one"),
     ):
         ended = optstudy_command("show", "mine.yaml", *words, cwd=tmp_path)

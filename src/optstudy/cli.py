@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and how errors are told. A command loads when it is called."""
+"""The command line: the list of commands, and error reporting. A command is imported when it is called."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from optstudy.errors import UserError, printable, shortened, shown
 
 
 def _whole(_app: App, _command: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse 1.5 for a whole number, which cyclopts would round."""
+    """Refuse 1.5 for an integer, which cyclopts would round."""
     for argument in arguments:
         for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
             if "." in token.value:
@@ -40,7 +40,7 @@ app = App(
     config=_whole,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
-bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")
+bench = App(name="bench", help="Measure speed, compared with other libraries in the same run.")
 app.command(data)
 app.command(bench)
 app.register_install_completion_command(
@@ -74,11 +74,11 @@ for parent, name, target in (
 
 
 LOOP = "Symlink loop from "
-"""Begins the error of :meth:`Path.resolve` on a link that leads to itself, before Python 3.13."""
+"""Start of the error of :meth:`Path.resolve` for a link to itself, before Python 3.13."""
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with its code; modules are looked for in the working folder, too."""
+    """Run the command line and exit with its code; modules are also imported from the working folder."""
     sys.path.append("")
     sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
     code = run(sys.argv[1:])
@@ -88,10 +88,10 @@ def main() -> NoReturn:
 
 
 class _Output(io.FileIO):
-    """Standard output or error; where its reader has gone, as in ``| head``, the rest goes nowhere."""
+    """Standard output or error; once its reader is gone, as in ``| head``, further output is discarded."""
 
     failed: str | None = None
-    """Why it could not be written otherwise; then, too, the rest goes nowhere."""
+    """Why it could not be written otherwise; further output is then discarded as well."""
 
     def write(self, data: Any) -> int:
         try:
@@ -106,7 +106,7 @@ class _Output(io.FileIO):
 
 
 def _unbroken(stream: TextIO | None) -> TextIO:
-    """Return a stream like one of the system's that a command outlives; a closed one leads nowhere."""
+    """Return a stream on the same file that survives a closed reader; for a closed stream, a null device."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # for as long as the process
     stream.flush()
@@ -115,13 +115,13 @@ def _unbroken(stream: TextIO | None) -> TextIO:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; the user's mistakes become one line on standard error and exit code 2."""
+    """Run one command; user mistakes become one line on standard error and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name may have what the locale cannot write
+            stream.reconfigure(errors="backslashreplace")  # names may have characters outside the locale
     words = [word for word in arguments if word not in ("--help", "-h")]
     for group in [g for g, path in ((app, []), (data, ["data"]), (bench, ["bench"])) if words == path]:
-        for name in group:  # their descriptions come with them, and stand in the list of commands
+        for name in group:  # loads their descriptions for the list of commands
             group[name]
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

@@ -1,6 +1,6 @@
-"""A callback for Lightning's ``Trainer``: its losses are a trial's rows, its last validation the result.
+"""A callback for Lightning's ``Trainer``: logs its losses to a trial, and finishes with its last validation.
 
-Nothing of Lightning is imported before a callback is asked for.
+Lightning is only imported when a callback is created.
 """
 
 import importlib
@@ -13,24 +13,25 @@ if TYPE_CHECKING:
     from optstudy.trials import Trial
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
-"""Lightning goes by two names; a Trainer and its callbacks are of one of them."""
+"""Lightning has two package names; a Trainer and its callbacks must come from the same one."""
 
 
 def callback(trial: "Trial", metric: str) -> Any:
-    """Return a ``Callback``: ``Trainer(callbacks=[optstudy.trial().lightning_callback()])``.
+    """Return a ``Callback``: use it as ``Trainer(callbacks=[optstudy.trial().lightning_callback()])``.
 
-    Every ``log_every_n_steps`` steps become a row with ``step``, ``loss`` and ``lr``, every validation one
-    with ``val_loss``; both have ``tokens`` where the module logs it. When training ends, the trial is
-    finished with all that the module has logged, if the metric is among it; without, the program must do it.
+    Every ``log_every_n_steps`` steps become a row with ``step``, ``loss`` and ``lr``; every validation
+    becomes one with ``val_loss``. Both have ``tokens`` if the module logs it. When training ends, the trial
+    is finished with everything that the module has logged, if this includes the metric; otherwise the program
+    must do it.
 
     Args:
         trial: the run.
-        metric: which number that the module logs is the study's metric.
+        metric: name of the logged number that is the study's metric.
     """
     base: Any = importlib.import_module(_package()).Callback
 
     class Callback(base):  # type: ignore[misc]
-        """Tells a trial what a Trainer does."""
+        """Passes the progress of a Trainer to a trial."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -38,11 +39,11 @@ def callback(trial: "Trial", metric: str) -> Any:
             self._losses: list[Any] = []
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any, **__: Any) -> None:
-            """Write a row, if it is time."""
+            """Write a row if one is due."""
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
             self._losses += [] if loss is None else [loss]
             step, every = trainer.global_step, max(1, trainer.log_every_n_steps)
-            if step == self._step:  # it goes on with the next batch
+            if step == self._step:  # accumulating: it continues with the next batch
                 return
             if step // every > self._step // every and trainer.is_global_zero:
                 told = {"loss": float(sum(self._losses))} if self._losses else {}  # each a share of the mean
@@ -72,7 +73,7 @@ def _tokens(trainer: Any) -> dict[str, int]:
 
 
 def _package() -> str:
-    """Return the name that the program has imported Lightning by, or else one that is installed."""
+    """Return the package name by which the program has imported Lightning, else one that is installed."""
     for name in PACKAGES:
         if name in sys.modules:
             return name

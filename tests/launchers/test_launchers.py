@@ -179,7 +179,7 @@ def test_a_job_that_never_gets_to_its_run_is_set_aside_after_the_second(slurm, c
     launched = run(tmp_path, corpus_slice, "slurm", options=["--slurm", "setup=[exit 1]"], **slurm)
     said, _ = launched.communicate(timeout=120)
     assert launched.returncode != 0 and said.count("failed 2 times") == 6, said
-    assert "ended without a word" in said and not results(tmp_path / "slurm")
+    assert "ended without a message" in said and not results(tmp_path / "slurm")
 
 
 def test_a_full_disk_on_the_node_ends_the_study_with_its_one_line(slurm, corpus_slice, tmp_path):
