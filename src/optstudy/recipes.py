@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest
-from optstudy.optim.options import REGISTRY, Options, Positive, PreconditionedOptions
+from optstudy.optim.options import REGISTRY, NonNegative, Options, Positive, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES, "other")
@@ -25,6 +25,8 @@ OF_THE_CONFIG = ("self", "params", *Options.model_fields)
 """Arguments of optimizers that are no options: the config says them, or nobody should."""
 FROM_RUN = ("estimate_steps", "batch_tokens")
 """Options that a recipe may leave to the run: null is the schedule's freeze_steps, or a batch's tokens."""
+STEPS = "$steps"
+"""The value of an option of others' classes that stands for the run's steps, any freeze included."""
 
 OURS = "optstudy.optim."
 CLASSES: dict[str, type[Options]] = {
@@ -159,8 +161,13 @@ class _OfARole(Strict):
     """What a role can be told besides options of its optimizer."""
 
     lr: Positive = 1.0
+    weight_decay: NonNegative = 0.0
     train: bool = True
     name: str = ""
+
+
+OF_A_ROLE = tuple(_OfARole.model_fields)
+"""Keys of a rule for a role that are no options of its optimizer."""
 
 
 Place = tuple[str | int, ...]
@@ -219,7 +226,7 @@ def _complete_rule(
 ) -> dict[str, Any]:
     """Check the options of one rule by those that they go over."""
     own, place = rules[rule], ("roles", rule)
-    told = {key: own[key] for key in ("name", "lr", "train") if key in own}
+    told = {key: own[key] for key in OF_A_ROLE if key in own}
     options = {key: value for key, value in own.items() if key not in told}
     below = rules.get("matrix", {}) if rule in MATRICES and "name" not in own else {}
     chosen = own.get("name", below.get("name"))
@@ -334,15 +341,28 @@ def trained(chosen: Mapping[str, Any], role: str | None, lent: Mapping[str, Any]
     own = dict(options_of(role, chosen["roles"])) if role else {}
     name = own.pop("name", None)
     lr, train = own.pop("lr", chosen["lr"]), own.pop("train", True)
-    options = {**({} if name else chosen["options"]), **own}
-    options = {key: lent.get(key) if key in FROM_RUN and v is None else v for key, v in options.items()}
+    own.pop("weight_decay", None)
+    options = filled({**({} if name else chosen["options"]), **own}, lent)
     return Trained(spec_of(name or chosen["name"]), options, lr, train)
 
 
 def lent(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run, as nested mappings, decides of its optimizer, see :data:`FROM_RUN`."""
+    """Return what a run, as nested mappings, decides of its optimizer, see :data:`FROM_RUN` and :data:`STEPS`."""
     tokens = config["training"]["batch_size"] * config["data"]["sequence_length"]
-    return {"estimate_steps": config["schedule"].get("freeze_steps", 0), "batch_tokens": tokens}
+    frozen = config["schedule"].get("freeze_steps", 0)
+    return {"estimate_steps": frozen, "batch_tokens": tokens, STEPS: frozen + config["training"]["steps"]}
+
+
+def filled(options: Mapping[str, Any], lent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with what the run decides in the place of null (:data:`FROM_RUN`) and of :data:`STEPS`."""
+    return {
+        key: lent.get(key)
+        if key in FROM_RUN and value is None
+        else lent.get(STEPS)
+        if value == STEPS
+        else value
+        for key, value in options.items()
+    }
 
 
 def check_fit(

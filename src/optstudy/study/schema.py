@@ -83,6 +83,11 @@ def settings() -> dict[str, Any]:
         "properties": {
             **by_option,
             "lr": {"type": "number", "exclusiveMinimum": 0, "description": "Peak of the role's own."},
+            "weight_decay": {
+                "type": "number",
+                "minimum": 0,
+                "description": "Independent decay of the role's own.",
+            },
             "train": {"type": "boolean", "description": "false: parameters stay as they are."},
             "name": found["optimizer.name"],
         },
