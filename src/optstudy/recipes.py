@@ -347,22 +347,17 @@ def trained(chosen: Mapping[str, Any], role: str | None, lent: Mapping[str, Any]
 
 
 def lent(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run, as nested mappings, decides of its optimizer, see :data:`FROM_RUN` and :data:`STEPS`."""
+    """Return what a run, as nested mappings, decides of its optimizer: :data:`FROM_RUN`, :data:`STEPS`."""
     tokens = config["training"]["batch_size"] * config["data"]["sequence_length"]
     frozen = config["schedule"].get("freeze_steps", 0)
     return {"estimate_steps": frozen, "batch_tokens": tokens, STEPS: frozen + config["training"]["steps"]}
 
 
 def filled(options: Mapping[str, Any], lent: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with what the run decides in the place of null (:data:`FROM_RUN`) and of :data:`STEPS`."""
-    return {
-        key: lent.get(key)
-        if key in FROM_RUN and value is None
-        else lent.get(STEPS)
-        if value == STEPS
-        else value
-        for key, value in options.items()
-    }
+    """Return options with what the run decides in the place of null (:data:`FROM_RUN`) and :data:`STEPS`."""
+    given = {key: lent.get(key) for key in FROM_RUN if key in options and options[key] is None}
+    given |= {key: lent.get(STEPS) for key, value in options.items() if value == STEPS}
+    return {**options, **given}
 
 
 def check_fit(

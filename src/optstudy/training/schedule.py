@@ -19,8 +19,8 @@ def factor(config: RunConfig, step: int) -> float:
 
     where c falls from 1 to 0 over the steps D = S - F - W after the warm-up. With x = (s - F - W) / D it is
     (1 + cos(pi x)) / 2 for the kind ``cosine`` and 1 - x for ``linear``. For ``wsd`` it is 1 until the last
-    ``decay`` of all steps, and a line down to 0 over these (Hu et al. 2024, arXiv 2404.06395; linear as in Haegele
-    et al. 2024, arXiv 2405.18392). A ``constant`` rate has af = 1.
+    ``decay`` of all steps, and a line down to 0 over these (Hu et al. 2024, arXiv 2404.06395; a line as in
+    Haegele et al. 2024, arXiv 2405.18392). A ``constant`` rate has af = 1.
 
     F - 1 steps have rate 0. The F-th, the last that estimates second moments, has rate a0.
     """
