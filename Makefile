@@ -48,7 +48,7 @@ BEYOND := horizon batch adaptivity-map rivals fidelity
 reproduce: .venv/installed  ## run every figure of the paper again from nothing; says first how many hours that takes
 	$(call again,$(PAPER:%=paper/%),runs-reproduce)
 
-reproduce-beyond: .venv/rivals  ## lengths, batches, the map of adaptivity, later optimizers, print against code: the same
+reproduce-beyond: .venv/field  ## lengths, batches, the map of adaptivity, later optimizers, print against code: the same
 	$(call again,$(BEYOND:%=beyond/%),runs-reproduce)
 
 # What they cost is said first, then they are run; the record is left out, so all of it is done anew.
@@ -63,7 +63,7 @@ endef
 FIRST := paper/fig1 paper/fig9 paper/table1 paper/fig3 beyond/horizon paper/fig5
 THEN := $(filter-out $(FIRST),$(PAPER:%=paper/%)) beyond/batch beyond/adaptivity-map beyond/rivals beyond/fidelity
 
-record: .venv/rivals  ## run what the committed record lacks, adding it study by study, and write docs/reproduction.md
+record: .venv/field  ## run what the committed record lacks, adding it study by study, and write docs/reproduction.md
 	set -e; for study in $(FIRST) $(THEN); do \
 		$(BIN)/optstudy run $$study --scale $(SCALE) --jobs $(JOBS); \
 		$(BIN)/optstudy export --scale $(SCALE) --record src/optstudy/studies/record/$(SCALE).csv; done
@@ -93,6 +93,6 @@ install-browser:  ## Chromium, which the tests of the reports' pages drive and a
 		pytorch-optimizer lion-pytorch torch-optimi heavyball
 	touch $@
 
-.venv/rivals: .venv/installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[rivals]"
+.venv/field: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[field]"
 	touch $@

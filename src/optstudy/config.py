@@ -209,6 +209,16 @@ class RunConfig(Strict):
     numerics: Literal[1] = NUMERICS
     """Version of what is computed. Filled in."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _scheduled_as_the_optimizer_asks(cls, data: Any) -> Any:
+        """Fill in what a preset asks of the schedule, such as a constant rate; what is given stays."""
+        chosen = data.get("optimizer") if isinstance(data, Mapping) else None
+        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        asked = recipes.schedule_of(name) if isinstance(name, str) else {}
+        given = data.get("schedule", {}) if asked else None
+        return {**data, "schedule": {**asked, **given}} if isinstance(given, Mapping) else data
+
     @model_validator(mode="after")
     def _optimizer_fits(self) -> Self:
         parts = {"schedule": vars(self.schedule), "training": vars(self.training), "data": vars(self.data)}

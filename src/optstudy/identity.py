@@ -57,6 +57,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "optstudy.optim.Signum": {"beta": 0.9},
     "optstudy.optim.SGDW": {"momentum": 0.9, "dampening": 0, "nesterov": False},
     "optstudy.optim.Sophia": {"betas": [0.965, 0.99], "rho": 0.04, "batch_tokens": 131_072},
+    "torch.optim.Muon": {"ns_coefficients": [3.4445, -4.775, 2.0315], "eps": 1e-7, "ns_steps": 5},
 }  # fmt: skip
 """Of options, by class."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from optstudy import presets
 from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest
 from optstudy.optim.options import REGISTRY, NonNegative, Options, Positive, PreconditionedOptions
 
@@ -137,7 +138,7 @@ OPTIMIZERS: dict[str, Spec] = {
 
 
 def spec_of(name: str) -> Spec:
-    """Return what a name stands for; a name with a dot is the import path of a class.
+    """Return what a name stands for: one of ours, a preset, or with a dot the import path of a class.
 
     Raises:
         UserError: an unknown name.
@@ -151,10 +152,24 @@ def spec_of(name: str) -> Spec:
         raise UserError(f"unknown optimizer {name!r}{nearest(target, CLASSES)}")
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         return Spec(name, source=name)
+    if (preset := presets.load().get(name)) is not None:
+        return Spec(preset.target, preset.options, preset.roles, preset.source)
     raise UserError(
-        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} "
+        f"unknown optimizer {name!r}{nearest(name, names())} "
         "(or give the import path of a class: MODULE.CLASS)"
     )
+
+
+def names() -> list[str]:
+    """Return every name: the registry's optimizers, the paper's recipes, presets."""
+    return [*OPTIMIZERS, *presets.load()]
+
+
+def schedule_of(name: str) -> dict[str, Any]:
+    """Return the keys of ``schedule`` that an optimizer asks for by itself."""
+    if name in OPTIMIZERS or "." in name or (preset := presets.load().get(name)) is None:
+        return {}
+    return dict(preset.schedule)
 
 
 class _OfARole(Strict):

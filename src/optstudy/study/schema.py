@@ -5,7 +5,7 @@ from typing import Any
 
 from optstudy.config import RunConfig
 from optstudy.optim.options import Options
-from optstudy.recipes import CLASSES, FROM_RUN, OPTIMIZERS, RULES
+from optstudy.recipes import CLASSES, FROM_RUN, RULES, names
 from optstudy.scales import SCALES
 from optstudy.study.file import Layer, StudyFile
 
@@ -75,7 +75,7 @@ def settings() -> dict[str, Any]:
     found = {key: one for key, one in _leaves(config, config["$defs"], "") if key not in FILLED_IN}
     found["optimizer.name"] = {
         "description": found["optimizer.name"]["description"],
-        "anyOf": [{"enum": list(OPTIMIZERS)}, {"type": "string", "pattern": r"\."}],
+        "anyOf": [{"enum": names()}, {"type": "string", "pattern": r"\."}],
     }
     by_option = options()
     rule = {
