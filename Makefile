@@ -43,7 +43,7 @@ bench: .venv/bench  ## step times of all optimizers beside other libraries'
 SCALE ?= pico
 JOBS ?= 2
 PAPER := table1 $(foreach n,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18,fig$n)
-BEYOND := horizon batch adaptivity-map rivals fidelity
+BEYOND := horizon batch adaptivity-map rivals schedules weight-decay fidelity
 
 reproduce: .venv/installed  ## run every figure of the paper again from nothing; says first how many hours that takes
 	$(call again,$(PAPER:%=paper/%),runs-reproduce)
@@ -61,7 +61,7 @@ endef
 
 # What most depends on comes first; what a study needs of another has run by then.
 FIRST := paper/fig1 paper/fig9 paper/table1 paper/fig3 beyond/horizon paper/fig5
-THEN := $(filter-out $(FIRST),$(PAPER:%=paper/%)) beyond/batch beyond/adaptivity-map beyond/rivals beyond/fidelity
+THEN := $(filter-out $(FIRST),$(PAPER:%=paper/%)) $(filter-out beyond/horizon,$(BEYOND:%=beyond/%))
 
 record: .venv/field  ## run what the committed record lacks, adding it study by study, and write docs/reproduction.md
 	set -e; for study in $(FIRST) $(THEN); do \

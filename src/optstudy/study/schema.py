@@ -7,7 +7,7 @@ from optstudy.config import RunConfig
 from optstudy.optim.options import Options
 from optstudy.recipes import CLASSES, FROM_RUN, RULES, names
 from optstudy.scales import SCALES
-from optstudy.study.file import Layer, StudyFile
+from optstudy.study.file import NAME, PRESETS, RATE, Layer, StudyFile
 
 FILLED_IN = frozenset(
     {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "optimizer.code"}
@@ -34,6 +34,8 @@ def study_schema() -> dict[str, Any]:
     named = {"anyOf": [plain, {"$ref": "#/$defs/Layer"}]}
     labels = {"type": "object", "minProperties": 1, "additionalProperties": named}
     axes = {key: {"anyOf": [grid, {"type": "array", "items": one}]} for key, one in keys.items()}
+    for key in (NAME, RATE):
+        axes[key]["anyOf"].append({"const": PRESETS})
     schema["$defs"]["Axes"] = {
         "type": "object",
         "description": "Values to run, by dotted key or $name; or by a name of its own, named settings.",
