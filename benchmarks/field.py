@@ -1,9 +1,9 @@
 """What a training step of each optimizer of the field costs beside Adam's, measured in one process.
 
-``python benchmarks/field.py --scale pico --json field.json``. Runs of all optimizers are held at once and take
-turns of ten steps, so that whatever else the machine does meets all alike; the mean counts, with what is done
-every tenth or hundredth step in it. For numbers that are to be kept the machine should be idle. Packages that
-are not installed are left out and named.
+``python benchmarks/field.py --scale pico --json field.json``. Runs of all optimizers are held at once and
+take turns of ten steps, so that whatever else the machine does meets all alike; the mean counts, with what
+is done every tenth or hundredth step in it. For numbers that are to be kept the machine should be idle.
+Packages that are not installed are left out and named.
 """
 
 import argparse
