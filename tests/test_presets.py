@@ -209,6 +209,35 @@ def test_cautious_adamw_is_adamw_without_what_the_gradient_opposes():
     torch.testing.assert_close(p.detach(), expected, rtol=0, atol=0.05 * lr)
 
 
+def test_apollos_steps_are_along_the_whole_gradient():
+    """Not so in pytorch-optimizer 4.1.0, which scales the projected one: the reason for the authors' package."""
+    ranks = {}
+    for target, own in (
+        ("apollo_mini", {}),
+        ("pytorch_optimizer.APOLLO", {"rank": 1, "projection_type": "std"}),
+    ):
+        if not installed(ALL[target].target if target in ALL else target):
+            continue
+        options = own and {**own, "update_proj_gap": 200, "scale": 1.0, "scale_type": "tensor"}
+        config = tiny(
+            **{"optimizer": {"name": "adam", "lr": 1e-3, "roles": {"matrix": {"name": target, **options}}}}
+        )
+        model = Transformer(config.model, seed=0)
+        optimizer = build_optimizer(model, config)
+        groups = [group for part in parts(optimizer) for group in part.param_groups]
+        weight = next(group["params"][0] for group in groups if group["role"] == "mlp_in")
+        start = weight.detach().clone()
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+        optimizer.step()
+        ranks[target] = int(torch.linalg.matrix_rank(weight.detach() - start, rtol=1e-3))
+    if not ranks:
+        pytest.skip("neither package is installed")
+    assert ranks.get("apollo_mini", 8) == 8
+    if "pytorch_optimizer.APOLLO" in ranks and importlib.metadata.version("pytorch_optimizer") == "4.1.0":
+        assert ranks["pytorch_optimizer.APOLLO"] == 1
+
+
 def test_moonlights_muon_moves_as_far_as_adam():
     need("muon_moonlight")
     far = {}
