@@ -210,7 +210,7 @@ def test_cautious_adamw_is_adamw_without_what_the_gradient_opposes():
 
 
 def test_apollos_steps_are_along_the_whole_gradient():
-    """Not so in pytorch-optimizer 4.1.0, which scales the projected one: the reason for the authors' package."""
+    """Those of pytorch-optimizer 4.1.0 are along the projected one, so the authors' package is used."""
     ranks = {}
     for target, own in (
         ("apollo_mini", {}),
