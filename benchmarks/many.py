@@ -65,7 +65,7 @@ def make(home: Path, rates: int, seeds: int) -> str:
     return str(file)
 
 
-def _write(folder: Path, point: study.Point) -> None:
+def _write(folder: Path, point: study.PlannedRun) -> None:
     config = point.config
     best, where, bend = OPTIMIZERS[config.optimizer.name]
     noise = random.Random(point.id)

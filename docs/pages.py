@@ -15,7 +15,7 @@ from optimizer_pages import optimizer_pages
 from reference import reference_pages
 
 from optstudy import presets
-from optstudy.commands.optimizers import listing
+from optstudy.commands.optimizers import listed_presets, listing
 from optstudy.findings import RECORDED
 from optstudy.results import archive
 from optstudy.study import library as study
@@ -36,7 +36,8 @@ def write(folder: Path, load: Load = archive.load) -> None:
     for name in ("optimizers", "studies", "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
-    pages |= {"parts/choose.md": choosing(load), "parts/field.md": field()}
+    pages |= {"parts/choose.md": choosing(load, "paper/fig1"), "parts/field.md": field()}
+    pages["parts/rivals.md"] = choosing(load, "beyond/rivals")
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
     pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
     for name, content in pages.items():
@@ -167,12 +168,12 @@ def gallery() -> str:
 # How to choose, the command line, layers, citing
 
 
-def choosing(load: Load) -> str:
-    """The table of Figure 1 at each recorded scale and length."""
-    found = recorded(load)
+def choosing(load: Load, name: str) -> str:
+    """The table of a study at each recorded scale and length, best loss first."""
+    found = [(label, figure) for label, figure in recorded(load, name) if len(figure.summaries) > 1]
     if not found:
         return f"{NO_RECORD}\n"
-    state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in listing()}
+    state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in (*listing(), *listed_presets())}
     parts = []
     for scale, figure in found:
         rows = [(*window_row(figure, one), state.get(one.curve.name, "")) for one in figure.summaries]

@@ -9,18 +9,18 @@ from pydantic import BaseModel
 
 from optstudy.config import RunConfig
 from optstudy.launch.options import Slurm
-from optstudy.program import Measure, Trainer
+from optstudy.program import MetricSpec, TrainerSpec
 from optstudy.record import leaves
 from optstudy.scales import SCALES
 from optstudy.study.file import (
     Adaptive,
     BestOf,
-    Claim,
-    Figure,
+    ClaimSpec,
+    FigureSpec,
     HalfDecades,
     Layer,
     Noise,
-    Panel,
+    PanelSpec,
     Refine,
     ScaleLayer,
     StudyFile,
@@ -33,16 +33,16 @@ HEADING = ("key", "meaning", "unit", "type", "default")
 BOUNDS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 PARTS: Sequence[tuple[str, str, type[BaseModel]]] = (
     ("The file", "What stands at the top of a study file.", StudyFile),
-    ("A panel", "What stands under `panels: {TITLE: ...}`.", Panel),
+    ("A panel", "What stands under `panels: {TITLE: ...}`.", PanelSpec),
     ("What differs at a scale", "What stands under `scales: {SCALE: ...}`.", ScaleLayer),
     ("For one optimizer or curve", "Under `optimizers: {NAME: ...}`, `curves: {NAME: ...}`.", Layer),
     ("A grid of values", "In place of a list under `axes`: values even in the logarithm.", HalfDecades),
     ("Values from another study", "What stands under `best_of`.", BestOf),
-    ("A claim", "What stands under `claims: {NAME: ...}`: a statement and the test that decides it.", Claim),
+    ("A claim", "What stands under `claims: {NAME: ...}`: a statement and its test.", ClaimSpec),
     ("Noise", "What stands under `noise`.", Noise),
-    ("Another training program", "What stands under `trainer`: see [the contract](../contract.md).", Trainer),
-    ("The number that counts", "What stands under `trainer.metric`, or its name alone.", Measure),
-    ("The figure", "What stands under `figure`.", Figure),
+    ("Another training program", "What stands under `trainer`; see [its page](../contract.md).", TrainerSpec),
+    ("The number that counts", "What stands under `trainer.metric`, or its name alone.", MetricSpec),
+    ("The figure", "What stands under `figure`.", FigureSpec),
     ("An axis that grows", "What stands under `adaptive`; `adaptive: {}` takes every default.", Adaptive),
     ("More seeds where they count", "What stands under `refine`; `refine: {}` takes every default.", Refine),
     ("Slurm", "What stands under `slurm`; `--slurm key=value` over it.", Slurm),

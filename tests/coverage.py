@@ -23,7 +23,7 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from optstudy.findings import figure_of
 from optstudy.results import archive, stats
-from optstudy.results.curves import Curve, Point, Run
+from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.results.stats import Estimate
 from optstudy.results.table import Row
 from optstudy.study import library as study
@@ -132,7 +132,7 @@ def sweep(
     for k, (x, loss) in enumerate(zip(at, losses, strict=True)):
         seeds = len(shared) if not refined or abs(k - best) <= 1 else 1
         noise = shared[:seeds] + own * random.standard_normal(seeds)
-        runs = tuple(Run(_row(seed, loss, float(noise[seed]))) for seed in range(seeds))
+        runs = tuple(FinishedRun(_row(seed, loss, float(noise[seed]))) for seed in range(seeds))
         points.append(Point(10**x, x, runs))
     return Curve("adam", tuple(points), True)
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from optstudy.results.curves import Place, Placed, Run
+from optstudy.results.curves import FinishedRun, Place, Placed
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
@@ -76,7 +76,7 @@ def place(run: str, label: str, x: Any) -> Place:
 
 def placed(rows: Iterable[Row], x: str = "optimizer.lr") -> list[Placed]:
     """Runs where their configs say: on their optimizer's curve, at the value of the dotted key ``x``."""
-    return [(Run(row), place(row.id, row.optimizer, row.value(x))) for row in rows]
+    return [(FinishedRun(row), place(row.id, row.optimizer, row.value(x))) for row in rows]
 
 
 def figure(seeds: int = 3, points: int = 7, **changes: Any) -> Figure:

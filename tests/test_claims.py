@@ -21,7 +21,7 @@ from optstudy.claims.verdict import Claim, Part, Range, Verdict
 from optstudy.cli import run
 from optstudy.findings import verdicts
 from optstudy.results import archive, stats
-from optstudy.results.curves import Run, group
+from optstudy.results.curves import FinishedRun, group
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate
 from optstudy.study import library as study
@@ -45,7 +45,7 @@ def curve(name, best=5.0, where=1e-2, bend=0.4, seeds=SEEDS, noise=0.01, grid=9,
             value = best + bend * ((k - grid // 2) / 2) ** 2 + shared * (seed - 1) + own[k, seed]
             lost = value >= INITIAL
             run = row(name, lr, None if lost else value, seed)
-            runs.append((Run(run), place(run.id, label or name, lr)))
+            runs.append((FinishedRun(run), place(run.id, label or name, lr)))
     (made,) = group(runs, log=True)
     return made
 
@@ -185,7 +185,7 @@ def test_sensitivity_is_wortsmans_in_a_window_that_both_have():
 
 def test_a_curve_without_seeds_takes_the_noise_of_its_optimizers_learning_rates():
     runs = [row("adam", 1e-2 + m / 1e9, 5.0 + m) for m in (0.0, 0.5, 0.9, 0.99)]
-    (momentum,) = group([(Run(r), place(r.id, "150m / adam", r.loss - 5.0)) for r in runs], log=False)
+    (momentum,) = group([(FinishedRun(r), place(r.id, "150m / adam", r.loss - 5.0)) for r in runs], log=False)
     seeded = curve("adam", noise=0.02)
     fig1, fig6 = figure(seeded), figure(momentum, noise=("paper/fig1", {}))
     with_noise = Evidence({"paper/fig1": fig1, "paper/fig6": fig6}.__getitem__)

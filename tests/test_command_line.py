@@ -13,7 +13,7 @@ from rich.console import Console
 from optstudy.cli import app, run
 from optstudy.commands import data as data_command
 from optstudy.commands.tables import show_table
-from optstudy.commands.watch import Watch
+from optstudy.commands.watch import ProgressView
 from optstudy.launch.events import Event
 from optstudy.record import write_json
 from optstudy.study.session import Session
@@ -93,7 +93,7 @@ def test_progress_counts_each_run_once(tmp_path):
     finish(tmp_path, points[0])
     shown = io.StringIO()
     session = Session(study, "pico", tmp_path)
-    with Watch(session, 2, Console(file=shown, width=200)) as watch:
+    with ProgressView(session, 2, Console(file=shown, width=200)) as watch:
         for point in points[1:4]:  # three end between two looks of the launcher
             finish(tmp_path, point)
         for point in points[1:4]:

@@ -14,7 +14,7 @@ from optstudy.commands import deciding
 from optstudy.errors import UserError
 from optstudy.findings import evidence_of, verdicts
 from optstudy.results import stats
-from optstudy.results.curves import Curve, Point, Run
+from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.study import library as study
 from optstudy.study import registered
 from optstudy.study.session import Session
@@ -45,7 +45,7 @@ def simulated(rng, name, seeds, shared, noise=0.01):
     points = []
     for k in range(-2, 3):
         losses = [5 + 0.1 * k * k / 4 + shared[s] + rng.gauss(0, noise) for s in range(seeds)]
-        runs = tuple(Run(row(name, 10 ** (k / 2 - 2), loss, s)) for s, loss in enumerate(losses))
+        runs = tuple(FinishedRun(row(name, 10 ** (k / 2 - 2), loss, s)) for s, loss in enumerate(losses))
         points.append(Point(10 ** (k / 2 - 2), k / 2 - 2, runs))
     return Curve(name, tuple(points), True)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from optstudy.cli import app
 from optstudy.config import RunConfig
 from optstudy.errors import UserError
-from optstudy.program import Measure
+from optstudy.program import MetricSpec
 from optstudy.recipes import OPTIMIZERS
 from optstudy.results import archive
 from optstudy.scales import SCALES
@@ -262,11 +262,11 @@ def test_every_study_file_key_is_in_the_reference_with_meaning_and_default(site)
     rows = [line for line in content.splitlines() if line.startswith("| `")]
     known = {"StudyFile": studyfile.StudyFile}
     known |= {kind.__name__: kind for kind in vars(studyfile).values() if kind in (
-        studyfile.Panel, studyfile.ScaleLayer, studyfile.Layer, studyfile.HalfDecades, studyfile.BestOf,
-        studyfile.Figure, studyfile.Adaptive, studyfile.Refine, studyfile.Slurm, studyfile.Claim,
-        studyfile.Noise, studyfile.Trainer,
+        studyfile.PanelSpec, studyfile.ScaleLayer, studyfile.Layer, studyfile.HalfDecades, studyfile.BestOf,
+        studyfile.FigureSpec, studyfile.Adaptive, studyfile.Refine, studyfile.Slurm, studyfile.ClaimSpec,
+        studyfile.Noise, studyfile.TrainerSpec,
     )}  # fmt: skip
-    known["Measure"] = Measure
+    known["MetricSpec"] = MetricSpec
     assert len(rows) == sum(len(kind.model_fields) for kind in known.values())
     for row in rows:
         _, meaning, unit, kind, default = (cell.strip() for cell in row.strip("|").split(" | "))

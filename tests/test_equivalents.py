@@ -9,8 +9,8 @@ import pytest
 
 from optstudy.claims.verdict import Part
 from optstudy.report import style
-from optstudy.results import stats, tokens
-from optstudy.results.curves import Curve, Point, Run
+from optstudy.results import equivalents, stats
+from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
@@ -74,7 +74,7 @@ def curve(law, steps, shared, own, random, name="adam", grid=5, apart=True):
                 1,
                 8.0,
             )
-            runs.append(Run(row))
+            runs.append(FinishedRun(row))
         points[at] = Point(10**at, at, tuple(runs))
 
     for k in range(-(grid // 2), grid // 2 + 1):
@@ -107,9 +107,9 @@ def test_intervals_of_token_equivalents_hold_the_truth_as_often_as_they_say(spen
     held, widths = [], []
     for seed in range(1_000, 1_150):
         curves = trial(seed, Law(spent=spent, rate=-2.3))
-        horizon = tokens.horizon(of(curves, "adam"), "adam")
+        horizon = equivalents.horizon(of(curves, "adam"), "adam")
         siblings = [one for one in of(curves, "mine") if one is not curves["mine", steps]]
-        found = tokens.ratio(curves["mine", steps], horizon, siblings)
+        found = equivalents.ratio(curves["mine", steps], horizon, siblings)
         low, high = found.interval
         held.append(low <= spent <= high)
         widths.append(min(high, 9.0) - low)
@@ -125,11 +125,11 @@ def test_without_noise_both_ways_find_the_truth():
     for steps in LENGTHS:
         for name, spent in (("adam", 1.0), ("mine", 0.8)):
             flat[name, steps] = curve(Law(spent=spent, slope=0), steps, [0.0] * 3, 0.0, random, name)
-    horizon = tokens.horizon(of(flat, "adam"), "adam")
+    horizon = equivalents.horizon(of(flat, "adam"), "adam")
     assert horizon.fit.power == pytest.approx(0.33, abs=0.002)
     assert horizon.fit.floor == pytest.approx(3.83, abs=0.01)
     for steps in LENGTHS[1:]:
-        found = tokens.ratio(flat["mine", steps], horizon)
+        found = equivalents.ratio(flat["mine", steps], horizon)
         assert found.fitted == pytest.approx(0.8, abs=0.005)
         assert found.value == pytest.approx(0.8, abs=0.02)
         low, high = found.interval
@@ -138,19 +138,19 @@ def test_without_noise_both_ways_find_the_truth():
 
 def test_outside_the_lengths_there_is_a_sign_and_no_number():
     better, worse = trial(1, Law(spent=2.5)), trial(1, Law(spent=0.2))
-    horizon = tokens.horizon(of(better, "adam"), "adam")
-    above = tokens.ratio(better["mine", 9_600], horizon)
+    horizon = equivalents.horizon(of(better, "adam"), "adam")
+    above = equivalents.ratio(better["mine", 9_600], horizon)
     assert (above.sign, above.value, above.fitted) == (">", 1.0, None)
     assert style.ratio(above) == "> 1.00"
     assert above.above(0.8) < 0.01 and above.above(1.2) == 1.0 and above.below(1.2) == 1.0
-    below = tokens.ratio(worse["mine", 600], horizon)
+    below = equivalents.ratio(worse["mine", 600], horizon)
     assert (below.sign, below.value) == ("<", 1.0) and style.ratio(below).startswith("< 1.00")
     assert below.below(1.5) < 0.01 and below.below(0.9) == 1.0 and below.beyond(0.1) == 1.0
 
 
 def test_p_values_agree_with_the_interval():
     curves = trial(2, Law(spent=0.8))
-    found = tokens.ratio(curves["mine", 2_400], tokens.horizon(of(curves, "adam"), "adam"))
+    found = equivalents.ratio(curves["mine", 2_400], equivalents.horizon(of(curves, "adam"), "adam"))
     low, high = found.interval
     assert found.above(0.97 * low) < 0.05 < found.above(1.03 * low)
     assert found.below(1.03 * high) < 0.05 < found.below(0.97 * high)
@@ -160,8 +160,8 @@ def test_p_values_agree_with_the_interval():
     assert part.chance < 0.05 and part.verdict() == "holds" and part.interval() == (low, high)
     assert Part(found, high=0.95 * low).verdict() == "does not hold"
     assert Part(found, low=0.99 * found.value).verdict() == "not decided"
-    above = tokens.ratio(
-        trial(1, Law(spent=2.5))["mine", 9_600], tokens.horizon(of(trial(1, Law()), "adam"), "adam")
+    above = equivalents.ratio(
+        trial(1, Law(spent=2.5))["mine", 9_600], equivalents.horizon(of(trial(1, Law()), "adam"), "adam")
     )
     assert Part(above, low=0.8).verdict() == "holds" and Part(above, high=0.9).verdict() == "does not hold"
     assert Part(above, low=1.1).verdict() == Part(above, high=1.1).verdict() == "not decided"
@@ -170,32 +170,32 @@ def test_p_values_agree_with_the_interval():
 
 def test_the_reference_needs_its_own_tokens_and_one_seed_gives_no_interval():
     curves = trial(3, Law(spent=0.8))
-    horizon = tokens.horizon(of(curves, "adam"), "adam")
-    same = tokens.ratio(curves["adam", 2_400], horizon)
+    horizon = equivalents.horizon(of(curves, "adam"), "adam")
+    same = equivalents.ratio(curves["adam", 2_400], horizon)
     assert (same.value, same.interval, same.fitted, style.ratio(same)) == (1.0, (1.0, 1.0), 1.0, "1")
     assert (same.above(0.9), same.above(1.1), same.below(1.1)) == (0.0, 1.0, 0.0)
     single = trial(3, Law(spent=0.8), seeds=1)
-    found = tokens.ratio(single["mine", 2_400], tokens.horizon(of(single, "adam"), "adam"))
+    found = equivalents.ratio(single["mine", 2_400], equivalents.horizon(of(single, "adam"), "adam"))
     assert found.interval is None and re.fullmatch(r"0\.\d\d", style.ratio(found))
 
 
 def test_a_horizon_needs_four_lengths_and_losses_that_fall():
     curves = trial(4, Law())
     adam = of(curves, "adam")
-    assert tokens.horizon(adam[:3], "adam") is None and tokens.horizon(adam[:4], "adam") is not None
-    assert tokens.horizon(adam, "lion") is None
-    assert tokens.horizon(of(trial(4, Law(), reference=Law(scale=0.0)), "adam"), "adam") is None
+    assert equivalents.horizon(adam[:3], "adam") is None and equivalents.horizon(adam[:4], "adam") is not None
+    assert equivalents.horizon(adam, "lion") is None
+    assert equivalents.horizon(of(trial(4, Law(), reference=Law(scale=0.0)), "adam"), "adam") is None
 
 
 def test_a_figure_gives_the_token_equivalents_of_its_curves():
     curves = trial(5, Law(spent=0.8))
-    horizon = tokens.horizon(of(curves, "adam"), "adam")
+    horizon = equivalents.horizon(of(curves, "adam"), "adam")
     figure = Figure("s", "S", [], [], lengths="own")
     vars(figure)["curves"] = list(curves.values())
     assert figure.horizon == horizon
-    found = tokens.tokens_of(figure, curves["mine", 1_200])
+    found = equivalents.tokens_of(figure, curves["mine", 1_200])
     assert isinstance(found, stats.Estimate) and found.value == pytest.approx(0.8, abs=0.2)
-    assert tokens.tokens_of(Figure("s", "S", [], []), curves["mine", 1_200]) is None
+    assert equivalents.tokens_of(Figure("s", "S", [], []), curves["mine", 1_200]) is None
 
 
 @pytest.mark.parametrize("grid", [3, 5])
@@ -208,7 +208,7 @@ def test_intervals_of_predicted_rates_hold_the_truth_as_often_as_they_say(grid, 
         curves = [
             curve(law, steps, 0.02 * random.standard_normal(3), 0.006, random, grid=grid) for steps in LENGTHS
         ]
-        ((name, power, found),) = tokens.predictions(curves, 40_000 * PER_STEP)
+        ((name, power, found),) = equivalents.predictions(curves, 40_000 * PER_STEP)
         low, high = found.interval
         held.append(low <= law.best(40_000) <= high)
         widths.append(high - low)
@@ -221,7 +221,7 @@ def test_a_power_law_needs_bests_inside_the_grid():
     random = np.random.default_rng(0)
     law = Law()
     curves = [curve(law, steps, [0.0], 0.0, random, grid=5) for steps in LENGTHS]
-    assert tokens.power_law(curves, "adam").exponent.value == pytest.approx(-0.25, abs=0.03)
+    assert equivalents.power_law(curves, "adam").exponent.value == pytest.approx(-0.25, abs=0.03)
     cut = [Curve(c.name, c.points[2:], True, apart=c.apart) for c in curves]
-    assert tokens.power_law(cut, "adam") is None
-    assert tokens.power_law(curves[:3], "adam") is None
+    assert equivalents.power_law(cut, "adam") is None
+    assert equivalents.power_law(curves[:3], "adam") is None

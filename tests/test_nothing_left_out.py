@@ -112,13 +112,13 @@ def test_a_mistake_in_slurms_values_names_their_option(value, capsys):
 @pytest.fixture
 def runs(corpus_slice, tmp_path):
     """A runs folder with one finished run of each of two optimizers."""
-    from optstudy.study.plan import Point
+    from optstudy.study.plan import PlannedRun
 
     folder = tmp_path / "runs"
     for name in ("adam", "lion"):
         config = tiny_on(corpus_slice, **{"optimizer.name": name})
         folder_of(config, folder)
-        finish(folder, Point(config, name, 1e-2))
+        finish(folder, PlannedRun(config, name, 1e-2))
     return folder
 
 

@@ -552,6 +552,17 @@ def test_a_map_has_the_best_of_every_cell_and_a_gap_where_nothing_ran(tmp_path: 
     assert "+0.500" in (tmp_path / "figure.svg").read_text()
 
 
+@pytest.mark.parametrize(
+    ("times", "zero", "excess"), [(1, "Adam's best", -0.2), (2, "the best of the panel", 0)]
+)
+def test_zero_of_a_map_is_the_reference_in_runs_of_as_many_tokens(times, zero, excess) -> None:
+    row = sweeps.row(lr=1e-3, loss=5.2)
+    row.config["training"]["steps"] *= times
+    reference = sweeps.figure(rows=[row], labels={row.id: "steps / adam"})
+    for heat in maps.heats(dataclasses.replace(adaptivity_map(), lengths=reference)):
+        assert heat.zero == zero and heat.cells["head", "row"].excess == pytest.approx(excess)
+
+
 def test_panels_are_compared_within_themselves() -> None:
     rows = [
         sweeps.row(name, lr, loss)

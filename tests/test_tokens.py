@@ -13,7 +13,7 @@ import pytest
 from safetensors import safe_open
 
 from optstudy.data import making, shards, text, tokenizer, tokens
-from optstudy.data.shards import Damaged, Stream
+from optstudy.data.shards import Damaged, ShardedStream
 from optstudy.data.tokens import Tokens
 from optstudy.errors import UserError
 from tests.conftest import articles, write_lines
@@ -346,7 +346,9 @@ def test_stream_is_one_array_over_its_shards(c4: Path, vocabulary: str, own_cach
     whole = np.concatenate([shards.open_shard(path).tokens for path in paths])
     rng = random.Random(0)
     for limit in (None, len(whole) // 3):
-        stream = Stream(paths, [h.tokens for h in made.manifest.splits["train"].shards.values()], limit)
+        stream = ShardedStream(
+            paths, [h.tokens for h in made.manifest.splits["train"].shards.values()], limit
+        )
         expected = whole[:limit]
         assert len(stream) == len(expected)
         for _ in range(300):

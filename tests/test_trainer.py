@@ -15,10 +15,10 @@ import pytest
 
 import optstudy
 from optstudy.errors import UserError
-from optstudy.program import Measure
+from optstudy.program import MetricSpec
 from optstudy.record import read_metrics, read_result
 from optstudy.results.table import read_row
-from optstudy.training.program import Output
+from optstudy.training.external import Output
 from tests import pages
 
 PROGRAM = """
@@ -439,7 +439,7 @@ def test_another_metric_runs_nothing_again(tmp_path, monkeypatch):
 )
 def test_a_pattern_for_digits_does_not_pass_over_what_is_not_finite(pattern, lines, found, tmp_path):
     (tmp_path / "log").write_text(lines)
-    output = Output(Measure(pattern=pattern))
+    output = Output(MetricSpec(pattern=pattern))
     with (tmp_path / "log").open("rb") as log:
         output.follow(log)
     assert output.matched == found

@@ -23,15 +23,15 @@ from optstudy.errors import UserError
 from optstudy.program import AnyConfig, Program
 from optstudy.report.live import version
 from optstudy.results import archive
-from optstudy.results.curves import Curve, Place, apart, placed
+from optstudy.results.curves import Curve, Place, apart, split_label
+from optstudy.results.equivalents import Ratio
 from optstudy.results.export import plain, table
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.table import with_worst
-from optstudy.results.tokens import Ratio
 from optstudy.study import library as study
 from optstudy.study import registered
 from optstudy.study.asking import ask
-from optstudy.study.plan import Point
+from optstudy.study.plan import PlannedRun
 from optstudy.study.session import Session
 from optstudy.study.trainer import scales_of
 from optstudy.study.yamlfile import assignment, listed
@@ -295,10 +295,10 @@ def _figure_of(session: Session) -> Figure:
 
     def where(label: str) -> tuple[str, str, str]:
         """Panel, row and curve; panels of one title are one, and have the first one's name."""
-        panel, row, curve = placed(label, file.panels, file.figure.kind == "map")
+        panel, row, curve = split_label(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
-    lying: dict[tuple[str, str, str], dict[tuple[str, str], Point]] = {}
+    lying: dict[tuple[str, str, str], dict[tuple[str, str], PlannedRun]] = {}
     for point in points:
         lying.setdefault(where(point.curve), {})[point.id, str(point.x)] = point
     places = [
@@ -448,7 +448,7 @@ def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
     return [evidence.judge(one, session.scale, changed.get(one.name, ""), session.decides) for one in claims]
 
 
-def _apart(points: Sequence[Point]) -> tuple[str, ...]:
+def _apart(points: Sequence[PlannedRun]) -> tuple[str, ...]:
     """Config keys that part a curve's planned runs where several of one seed have one setting."""
     if len({(str(point.x), point.config.seed) for point in points}) == len(points):
         return ()
@@ -463,7 +463,7 @@ def _titles(session: Session) -> dict[str, str]:
     titles = {}
     for title, panel in panels.items():
         titles[title] = session.scale if title == panel.scale else title.removeprefix(f"{panel.scale}, ")
-    drawn = {titles.get(placed(p.curve, panels)[0], "") for p in session.plan.points}
+    drawn = {titles.get(split_label(p.curve, panels)[0], "") for p in session.plan.points}
     return dict.fromkeys(panels, "") if drawn <= {session.scale, ""} else titles
 
 

@@ -53,7 +53,7 @@ def _word(value: Any) -> Any:
 Word = Annotated[str, BeforeValidator(_word)]
 
 
-class Measure(Strict):
+class MetricSpec(Strict):
     """Which number of a program's outcome counts."""
 
     name: str = ""
@@ -89,7 +89,7 @@ class Measure(Strict):
         return self
 
 
-class Trainer(Strict):
+class TrainerSpec(Strict):
     """A training program: what a study file says under ``trainer``.
 
     With neither a command nor a function, runs are asked for from Python, see
@@ -104,7 +104,7 @@ class Trainer(Strict):
     :class:`optstudy.trials.Trial`."""
     code: list[str] | None = None
     """Files whose change makes new runs, with the local modules that they import; null: the script."""
-    metric: Measure = Measure(name="val_loss")
+    metric: MetricSpec = MetricSpec(name="val_loss")
     """The number that counts: its name, or ``{pattern: ...}``."""
     maximise: bool = False
     """Larger is better."""
@@ -141,7 +141,7 @@ class Trainer(Strict):
         return self.command is None or self.reads == "config" or "config" in self.names
 
 
-class Placed(Trainer):
+class PlacedTrainer(TrainerSpec):
     """A trainer with what is filled in for a run."""
 
     folder: str
@@ -156,7 +156,7 @@ class Program(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    trainer: Placed
+    trainer: PlacedTrainer
 
     @model_validator(mode="before")
     @classmethod
@@ -249,7 +249,7 @@ def check(config: Program) -> None:
             )
 
 
-def placed(trainer: Trainer, folder: Path) -> Placed:
+def placed(trainer: TrainerSpec, folder: Path) -> PlacedTrainer:
     """Return a trainer with its folder, its files checked and their hash taken.
 
     Raises:
@@ -259,10 +259,10 @@ def placed(trainer: Trainer, folder: Path) -> Placed:
     code = provenance.of_files(_code(trainer, home), home)
     if code is None and trainer.function is not None:
         code = provenance.fingerprint([trainer.function])  # a module of one's own elsewhere on the path
-    return Placed.model_validate({**dict(trainer), "folder": str(home), "fingerprint": code})
+    return PlacedTrainer.model_validate({**dict(trainer), "folder": str(home), "fingerprint": code})
 
 
-def require(trainer: Trainer, folder: Path) -> None:
+def require(trainer: TrainerSpec, folder: Path) -> None:
     """Check that there is something to start, and that this machine can start it.
 
     Raises:
@@ -280,7 +280,7 @@ def require(trainer: Trainer, folder: Path) -> None:
         raise UserError(f"{key}: there is no program {first!r} in {where}", key, trainer.command)
 
 
-def fingerprint(trainer: Placed) -> str | None:
+def fingerprint(trainer: PlacedTrainer) -> str | None:
     """Return the hash of a trainer's code as it is now.
 
     Raises:
@@ -289,7 +289,7 @@ def fingerprint(trainer: Placed) -> str | None:
     return placed(trainer, Path(trainer.folder)).fingerprint
 
 
-def _code(trainer: Trainer, home: Path) -> list[Path]:
+def _code(trainer: TrainerSpec, home: Path) -> list[Path]:
     """Return the files that a change of makes new runs: those listed, or the script or module."""
     if trainer.command is not None:
         script = _script(trainer.command, home)

@@ -43,7 +43,7 @@ Maker = Callable[[list[nn.Parameter]], Optimizer]
 
 
 @dataclass(frozen=True)
-class Row:
+class StepTime:
     """One optimizer's speed."""
 
     name: str
@@ -104,7 +104,7 @@ def bench(
     rounds: int = ROUNDS,
     device: str = "auto",
     say: Callable[[str], None] = lambda _: None,
-) -> list[Row]:
+) -> list[StepTime]:
     """Measure every optimizer, and the peers that are installed (torch's own always are).
 
     Args:
@@ -201,11 +201,11 @@ def _time_on_gpu(step: Callable[[], Any]) -> tuple[float, float]:
 
 def _rows(
     taken: dict[str, list[tuple[float, float]]], steps: dict[str, tuple[Callable[[], Any], int]]
-) -> list[Row]:
+) -> list[StepTime]:
     fastest = {name: [min(times) for times in zip(*rounds, strict=True)] for name, rounds in taken.items()}
     bandwidth = {name: steps[name][1] / seconds for name, (seconds, _) in fastest.items()}
     return [
-        Row(
+        StepTime(
             name=name,
             peer=name in PEERS,
             step_ms=1e3 * seconds,
@@ -232,12 +232,12 @@ def least_bytes(optimizer: Optimizer) -> int:
     return total
 
 
-def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def as_json(rows: Iterable[StepTime]) -> list[dict[str, Any]]:
     """Return the rows as objects."""
     return [asdict(row) for row in rows]
 
 
-def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def as_table(rows: Sequence[StepTime]) -> list[tuple[str, ...]]:
     """Return a header and the rows as text, for a terminal; the host's times where they are others."""
     columns = {"optimizer": [row.name for row in rows], "step, ms": [f"{row.step_ms:.2f}" for row in rows]}
     if any(row.host_ms != row.step_ms for row in rows):

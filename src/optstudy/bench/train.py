@@ -39,7 +39,7 @@ MATRIX = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True)
-class Row:
+class Speed:
     """One program's speed at one shape."""
 
     name: str
@@ -59,7 +59,7 @@ def bench(
     shapes: Sequence[Shape] = (),
     threads: int = 0,
     say: Callable[[str], None] = lambda _: None,
-) -> list[Row]:
+) -> list[Speed]:
     """Measure this project's training step, and those of the peers that are installed.
 
     Args:
@@ -98,7 +98,7 @@ def _config(shape: Shape, device: str, threads: int) -> RunConfig:
 
 def _measure(
     config: RunConfig, device: str, names: Sequence[str], rounds: int, say: Callable[[str], None]
-) -> list[Row]:
+) -> list[Speed]:
     """Time the programs at one shape, a step of each in turn."""
     shape = "/".join(map(str, _shape(config)))
     context = multiprocessing.get_context("spawn")
@@ -130,10 +130,10 @@ def _measure(
     return [_row(config, name, shape, seconds[name], peak, memory[name]) for name in workers]
 
 
-def _row(config: RunConfig, name: str, shape: str, seconds: float, peak: float, memory_mb: float) -> Row:
+def _row(config: RunConfig, name: str, shape: str, seconds: float, peak: float, memory_mb: float) -> Speed:
     per_s = config.training.batch_size * config.data.sequence_length / seconds
     flops = 3 * per_s * forward_flops(config.model, config.data.sequence_length)
-    return Row(name, name in PEERS, shape, per_s, flops, flops / peak, memory_mb)
+    return Speed(name, name in PEERS, shape, per_s, flops, flops / peak, memory_mb)
 
 
 def _shape(config: RunConfig) -> Shape:
@@ -198,12 +198,12 @@ PEERS: dict[str, Callable[[RunConfig, torch.device], Step]] = {
 }
 
 
-def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def as_json(rows: Iterable[Speed]) -> list[dict[str, Any]]:
     """Return the rows as objects."""
     return [asdict(row) for row in rows]
 
 
-def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def as_table(rows: Sequence[Speed]) -> list[tuple[str, ...]]:
     """Return a header and the rows as text, for a terminal."""
     lines: list[tuple[str, ...]] = [("shape", "program", "tokens/s", "GFLOP/s", "of matmul", "peak MB")]
     return lines + [

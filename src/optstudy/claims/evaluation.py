@@ -13,9 +13,9 @@ from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
 from optstudy.results import stats
 from optstudy.results.curves import Curve, Point
+from optstudy.results.equivalents import LEAST, Ratio, tokens_of
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Term
-from optstudy.results.tokens import LEAST, Ratio, tokens_of
 
 LEARNED = 0.1
 """Share of the steps after which effective learning rates are looked at."""

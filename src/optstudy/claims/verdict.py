@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from optstudy.claims.grammar import Relation
+from optstudy.results.equivalents import Ratio
 from optstudy.results.stats import LEVEL, Estimate
-from optstudy.results.tokens import Ratio
 
 Word = Literal["holds", "does not hold", "not decided"]
 LOOKS = {3: 0.99, 6: 0.985, 12: 0.974}

@@ -15,7 +15,7 @@ from optstudy.commands.options import Json
 from optstudy.commands.tables import show_table
 from optstudy.data import files, shards, text, tokenizer
 from optstudy.data.batches import Batches
-from optstudy.data.shards import Damaged, Stream
+from optstudy.data.shards import Damaged, ShardedStream
 from optstudy.data.tokens import MANIFEST, Manifest, Split, read_manifest
 from optstudy.data.tokens import prepare as make
 from optstudy.errors import UserError, nearest, printable
@@ -178,7 +178,9 @@ def show(
     if split not in manifest.splits:
         raise UserError(f"unknown split {split!r}{nearest(split, manifest.splits)}")
     held = manifest.splits[split].shards
-    stream = Stream([home / shard for shard in held], [header.tokens for header in held.values()], None)
+    stream = ShardedStream(
+        [home / shard for shard in held], [header.tokens for header in held.values()], None
+    )
     there = len(stream) // _positive(sequence_length)
     batches = Batches(stream, sequence_length, min(_positive(sequences), max(there, 1)), seed)
     model = tokenizer.load(home / manifest.tokenizer_file).model

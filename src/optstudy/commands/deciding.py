@@ -13,7 +13,7 @@ from optstudy.errors import UserError
 from optstudy.findings import evidence_of
 from optstudy.folders import validated
 from optstudy.study.cost import Speed
-from optstudy.study.plan import Point
+from optstudy.study.plan import PlannedRun
 from optstudy.study.session import Session
 
 
@@ -94,11 +94,11 @@ def _open(session: Session, look: int | None = None) -> list[Need]:
     return sorted(found, key=lambda one: math.inf if one.seeds is None else one.seeds)
 
 
-def _wanted(session: Session, need: Need, look: int) -> Sequence[Point]:
+def _wanted(session: Session, need: Need, look: int) -> Sequence[PlannedRun]:
     """The runs that a claim's look lacks."""
     found = []
     for label, point in need.points:
         row = point.rows[0]
-        own = Point(validated(row.config), label, point.x, row.id)
+        own = PlannedRun(validated(row.config), label, point.x, row.id)
         found += [session.seeded(own, seed) for seed in range(look)]
     return [point for point in found if session.row(point.id) is None]

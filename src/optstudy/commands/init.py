@@ -19,7 +19,7 @@ from optstudy.record import leaves, read_metrics
 from optstudy.study import library as study
 from optstudy.study.session import Session
 from optstudy.study.yamlfile import located
-from optstudy.training.program import Output, carry_out
+from optstudy.training.external import Output, carry_out
 
 Kind = Literal["script", "trainer", "function"]
 STUDY = "study.yaml"

@@ -16,7 +16,7 @@ from optstudy.commands.importing import try_optimizers
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
-from optstudy.commands.watch import Watch, failure, named
+from optstudy.commands.watch import ProgressView, failure, named
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
@@ -146,7 +146,7 @@ def _carry_out(session: Session, launching: Launching) -> None:
     configs = [point.config for point in session.runs_known.values()]
     for (corpus, tokenizer), count in _texts(configs).items():
         tokens.prepare(corpus, tokenizer, tokens=count)
-    with Watch(session, len(launching.slots())) as watch:
+    with ProgressView(session, len(launching.slots())) as watch:
         launching.start(watch.on_event)
 
 
@@ -190,7 +190,7 @@ def status(
     session = _session(name, scale, set_, axis, runs, seeds)
     states = session.states()
     if watch:
-        with Watch(session, max(1, sum(state == "running" for state in states.values()))) as live:
+        with ProgressView(session, max(1, sum(state == "running" for state in states.values()))) as live:
             while not all(state in (*FINISHED, "failed") for state in states.values()):
                 live.draw()
                 time.sleep(WATCH_SECONDS)

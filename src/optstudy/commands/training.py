@@ -168,7 +168,7 @@ def _carry_out(
 def _by_program(folder: Path, config: Program, current: Attempt, ranks: "Ranks | None") -> dict[str, Any]:
     if ranks is not None:
         raise UserError(f"{folder}: a program starts its own processes: put torchrun into trainer.command")
-    from optstudy.training.program import carry_out
+    from optstudy.training.external import carry_out
 
     return carry_out(folder, config, current.lease.check)
 

@@ -20,14 +20,14 @@ from optstudy.program import AnyConfig, Program
 from optstudy.record import read_metrics
 from optstudy.results.table import Row
 from optstudy.study.cost import Speed
-from optstudy.study.plan import Point
+from optstudy.study.plan import PlannedRun
 from optstudy.study.session import FINISHED, Session
 
 REDRAW_SECONDS = 0.5
 ORDER = ("done", "diverged", "running", "begun", "waiting", "failed")
 
 
-class Watch:
+class ProgressView:
     """Shows the progress of a study; a launcher calls :meth:`on_event`.
 
     Args:
@@ -44,7 +44,7 @@ class Watch:
         self._drawn = 0.0
         self._ended_runs: set[str] = set()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "ProgressView":
         states = self._session.states()
         self._ended_runs = {run_id for run_id, state in states.items() if state in FINISHED}
         done = len(self._ended_runs)
@@ -92,7 +92,7 @@ class Watch:
             self._best(),
         )
 
-    def _ended(self, point: Point) -> None:
+    def _ended(self, point: PlannedRun) -> None:
         row = self._session.row(point.id)
         if row is None:  # what is wrong with its record has been said
             return
@@ -127,7 +127,7 @@ class Watch:
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _bars(self, running: list[Point]) -> Table:
+    def _bars(self, running: list[PlannedRun]) -> Table:
         table = Table.grid(padding=(0, 1))
         for point in running:
             try:
@@ -139,7 +139,7 @@ class Watch:
         return table
 
     def _best(self) -> Table:
-        best: dict[str, tuple[Row, Point]] = {}
+        best: dict[str, tuple[Row, PlannedRun]] = {}
         for point in self._session.plan.points:
             row = self._session.row(point.id)
             if row is not None and (point.curve not in best or row.loss < best[point.curve][0].loss):
@@ -169,7 +169,7 @@ def named(session: Session) -> str:
     return session.study.name + (f" at {session.scale}" if session.scale else "")
 
 
-def described(point: Point) -> str:
+def described(point: PlannedRun) -> str:
     """Return a readable name of a run: its curve, its value on the axis, its seed."""
     if isinstance(point.config, Program):
         place = "" if point.x is None else f" at {_number(point.x)}"

@@ -80,7 +80,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Block:
+class ShardText:
     """The documents of one shard, for the process that encodes them."""
 
     tokenizer_file: Path
@@ -193,7 +193,7 @@ class _Reader:
         self.position: Position | None = None
         self.stream: Iterator[tuple[Position, str]] = iter(())
 
-    def take(self, number: int, start: Position) -> Block | None:
+    def take(self, number: int, start: Position) -> ShardText | None:
         """Read the block that begins at ``start``; None after the last document."""
         work = self.work
         if self.position != start:
@@ -218,10 +218,10 @@ class _Reader:
             "empty": empty,
             "characters": characters,
         }
-        return Block(work.tokenizer_file, self.position, documents, facts)
+        return ShardText(work.tokenizer_file, self.position, documents, facts)
 
 
-def encode(block: Block) -> tuple[Header, bytes]:
+def encode(block: ShardText) -> tuple[Header, bytes]:
     """Return the header and the file of a block's shard; runs in a worker process."""
     encoder = _encoder(block.tokenizer_file)
     tokens, ends = encoder.encode(block.documents)

@@ -134,7 +134,7 @@ def open_shard(path: Path) -> Shard:
     return Shard(header, file, tokens)
 
 
-class Stream:
+class ShardedStream:
     """The first ``limit`` tokens of several shards, sliced like one array."""
 
     def __init__(self, paths: Sequence[Path], counts: Sequence[int], limit: int | None) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from optstudy import cache, record
 from optstudy.data import VALIDATION_EVERY, files, making, text, tokenizer
 from optstudy.data.making import Recipe
-from optstudy.data.shards import Header, Stream
+from optstudy.data.shards import Header, ShardedStream
 from optstudy.data.text import Corpus
 from optstudy.errors import UserError, first_line, printable
 
@@ -65,8 +65,8 @@ class Manifest(BaseModel):
 class Tokens:
     """A tokenised corpus."""
 
-    train: Stream
-    validation: Stream
+    train: ShardedStream
+    validation: ShardedStream
     vocab_size: int
     folder: Path
     manifest: Manifest
@@ -154,7 +154,7 @@ def _open(home: Path, manifest: Manifest, train_tokens: int | None) -> Tokens:
     limits = {"train": train_tokens, "validation": VALIDATION_TOKENS}
     for name, split in manifest.splits.items():
         counts = [header.tokens for header in split.shards.values()]
-        streams[name] = Stream([home / shard for shard in split.shards], counts, limits[name])
+        streams[name] = ShardedStream([home / shard for shard in split.shards], counts, limits[name])
         if not len(streams[name]):
             raise UserError(
                 f"{manifest.corpus}: its {name} split holds no text; the second of every "

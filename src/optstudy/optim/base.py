@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from optstudy.optim.sharded import is_sharded, shard_like
+from optstudy.optim.sharded import by_row, is_sharded, shard_like
 
 
 class Base(Optimizer):
@@ -73,7 +73,6 @@ class Base(Optimizer):
 
 def _like(p: Any, x: Any) -> Any:
     """Return a tensor with as many rows as p, and no more of any other dimension, as p is sharded."""
-    if not isinstance(x, Tensor) or is_sharded(x) or x.ndim != p.ndim or x.shape[:1] != p.shape[:1]:
+    if not isinstance(x, Tensor) or is_sharded(x) or not by_row(x.shape, p):
         return x
-    fits = all(own <= whole for own, whole in zip(x.shape[1:], p.shape[1:], strict=True))
-    return shard_like(x, p) if fits else x
+    return shard_like(x, p) if all(n <= of for n, of in zip(x.shape, p.shape, strict=True)) else x

@@ -108,15 +108,8 @@ class Factored:
         return {"r": tuple(r), "c": tuple(c)}
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
-        """Return the means of ``s`` along rows and along columns.
-
-        Columns are averaged over 64 rows at a time: these stay in a core's cache, where a running sum down a
-        whole column reads and writes memory at each row.
-        """
-        columns = s
-        if s.shape[self.column] % 64 == 0:
-            columns = s.unflatten(self.column, (-1, 64)).mean(self.column)  # type: ignore[no-untyped-call]
-        return s.mean(self.row, keepdim=True), columns.mean(self.column, keepdim=True)
+        """Return the means of ``s`` along rows and along columns."""
+        return s.mean(self.row, keepdim=True), s.mean(self.column, keepdim=True)
 
     def root(self, r: Tensor, c: Tensor) -> Tensor:
         """Return the root of r c / mean(r), where mean(r) = mean(c); 0 where both are 0."""

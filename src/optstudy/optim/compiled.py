@@ -56,7 +56,7 @@ class Job(NamedTuple):
     """The parameter p, its gradient g, its state."""
     numbers: Mapping[str, float | Tensor]
     """One mapping for all parameters that share it."""
-    static: tuple[tuple[str, Hashable], ...] = ()
+    static: tuple[tuple[str, Any], ...] = ()
     means: tuple[Tensor, ...] = ()
     """Means of g^2, where some rows of its blocks are elsewhere."""
 

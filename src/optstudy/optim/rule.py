@@ -56,12 +56,12 @@ class Rule(Base):
         cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\n    Args:\n{lines}    "
 
     def __init__(self, params: ParamsT, lr: float | Tensor | None = None, *more: Any, **options: Any) -> None:
-        name, fields = type(self).__name__, self.options.model_fields
-        defaults = {key: field.default for key, field in fields.items()}
         if more:
-            raise TypeError(f"{name} takes params and lr by position; give {more[0]!r} by its name")
+            raise TypeError(
+                f"{type(self).__name__} takes params and lr by position; give {more[0]!r} by its name"
+            )
         self._compiled: Compiled = {}
-        super().__init__(params, {**defaults, **options, **({} if lr is None else {"lr": lr})})
+        super().__init__(params, {**dict(self.options()), **options, **({} if lr is None else {"lr": lr})})
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
         """Return the numbers of step ``t``, from 1, that :meth:`update` is given beside ``lr`` and ``decay``.

@@ -63,33 +63,32 @@ def _cut(p: "DTensor") -> tuple[slice, int | None]:
 
 def shard_like(value: Tensor, p: "DTensor") -> "DTensor":
     """Return a whole tensor of as many rows as ``p`` has, sharded as it is; nothing is communicated."""
-    rows, _ = _cut(p)
-    return _of_rows(value[rows].to(p.device, copy=True) if p.ndim else value.to(p.device), p, value.shape)
-
-
-def _of_rows(rows: Tensor, p: "DTensor", shape: Shape) -> "DTensor":
     from torch.distributed.tensor import DTensor
 
-    stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(
-        rows, p.device_mesh, p.placements, run_check=False, shape=torch.Size(shape), stride=stride
-    )
+    rows = (value[_cut(p)[0]] if p.ndim else value).to(p.device, copy=True)
+    stride = torch.empty(value.shape, device="meta").stride()
+    where = p.device_mesh, p.placements
+    return DTensor.from_local(rows, *where, run_check=False, shape=value.shape, stride=stride)
+
+
+def by_row(shape: Shape, p: Tensor) -> bool:
+    """Say whether a parameter's state of this shape has a row for each row of it, so is sharded as it is."""
+    return len(shape) == p.ndim and shape[:1] == p.shape[:1]
 
 
 def zeros(p: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
     """Return zeros for a parameter's state, sharded as ``p`` is if they have a row for each row of it."""
-    if not is_sharded(p):
-        return torch.zeros_like(p, dtype=dtype) if shape == p.shape else p.new_zeros(shape, dtype=dtype)
-    if len(shape) != p.ndim or shape[:1] != p.shape[:1]:
-        return here(p).new_zeros(shape, dtype=dtype)
-    return _of_rows(here(p).new_zeros((*here(p).shape[:1], *shape[1:]), dtype=dtype), p, shape)
+    if is_sharded(p) and by_row(shape, p):
+        return shard_like(torch.zeros((), dtype=dtype, device=p.device).expand(shape), p)
+    p = here(p)
+    return torch.zeros_like(p, dtype=dtype) if shape == p.shape else p.new_zeros(shape, dtype=dtype)
 
 
 @dataclass(frozen=True)
 class Local:
     """A granularity of a whole tensor of ``rows`` rows, seen from those between ``start`` and ``stop``."""
 
-    whole: Blocks | Factored
+    whole: Granularity
     rows: int
     start: int
     stop: int
@@ -112,13 +111,10 @@ class Local:
 
 def _local(moment: Granularity | None, p: "DTensor") -> Granularity | Local | None:
     """Return a granularity for the rows of ``p`` here; a :class:`Local` one if it needs rows elsewhere."""
-    cut, _ = _cut(p)
-    rows, n = (*p.shape, 1)[0], (*here(p).shape, 1)[0]
-    by_row = isinstance(moment, Factored) and p.ndim + moment.column > 0
-    own = isinstance(moment, Blocks) and (moment.experts or not (moment.sizes or p.ndim + moment.outputs))
-    if rows in (1, n) or by_row or own or not isinstance(moment, Blocks | Factored):
+    rows, _ = _cut(p)
+    if moment is None or all(by_row(shape, p) for shape in moment.state(tuple(p.shape)).values()):
         return moment
-    return Local(moment, rows, cut.start, cut.stop)
+    return Local(moment, len(p), rows.start, rows.stop) if rows != slice(None) else moment
 
 
 def localise(jobs: Sequence[Job], compile_: bool, known: Compiled) -> list[Job]:
@@ -137,8 +133,8 @@ def localise(jobs: Sequence[Job], compile_: bool, known: Compiled) -> list[Job]:
         if not is_sharded(p):
             result.append(job)
             continue
-        static: dict[str, Any] = dict(job.static)
-        moment = _local(static.get("moment"), p)
+        static = {key: _local(x, p) if key == "moment" else x for key, x in job.static}
+        moment = static.get("moment")
         local = {name: here(x) for name, x in job.tensors.items()}
         if isinstance(moment, Local):
             shares = {name: torch.empty_like(local[name]) for name in moment.whole.state(tuple(p.shape))}
@@ -151,9 +147,7 @@ def localise(jobs: Sequence[Job], compile_: bool, known: Compiled) -> list[Job]:
             job = job._replace(means=tuple(shares.values()))
         elif not local["p"].numel():
             continue
-        if "moment" in static:
-            job = job._replace(static=tuple({**static, "moment": moment}.items()))
-        result.append(job._replace(tensors=local))
+        result.append(job._replace(tensors=local, static=tuple(static.items())))
     if measuring:
         run(measuring, compile_, known)
     for (group, _), some in sums.items():

@@ -8,10 +8,10 @@ from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
 from optstudy.results import stats
 from optstudy.results.curves import axis
+from optstudy.results.equivalents import LENGTHS
 from optstudy.results.figure import Figure, Metric, Panel
 from optstudy.results.gaps import Gap, Series, gaps
 from optstudy.results.stats import Estimate, Summary
-from optstudy.results.tokens import LENGTHS
 
 NAMED = 7
 """Curves that a sentence names before it counts the others."""

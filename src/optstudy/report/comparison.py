@@ -16,7 +16,7 @@ from optstudy.report.page import render
 from optstudy.report.terminal import aligned
 from optstudy.results import stats
 from optstudy.results.catalog import Catalog
-from optstudy.results.curves import NO_SETTING, Place, Run, group, positive
+from optstudy.results.curves import NO_SETTING, FinishedRun, Place, group, positive
 from optstudy.results.stats import Estimate
 from optstudy.results.table import Row, with_worst
 
@@ -29,7 +29,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Pair:
+class Change:
     """One run before and after."""
 
     before: Row
@@ -47,7 +47,7 @@ class Group:
     """The pairs of one optimizer; those of another program's runs that name none are one group."""
 
     name: str
-    pairs: Sequence[Pair]
+    pairs: Sequence[Change]
     loss: Estimate
     """Mean change of the loss with a paired t interval."""
     best: Estimate | None
@@ -77,7 +77,7 @@ class Comparison:
     """Pairs with the same id; the others have the same config but for keys that one side lacks."""
 
     @property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[Change]:
         """All pairs, the largest change of loss first."""
         every = [pair for one in self.groups for pair in one.pairs]
         return sorted(every, key=lambda pair: -abs(pair.change))
@@ -121,7 +121,7 @@ def compare_rows(before: Sequence[Row], after: Sequence[Row], one: str, other: s
     }
     before, after = ([known[id(row)] for row in rows] for rows in (before, after))
     by_id = {row.id: row for row in after}
-    pairs = [Pair(row, by_id.pop(row.id)) for row in before if row.id in by_id]
+    pairs = [Change(row, by_id.pop(row.id)) for row in before if row.id in by_id]
     same = len(pairs)
     paired_ids = {pair.before.id for pair in pairs}
     left = [row for row in before if row.id not in paired_ids]
@@ -129,7 +129,7 @@ def compare_rows(before: Sequence[Row], after: Sequence[Row], one: str, other: s
     by_config = _unique(by_id.values(), lambda row: _config(row, keys))
     for config, row in _unique(left, lambda row: _config(row, keys)).items():
         if config in by_config:
-            pairs.append(Pair(row, by_config[config]))
+            pairs.append(Change(row, by_config[config]))
     used = {id(row) for pair in pairs for row in (pair.before, pair.after)}
     names = dict.fromkeys(pair.before.optimizer for pair in pairs)
     return Comparison(
@@ -208,17 +208,18 @@ def _unique(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Row]:
     return {name: found[0] for name, found in groups.items() if len(found) == 1}
 
 
-def _group(name: str, pairs: Sequence[Pair]) -> Group:
+def _group(name: str, pairs: Sequence[Change]) -> Group:
     loss = stats.mean([pair.change for pair in pairs])
     return Group(name, pairs, loss, _best(pairs), _ratio(pairs, "step_ms"), _ratio(pairs, "peak_memory_mb"))
 
 
-def _best(pairs: Sequence[Pair]) -> Estimate | None:
+def _best(pairs: Sequence[Change]) -> Estimate | None:
     """How much worse the best of the runs after is than that of the runs before."""
-    after = {pair.before.id: Run(pair.after) for pair in pairs}
+    after = {pair.before.id: FinishedRun(pair.after) for pair in pairs}
     settings = [pair.before.lr if _has_lr(pairs) else _setting(pair.before) for pair in pairs]
     placed = [
-        (Run(pair.before), Place(pair.before.id, "", x)) for pair, x in zip(pairs, settings, strict=True)
+        (FinishedRun(pair.before), Place(pair.before.id, "", x))
+        for pair, x in zip(pairs, settings, strict=True)
     ]
     before = group(placed, positive(settings))
     changed = [
@@ -232,7 +233,7 @@ def _best(pairs: Sequence[Pair]) -> Estimate | None:
     return replace(found, value=-found.value) if found and pairs[0].after.maximise else found
 
 
-def _has_lr(pairs: Sequence[Pair]) -> bool:
+def _has_lr(pairs: Sequence[Change]) -> bool:
     return all(pair.before.lr is not None for pair in pairs)
 
 
@@ -247,7 +248,7 @@ def _change(estimate: Estimate) -> str:
     return f"{estimate.value:+.4f}" + ("" if half is None else f" ± {half:.4f}")
 
 
-def _ratio(pairs: Sequence[Pair], field: str) -> float:
+def _ratio(pairs: Sequence[Change], field: str) -> float:
     found = [(getattr(pair.before, field), getattr(pair.after, field)) for pair in pairs]
     ratios = [after / before for before, after in found if before and after is not None and before > 0]
     return median(ratios) if ratios else math.nan
@@ -266,7 +267,7 @@ def _cells(one: Group) -> list[str]:
     ]
 
 
-def _pair(pair: Pair) -> list[str]:
+def _pair(pair: Change) -> list[str]:
     after = pair.after
     own = f"{style.known(after.optimizer)}, lr {style.number(after.lr)}"
     return [

@@ -5,9 +5,9 @@ from typing import Any
 
 from optstudy.report import style
 from optstudy.results.curves import axis
+from optstudy.results.equivalents import LENGTHS
 from optstudy.results.figure import Figure
 from optstudy.results.gaps import Gap, Series, gaps
-from optstudy.results.tokens import LENGTHS
 
 Band = tuple[float, float, float]
 """A value and the ends of its interval."""

@@ -1,17 +1,24 @@
-"""Heat maps: the best loss of every cell of a map study, above the best of all."""
+"""Heat maps: the best loss of every cell of a map study, above the reference's.
+
+The reference, Adam unless the study file says otherwise, has as many tokens as the panel's runs. Where none
+is known at that length, zero is the best cell of the panel.
+"""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from optstudy.report import style
 from optstudy.results.curves import Curve
+from optstudy.results.equivalents import read
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Summary
 
-RAMP = ((0.90, 0.94, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
-"""From no loss to the worst, light to dark, so that it is read in grey and by the colour-blind."""
+WORSE = ((0.95, 0.96, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
+"""Colours from zero to the largest difference, light to dark, for readers in grey and the colour-blind."""
+BETTER = ((0.95, 0.96, 0.97), (0.98, 0.72, 0.38), (0.62, 0.30, 0.02))
+"""The same for cells below zero."""
 
 LETTERS = 12
 """Of a column's name in one line under its cells."""
@@ -19,9 +26,10 @@ LETTERS = 12
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: nats above the best of the map, and at which setting."""
+    """One cell: its best loss and the setting that reached it."""
 
     excess: float
+    """Nats above the panel's zero."""
     setting: str
     half_width: float | None
     shade: str
@@ -38,6 +46,8 @@ class Heat:
     columns: tuple[str, ...]
     cells: Mapping[tuple[str, str], Cell]
     """By row and column; a combination that was not run is absent."""
+    zero: str
+    """What losses are compared with."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +75,32 @@ def moves(heat: Heat) -> list[Move]:
 
 def heats(figure: Figure) -> list[Heat]:
     """The panels of a map study: a row and a column for every curve."""
-    bests = [summary.best.value for summary in figure.summaries if summary.best is not None]
-    lowest, widest = (min(bests), max(bests) - min(bests)) if bests else (0.0, 0.0)
     summaries = {summary.curve.label: summary for summary in figure.summaries}
-    panels: dict[str, dict[tuple[str, str], Cell]] = {}
+    panels: dict[str, list[tuple[Summary, Estimate]]] = {}
     for curve in figure.curves:
         summary = summaries[curve.label]
         if summary.best is not None:
-            cells = panels.setdefault(_title(figure, curve), {})
-            cells[curve.row, curve.name] = _cell(summary, summary.best, lowest, widest)
-    return [
-        Heat(
-            title, tuple(dict.fromkeys(r for r, _ in cells)), tuple(dict.fromkeys(c for _, c in cells)), cells
-        )
-        for title, cells in panels.items()
-    ]
+            panels.setdefault(_title(figure, curve), []).append((summary, summary.best))
+    return [_heat(title, some, figure) for title, some in panels.items()]
+
+
+def _heat(title: str, bests: Sequence[tuple[Summary, Estimate]], figure: Figure) -> Heat:
+    reference = _reference(figure, {read(summary.curve) for summary, _ in bests})
+    zero = min(best.value for _, best in bests) if reference is None else reference
+    widest = max(abs(best.value - zero) for _, best in bests)
+    cells = {(s.curve.row, s.curve.name): _cell(s, best, zero, widest) for s, best in bests}
+    rows, columns = (tuple(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    name = "the best of the panel" if reference is None else f"{style.known(figure.against)}'s best"
+    return Heat(title, rows, columns, cells, name)
+
+
+def _reference(figure: Figure, tokens: Set[int | None]) -> float | None:
+    """The reference's best loss in runs of so many tokens, where all of a panel's runs have as many."""
+    if figure.lengths is None or len(tokens) != 1:
+        return None
+    known = (figure if figure.lengths == "own" else figure.lengths).summaries
+    same = [s.best for s in known if s.curve.name == figure.against and {read(s.curve)} == tokens]
+    return next((best.value for best in same if best is not None), None)
 
 
 def _title(figure: Figure, curve: Curve) -> str:
@@ -88,9 +109,10 @@ def _title(figure: Figure, curve: Curve) -> str:
 
 
 def shade(share: float) -> tuple[float, float, float]:
-    """Colour of a share of the worst excess, 0 to 1."""
-    left, right = RAMP[:2] if share < 0.5 else RAMP[1:]
-    at = 2 * share if share < 0.5 else 2 * share - 1
+    """Colour of a share of the largest difference to zero, from -1 to 1."""
+    ramp, size = (WORSE if share >= 0 else BETTER), abs(share)
+    left, right = ramp[:2] if size < 0.5 else ramp[1:]
+    at = 2 * size if size < 0.5 else 2 * size - 1
     return tuple(a + at * (b - a) for a, b in zip(left, right, strict=True))  # type: ignore[return-value]
 
 
@@ -122,9 +144,8 @@ def draw_map(drawing: Any, figure: Figure) -> None:
             axis.fill_between([x - 0.48, x + 0.48], y - 0.47, y + 0.47, color=cell.shade, lw=0)
             axis.text(x, y, f"{cell.excess:+.3f}", ha="center", va="center", color=cell.ink, fontsize=8)
     metric = figure.metric
-    above = (
-        f"{'below' if metric.maximise else 'above'} the best of the map{metric.unit and f', {metric.unit}'}"
-    )
+    zero = " or ".join(dict.fromkeys(heat.zero for heat in panels))
+    above = f"{'below' if metric.maximise else 'above'} {zero}{metric.unit and f', {metric.unit}'}"
     drawing.supxlabel(style.drawn(f"best {metric.name} {above}"), fontsize=8)
 
 
@@ -133,8 +154,8 @@ def wrapped(column: str) -> str:
     return textwrap.fill(style.drawn(style.known(column)), LETTERS, break_long_words=False)
 
 
-def _cell(summary: Summary, best: Estimate, lowest: float, widest: float) -> Cell:
-    excess = best.value - lowest
+def _cell(summary: Summary, best: Estimate, zero: float, widest: float) -> Cell:
+    excess = best.value - zero
     colour = shade(excess / widest if widest else 0.0)
     text = "#" + "".join(f"{round(255 * part):02x}" for part in colour)
     ink = max(("#000000", "#ffffff"), key=lambda candidate: style.contrast(candidate, text))

@@ -25,7 +25,7 @@ def joined(panel: str, curve: str) -> str:
     return SEPARATOR.join(filter(None, (panel, curve)))
 
 
-def placed(label: str, panels: Iterable[str], is_map: bool = False) -> tuple[str, str, str]:
+def split_label(label: str, panels: Iterable[str], is_map: bool = False) -> tuple[str, str, str]:
     """Return panel, row and curve of a label; what it does not have is empty.
 
     Args:
@@ -72,7 +72,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """One finished run on a figure."""
 
     row: Row
@@ -96,7 +96,7 @@ class Point:
     x: Any
     position: float
     """log10(x), or the rank of x on an axis that is not logarithmic."""
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -249,7 +249,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and type(value) is not bool
 
 
-Placed = tuple[Run, Place]
+Placed = tuple[FinishedRun, Place]
 """A finished run and where it lies."""
 
 
@@ -262,7 +262,7 @@ def group(placed: Iterable[Placed], log: bool | None = None, order: Iterable[Any
         order: settings that are no numbers, in their order on the axis; others follow by the alphabet.
     """
     rank = {x: k for k, x in enumerate(dict.fromkeys(map(_setting, order)))}
-    found: dict[Curve, dict[Any, list[Run]]] = {}
+    found: dict[Curve, dict[Any, list[FinishedRun]]] = {}
     for name, runs in _by_name(placed).items():
         for apart, own in _split(runs):
             settings = found.setdefault(replace(name, apart=apart), {})

@@ -11,9 +11,9 @@ from typing import Any
 from optstudy.errors import UserError, say_once
 from optstudy.record import ID, leaves, write_atomically
 from optstudy.results.catalog import Catalog
+from optstudy.results.equivalents import Ratio
 from optstudy.results.figure import Figure
 from optstudy.results.table import RESULTS, Row
-from optstudy.results.tokens import Ratio
 
 FORMATS = ("csv", "parquet")
 
@@ -26,9 +26,9 @@ def table(figure: Figure) -> list[dict[str, Any]]:
     """Return a figure's runs as flat records: ``id``, ``curve``, then as :func:`runs`.
 
     A run on two curves gives two records. ``note`` is what a reader must know of a run, if there is any.
-    ``token_equivalent`` is that of its curve (:func:`optstudy.results.tokens.tokens_of`), the same in all of
-    its records, and ``token_equivalent_sign`` says ``<`` or ``>`` where it is only a bound; where the study
-    has a reference for it.
+    ``token_equivalent`` is that of its curve (:func:`optstudy.results.equivalents.tokens_of`), the same in
+    all of its records, and ``token_equivalent_sign`` says ``<`` or ``>`` where it is only a bound; both are
+    there where the study has a reference for them.
     """
     labels: dict[str, list[str]] = {}
     notes: dict[str, str] = {}

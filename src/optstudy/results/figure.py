@@ -13,9 +13,9 @@ from typing import Any, Literal
 from optstudy.record import is_number
 from optstudy.results import curves as _curves
 from optstudy.results import stats
-from optstudy.results.curves import Curve, Place, Placed, Run, axis, group, positive
+from optstudy.results.curves import Curve, FinishedRun, Place, Placed, axis, group, positive
+from optstudy.results.equivalents import Horizon, Ratio, horizon, tokens_of
 from optstudy.results.table import Row
-from optstudy.results.tokens import Horizon, Ratio, horizon, tokens_of
 
 SOME = 20
 """Runs whose metrics are looked at to know what they hold."""
@@ -283,8 +283,8 @@ class Figure:
                     return found
         return []
 
-    def _run(self, row: Row, place: Place) -> Run:
-        return Run(row, place.note, self.runs, self.recorded.get(row.id, ()))
+    def _run(self, row: Row, place: Place) -> FinishedRun:
+        return FinishedRun(row, place.note, self.runs, self.recorded.get(row.id, ()))
 
 
 def _log(key: str, runs: Sequence[Placed]) -> bool | None:

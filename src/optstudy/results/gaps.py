@@ -7,9 +7,9 @@ from typing import Any
 from optstudy.record import at_key
 from optstudy.results import stats
 from optstudy.results.curves import Curve
+from optstudy.results.equivalents import LENGTHS, Ratio, read
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate
-from optstudy.results.tokens import LENGTHS, Ratio, read
 
 
 @dataclass(frozen=True)

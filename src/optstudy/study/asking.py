@@ -14,7 +14,7 @@ from optstudy.program import Program
 from optstudy.record import write_json
 from optstudy.study import places
 from optstudy.study.session import Session
-from optstudy.training.program import Output, begin, outcome
+from optstudy.training.external import Output, begin, outcome
 from optstudy.trials import Trial
 
 LOOK_SECONDS = 1.0

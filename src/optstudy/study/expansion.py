@@ -12,12 +12,12 @@ from optstudy.errors import UserError, nearest
 from optstudy.identity import ids_by_seed
 from optstudy.program import AnyConfig
 from optstudy.record import at_key, leaves
-from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, placed
+from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, split_label
 from optstudy.study import fidelity, plan, trainer
+from optstudy.study.checks import check_overrides
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import NAME, TIMES, BestOf, Panel, StudyFile, rounded
-from optstudy.study.names import check_overrides
-from optstudy.study.plan import Pending, Plan, Point, Results
+from optstudy.study.file import NAME, TIMES, BestOf, PanelSpec, StudyFile, rounded
+from optstudy.study.plan import Pending, Plan, PlannedRun, Results
 from optstudy.study.yamlfile import located
 
 STEPS = "training.steps"
@@ -76,7 +76,7 @@ class Expansion:
         self.parents = (*parents, name)
         self._others: dict[tuple[str, str], tuple[Plan, StudyFile]] = {}
         self._shared: tuple[Family, dict[str, Any], dict[str, Any]] | None = None
-        self._alike: tuple[Family, Any, Point, Callable[[int], str]] | None = None
+        self._alike: tuple[Family, Any, PlannedRun, Callable[[int], str]] | None = None
 
     @property
     def _stem(self) -> str:
@@ -137,7 +137,7 @@ class Expansion:
             said = f"tokens.reference: {where} has no curve {wanted.reference!r}{hint}"
             raise self._at(said, "tokens.reference", wanted.reference)
 
-    def _of(self, panel: Panel, scale: str) -> list[Family]:
+    def _of(self, panel: PanelSpec, scale: str) -> list[Family]:
         try:
             return list(self._families.of(panel, scale))
         except UserError as error:
@@ -151,9 +151,9 @@ class Expansion:
                 self._postpone(family, curve, found, into)
                 return
             taken = found
-        made: dict[tuple[str, int], Point] = {}
+        made: dict[tuple[str, int], PlannedRun] = {}
 
-        def point(value: Any, seed: int) -> Point:
+        def point(value: Any, seed: int) -> PlannedRun:
             key = repr(value), seed
             if key not in made:
                 made[key] = self._point(family, taken, value, seed)
@@ -177,20 +177,20 @@ class Expansion:
         into.points += [point(value, seed) for value in values for seed in self.seeds]
         into.points += [point(value, seed) for value, seed in extra]
 
-    def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+    def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> PlannedRun:
         """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
         if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
             _, _, first, ids = self._alike
-            return Point(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
+            return PlannedRun(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
         point = self._made(family, taken, value, seed)
         ids = ids_by_seed(point.config.model_dump(mode="json"))
-        point = Point(point.config, point.curve, point.x, ids(point.config.seed))
+        point = PlannedRun(point.config, point.curve, point.x, ids(point.config.seed))
         axes = (family.axis, *family.layers[-1])
         if "seed" not in self.chosen and "seed" not in (family.x, self.file.figure.curve, *axes):
             self._alike = family, value, point, ids
         return point
 
-    def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> Point:
+    def _made(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> PlannedRun:
         axes = family.layers[-1] if family.axis is None else {**family.layers[-1], family.axis: value}
         variables = {key: one for key, one in (*taken.items(), *axes.items()) if key.startswith("$")}
         try:
@@ -207,7 +207,7 @@ class Expansion:
         curve, key = family.curve, self.file.figure.curve
         if curve is None:
             curve = self._shown(config, "figure.curve", key, {}) if key else self._stem
-        return Point(config, f"{curve}{family.suffix}", self._shown(config, "x", family.x, own))
+        return PlannedRun(config, f"{curve}{family.suffix}", self._shown(config, "x", family.x, own))
 
     def _shown(self, config: AnyConfig, key: str, wanted: str, own: Mapping[str, Any]) -> Any:
         """What a run has on an axis of the figure; ``own``: values on the study's own axes."""
@@ -261,7 +261,7 @@ class Expansion:
             else key.partition(".")[0] in own
         )
 
-    def _best(self, wanted: BestOf, family: Family) -> tuple[str, Mapping[str, Any] | list[Point]]:
+    def _best(self, wanted: BestOf, family: Family) -> tuple[str, Mapping[str, Any] | list[PlannedRun]]:
         """Name another study's curve, and its values at the best; its runs while some are missing."""
         other, file = self._other(wanted.study, family.scale, "best_of.study")
         if wanted.panel is not None and wanted.panel not in file.panels:
@@ -297,7 +297,7 @@ class Expansion:
             raise UserError(f"{key!r} is no setting; name one below it", came=key)
         return value
 
-    def _postpone(self, family: Family, curve: str, first: list[Point], into: Plan) -> None:
+    def _postpone(self, family: Family, curve: str, first: list[PlannedRun], into: Plan) -> None:
         """Note the family's runs without the values to come; check them with some value in their place."""
         assert family.best_of is not None
         like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
@@ -325,7 +325,7 @@ class Expansion:
                 if not points and not pending:
                     said = f"include: {name} has no curve {curve!r}{_nearest(curve, other, file)}"
                     raise self._at(said, f"include.{name}", curve)
-                into.points += [Point(p.config, curve, p.x) for p in points]
+                into.points += [PlannedRun(p.config, curve, p.x) for p in points]
                 into.pending += [p.labelled(curve) for p in pending]
                 into.first += other.first if pending else []
 
@@ -358,7 +358,7 @@ class Expansion:
 
 
 def _nearest(curve: str, other: Plan, file: StudyFile) -> str:
-    return nearest(curve, {placed(label, file.panels)[2] for label in other.curves})
+    return nearest(curve, {split_label(label, file.panels)[2] for label in other.curves})
 
 
 def value_at(config: AnyConfig, key: str) -> Any:

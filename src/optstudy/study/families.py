@@ -16,7 +16,7 @@ from optstudy.study.file import (
     RATE,
     BestOf,
     Layer,
-    Panel,
+    PanelSpec,
     ScaleLayer,
     StudyFile,
     axes_of,
@@ -149,9 +149,9 @@ class Families:
         self.name, self.file, self.scale, self.chosen, self.seeds = name, file, scale, chosen, seeds
         self._more = axes or {}
 
-    def panels(self) -> list[tuple[str, Panel, str]]:
+    def panels(self) -> list[tuple[str, PanelSpec, str]]:
         """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
-        panels = self.file.panels or {"": Panel()}
+        panels = self.file.panels or {"": PanelSpec()}
         if self.scale == "paper":
             return [(title, panel, panel.scale or "150m") for title, panel in panels.items()]
         here = any(panel.scale == self.scale for panel in panels.values())
@@ -161,7 +161,7 @@ class Families:
             if not here or panel.scale in (None, self.scale)
         ]
 
-    def of(self, panel: Panel, scale: str) -> Iterator[Family]:
+    def of(self, panel: PanelSpec, scale: str) -> Iterator[Family]:
         """Yield the families of a panel at its scale.
 
         Raises:
@@ -175,7 +175,7 @@ class Families:
                     raise UserError(f"{self.name}: axes: more than {MOST_RUNS:,} runs")
                 yield family
 
-    def combinations(self, panel: Panel, scale: str) -> Iterator[Combination]:
+    def combinations(self, panel: PanelSpec, scale: str) -> Iterator[Combination]:
         """Yield a panel's combinations at its scale.
 
         Raises:

@@ -3,7 +3,7 @@
 A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
 scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
 of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
-:mod:`optstudy.study.names`.
+:mod:`optstudy.study.checks`.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from optstudy.claims.grammar import FUNCTIONS
 from optstudy.config import Count, NonNegative, Positive, Seed, merge, unit
 from optstudy.errors import Strict, UserError, explain
 from optstudy.launch.options import Slurm
-from optstudy.program import Trainer
+from optstudy.program import TrainerSpec
 from optstudy.record import leaves
 from optstudy.study import yamlfile
 
@@ -204,10 +204,10 @@ class ScaleLayer(Layer):
     """What differs for one optimizer, by its name."""
     curves: dict[str, Layer] = {}
     """Named variants: each is run over all axes and is a curve of the figure. Where an axis names the curves
-    or the cells (:class:`Figure`): what differs for one of them."""
+    or the cells (:class:`FigureSpec`): what differs for one of them."""
 
 
-class Panel(ScaleLayer):
+class PanelSpec(ScaleLayer):
     """One plot of several."""
 
     scale: str | None = None
@@ -220,7 +220,7 @@ class Panel(ScaleLayer):
     """What differs at one scale."""
 
 
-class Figure(Strict):
+class FigureSpec(Strict):
     """What the study draws."""
 
     kind: Literal["sweep", "map", "gaps"] = "sweep"
@@ -258,7 +258,7 @@ class Adaptive(Strict):
     """Values that may be added at either end."""
 
 
-class Tokens(Strict):
+class TokensSpec(Strict):
     """Token-equivalents: the tokens with which a reference would reach each curve's loss, over its own."""
 
     reference: str = "adam"
@@ -278,7 +278,7 @@ class Refine(Strict):
     """Config key of the axis that the best is sought on."""
 
 
-class Claim(Strict):
+class ClaimSpec(Strict):
     """A statement, and the test that decides it."""
 
     says: Annotated[str, Field(min_length=1)]
@@ -304,7 +304,7 @@ class StudyFile(ScaleLayer):
     """The question that it answers."""
     notes: str = ""
     """What a reader should know, in Markdown."""
-    panels: Annotated[dict[str, Panel], Field(max_length=100)] = {}
+    panels: Annotated[dict[str, PanelSpec], Field(max_length=100)] = {}
     """Plots by title, in order."""
     scales: dict[str, ScaleLayer] = {}
     """What differs at one scale."""
@@ -316,19 +316,19 @@ class StudyFile(ScaleLayer):
     """Whether an axis grows until its best lies inside; null: it does not."""
     refine: Refine | None = None
     """Whether the best points get more seeds; null: they do not."""
-    tokens: Tokens | None = None
+    tokens: TokensSpec | None = None
     """Whether losses are told in tokens of a reference too; null: they are not."""
-    claims: Annotated[dict[str, Claim], Field(max_length=MOST_CLAIMS)] = {}
+    claims: Annotated[dict[str, ClaimSpec], Field(max_length=MOST_CLAIMS)] = {}
     """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
     decide: bool = False
     """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
     noise: Noise | None = None
     """Where one-seed curves take their variance from; null: they have none."""
-    figure: Figure = Figure()
+    figure: FigureSpec = FigureSpec()
     """What the study draws."""
     slurm: Slurm = Slurm()
     """How its runs are submitted to Slurm; ``--slurm`` over it."""
-    trainer: Trainer | None = None
+    trainer: TrainerSpec | None = None
     """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
@@ -425,12 +425,12 @@ def _all_numbers(values: Sequence[Any]) -> bool:
 
 
 _BELOW: Mapping[str, type[BaseModel]] = {
-    "optimizers": Layer, "curves": Layer, "panels": Panel, "scales": ScaleLayer, "axes": HalfDecades,
-    "claims": Claim,
+    "optimizers": Layer, "curves": Layer, "panels": PanelSpec, "scales": ScaleLayer, "axes": HalfDecades,
+    "claims": ClaimSpec,
 }  # fmt: skip
 _SINGLE: Mapping[str, type[BaseModel]] = {
-    "best_of": BestOf, "figure": Figure, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
-    "noise": Noise, "tokens": Tokens, "trainer": Trainer,
+    "best_of": BestOf, "figure": FigureSpec, "adaptive": Adaptive, "refine": Refine, "slurm": Slurm,
+    "noise": Noise, "tokens": TokensSpec, "trainer": TrainerSpec,
 }  # fmt: skip
 
 

@@ -22,11 +22,11 @@ from optstudy.errors import UserError, explain, nearest
 from optstudy.folders import settle
 from optstudy.scales import SCALES, check_scale
 from optstudy.study import yamlfile
+from optstudy.study.checks import check
 from optstudy.study.expansion import Expansion
 from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
-from optstudy.study.names import check
 from optstudy.study.naming import Naming
-from optstudy.study.plan import Pending, Plan, Point, Results
+from optstudy.study.plan import Pending, Plan, PlannedRun, Results
 from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
 
@@ -34,7 +34,7 @@ __all__ = [
     "HalfDecades",
     "Pending",
     "Plan",
-    "Point",
+    "PlannedRun",
     "Study",
     "load",
     "names",
@@ -105,7 +105,7 @@ class Study:
 
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
-    ) -> list[Point]:
+    ) -> list[PlannedRun]:
         """List the study's runs at a scale that need no results: no extension, nothing around a best."""
         return self.plan(scale, overrides, seeds).points
 

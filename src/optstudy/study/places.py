@@ -14,7 +14,7 @@ from optstudy.study.library import Study
 NAME = ".studies.json"
 
 
-def placed(study: Study, runs: Path) -> Study:
+def in_first_folder(study: Study, runs: Path) -> Study:
     """Return a study of a program with the folder in which it was first run; without a record, this one."""
     if study.file.trainer is None:
         return study

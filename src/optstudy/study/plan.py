@@ -17,7 +17,7 @@ Results = Callable[[str], Row | None]
 
 
 @dataclass(frozen=True)
-class Point:
+class PlannedRun:
     """One run of a study."""
 
     config: AnyConfig
@@ -33,9 +33,9 @@ class Point:
         """The run's id."""
         return self.known_id or self.config.id
 
-    def labelled(self, curve: str) -> "Point":
+    def labelled(self, curve: str) -> "PlannedRun":
         """Return the same run on the curve of another name."""
-        return self if curve == self.curve else Point(self.config, curve, self.x, self.id)
+        return self if curve == self.curve else PlannedRun(self.config, curve, self.x, self.id)
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Pending:
 class Plan:
     """What a study consists of, by the results so far."""
 
-    points: list[Point]
+    points: list[PlannedRun]
     pending: list[Pending]
-    first: list[Point]
+    first: list[PlannedRun]
     """Runs of other studies that ``pending`` waits for."""
 
     @property
@@ -189,7 +189,7 @@ def seeds_that_ran(
     return [pair for pair in pairs if loss(*pair) is not None]
 
 
-def best(points: Sequence[Point], losses: Sequence[float]) -> AnyConfig:
+def best(points: Sequence[PlannedRun], losses: Sequence[float]) -> AnyConfig:
     """Return the config, of those that differ in more than the seed, with the lowest mean loss.
 
     Args:

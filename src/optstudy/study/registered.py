@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-class Entry(Strict):
+class Registration(Strict):
     """All claims of a study as one ``run`` found them."""
 
     scale: str
@@ -38,7 +38,7 @@ class Register(Strict):
     """The file."""
 
     format: int = FORMAT
-    entries: list[Entry] = []
+    entries: list[Registration] = []
 
 
 def write(session: "Session", decide: bool = False) -> None:
@@ -51,7 +51,7 @@ def write(session: "Session", decide: bool = False) -> None:
     packaged = not mine and not session.study.path  # these came with the package, before any run
     time = datetime.now(UTC).isoformat(timespec="seconds")
     runs = 0 if packaged else _ended(session)
-    entry = Entry(
+    entry = Registration(
         scale=session.scale, overrides=session.overrides, time=time, runs=runs, claims=now, decide=decide
     )
     session.runs.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def changes(session: "Session") -> Mapping[str, str]:
     return found
 
 
-def _mine(session: "Session", register: Register) -> list[Entry]:
+def _mine(session: "Session", register: Register) -> list[Registration]:
     """What was written at a session's scale and overrides."""
     where = session.scale, session.overrides
     return [entry for entry in register.entries if (entry.scale, entry.overrides) == where]

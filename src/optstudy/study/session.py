@@ -17,8 +17,8 @@ from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row, measured
 from optstudy.study import registered
 from optstudy.study.file import MOST_VALUES
-from optstudy.study.library import Plan, Point, Study
-from optstudy.study.places import placed
+from optstudy.study.library import Plan, PlannedRun, Study
+from optstudy.study.places import in_first_folder
 
 FINISHED = ("done", "diverged")
 
@@ -57,16 +57,16 @@ class Session:
             bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
             raise UserError(f"seeds: input should be {bound}, not {shown(seeds)}")
         self.kept = kept or {}
-        self.study, self.scale, self.runs = placed(study, runs), study.scale(scale), runs
+        self.study, self.scale, self.runs = in_first_folder(study, runs), study.scale(scale), runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
         self._read = Catalog(runs)
         self._measured: dict[str, Row] = {}
         self._prepared: set[str] = set()
         self._ids: dict[str, Callable[[int], str]] = {}
-        self._wanted: list[Point] = []
+        self._wanted: list[PlannedRun] = []
         self.further: frozenset[str] = frozenset()
         """Finished runs with seeds beyond the study's own, which ``--decide`` added."""
-        self.shown: list[Point] = []
+        self.shown: list[PlannedRun] = []
         """Finished runs with seeds beyond the study's own, which are shown and count for no claim."""
         self._all_seeds = all_seeds and seeds is None
         self._planned = False
@@ -95,20 +95,20 @@ class Session:
         self.decides, self._planned = True, False
         self.replan()
 
-    def want(self, points: Sequence[Point]) -> None:
+    def want(self, points: Sequence[PlannedRun]) -> None:
         """Have runs run that are none of the study's own: the same with further seeds."""
         self._wanted = list(points)
         self._planned = False
         self.replan()
 
-    def seeded(self, point: Point, seed: int) -> Point:
+    def seeded(self, point: PlannedRun, seed: int) -> PlannedRun:
         """Return the same run with another seed."""
         if point.id not in self._ids:
             self._ids[point.id] = ids_by_seed(point.config.model_dump(mode="json"))
         config = point.config.model_copy(update={"seed": seed})
-        return Point(config, point.curve, point.x, self._ids[point.id](seed))
+        return PlannedRun(config, point.curve, point.x, self._ids[point.id](seed))
 
-    def _further(self) -> list[Point]:
+    def _further(self) -> list[PlannedRun]:
         """The plan's points with the seeds of further looks that have results."""
         own = {point.id for point in self.plan.points}
         found = []
@@ -121,12 +121,12 @@ class Session:
                     break
         return found
 
-    def _ran(self) -> list[Point]:
+    def _ran(self) -> list[PlannedRun]:
         """The plan's points with further seeds that have run: of each, those up to the first that has not."""
         own = {point.id for point in self.plan.points}
         others = {path.name for path in self.runs.iterdir()} - own if self.runs.is_dir() else set()
         first = self.study.file.seeds[0]
-        found: list[Point] = []
+        found: list[PlannedRun] = []
         for point in [one for one in self.plan.points if others and one.config.seed == first]:
             for seed in itertools.count():
                 one = self.seeded(point, seed)
@@ -177,7 +177,7 @@ class Session:
         return row
 
     @property
-    def runs_known(self) -> dict[str, Point]:
+    def runs_known(self) -> dict[str, PlannedRun]:
         """Every run that is known by now, those of other studies that are needed first included."""
         return {point.id: point for point in (*self.plan.first, *self.plan.points)}
 
@@ -239,7 +239,7 @@ class Session:
             attempts.forgive(self.runs / run_id)
         return len(failed)
 
-    def _folder(self, run_id: str, point: Point) -> Path:
+    def _folder(self, run_id: str, point: PlannedRun) -> Path:
         if run_id not in self._read and run_id not in self._prepared:
             prepare(self.runs, point.config, lease.holder)
             self._prepared.add(run_id)

@@ -82,7 +82,7 @@ class Foreign:
 
     keys: Collection[str] | None = None
 
-    def __init__(self, said: program.Trainer, scales: Iterable[str], folder: Path) -> None:
+    def __init__(self, said: program.TrainerSpec, scales: Iterable[str], folder: Path) -> None:
         self.scales: Mapping[str, Mapping[str, Any]] = {name: {} for name in scales} or {"": {}}
         self._said, self._placed = said, program.placed(said, folder).model_dump(mode="json")
 

@@ -36,7 +36,7 @@ from optstudy.ending import (
 )
 from optstudy.errors import UserError, printable, shortened
 from optstudy.folders import check_unchanged
-from optstudy.program import Measure, Program, require
+from optstudy.program import MetricSpec, Program, require
 from optstudy.record import FORMAT, finite, write_json
 from optstudy.training import guard
 
@@ -145,7 +145,7 @@ class Output:
         metric: what to look for.
     """
 
-    def __init__(self, metric: Measure) -> None:
+    def __init__(self, metric: MetricSpec) -> None:
         self._metric = metric
         self._pattern = re.compile(metric.pattern) if metric.pattern else None
         self._written, self._line = 0, b""
@@ -307,14 +307,14 @@ def _result(
     }
 
 
-def _number(text: str, metric: Measure) -> float:
+def _number(text: str, metric: MetricSpec) -> float:
     try:
         return float(text)
     except ValueError:
         raise ProgramError(f"trainer.metric: the pattern found {text!r}, and not a number") from None
 
 
-def _nothing(metric: Measure, left: Mapping[str, Any] | None) -> str:
+def _nothing(metric: MetricSpec, left: Mapping[str, Any] | None) -> str:
     if metric.pattern is not None:
         return (
             f"it ended with 0, but no line of its output matches trainer.metric's pattern {metric.pattern!r}"
