@@ -26,7 +26,7 @@ ROUNDS = 3
 
 
 def batch_encoding(documents: Sequence[str], model: Tokenizer) -> float:
-    """Seconds that ``encode_batch`` takes, in groups that fit into memory; its threads use all cores."""
+    """Seconds of ``encode_batch``, in groups that fit into memory; its threads use all cores."""
     began = time.perf_counter()
     for start in range(0, len(documents), 500):
         for encoding in model.encode_batch(documents[start : start + 500]):
@@ -35,7 +35,7 @@ def batch_encoding(documents: Sequence[str], model: Tokenizer) -> float:
 
 
 def preparation(corpus: str, name: str) -> float:
-    """Seconds that a preparation with an empty token cache takes, worker processes started."""
+    """Seconds of a preparation with an empty token cache, with worker processes started."""
     with tempfile.TemporaryDirectory() as cache:
         for shared in ("enwik8", "tokenizers"):
             (Path(cache) / shared).symlink_to(tokens.cache.folder(shared))
@@ -48,7 +48,7 @@ def preparation(corpus: str, name: str) -> float:
 
 
 def peak_of(corpus: str, name: str) -> tuple[float, float]:
-    """Seconds that a preparation takes, and the peak of its processes' memory in MB."""
+    """Seconds of a preparation, and the peak memory of its processes in MB."""
     with tempfile.TemporaryDirectory() as cache:
         (Path(cache) / "tokenizers").symlink_to(tokens.cache.folder("tokenizers"))
         command = [sys.executable, __file__, "--prepare", corpus, name]
@@ -93,13 +93,13 @@ def main() -> None:
 
 
 def report(line: str) -> None:
-    """Write a line at once."""
+    """Write a line immediately."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def prepare_and_tell(corpus: str, name: str) -> None:
-    """What ``peak_of`` starts: prepare, and write the peak of all processes' resident memory in MB."""
+    """Started by ``peak_of``: prepare, and write the peak of all processes' resident memory in MB."""
     done = threading.Event()
     samples = [0.0]
 
@@ -121,7 +121,7 @@ def children() -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """Resident memory in MB, pages that are shared with others included; 0 if the process is gone."""
+    """Resident memory in MB, including shared pages; 0 if the process is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
     except OSError:

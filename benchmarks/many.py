@@ -1,10 +1,10 @@
-"""Thousands of recorded runs: how long the commands that read them take.
+"""How long commands take that read thousands of recorded runs.
 
     python benchmarks/many.py /tmp/many --seeds 10
 
-makes a study of five optimizers at 200 learning rates with ten seeds, 10,000 runs whose records look like
-real ones, and then runs ``status``, ``report`` and ``export`` on it, each a process of its own, three times.
-A folder that is there already is kept.
+creates a study of five optimizers at 200 learning rates with ten seeds, 10,000 runs with realistic records,
+and then runs ``status``, ``report`` and ``export`` on it, each in a separate process, three times. An
+existing folder is kept.
 """
 
 import argparse
@@ -26,10 +26,10 @@ OPTIMIZERS = {
     "signum": (5.37, 3e-4, 0.55),
     "sgdw": (6.37, 0.3, 0.9),
 }
-"""Best loss, where, nats per squared decade."""
+"""Best loss, its learning rate, nats per squared decade."""
 INITIAL = 8.15
 ROWS = 100
-"""Rows of a run's metrics."""
+"""Number of metric rows of a run."""
 ENVIRONMENT = {
     "optstudy": "0.1.0",
     "python": "3.11.7",

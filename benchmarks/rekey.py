@@ -1,9 +1,9 @@
-"""Give the runs of a committed record the ids that this version of the program gives them; runs nothing.
+"""Rewrite a committed record with the ids that this version of the program computes; runs nothing.
 
     python benchmarks/rekey.py src/optstudy/studies/record/pico.csv
 
-Configs, results and curves stay as they are. Of runs that now have one id, such as one optimizer's under two
-names, the one with the shorter name stays; they must have ended alike to the last bit.
+Configs, results and curves stay the same. If several runs now have one id, such as one optimizer's under two
+names, the one with the shorter name stays; their results must be bitwise equal.
 """
 
 import sys
@@ -34,7 +34,7 @@ def rekeyed(before: archive.Archive) -> dict[str, archive.Entry]:
 
 
 def main() -> None:
-    """Rewrite the files that are named."""
+    """Rewrite the given files."""
     for path in map(Path, sys.argv[1:]):
         before = archive.read(path)
         after = rekeyed(before)

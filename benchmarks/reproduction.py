@@ -2,9 +2,9 @@
 
     python benchmarks/reproduction.py [--scale pico] [--steps 600] [--runs runs]
 
-With ``--steps`` the page of shorter runs, docs/reproduction-600.md. Every figure beside what the paper says
-of it and the verdicts. What stands between ``<!-- remarks: NAME -->`` and ``<!-- end -->`` in the file is
-written by hand and kept.
+With ``--steps`` it writes the page of shorter runs, docs/reproduction-600.md. Each figure is shown next to
+the paper's statements about it and the verdicts. Text between ``<!-- remarks: NAME -->`` and ``<!-- end -->``
+in the file is written by hand and kept.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from optstudy.study.session import Session
 
 DOCS = Path(__file__).parent.parent / "docs"
 SHORT = {"pico": 600}
-"""Steps of a scale's shorter runs that are recorded too, on a page of their own."""
+"""Steps of a scale's shorter runs that are also recorded, on a separate page."""
 PER_WEIGHT = {"pico": 98_880}
 """Parameters without embedding and head, as the paper counts them."""
 LIMIT = (
@@ -46,31 +46,31 @@ class Length:
 
     scale: str
     steps: int | None = None
-    """Where they are not the scale's."""
+    """Number of steps if it differs from the scale's."""
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What sets it on the command line."""
+        """The override that sets it on the command line."""
         return {} if self.steps is None else {LENGTH: self.steps}
 
     @property
     def file(self) -> str:
-        """Ends the names of files."""
+        """The end of file names."""
         return self.scale if self.steps is None else f"{self.scale}-{self.steps}"
 
     @property
     def title(self) -> str:
-        """In a heading."""
+        """The text in a heading."""
         return f"`{self.scale}`" + ("" if self.steps is None else f", {self.steps} steps")
 
     @property
     def asked(self) -> str:
-        """On the command line."""
+        """The options on the command line."""
         return f"--scale {self.scale}" + ("" if self.steps is None else f" --set {LENGTH}={self.steps}")
 
     @property
     def size(self) -> str:
-        """What a statement that does not hold may be owed to."""
+        """The size, which may explain statements that do not hold."""
         if self.scale not in PER_WEIGHT:
             return ""
         training, data = SCALES[self.scale]["training"], SCALES[self.scale]["data"]
@@ -78,7 +78,7 @@ class Length:
         return ": " + LIMIT.format(tokens=tokens / 1e6, per=tokens / PER_WEIGHT[self.scale])
 
     def verdicts(self, runs: Path) -> list[Verdict]:
-        """Those on the paper's statements."""
+        """The verdicts on the paper's statements."""
         names = [name for name in study.names() if name.startswith("paper/")]
         return verdicts(self.scale, runs, names=names, overrides=self.overrides)
 
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def opening(judged: list[Verdict], length: Length, remark: str, notes: Iterable[str]) -> str:
-    """What the record is, the verdicts counted, and what the tables' columns mean."""
+    """Describes the record, counts the verdicts, and explains the columns."""
     counted = Counter(verdict.word for verdict in judged)
     words = ", ".join(
         f"{counted[word]} {plural}"
@@ -154,7 +154,7 @@ The columns of the tables:
 
 
 def with_length(before: list[Verdict], after: list[Verdict], shorter: Length, longer: Length) -> str:
-    """Each verdict at two lengths, side by side."""
+    """Each verdict at two lengths."""
     lines = [
         "\n## How the verdicts change with the length of the runs\n",
         f"| the paper says | figure | {shorter.title} | {longer.title} |",
@@ -171,7 +171,7 @@ def with_length(before: list[Verdict], after: list[Verdict], shorter: Length, lo
 
 
 def short_verdict(verdict: Verdict) -> str:
-    """A verdict with the number that it rests on."""
+    """A verdict with the number it is based on."""
     tree = verdict.tree()
     if verdict.why_not.startswith("missing"):
         return "not run yet"
@@ -189,7 +189,7 @@ def section(
     remark: str,
     notes: dict[str, None],
 ) -> str:
-    """One study: question, figure, verdicts, table; what its columns mean goes into ``notes``."""
+    """One study: question, figure, verdicts, table; explanations of its columns go into ``notes``."""
     lines = [f"## {name}: {figure.title}", "", figure.asks, ""]
     if not figure.rows:
         return "\n".join(
@@ -221,12 +221,12 @@ def verdict_row(verdict: Verdict) -> str:
 
 
 def held(name: str, remark: str) -> str:
-    """A place for remarks by hand, with those there were."""
+    """A section for remarks by hand, with the existing ones."""
     return f"<!-- remarks: {name} -->\n{remark}<!-- end -->\n"
 
 
 def measured(page: Path, printed: Figure) -> None:
-    """Put the printed settings' bests beside the released ones' into the page on fidelity."""
+    """Write the bests of printed and released settings into the page on fidelity."""
     lines = ["| optimizer | best loss, printed | at | best loss, released | at |", "|---|---|---|---|---|"]
     for summary in printed.summaries:
         released = released_of(summary.curve.name, printed)
@@ -238,7 +238,7 @@ def measured(page: Path, printed: Figure) -> None:
 
 
 def released_of(name: str, printed: Figure) -> Summary | None:
-    """The same curve as released, of runs as long."""
+    """The same curve with released settings, at the same length."""
     length = Length(printed.scale, printed.rows[0].value(LENGTH))
     for study_name in ("paper/fig1", "paper/fig9", "paper/fig3"):
         figure = length.figure(study_name, printed.runs or Path("runs"))

@@ -1,8 +1,8 @@
-"""What norms and effective learning rates cost, as a share of the step, at the cadence of the metrics.
+"""Cost of recording norms and effective learning rates, as a share of the step, at the metrics' frequency.
 
     python benchmarks/watching.py [SCALE] [ROWS]
 
-Rows of a run of Adam are taken in turn without and with watching, in one process; the medians of their
+Rows of a run of Adam alternate between without and with watching, in one process; the medians of their
 processor time are compared.
 """
 

@@ -1,4 +1,4 @@
-"""Sphinx: `make docs`. Pages that follow from the package are made anew by pages.py at every build."""
+"""Sphinx configuration: `make docs`. pages.py writes the pages derived from the package at every build."""
 
 import sys
 import tomllib
@@ -30,7 +30,7 @@ html_css_files = ["math.css", "pages.css"]
 html_title = f"optstudy {release}"
 project_table = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
 repository = project_table.get("urls", {}).get("Repository", "")
-"""Where the source is published: `[project.urls]` of pyproject.toml, and without it no page links to it."""
+"""URL of the source: `[project.urls]` of pyproject.toml; without it, no page links to the source."""
 html_theme_options = (
     {
         "source_repository": repository,

@@ -1,4 +1,4 @@
-"""What the record in the package says of a study, for the pages that show it. No number stands here."""
+"""Results from the record in the package, for the pages that show them. No numbers are written here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from optstudy.study import library as study
 from optstudy.study.session import Session
 
 Load = Callable[[str], archive.Archive]
-"""A scale -> its record."""
+"""Maps a scale to its record."""
 Found = Mapping[str, Sequence[tuple[str, Figure]]]
-"""A study -> its figure at each scale and length that has a record."""
+"""Maps a study to its figure at each scale and length with a record."""
 LENGTHS: Sequence[tuple[str, str, Mapping[str, Any]]] = [
     place
     for scale in SCALES
     for place in ((scale, scale, {}), ("pico, 600 steps", "pico", {LENGTH: 600}))
     if scale == "pico" or place[0] == scale
 ]
-"""What a scale's record is called, the scale, and what its runs have that the scale's have not."""
+"""A record's label, its scale, and the overrides of its runs."""
 
 NO_RECORD = (
     "**Nothing has been measured for this page yet.** The record of runs is not part of this version. "
@@ -39,20 +39,20 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def recorded(load: Load, name: str = "paper/fig1") -> list[tuple[str, Figure]]:
-    """A study's figure at each scale and length that has a record, smallest scale first; none twice."""
+    """A study's figure at each scale and length with a record, smallest scale first, without duplicates."""
     found: list[tuple[str, Figure]] = []
     for label, scale, overrides in LENGTHS:
         if kept := load(scale):
             figure = figure_of(Session(study.load(name), scale, Path("no-runs"), overrides, kept=kept))
             seen = {row.id for _, known in found for row in known.rows}
             if not {row.id for row in figure.rows} <= seen:
-                lacks = f" (so far: {figure.missing} runs of it are missing)" if figure.missing else ""
+                lacks = f" (so far: {figure.missing} of its runs are missing)" if figure.missing else ""
                 found.append((label + lacks, figure))
     return found
 
 
 def window_row(figure: Figure, summary: Summary) -> tuple[str, ...]:
-    """One curve of a figure: best loss, setting, the best run beside them, safe window."""
+    """One curve of a figure: best loss, setting, the best run, safe window."""
     name, safe = style.full_name(figure, summary.curve), summary.safe
     if summary.best is None:
         return name, "never trained", *[""] * (len(WINDOW) - 2)

@@ -1,4 +1,4 @@
-"""A page per optimizer: algorithm, hyperparameters, names, safe windows, print against code, example."""
+"""A page per optimizer: algorithm, hyperparameters, names, safe windows, text against code, example."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from optstudy.results.stats import MARGIN
 
 FIDELITY = Path(__file__).parent / "fidelity.md"
 SWEEPS = ("fig1", "fig9", "fig3", "fig11", "fig12", "fig14", "fig15", "fig16", "fig17", "fig18")
-"""Figures that sweep optimizers under their own names over the learning rate; the first with one counts."""
+"""Figures that sweep optimizers under their own names over the learning rate; the first match is used."""
 OF_ALL = ("gradient clipping", "warm-up")
 DIFFERS = {
     "Adafactor": ("Adafactor on LayerNorms",),
     "Adalayer": ("Adalayer's second moment", "fused query, key, value"),
     "Preconditioned": ("SGD in the hybrids", "Adalayer's second moment", "Adafactor on LayerNorms"),
 }
-"""Rows of fidelity.md's table that concern a class, besides those of all."""
+"""Rows of fidelity.md's table about a class, in addition to those about all."""
 EXAMPLE = """\
 import torch
 from optstudy.config import Model
@@ -58,7 +58,7 @@ HESSIAN = """
 
 
 def optimizer_pages(load: Load) -> dict[str, str]:
-    """A page per class, and their index."""
+    """A page per class, and the index."""
     by_class: dict[str, list[Listed]] = {}
     for one in listing():
         by_class.setdefault(one.target.rpartition(".")[2], []).append(one)
@@ -72,7 +72,7 @@ def optimizer_pages(load: Load) -> dict[str, str]:
     names = "\n".join(map(slug, by_class))
     pages["optimizers/index.md"] = (
         "# Optimizers\n\nWhat `optstudy optimizers` lists: name, class, second moment, and bytes of state\n"
-        "per parameter on the shapes of the 150m model. How they compare: [](../../choose.md).\n\n"
+        "per parameter for the shapes of the 150m model. How they compare: [](../../choose.md).\n\n"
         + table(("name", "class", "second moment", "state, bytes/param"), rows)
         + f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     )
@@ -80,12 +80,12 @@ def optimizer_pages(load: Load) -> dict[str, str]:
 
 
 def slug(name: str) -> str:
-    """A class's page."""
+    """The file name of a class's page."""
     return name.lower()
 
 
 def optimizer(name: str, own: Sequence[Listed], found: Found) -> str:
-    """One class: algorithm, hyperparameters, recipes, what was measured, print against code, example."""
+    """The page of a class: algorithm, hyperparameters, recipes, measurements, text against code, example."""
     cls = getattr(optim, name)
     parts = [f"# {name}\n", f"```{{eval-rst}}\n.. autoclass:: optstudy.optim.{name}\n```\n"]
     if ".. math::" not in (cls.__doc__ or ""):
@@ -95,7 +95,7 @@ def optimizer(name: str, own: Sequence[Listed], found: Found) -> str:
     parts += ["## Hyperparameters\n", hyperparameters(own[0].target)]
     parts += [
         "## By name\n",
-        "Bytes of state per parameter are on the shapes of the 150m model, weights in float32.\n",
+        "Bytes of state per parameter are for the shapes of the 150m model, with float32 weights.\n",
     ]
     rows = [(f"`{one.name}`", one.moments, f"{one.state_bytes_per_param:.2f}", one.source) for one in own]
     parts += [table(("name", "second moment", "state, bytes/param", "source"), rows)]
@@ -125,12 +125,12 @@ def hyperparameters(target: str) -> str:
 
 
 def said(value: object) -> str:
-    """A default as a study file has it; null is what the run decides."""
+    """A default as in a study file; null means that the run determines it."""
     return "from the run" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def windows(names: Sequence[str], found: Found) -> str:
-    """Best setting and safe window at each scale of the record, each from the first study that sweeps it."""
+    """Best setting and safe window at each scale of the record, from the first study that sweeps it."""
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for study_name, scales in found.items():
         link = f"[{study_name}](../studies/paper-{study_name}.md)"
@@ -147,7 +147,7 @@ def windows(names: Sequence[str], found: Found) -> str:
 
 
 def differences(name: str) -> str:
-    """The rows of fidelity.md that concern a class."""
+    """The rows of fidelity.md about a class."""
     heading, *rows = fidelity()
     wanted = (*DIFFERS.get(name, ()), *OF_ALL)
     chosen = [row for row in rows if row[0] in wanted]

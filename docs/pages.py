@@ -1,7 +1,8 @@
-"""The pages that follow from the package: optimizers, studies, command line, layers, what was measured.
+"""Pages derived from the package: optimizers, studies, command line, layers, measurements.
 
-``python docs/pages.py FOLDER`` writes them; ``make docs`` does so to docs/generated. No number stands here:
-what was measured comes from the record in the package, and where there is none the pages say so.
+``python docs/pages.py FOLDER`` writes them; ``make docs`` writes them to docs/generated. No numbers are
+written
+here: measurements come from the record in the package, and without a record the pages say so.
 """
 
 import re
@@ -30,8 +31,8 @@ def write(folder: Path, load: Load = archive.load) -> None:
     """Write every generated page into a folder.
 
     Args:
-        folder: where; its pages link to those of its parent.
-        load: the record of a scale.
+        folder: the output folder; its pages link to those of its parent.
+        load: reads the record of a scale.
     """
     for name in ("optimizers", "studies", "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def write(folder: Path, load: Load = archive.load) -> None:
     pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
     for name, content in pages.items():
         path = folder / name
-        if not path.exists() or path.read_text() != content:  # sphinx builds anew what is newer
+        if not path.exists() or path.read_text() != content:  # sphinx rebuilds newer files
             path.write_text(content)
 
 
@@ -85,7 +86,7 @@ def field() -> str:
 
 
 def study_pages(load: Load) -> dict[str, str]:
-    """A page per study, and their index."""
+    """A page per study, and the index."""
     pages, rows = {}, []
     for name in study.names():
         page = name.replace("/", "-")
@@ -93,7 +94,7 @@ def study_pages(load: Load) -> dict[str, str]:
         rows.append((f"[{name}]({page}.md)", study.load(name).file.title))
     names = "\n".join(name.replace("/", "-") for name in study.names())
     pages["studies/index.md"] = (
-        "# Studies\n\nWhat `optstudy studies` lists. `optstudy show NAME`: what one would run and cost.\n\n"
+        "# Studies\n\nWhat `optstudy studies` lists. `optstudy show NAME`: its runs and their cost.\n\n"
         + table(("study", "title"), rows)
         + f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     )
@@ -101,12 +102,12 @@ def study_pages(load: Load) -> dict[str, str]:
 
 
 def least(plan: Plan) -> int:
-    """Runs of a study before grids grow, as ``optstudy show`` counts them."""
+    """Number of runs of a study before grids grow, as ``optstudy show`` counts them."""
     return len({point.id for point in (*plan.first, *plan.points)}) + len(plan.pending)
 
 
 def one_study(name: str, load: Load) -> str:
-    """One study: question, file, runs, the claims judged on it, what was measured."""
+    """One study: question, file, runs, judged claims, measurements."""
     chosen = study.load(name)
     source = ROOT / "src" / "optstudy" / "studies" / f"{name}.yaml"
     counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
@@ -114,26 +115,24 @@ def one_study(name: str, load: Load) -> str:
     parts += [f"![{chosen.file.title}](../../{found})\n"] if (found := picture(name)) else []
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
     parts += [
-        "Runs at least, those of other studies that it needs first included (what stands in several is\n"
-        "run once); grids that grow and further seeds add to them:\n"
+        "Minimum number of runs, including those of other studies that it needs first (shared runs are\n"
+        "run once); growing grids and further seeds add to it:\n"
     ]
     parts += [table(("scale", "runs"), counts), "## File\n", f"```yaml\n{source.read_text()}```\n"]
     mine = [(claim.statement, f"`{claim.test}`") for claim in chosen.claims]
     if mine:
-        parts += ["## Claims\n", f"`optstudy claims {name}` judges these by what has been run.\n"]
+        parts += ["## Claims\n", f"`optstudy claims {name}` judges these from the finished runs.\n"]
         parts += [table(("statement", "test"), mine)]
     parts += ["## Measured\n", *results(name, load)]
     return "\n".join(parts)
 
 
 def results(name: str, load: Load) -> list[str]:
-    """The record's table of a study, scale by scale."""
+    """The record's tables of a study, scale by scale."""
     found = recorded(load, name) if name.startswith(RECORDED) else []
     if not found:
         return [
-            f"{NO_RECORD}\n"
-            if name != "demo"
-            else "`make demo` measures it; the picture in the README is its.\n"
+            f"{NO_RECORD}\n" if name != "demo" else "`make demo` measures it; the README shows its figure.\n"
         ]
     return [
         f"At {scale}:\n\n{table(WINDOW, (window_row(figure, one) for one in figure.summaries))}"
@@ -142,7 +141,7 @@ def results(name: str, load: Load) -> list[str]:
 
 
 def picture(name: str) -> str:
-    """The file of a study's figure, seen from docs; empty where none has been drawn."""
+    """The path of a study's figure, relative to docs; empty if none has been drawn."""
     if name == "demo":
         return "demo.png"
     paths = [f"figures/{of}/{name.replace('/', '-')}.png" for of in ("pico-600", "pico")]
@@ -150,7 +149,7 @@ def picture(name: str) -> str:
 
 
 def gallery() -> str:
-    """The figures of all studies, each a link to its page."""
+    """The figures of all studies, each with a link to its page."""
     cards = []
     for name in study.names():
         if found := picture(name):
@@ -158,9 +157,9 @@ def gallery() -> str:
             told = f":alt: {title}\n:target: {page.replace('.md', '.html')}\n\n[{name}]({page}): {title}"
             cards.append(f":::{{figure}} ../{found}\n{told}\n:::\n")
     return (
-        "# Gallery\n\nWhat has been run at `pico`, most of it for 600 steps, "
-        "drawn as `optstudy report` draws it. "
-        "A click leads to the study.\n\n"
+        "# Gallery\n\nThe studies that were run at `pico`, most of them for 600 steps, "
+        "as drawn by `optstudy report`. "
+        "Click a figure to open the study.\n\n"
         "::::{container} gallery\n" + "\n".join(cards) + "::::\n"
     )
 
@@ -202,25 +201,25 @@ def layers() -> str:
 
 
 def contract(one: dict[str, Any]) -> str:
-    """One contract in words."""
+    """One contract as text."""
     short = [f"`{name.strip().removeprefix('optstudy.')}`" for name in one.get("source_modules", [])]
     if one["type"] == "forbidden":
         forbidden = ", ".join(f"`{name}`" for name in one["forbidden_modules"])
-        return f"### {one['name']}\n\n{', '.join(short)}: never, not even through another, {forbidden}.\n"
+        return f"### {one['name']}\n\n{', '.join(short)}: never import, even indirectly, {forbidden}.\n"
     rows = []
     for number, layer in enumerate(one["layers"], 1):
         names = [f"`{name.strip().removeprefix('optstudy.')}`" for name in layer.split(":")]
         rows.append((str(number), ", ".join(names)))
-    said = "Each may import those on its own line and below it, none above it.\n"
+    said = "Each module may import those on its own line and below, none above.\n"
     return f"### {one['name']}\n\n{said}\n{table(('layer', 'modules'), rows)}"
 
 
 def reproduced() -> str:
-    """Where the page of what was reproduced is, or what makes it."""
+    """Links to the reproduction pages, or the command that creates them."""
     if (ROOT / "docs" / "reproduction.md").exists():
         links = "[What was reproduced](/reproduction.md), and [at 600 steps](/reproduction-600.md)"
         return f"{links}\n\n```{{toctree}}\n:hidden:\n\n/reproduction\n/reproduction-600\n```\n"
-    return "What was reproduced: there is no record yet; `make record` makes it and writes its page.\n"
+    return "What was reproduced: there is no record yet; `make record` creates it and writes its page.\n"
 
 
 def tree() -> str:

@@ -1,4 +1,4 @@
-"""The reference of every config key and every study-file key, from the classes that check them."""
+"""The reference of every config key and every study-file key, from the classes that validate them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,26 +28,26 @@ from optstudy.study.file import (
 from optstudy.study.schema import FILLED_IN
 
 SET = frozenset(key for tree in SCALES.values() for key, _ in leaves(tree))
-"""Config keys that a scale sets."""
+"""Config keys set by a scale."""
 HEADING = ("key", "meaning", "unit", "type", "default")
 BOUNDS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 PARTS: Sequence[tuple[str, str, type[BaseModel]]] = (
-    ("The file", "What stands at the top of a study file.", StudyFile),
-    ("A panel", "What stands under `panels: {TITLE: ...}`.", PanelSpec),
-    ("What differs at a scale", "What stands under `scales: {SCALE: ...}`.", ScaleLayer),
-    ("For one optimizer or curve", "Under `optimizers: {NAME: ...}`, `curves: {NAME: ...}`.", Layer),
-    ("A grid of values", "In place of a list under `axes`: values even in the logarithm.", HalfDecades),
-    ("Values from another study", "What stands under `best_of`.", BestOf),
-    ("A claim", "What stands under `claims: {NAME: ...}`: a statement and its test.", ClaimSpec),
-    ("Noise", "What stands under `noise`.", Noise),
-    ("Another training program", "What stands under `trainer`; see [its page](../contract.md).", TrainerSpec),
-    ("The number that counts", "What stands under `trainer.metric`, or its name alone.", MetricSpec),
-    ("The figure", "What stands under `figure`.", FigureSpec),
-    ("An axis that grows", "What stands under `adaptive`; `adaptive: {}` takes every default.", Adaptive),
-    ("More seeds where they count", "What stands under `refine`; `refine: {}` takes every default.", Refine),
-    ("Slurm", "What stands under `slurm`; `--slurm key=value` over it.", Slurm),
+    ("The file", "Top-level keys of a study file.", StudyFile),
+    ("A panel", "Keys under `panels: {TITLE: ...}`.", PanelSpec),
+    ("What differs at a scale", "Keys under `scales: {SCALE: ...}`.", ScaleLayer),
+    ("For one optimizer or curve", "Keys under `optimizers: {NAME: ...}`, `curves: {NAME: ...}`.", Layer),
+    ("A grid of values", "Instead of a list under `axes`: values even in the logarithm.", HalfDecades),
+    ("Values from another study", "Keys under `best_of`.", BestOf),
+    ("A claim", "Keys under `claims: {NAME: ...}`: a statement and its test.", ClaimSpec),
+    ("Noise", "Keys under `noise`.", Noise),
+    ("Another training program", "Keys under `trainer`; see [its page](../contract.md).", TrainerSpec),
+    ("The metric", "Keys under `trainer.metric`, or its name alone.", MetricSpec),
+    ("The figure", "Keys under `figure`.", FigureSpec),
+    ("An axis that grows", "Keys under `adaptive`; `adaptive: {}` uses all defaults.", Adaptive),
+    ("More seeds where needed", "Keys under `refine`; `refine: {}` uses all defaults.", Refine),
+    ("Slurm", "Keys under `slurm`; `--slurm key=value` overrides them.", Slurm),
 )  # fmt: skip
-"""Heading, place and class of each part of a study file."""
+"""Heading, location and class of each part of a study file."""
 
 
 def reference_pages() -> dict[str, str]:
@@ -60,8 +60,8 @@ def config_page() -> str:
     parts = [
         "# Every config key\n",
         "One run as data. A study file sets these under `base` and `axes`, `--set key=value` on the command\n"
-        "line; `optstudy train FILE.yaml` takes a file of them, nested or dotted. What is left out is the\n"
-        "scale's, else the default. A wrong key, type or value is refused, with the nearest valid one.\n",
+        "line; `optstudy train FILE.yaml` takes a file of them, nested or dotted. Omitted keys have\n"
+        "the scale's value, else the default. Wrong input is refused, with the nearest valid name.\n",
         in_editor(
             "my-run.yaml", "config.schema.json", "optstudy schema --config", "scale: pico\noptimizer.lr: 3e-3"
         ),
@@ -72,8 +72,8 @@ def config_page() -> str:
     for group, rows in groups.items():
         parts += [f"## {group or 'The run'}\n", table(HEADING, rows)]
     parts += [
-        "Options of an optimizer stand under `optimizer.options`, those of one role under\n"
-        "`optimizer.roles`: [the pages of the optimizers](optimizers/index.md) have their meanings, ranges\n"
+        "Options of an optimizer are under `optimizer.options`, those of one role under\n"
+        "`optimizer.roles`: [the pages of the optimizers](optimizers/index.md) list their meanings, ranges\n"
         "and defaults.\n",
         "## What a scale sets\n",
         table(("key", *SCALES), scale_rows()),
@@ -88,7 +88,7 @@ def study_page() -> str:
         "# Every study-file key\n",
         "A study is a YAML file: a title, a question, values to set and values to vary\n"
         "([add a study in three steps](../add-a-study.md)). The config keys under `base` and `axes` have\n"
-        "[a page of their own](config.md).\n",
+        "[a separate page](config.md).\n",
         in_editor("my-study.yaml", "study.schema.json", "optstudy schema", example),
     ]
     for heading, place, kind in PARTS:
@@ -98,18 +98,18 @@ def study_page() -> str:
 
 
 def in_editor(name: str, schema: str, command: str, content: str) -> str:
-    """How an editor completes and checks such a file."""
+    """How to use the schema in an editor."""
     return (
         "## In an editor\n\nEditors with the YAML language server (VS Code's YAML extension, Neovim, Emacs,\n"
-        "Helix) complete keys and options, show their meaning and mark mistakes, once the schema lies\n"
-        "beside the file:\n\n"
-        f"```sh\n{command} > {schema}\n```\n\nand the file begins with a line that names it:\n\n"
+        "Helix) complete keys and options, show their meaning and mark mistakes, once the schema is\n"
+        "next to the file:\n\n"
+        f"```sh\n{command} > {schema}\n```\n\nand the file starts with a line that names it:\n\n"
         f"```text\n# {name}\n# yaml-language-server: $schema={schema}\n{content}\n```\n"
     )
 
 
 def keys_of(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
-    """Key, meaning, unit, type and default of every key of a config, dotted."""
+    """Key, meaning, unit, type and default of every dotted config key."""
     kinds = {field: info.annotation for field, info in kind.model_fields.items()}
     for key, *cells, default in own_keys(kind):
         inner, full = kinds[key], f"{above}{key}"
@@ -138,13 +138,13 @@ def own_keys(kind: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 
 def units(field: Mapping[str, Any]) -> str:
-    """In what a number is counted; empty for what is no number."""
+    """The unit of a number; empty for anything else."""
     parts = [field, *field.get("anyOf", ())]
     return next((str(part["unit"]) for part in parts if "unit" in part), "")
 
 
 def typed(field: Mapping[str, Any]) -> str:
-    """A field's type and range in a word or two."""
+    """A field's type and range in one or two words."""
     if "$ref" in field:
         return "mapping"
     for several in ("anyOf", "oneOf"):
@@ -163,14 +163,14 @@ def typed(field: Mapping[str, Any]) -> str:
 
 
 def said(value: Any) -> str:
-    """A default as YAML has it."""
+    """A default as in YAML."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return "none" if value in ({}, [], "") else "see its keys" if isinstance(value, Mapping) else f"`{value}`"
 
 
 def scale_rows() -> list[tuple[str, ...]]:
-    """A row per key that some scale sets: its value at each."""
+    """A row per key that some scale sets, with its value at each scale."""
     flat = {name: dict(leaves(tree)) for name, tree in SCALES.items()}
     keys = dict.fromkeys(key for values in flat.values() for key in values)
     return [(f"`{key}`", *(str(flat[name].get(key, "")) for name in SCALES)) for key in keys]

@@ -96,7 +96,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, caps
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     loaded = checkpoint.load(tmp_path, torch.device("cpu"))
-    said = f"optstudy: {newest}: checkpoint is damaged; falling back to the one before\n"
+    said = f"optstudy: {newest}: checkpoint is damaged; using the previous one\n"
     assert capsys.readouterr().err == said
     assert torch.equal(loaded["tensor"], state(1)["tensor"])
 
@@ -193,6 +193,6 @@ def test_where_no_checkpoint_can_be_loaded_none_is_thrown_away(interrupted, tmp_
     for path in (folder / "checkpoints").iterdir():
         forge(path, put(state, "log.steps", -1))
     for _ in range(2):
-        with pytest.raises(Unloadable, match=r"and there is none before; delete .* to begin again"):
+        with pytest.raises(Unloadable, match=r"and there is no previous one; delete .* to begin again"):
             train(folder)
     assert len(list((folder / "checkpoints").iterdir())) == 2

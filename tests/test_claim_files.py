@@ -51,8 +51,8 @@ WRONG = {
     "rate(adam, head, 0.05, 0.9) < 1": "quantiles are of 0.05, 0.25",
     "setting(adam) - best(sgdw) < 0": "setting is in the axis's own unit, best in nats",
     "setting(adam) < best(sgdw)": "setting is in the axis's own unit, best in nats",
-    "setting(adam) - setting(sgdw) < 0.5 nats": "setting is here in decades, the number beside it in nats",
-    "best(adam) - best(sgdw) < 5 %": "best is here in nats, the number beside it in %",
+    "setting(adam) - setting(sgdw) < 0.5 nats": "setting is in decades here, but the number is in nats",
+    "best(adam) - best(sgdw) < 5 %": "best is in nats here, but the number is in %",
     "best(adam) < 5 cm": "unknown unit 'cm'; allowed: %, decades, nats",
     "setting(adam) > -1": "setting alone is compared with a setting above 0, not with -1",
     "tokens(adam) > 80": "tokens is a share: 0.8 or 80 %, not 80",
@@ -215,7 +215,7 @@ def test_names_may_be_anything_that_can_be_quoted():
 
 def test_every_function_is_described_in_the_schema_and_the_docs():
     page = (Path(__file__).parent.parent / "docs" / "add-a-study.md").read_text()
-    schema = json.loads(optstudy("schema").stdout)["$defs"]["Claim"]["properties"]["test"]["description"]
+    schema = json.loads(optstudy("schema").stdout)["$defs"]["ClaimSpec"]["properties"]["test"]["description"]
     for name, function in FUNCTIONS.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}("))
         for form in function.forms.replace("), ", ")\n").split("\n"):

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -138,6 +140,17 @@ def test_a_job_finds_the_cache_where_the_launcher_has_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/absolute")
     assert slurm._submit("#!/bin/bash\n", tmp_path) == "7"
     assert (tmp_path / "told").read_text() == f"{tmp_path}/relative|/absolute|\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [["studies", "--json"], ["optimizers"]])
+def test_output_to_a_full_disk_is_one_line(command):
+    with Path("/dev/full").open("w") as full:
+        said = subprocess.run(
+            [sys.executable, "-m", "optstudy", *command],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (said.returncode, said.stderr) == (2, "optstudy: standard output: No space left on device\n")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

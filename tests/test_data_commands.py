@@ -163,7 +163,7 @@ def test_show_has_no_more_sequences_than_there_are(data: Data) -> None:
 
 def test_fewer_tokens_than_asked_for_are_prepared_and_said(data: Data) -> None:
     out = data("prepare", data.corpus, "--tokenizer", "bpe-600", "--tokens", "1e12")
-    assert "these are all training tokens; 1,000,000,000,000 were asked for" in out
+    assert "these are all training tokens; 1,000,000,000,000 were requested" in out
 
 
 def test_show_decodes_sequences_of_the_corpus(data: Data, some_articles: list[str]) -> None:

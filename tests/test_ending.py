@@ -227,7 +227,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_as_undisturbed(co
     newest.write_bytes(data)
     done, noted = ended(folder)
     assert done.returncode == noted["code"] == 0
-    assert f"{newest}: checkpoint is damaged; falling back to the one before" in done.stderr
+    assert f"{newest}: checkpoint is damaged; using the previous one" in done.stderr
     assert json.loads((folder / "result.json").read_text())["weights_sha256"] == expected["weights_sha256"]
     assert Path(before).name < newest.name
 

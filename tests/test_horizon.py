@@ -142,7 +142,7 @@ def test_a_predicted_rate_is_printed_for_the_length_that_is_named(mine, capsys):
         (["other.yaml", "--predict", "1e9"], "has no optimizer with its best learning rate inside the grid"),
         (["mine.yaml", "--predict", "0"], "--predict: a number of tokens, such as 1e9, not 0"),
         (["mine.yaml", "--predict", "nan"], "--predict: a number of tokens, such as 1e9, not nan"),
-        (["paper", "--predict", "1e9"], "--predict: the report of one study says it"),
+        (["paper", "--predict", "1e9"], "--predict: only for the report of one study"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_is_refused(mine, arguments, said, capsys):

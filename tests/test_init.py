@@ -49,7 +49,7 @@ def test_it_overwrites_nothing_and_then_writes_nothing(there, tmp_path):
     (tmp_path / there).write_text("mine")
     said = init("script", cwd=tmp_path)
     assert said.returncode == 2
-    assert said.stderr.startswith(f"optstudy: {there}: is there already")
+    assert said.stderr.startswith(f"optstudy: {there}: exists already")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(there, "mine")]
 
 

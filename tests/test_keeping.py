@@ -141,7 +141,7 @@ def test_what_draws_and_cannot_be_saved_is_named_once_and_in_the_record(corpus_s
     with pytest.raises(Preempted):
         train(folder, on_progress=stop)
     said = capsys.readouterr().err
-    assert said.count("will not go on bitwise") == said.count("\n") == 1
+    assert said.count("will not continue bitwise") == said.count("\n") == 1
     assert "numbers" in said and "made" in said and len(read_json(folder / "env.json")["not_saved"]) == 2
     train(folder)
     assert capsys.readouterr().err.count("bitwise") == 1

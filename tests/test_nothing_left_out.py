@@ -99,7 +99,7 @@ def test_an_assignment_that_gives_no_such_value_is_refused(assignments, said, ca
 def test_help_says_how_a_value_is_read(capsys):
     for command in ("run", "train", "show", "status", "report", "export"):
         assert run([command, "--help"]) == 0
-        assert "to the letter" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "literal text" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("value", ["foo", "foo=bar", "=x", "partition="])

@@ -249,7 +249,7 @@ def test_the_papers_models_fused_qkv_cannot_be_cut_in_five() -> None:
     ("optimizer", "message"),
     [
         ({"name": "no_such_package.Thing"}, "there is no module 'no_such_package'"),
-        ({"name": "torch.nn.Linear"}, "no torch.optim.Optimizer"),
+        ({"name": "torch.nn.Linear"}, "not a torch.optim.Optimizer"),
         ({"name": "torch.optim.Muon"}, "2D"),
         ({"name": "torch.optim.AdamW", "options": {"betas": [0.9, 2.0]}}, "beta"),
         ({"name": "tests.test_optimizers.Mine", "options": {"spede": 3.0}}, "unknown option 'spede'"),

@@ -88,7 +88,7 @@ def test_wd_is_weight_decay_too(written, kind):
     target = written(HEAD + CLASSES[kind]) + ".X"
     assert values(built(target), "wd") == {0.0}
     assert values(built(target, weight_decay=1e-3), "wd") == {0.1}
-    with pytest.raises(UserError, match=r"'wd' is no option of .*: set optimizer.weight_decay"):
+    with pytest.raises(UserError, match=r"'wd' is not an option of .*: set optimizer.weight_decay"):
         built(target, options={"wd": 0.1})
 
 
@@ -161,9 +161,9 @@ def test_classes_are_found_where_a_package_gathers_them(tmp_path, monkeypatch):
         (HEAD + "raise RuntimeError('no licence')\n", "X", r"own_\d+.py:3: RuntimeError: no licence"),
         (HEAD + "raise SystemExit(3)\n", "X", r"own_\d+.py:3: SystemExit"),
         ("import no_such\n", "X", r"own_\d+.py:1: ModuleNotFoundError: No module named 'no_such'"),
-        (HEAD + "class X: pass\n", "X", "is no torch.optim.Optimizer, but another class"),
-        (HEAD + "def X(params): pass\n", "X", "is no torch.optim.Optimizer, but of type function"),
-        (HEAD + "X = 3\n", "X", "is no torch.optim.Optimizer, but of type int"),
+        (HEAD + "class X: pass\n", "X", "is not a torch.optim.Optimizer, but another class"),
+        (HEAD + "def X(params): pass\n", "X", "is not a torch.optim.Optimizer, but of type function"),
+        (HEAD + "X = 3\n", "X", "is not a torch.optim.Optimizer, but of type int"),
         (HEAD + "class Xs(Optimizer): pass\n", "X", r"own_\d+ has no 'X'; did you mean 'Xs'"),
     ],
 )  # fmt: skip
@@ -227,7 +227,7 @@ def test_only_commands_that_run_import_what_a_study_names(tmp_path, monkeypatch,
     ("change", "said"),
     [
         (("noisy.X", "noisy.Y"), "noisy has no 'Y'"),
-        (("noisy.X", "noisy.torch"), "is no torch.optim.Optimizer"),
+        (("noisy.X", "noisy.torch"), "is not a torch.optim.Optimizer"),
         (("noisy.X", "absent.X"), "there is no module 'absent'"),
         (("betas:", "betsa:"), "s.yaml:7: unknown option 'betsa' of noisy.X; did you mean 'betas'?"),
         (("[0.8, 0.9]", "[0.8, 9]"), "s.yaml:4: optimizer 'noisy.X': Invalid beta"),

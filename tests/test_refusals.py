@@ -5,11 +5,13 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from optstudy import cli, open_study
 from optstudy.errors import UserError
+from optstudy.record import write_atomically
 from optstudy.study import yamlfile
 from optstudy.study.library import single
 
@@ -41,7 +43,7 @@ def refused(capsys, *arguments):
         (f"base: {{validation.points: {MANY}}}", "4: validation.points: "),
         (f"base: {{training: {{batch_size: {LONG}}}}}", "4: base.training.batch_size: "),
         ("base: {training: null}", "4: training: input should be a valid dictionary"),
-        ("base: {data: {corpus: {path: x}}}", "4: data.corpus: a mapping cannot stand in the place of"),
+        ("base: {data: {corpus: {path: x}}}", "4: data.corpus: a mapping cannot replace"),
         ("base: {optimizer..lr: 1}", "4: 'optimizer..lr': a key needs a name on each side"),
         ("base: {training.steps.x: 1}", "4: training.steps.x: training.steps must be a mapping, not 2400"),
         ('base: {data.corpus: "path:\\ud83d"}', "4: base.data.corpus: no text has half a character"),
@@ -49,8 +51,8 @@ def refused(capsys, *arguments):
         ('base: {data.corpus: "path:\\ud83d\\ude00.txt"}', "4: data.corpus: \U0001f600.txt: No such file"),
         ("base: {data.corpus: 'path:~nosuchuser/x'}", "4: data.corpus: ~nosuchuser/x: No such file"),
         ("base: {data.tokenizer: bpe-1}", "4: data.tokenizer: bpe-1: pieces must be"),
-        ("best_of: {study: paper/fig1, keys: [optimizer]}", "4: best_of.keys: 'optimizer' is no setting"),
-        ("figure: {x: optimizer}", "4: x: 'optimizer' is no single value"),
+        ("best_of: {study: paper/fig1, keys: [optimizer]}", "4: best_of.keys: 'optimizer' is not a setting"),
+        ("figure: {x: optimizer}", "4: x: 'optimizer' is not a single value"),
         ("base: !!int x", "4: "),
         ("? [a, b]\n: c", "4: a key must be a plain text"),
         ("? " * 60 + "x", "4: a key must be a plain text"),
@@ -80,6 +82,11 @@ def test_names_that_are_none_are_refused_at_their_line(names, tmp_path, monkeypa
             ["report", "demo", "--seeds", "1000000000", "--format", "md"],
             "seeds: input should be at most 1,000",
         ),
+        (["show", "demo", "--seeds", "1.5"], "--seeds: must be a whole number, not '1.5'"),
+        (["run", "demo", "--dry-run", "--jobs=2.0"], "--jobs: must be a whole number, not '2.0'"),
+        (["report", "demo", "--port", ".5"], "--port: must be a whole number, not '.5'"),
+        (["data", "show", "x", "--seed", "1.5e3"], "--seed: must be a whole number, not '1.5e3'"),
+        (["bench", "train", "--threads", "1."], "--threads: must be a whole number, not '1.'"),
         (["show", "demo", "--jobs", MANY], "--jobs: input should be at most 10,000"),
         (["run", "demo", "--dry-run", "--per-gpu", MANY], "--per-gpu: input should be at most 10,000"),
         (
@@ -95,12 +102,49 @@ def test_names_that_are_none_are_refused_at_their_line(names, tmp_path, monkeypa
         ),
         (["report", "demo", "--serve", "--port", "99999"], "port 99999: "),
         (["export", "--runs", "x" * 5000], "File name too long"),
+        (["show", "demo", "--runs", __file__], "test_refusals.py is a file, where a folder is needed"),
+        (
+            ["run", "demo", "--dry-run", "--slurm", "time=1"],
+            "--slurm: it says nothing without --launcher slurm",
+        ),
+        (["run", "demo", "--dry-run", "--launcher", "slurm", "--per-gpu", "2"], "--per-gpu: Slurm hands out"),
+        (["report", "demo", "--port", "8000"], "--port: it says nothing without --serve"),
+        (["report", "demo", "--host", "::"], "--host: it says nothing without --serve"),
+        (["export", "--runs", ".", "--set", "seed=1"], "--set: it says nothing without a study"),
+        (["export", "--runs", ".", "--scale", "nano"], "--scale: it says nothing without a study"),
+        (["export", "demo", "--runs", ".", "--record", "r.csv"], "--record: of all studies of the package"),
+        (["init", "script", "--set", "a=1"], "--set: it says nothing without --check"),
         (["show", "demo", "--no-such"], "Unknown option"),
         (["no-such-command"], "Unknown command"),
     ],
 )
 def test_an_option_is_refused_by_name(arguments, said, capsys):
     assert said in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "loop.yaml"],
+        ["show", "demo", "--runs", "loop"],
+        ["show", "demo", "--set", "data.corpus=path:loop"],
+        ["data", "prepare", "path:loop", "--tokenizer", "bpe-300"],
+        ["compare", "loop", "loop"],
+        ["train", "loop"],
+        ["init", "script", "loop"],
+    ],
+)
+def test_a_link_that_leads_to_itself_is_named(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("loop", "loop.yaml"):
+        Path(name).symlink_to(name)
+    assert "loop" in refused(capsys, *arguments)
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(tmp_path / "absent" / "x.csv", "")
+    assert caught.value.filename == str(tmp_path / "absent" / "x.csv")
 
 
 def test_seeds_without_number_are_refused_from_python():

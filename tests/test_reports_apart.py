@@ -69,6 +69,22 @@ def test_one_study_with_other_settings_or_runs_has_a_folder_of_its_own(two, othe
     }
 
 
+@pytest.mark.parametrize("out", [[], ["--out", "."], ["--out", "report/sweep/pico"]])
+def test_a_comparison_of_other_folders_has_a_folder_of_its_own(two, out, capsys):
+    end("a/sweep.yaml", "changed")
+    assert run(["report", "a/sweep.yaml", "--format", "html"]) == 0
+    report = Path("report/sweep/pico/index.html")
+    before = report.read_text()
+    capsys.readouterr()
+    written = set()
+    for folders in [("runs", "changed"), ("changed", "runs"), ("runs", "runs")] * 2:
+        assert run(["compare", *folders, *out]) == 0
+        (path,) = re.findall(r"wrote (\S+)", capsys.readouterr().out)
+        written.add(path)
+        assert all(name in Path(path).read_text() for name in folders)
+    assert len(written) == 3 and report.read_text() == before
+
+
 def test_a_project_that_moves_keeps_its_reports(two, tmp_path, monkeypatch):
     assert run(["report", "a/sweep.yaml", "--format", "md"]) == 0
     moved = tmp_path.rename(tmp_path.with_name("moved elsewhere"))

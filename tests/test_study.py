@@ -120,7 +120,7 @@ def test_the_demo_is_five_rates_for_each_optimizer_out_of_fig1_cut_short_at_pico
         (MINE.replace("seeds: [0, 1]", "seeds: [0, -1]"), "mine.yaml:16: seeds.1: "),
         (
             MINE.replace("[1e-4, 1e-3]", "[1e-3, 1e-4, 0.001]"),
-            "mine.yaml:10: optimizers.signum.axes.optimizer.lr: each number must stand there once, not [",
+            "mine.yaml:10: optimizers.signum.axes.optimizer.lr: each number may appear only once, not [",
         ),
         (
             MINE.replace("per_decade: 2", "per_decade: 600"),

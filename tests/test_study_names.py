@@ -194,5 +194,5 @@ def test_a_run_keeps_the_scale_that_it_was_made_at(
     folder = folder_of(tiny(), tmp_path)
     before = (folder / "config.json").read_text()
     assert run(["train", str(folder), "--set", "scale=nano"]) == 2
-    assert "only what is no part of its id can change" in capsys.readouterr().err
+    assert "only values outside its id can change" in capsys.readouterr().err
     assert (folder / "config.json").read_text() == before

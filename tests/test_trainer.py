@@ -19,6 +19,7 @@ from optstudy.program import MetricSpec
 from optstudy.record import read_metrics, read_result
 from optstudy.results.table import read_row
 from optstudy.training.external import Output
+from optstudy.trials import Trial
 from tests import pages
 
 PROGRAM = """
@@ -125,13 +126,13 @@ def until(condition, seconds=20):
 
 SAID = {
     "crash": "it ended with code 1: ValueError: boom",
-    "hang": "it had not ended after 2 s (trainer.timeout): here is hang",
+    "hang": "it did not end within 2 s (trainer.timeout): here is hang",
     "nothing": "neither a result.json in its folder, nor a line of output",
     "word": "its val_loss is 'low', and not a number",
     "other": "its result.json has no 'val_loss' (trainer.metric), only loss",
     "half": "its result.json is not JSON",
     "list": "its result.json is not a JSON object",
-    "endless": "it had not ended after 2 s",
+    "endless": "it did not end within 2 s",
     "killed": "it was ended by SIGKILL",
 }
 LOSS = {"fine": 1.5, "again": 2.5, "child": 3.5, "line": 4.5, "stopped": 5.5}
@@ -161,6 +162,72 @@ def test_every_way_to_end_is_a_line_and_loses_no_study(tmp_path):
     until(lambda: not alive(int(child.read_text())))
 
 
+ODD = """
+    import json, os, pathlib, shutil, sys, time
+    how, out = sys.argv[1], pathlib.Path(os.environ["OPTSTUDY_RUN"])
+
+    def finish(value):
+        (out / "result.json").write_text(json.dumps({"val_loss": value}))
+
+    if how == "folder":
+        (out / "result.json").mkdir()
+    elif how == "device":
+        (out / "result.json").symlink_to("/dev/zero")
+    elif how == "pipe":
+        os.mkfifo(out / "result.json")
+    elif how == "removed":
+        shutil.rmtree(out)
+    elif how == "crash":  # after it has emptied the folder, as of an earlier run of its own
+        shutil.rmtree(out)
+        out.mkdir()
+        raise ValueError("boom")
+    elif how == "emptied":
+        shutil.rmtree(out)
+        out.mkdir()
+        time.sleep(6)  # longer than a heartbeat of the lease
+        finish(1)
+    elif how == "config":  # as save_pretrained does
+        (out / "config.json").write_text('{"model_type": "gpt2"}')
+        finish(2)
+    elif how == "metrics":
+        (out / "metrics.jsonl").mkdir()
+        finish(3)
+    elif how == "attempts":
+        (out / "attempts.jsonl").unlink()
+        (out / "attempts.jsonl").mkdir()
+        finish(4)
+"""
+
+
+def test_a_program_may_do_anything_to_the_folder_of_its_run(tmp_path):
+    said = {
+        "folder": "cannot be removed: Is a directory",
+        "device": "its result.json is no regular file",
+        "pipe": "its result.json is no regular file",
+        "removed": "neither a result.json in its folder",
+        "crash": "it ended with code 1: ValueError: boom",
+    }
+    fine = {"emptied": 1, "config": 2, "metrics": 3, "attempts": 4}
+    command = f"[{sys.executable}, t.py, '{{how}}'], timeout: 20s"
+    a_study(
+        tmp_path, f"trainer: {{command: {command}}}\naxes: {{how: [{', '.join({**fine, **said})}]}}\n", t=ODD
+    )
+    told = optstudy_command("run", "mine.yaml", "--jobs", "4", cwd=tmp_path)
+    assert told.returncode == 1 and "Traceback" not in told.stdout + told.stderr, told.stderr
+    for how, why in said.items():
+        (line,) = [one for one in told.stdout.splitlines() if one.startswith(f"failed: mine at {how} ")]
+        assert "failed 2 times" in line and why in line
+    shown = json.loads(optstudy_command("show", "mine.yaml", "--json", cwd=tmp_path).stdout)["runs"]
+    assert {run["config"]["how"] for run in shown if run["state"] == "done"} == {*fine}
+    for run in shown:
+        if run["config"]["how"] in fine:
+            folder = tmp_path / "runs" / run["id"]
+            assert read_result(folder)["val_loss"] == fine[run["config"]["how"]]
+            assert json.loads((folder / "config.json").read_text()) == run["config"]
+            theirs = folder / "config.program.json"
+            assert theirs.exists() == (run["config"]["how"] == "config")
+
+
 def test_a_command_is_filled_in_without_a_shell(tmp_path):
     program = """
         import json, os, sys
@@ -181,6 +248,10 @@ def test_a_command_is_filled_in_without_a_shell(tmp_path):
             - '{{seed}}'
             - '{{folder}}'
             - '{{config}}'
+            - 1e3
+            - 1.10
+            - ~
+            - no
         base:
           {{name: "it's *", lr: 1e-5, steps: 1e3, betas: [0.9, 0.95], model.deep: {{flag: true, none: null}}}}
         seeds: [3]
@@ -193,7 +264,22 @@ def test_a_command_is_filled_in_without_a_shell(tmp_path):
     assert found["reported"]["argv"] == [
         *("$HOME; `ls` it's *", '{"lr": 1e-05}', "--steps=1000", "truenull", "[0.9, 0.95]"),
         *('{"flag": true, "none": null}', "3", str(folder), str(folder / "config.json")),
+        *("1e3", "1.10", "~", "no"),
     ]
+
+
+def test_a_whole_number_has_no_point_however_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def words(text, **options):
+        program = f"trainer: {{command: [python3, train.py, '{{n}}', '{{many}}', '{{deep}}']}}\n{text}\n"
+        study = optstudy.open_study(a_study(tmp_path, program, train=""), **options)
+        return [point.config.command(tmp_path)[2:] for point in study._session.plan.points]
+
+    base = "base: {n: 1.0, many: [1.0, 2e0, 0.5], deep: {n: -0.0}}"
+    assert words(base) == words(base.replace("1.0", "1")) == [["1", "[1, 2, 0.5]", '{"n": 0}']]
+    assert words(base, overrides={"n": 1e3})[0][0] == "1000"
+    assert [one[0] for one in words(base, axes={"n": [2.0, 1e-3, 1e16]})] == ["2", "0.001", "1" + 16 * "0"]
 
 
 WRONG = [
@@ -220,7 +306,10 @@ WRONG = [
     ("function: train.go, timeout: soon", "4: trainer.timeout: must be a number of seconds"),
     ("function: train.go, timeout: 0", "4: trainer.timeout: "),
     ("function: train.go, metric: {pattern: 'loss'}", "4: trainer.metric: 'pattern' must have one group"),
-    ("function: train.go, metric: {pattern: '('}", "4: trainer.metric: 'pattern' is no regular expression"),
+    (
+        "function: train.go, metric: {pattern: '('}",
+        "4: trainer.metric: 'pattern' is not a regular expression",
+    ),
     ("function: train.go, metrics: val_loss", "4: unknown key 'trainer.metrics'; did you mean 'metric'?"),
     ("function: train.go, folder: /tmp", "4: unknown key 'trainer.folder'"),
 ]
@@ -239,14 +328,19 @@ def test_a_wrong_trainer_is_refused_with_its_line(tmp_path, monkeypatch, trainer
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("program", ["no-such-program", "./no-such-program"])
-def test_a_program_that_is_not_there_is_refused_where_it_would_run(tmp_path, program):
-    a_study(tmp_path, f"trainer: {{command: [{program}, '{{lr}}']}}\naxes: {{lr: [0.1]}}\n")
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("no-such-program", "there is no program 'no-such-program' in the folders of PATH"),
+        ("./no-such-program", "there is no program './no-such-program' in "),
+        ("./t.py", "'./t.py' may not be executed: chmod +x it"),
+    ],
+)
+def test_a_program_that_is_not_there_is_refused_where_it_would_run(tmp_path, program, said):
+    a_study(tmp_path, f"trainer: {{command: [{program}, '{{lr}}']}}\naxes: {{lr: [0.1]}}\n", t="")
     ended = optstudy_command("run", "mine.yaml", cwd=tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(
-        f"optstudy: mine.yaml:3: trainer.command: there is no program {program!r} in "
-    )
+    assert ended.stderr.startswith(f"optstudy: mine.yaml:3: trainer.command: {said}")
     assert not (tmp_path / "runs").exists()
     assert optstudy_command("status", "mine.yaml", cwd=tmp_path).returncode == 0, "others may have it"
 
@@ -257,11 +351,11 @@ def test_what_is_refused_is_one_line_of_the_command(tmp_path):
         (
             ["--set", "trainer.command=x"],
             2,
-            "mine.yaml: --set: trainer.command: the trainer is no part of the config",
+            "mine.yaml: --set: trainer.command: the trainer is not part of the config",
         ),
         (["--scale", "pico"], 2, "mine.yaml: --scale pico: the file has no scales of its own"),
         (["--axis", "lr"], 2, "--axis: 'lr' is not key=value,value, such as optimizer.lr=1e-3,1e-2"),
-        (["--axis", "lr=1,1"], 2, "--axis: lr: each number must stand there once"),
+        (["--axis", "lr=1,1"], 2, "--axis: lr: each number may appear only once"),
         (["--axis", "seed=0,1"], 2, "mine.yaml: --axis: seed=[0, 1]: seeds are not set one by one"),
     ):
         ended = optstudy_command("show", "mine.yaml", *words, cwd=tmp_path)
@@ -725,6 +819,10 @@ def test_devices_and_threads_are_handed_out(tmp_path):
     assert said.returncode == 0, said.stderr
     told = [one["reported"] for one in results(tmp_path / "runs").values()]
     assert {one["CUDA_VISIBLE_DEVICES"] for one in told} == {"4,5", "6,7"}
+    for gpus, known in (("4,5", True), ("", False)):
+        longer = ("show", "mine.yaml", "--axis", "lr=7")
+        said = optstudy_command(*longer, cwd=tmp_path, CUDA_VISIBLE_DEVICES=gpus)
+        assert ("finished runs of this program" in said.stdout) == known, "hours of GPUs come from GPUs"
     assert {one["OMP_NUM_THREADS"] for one in told} == {"3"}
 
 
@@ -756,9 +854,65 @@ def test_a_trial_gives_its_optimizer(tmp_path):
         "optimizer": {"name": "lion", "lr": 0.01, "weight_decay": 0.1, "options": {"betas": [0.8, 0.9]}}
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    made = optstudy.trials.Trial(tmp_path).optimizer(torch.nn.Linear(2, 2))
+    made = Trial(tmp_path).optimizer(torch.nn.Linear(2, 2))
     group = made.param_groups[0]
     assert (type(made).__name__, group["lr"], tuple(group["betas"])) == ("Lion", 0.01, (0.8, 0.9))
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_callback_of_lightning(batches, tmp_path):
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lightning = pytest.importorskip("pytorch_lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(1.0))
+            self.losses, self.seen = [], 0.0
+
+        def training_step(self, batch, index):
+            loss = (self.weight * batch).square().mean()
+            self.losses.append(loss.item())
+            self.seen += batch.numel()
+            self.log("tokens", self.seen)
+            return loss
+
+        def validation_step(self, batch, index):
+            self.log("loss/val", (self.weight * batch).square().mean())
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    (tmp_path / "config.json").write_text('{"trainer": {"metric": {"name": "score"}}}')
+    rows = torch.utils.data.DataLoader(torch.arange(1.0, 9.0), batch_size=1)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_epochs=2, accelerator="cpu", log_every_n_steps=2, default_root_dir=tmp_path,
+            accumulate_grad_batches=batches, enable_checkpointing=False, **quiet,
+            callbacks=[Trial(tmp_path).lightning_callback("loss/val")],
+        )  # fmt: skip
+        module = Module()
+        trainer.fit(module, rows, rows)
+    written = read_metrics(tmp_path)
+    steps, each = 16 // batches, 8 // batches
+    assert [row["step"] for row in written if "loss" in row] == list(range(2, steps + 1, 2))
+    means = [sum(module.losses[k : k + batches]) / batches for k in range(0, 16, batches)]
+    assert [row["loss"] for row in written if "loss" in row] == pytest.approx(means[1::2])
+    assert [row["tokens"] for row in written if "loss" in row] == list(range(2 * batches, 17, 2 * batches))
+    assert {row["lr"] for row in written if "lr" in row} == {0.01}
+    validated = [row for row in written if "val_loss" in row]
+    assert [row["step"] for row in validated] == [each, steps]
+    last = (module.weight * torch.arange(1.0, 9.0)).square().mean().item()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["score"] == validated[-1]["val_loss"] == pytest.approx(last)
+    assert (result["step"], result["tokens"]) == (steps, 16)
 
 
 def test_a_callback_of_hugging_face(tmp_path, monkeypatch):
@@ -766,7 +920,7 @@ def test_a_callback_of_hugging_face(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(TrainerCallback=object))
     (tmp_path / "config.json").write_text('{"trainer": {"metric": {"name": "loss"}}}')
-    trial = optstudy.trials.Trial(tmp_path)
+    trial = Trial(tmp_path)
     callback = trial.callback()
     state = SimpleNamespace(global_step=3, num_input_tokens_seen=30, is_world_process_zero=True)
     callback.on_log(None, state, None, logs={"loss": 2.0, "learning_rate": 0.1, "epoch": 0.5})

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def train(trial):
-    """Return the loss on the second half of the text; called in a process of its own."""
+    """Return the loss on the second half of the text; called in a separate process."""
     torch.manual_seed(trial.seed)
     text = torch.tensor([ord(letter) % 32 for letter in this.s.lower()])
     train, val = text[: len(text) // 2], text[len(text) // 2 :]

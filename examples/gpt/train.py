@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 out_dir = "out"
-data = ""  # a text file; by default Python's own library, which every machine has
+data = ""  # a text file; by default Python's own library
 eval_interval, eval_iters, log_interval = 100, 10, 20
 n_layer, n_head, n_embd, block_size, batch_size = 2, 2, 32, 64, 8
 optimizer, learning_rate, weight_decay, beta1, beta2 = "adamw", 1e-3, 0.1, 0.9, 0.95

@@ -10,7 +10,7 @@ _LAZY = {
     "open_study": "optstudy.findings",
     "trial": "optstudy.trials",
 }
-"""Public names by the module that has them: each is imported when it is first used."""
+"""Public names and the modules that define them; each is imported on first use."""
 
 
 def __getattr__(name: str) -> Any:

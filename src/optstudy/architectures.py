@@ -1,7 +1,7 @@
-"""What parts of known language models are for, as tables: names of attributes and of classes.
+"""Tables of the attribute and class names that known language models use for their parts.
 
-:mod:`optstudy.roles` reads them. A name of an attribute counts only together with the maps beside it and
-their sizes; the name of a class settles what names and sizes cannot.
+:mod:`optstudy.roles` reads them. An attribute's name counts only together with the sizes and names of the
+other maps in its module; the name of a class decides what names and sizes cannot.
 """
 
 import re
@@ -29,55 +29,55 @@ ATTENTION_OUT = _names(
     "o_proj out_proj output_proj dense c_proj wo w_o Wo o to_out out_lin out proj proj_out output c_o "
     "attention_out linear_out"
 )
-"""What the map out of attention is called, beside the maps of q, k and v."""
+"""Names of the output map of attention, next to the maps of q, k and v."""
 ATTENTION_GATES = _names("gate_proj g_proj output_gate gate")
-"""What maps to gates are called there."""
+"""Names of gate maps there."""
 MLP_IN = _names(
     "gate_proj up_proj gate_up_proj w1 w3 w12 w13 fc1 fc_in c_fc dense_h_to_4h lin1 linear1 linear_1 wi wi_0 "
     "wi_1 Wi input_linear up gate gate_up fc_gate fc_up proj_up proj_up_gate layer_1 intermediate"
 )
-"""What maps into an MLP are called, beside one of :data:`MLP_OUT`."""
+"""Names of the input maps of an MLP, next to one of :data:`MLP_OUT`."""
 MLP_OUT = _names(
     "down_proj w2 fc2 fc_out c_proj dense_4h_to_h lin2 linear2 linear_2 wo Wo output_linear down fc_down "
     "proj_down layer_2 output w_out"
 )
-"""What the map out of an MLP is called."""
+"""Names of the output map of an MLP."""
 
 MAP = re.compile(r"Linear|Experts$|Conv1D$|Dense$|Projection$")
-"""Classes that are one linear map, or one per expert, if they hold ``weight`` themselves."""
+"""Classes that are one linear map, or one per expert, if they have a ``weight`` themselves."""
 NORM = re.compile(r"Norm(alization)?(\d?d|Gated|\d+)?$|RMSNorm")
-"""Classes that normalise, if they hold no other module."""
+"""Classes that normalise, if they contain no other module."""
 OF_NORMS = _names("weight bias scale gamma beta gain offset shift g w b")
-"""What their parameters are called."""
+"""Names of their parameters."""
 NO_ROLE = re.compile(
     r"Router|Gating$|Gat(e|ing)MLP$|MoEGate$|MoeStatics|Indexer|Compressor|Hyper(Connection|Head)|Mamba2?(Mixer|Layer|Block)?$"
     r"|BambaMixer|FalconH1Mixer|Rwkv(SelfAttention|FeedForward)|Rglru|RecurrentBlock"
     r"|xLSTMLayer|mLSTM|ShortConv|Activation$|AltUp|Laurel|ResidualScaling"
 )
-"""Classes of which all that is neither an embedding nor a norm is ``other``, also deeper inside: routers and
-indexers, recurrent mixers (state spaces, RWKV, xLSTM), activations, weighted residuals."""
+"""Classes in which everything except embeddings and norms is ``other``, at any depth: routers and indexers,
+recurrent mixers (state spaces, RWKV, xLSTM), activations, weighted residuals."""
 LINEAR_ATTENTION = re.compile(r"DeltaNet|DeltaAttention")
-"""Classes of which all that is not q, k, v or out is ``other``."""
+"""Classes in which everything except q, k, v and out is ``other``."""
 OUTSIDE = re.compile(r"Vision|Audio|Speech|Multi[mM]odal|MoA$")
-"""Classes in which names tell nothing: other modalities, and attention with experts."""
+"""Classes in which names do not identify roles: other modalities, and attention with experts."""
 LIBRARY = "transformers."
-"""Where the modules come from for which the tables below count."""
+"""Package of the modules that the tables below apply to."""
 OTHERS = _names(
     "shared_expert_gate embeddings_project project_in project_out embedding_hidden_mapping_in "
     "per_layer_model_projection per_layer_input_gate per_layer_projection pooler"
 )
-"""Attributes of Hugging Face models that hold maps of no other role."""
+"""Attributes of Hugging Face models whose maps have no other role."""
 BERT: Mapping[str, str] = {
     r".*(Self|Cross)Output": "attention_out",
     r".*Intermediate": "mlp_in",
     r".*(?<!Self)(?<!Cross)(?<!Model)Output": "mlp_out",
     r".*(LMHead|HeadTransform|PredictionHead|GeneratorPredictions)": "other",
 }
-"""Classes of BERT's descendants -> the role of the map that they call ``dense``."""
+"""Maps classes of BERT's descendants to the role of their map ``dense``."""
 
 
 def letters(attribute: str) -> str:
-    """Return which of q, k, v a map of attention makes by its name, such as ``kv``; empty for none."""
+    """Return which of q, k, v an attention map produces, by its name, such as ``kv``; empty for none."""
     if attribute in _LATENT:
         return _LATENT[attribute]
     if attribute in _FUSED:
@@ -90,7 +90,7 @@ def letters(attribute: str) -> str:
 
 
 def _number(module: Any, *names: str) -> int:
-    """Return the first number that a module, or its config, has under one of ``names``; 0 for none."""
+    """Return the first positive number of a module, or its config, under one of ``names``; else 0."""
     for owner in (module, getattr(module, "config", None)):
         for name in names:
             if isinstance(value := getattr(owner, name, None), int) and value > 0:
@@ -164,12 +164,12 @@ SIZES: Mapping[tuple[str, str], Callable[[Any, int], tuple[int, ...] | None]] = 
     (r"JetMoeAttention", "kv_proj"): lambda module, outputs: (outputs // 2,) * 2,
     (r"DeepseekV4Attention", "kv_proj"): lambda module, outputs: (outputs,),
 }
-"""Class of attention and its attribute -> the sizes of the matrices fused there, in rows, one after another
-and over and over."""
+"""Maps a class of attention and an attribute to the sizes of the matrices fused there, in rows; the sequence
+of sizes repeats."""
 
 
 def sizes_by_class(name: str, attribute: str, module: Any, outputs: int) -> tuple[int, ...] | None:
-    """Return the sizes of fused matrices that a class is known for; None where it is not known."""
+    """Return the sizes of fused matrices for a known class; None for others."""
     for (known, held), sizes in SIZES.items():
         if held == attribute and re.fullmatch(known, name):
             return sizes(module, outputs)

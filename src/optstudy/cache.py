@@ -1,4 +1,4 @@
-"""The folder for downloaded and derived files, locks between processes, and paths as users write them."""
+"""The cache folder for downloaded and derived files, locks between processes, and users' paths."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from optstudy.errors import UserError, printable
 
 
 def joined(written: str) -> str:
-    """Return a name of a file in which the halves of a character (JSON's ``\\ud83d\\ude00``) are joined.
+    """Return a file name with surrogate pairs (JSON's ``\\ud83d\\ude00``) joined to characters.
 
     Raises:
         UserError: no file can have that name.
@@ -27,7 +27,7 @@ def joined(written: str) -> str:
 
 
 def expanded(written: str) -> Path:
-    """Return the path that a user wrote; ``~`` and ``~name`` mean a home folder where there is one.
+    """Return the path that a user wrote; ``~`` and ``~name`` mean a home folder if there is one.
 
     Raises:
         UserError: no file can have that name.
@@ -35,17 +35,17 @@ def expanded(written: str) -> Path:
     path = Path(joined(written))
     try:
         return path.expanduser()
-    except RuntimeError:  # nobody of that name: a file may still begin with a tilde
+    except RuntimeError:  # no such user: the tilde is part of the file name
         return path
 
 
 def folder(*parts: str) -> Path:
-    """Return a folder of the cache, made if it is missing.
+    """Return a folder of the cache; it is created if missing.
 
     The cache is ``$OPTSTUDY_CACHE``, else ``$XDG_CACHE_HOME/optstudy``, else ``~/.cache/optstudy``.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
     own = os.environ.get("OPTSTUDY_CACHE")
     path = expanded(own or os.environ.get("XDG_CACHE_HOME") or "~/.cache") / ("" if own else "optstudy")
@@ -65,7 +65,7 @@ def folder(*parts: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``; others wait. The system releases it when the process ends.
+    """Hold the lock file ``path``; other processes wait. The system releases it when the process ends.
 
     Raises:
         UserError: no permission to write there.

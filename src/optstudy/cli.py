@@ -1,11 +1,11 @@
-"""The command line: which commands there are, and how errors are told. A command loads when it is called."""
+"""The command line: the list of commands, and error reporting. A command is imported when it is called."""
 
 import io
 import os
 import sys
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 
 from optstudy import __version__
 from optstudy.ending import (
@@ -18,7 +18,16 @@ from optstudy.ending import (
     end,
     out_of_memory,
 )
-from optstudy.errors import UserError, printable, shortened
+from optstudy.errors import UserError, printable, shortened, shown
+
+
+def _whole(_app: App, _command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 for an integer, which cyclopts would round."""
+    for argument in arguments:
+        for token in argument.tokens if int in (argument.hint, *get_args(argument.hint)) else ():
+            if "." in token.value:
+                raise UserError(f"{argument.name}: must be a whole number, not {shown(token.value)}")
+
 
 app = App(
     name="optstudy",
@@ -28,9 +37,10 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
+    config=_whole,
 )
 data = App(name="data", help="Prepare and inspect corpora and token files.")
-bench = App(name="bench", help="Measure speed, beside other libraries, in one run.")
+bench = App(name="bench", help="Measure speed, compared with other libraries in the same run.")
 app.command(data)
 app.command(bench)
 app.register_install_completion_command(
@@ -63,20 +73,32 @@ for parent, name, target in (
     parent.command(f"optstudy.commands.{target}", name=name)
 
 
+LOOP = "Symlink loop from "
+"""Start of the error of :meth:`Path.resolve` for a link to itself, before Python 3.13."""
+
+
 def main() -> NoReturn:
-    """Run the command line and exit with its code; modules are looked for in the working folder, too."""
+    """Run the command line and exit with its code; modules are also imported from the working folder."""
     sys.path.append("")
     sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
-    end(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    why = getattr(getattr(sys.stdout.buffer, "raw", None), "failed", None)
+    end(_mistake(f"standard output: {why}") if why is not None and code == DONE else code)
 
 
 class _Output(io.FileIO):
-    """Standard output or error; where its reader has gone, as in ``| head``, the rest goes nowhere."""
+    """Standard output or error; once its reader is gone, as in ``| head``, further output is discarded."""
+
+    failed: str | None = None
+    """Why it could not be written otherwise; further output is then discarded as well."""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.failed = error.strerror
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -84,7 +106,7 @@ class _Output(io.FileIO):
 
 
 def _unbroken(stream: TextIO | None) -> TextIO:
-    """Return a stream like one of the system's that a command outlives; a closed one leads nowhere."""
+    """Return a stream on the same file that survives a closed reader; for a closed stream, a null device."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # for as long as the process
     stream.flush()
@@ -93,13 +115,13 @@ def _unbroken(stream: TextIO | None) -> TextIO:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; the user's mistakes become one line on standard error and exit code 2."""
+    """Run one command; user mistakes become one line on standard error and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name may have what the locale cannot write
+            stream.reconfigure(errors="backslashreplace")  # names may have characters outside the locale
     words = [word for word in arguments if word not in ("--help", "-h")]
     for group in [g for g, path in ((app, []), (data, ["data"]), (bench, ["bench"])) if words == path]:
-        for name in group:  # their descriptions come with them, and stand in the list of commands
+        for name in group:  # loads their descriptions for the list of commands
             group[name]
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -110,6 +132,10 @@ def run(arguments: list[str]) -> int:
     except (RunFailed, MemoryError) as error:
         sys.stderr.write(f"optstudy: {printable(out_of_memory(error) or error)}\n")
         return FAILED
+    except RuntimeError as error:
+        if not str(error).startswith(LOOP):
+            raise
+        return _mistake(f"{str(error).removeprefix(LOOP)}: a link that leads to itself")
     except OSError as error:
         if error.errno not in USERS_ERRNOS:
             raise

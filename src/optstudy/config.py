@@ -1,7 +1,7 @@
-"""One run as data: a frozen, strict, complete tree whose hash is the run's id.
+"""One run as data: a frozen, strict and complete config whose hash is the run's id.
 
-A config is built from layers (scale, study, point, ``--set``), later ones winning, then validated once.
-What is recorded is the validated tree, so it holds every value that ran. Imports no torch.
+A config is merged from layers (scale, study, point, ``--set``; last wins), then validated once. The validated
+config is recorded, so it contains every value that ran. Imports no torch.
 """
 
 import math
@@ -14,7 +14,7 @@ from optstudy import identity, recipes
 from optstudy.errors import Strict, UserError, shown, validate
 
 NUMERICS: Literal[1] = 1
-"""Raised only when a change to the code alters results: recorded runs of an older number are not reused."""
+"""Increased only when a change of the code alters results: runs with an older number are not reused."""
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -28,38 +28,38 @@ WSD_DECAY = 0.2
 
 
 def unit(name: str) -> Any:
-    """Say in what a number is counted: the reference of the docs and the schema have it."""
+    """Give the unit of a number, for the reference and the schema."""
     return Field(json_schema_extra={"unit": name})
 
 
 class Data(Strict):
-    """Which text, cut how."""
+    """The text and how it is tokenized."""
 
     corpus: str
-    """A name that ``optstudy data list`` shows, or ``path:`` and a file or folder."""
+    """A name from ``optstudy data list``, or ``path:`` and a file or folder."""
     fingerprint: str
     """Hash of the cleaned text. Filled in."""
     tokenizer: str
-    """``bpe-N``: a byte-level BPE of N pieces trained on the corpus; ``t5``; ``gpt2``; a tokenizer's file."""
+    """``bpe-N``: a byte-level BPE with a vocabulary of N, trained on the corpus; ``t5``; ``gpt2``; a file."""
     tokenizer_fingerprint: str | None = None
-    """Hash of a tokenizer's file, in which its name counts for nothing; null: no file. Filled in."""
+    """Hash of a tokenizer file, which replaces its name in the id; null: no file. Filled in."""
     tokens: Annotated[int, Field(gt=0, le=10**15), unit("tokens")] | None = None
     """Tokens of the train split to use, from its start; null: all."""
     sequence_length: Annotated[int, Field(ge=2, le=10**7), unit("tokens")]
-    """Tokens per sequence; the loss has one target fewer."""
+    """Tokens per sequence; the loss has one fewer target."""
 
 
 class Model(Strict):
     """The paper's decoder-only transformer (Appendix B)."""
 
     vocab_size: Annotated[Count, unit("rows")]
-    """Rows of embedding and head; at least the tokenizer's pieces."""
+    """Rows of embedding and head; at least the tokenizer's vocabulary size."""
     d_model: Annotated[int, Field(gt=0, le=10**6), unit("features")]
-    """Width of the residual stream: ``n_heads`` times an even number."""
+    """Width of the residual stream: an even multiple of ``n_heads``."""
     n_layers: Annotated[int, Field(gt=0, le=10**4), unit("blocks")]
-    """Blocks of attention and MLP."""
+    """Number of blocks, each with attention and MLP."""
     n_heads: Annotated[Count, unit("heads")]
-    """Attention heads of a block, each ``d_model / n_heads`` wide."""
+    """Attention heads per block, each ``d_model / n_heads`` wide."""
     qk_norm: bool = True
     """LayerNorm over the full width of queries and keys, before the head split."""
     scale_attention_by_layer: bool = False
@@ -73,21 +73,21 @@ class Model(Strict):
 
 
 class Optimizer(Strict):
-    """Which rule, at what setting. ``options`` is complete: what a user leaves out is filled in."""
+    """The optimizer and its settings. ``options`` is complete: omitted ones are filled in."""
 
     name: str
-    """A name of ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``."""
+    """A name from ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``."""
     lr: Annotated[Positive, unit("the optimizer's own")]
     """Peak learning rate."""
     weight_decay: Annotated[NonNegative, unit("per step")] = 0.0
     """Independent decay λ: each step multiplies parameters by 1 - λ lr_t / lr."""
     options: dict[str, Any] = {}
-    """The optimizer's own, by name: see the page of each."""
+    """The optimizer's own options, by name: see its page."""
     roles: dict[str, dict[str, Any]] = {}
     """Options of the parameters that play one role, over ``options``; and their own ``lr``, ``weight_decay``,
     ``name`` of an optimizer, and ``train: false``."""
     code: str | None = None
-    """Hash of the source of classes that come in no installed package; null: there are none. Filled in."""
+    """Hash of the source of classes that are in no installed package; null: there are none. Filled in."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,7 +99,7 @@ class Optimizer(Strict):
 
     @property
     def targets(self) -> list[str]:
-        """Import paths of all classes."""
+        """Import paths of all optimizer classes used."""
         names = [self.name, *(own["name"] for own in self.roles.values() if "name" in own)]
         return sorted({recipes.spec_of(name).target for name in names})
 
@@ -111,9 +111,9 @@ class Schedule(Strict):
     """After the warm-up: half a ``cosine`` down to ``final``, a line down to it, the peak and over the last
     steps a line down to it (``wsd``), or the peak to the end."""
     warmup: Annotated[Fraction, unit("of the steps")] = 0.1
-    """Share of the steps (after any freeze) spent warming up."""
+    """Share of the steps (after any freeze) used for the warm-up."""
     warmup_start: Annotated[Fraction, unit("of the peak")] = 0.1
-    """Share of the peak that the warm-up starts from."""
+    """Share of the peak at the start of the warm-up."""
     final: Annotated[Fraction, unit("of the peak")] = 0.1
     """Share of the peak that the run ends at; 0: the last step changes nothing. 1 where ``kind`` is
     ``constant``."""
@@ -121,7 +121,7 @@ class Schedule(Strict):
     """Of ``wsd`` alone: the last steps, in which the rate falls; null: a fifth."""
     freeze_steps: Annotated[int, Field(ge=0, le=10**9), unit("steps")] = 0
     """F, first steps that estimate second moments, added to ``steps``. As in the released code, the first
-    F - 1 have learning rate 0, and the F-th already has the rate that the warm-up starts from."""
+    F - 1 have learning rate 0, and step F already has the rate at the start of the warm-up."""
 
     @model_validator(mode="before")
     @classmethod
@@ -147,7 +147,7 @@ class Schedule(Strict):
 
 
 class Training(Strict):
-    """How long, over how much, at what precision."""
+    """Length, batch size and precision."""
 
     steps: Annotated[Count, unit("steps")]
     """Optimizer steps after any freeze."""
@@ -158,47 +158,47 @@ class Training(Strict):
     z_loss: Annotated[NonNegative, unit("nats")] = 1e-4
     """Coefficient of mean(logsumexp(logits)^2), in training only."""
     clip_norm: Annotated[Positive, unit("norm")] | None = 1.0
-    """Global gradient norm that steps are clipped to; null: no clipping."""
+    """Global norm to which gradients are clipped; null: no clipping."""
     hessian_interval: Annotated[Count, unit("steps")] = 10
-    """Steps between refreshes of a Hessian estimate, for an optimizer that keeps one (Sophia)."""
+    """Steps between updates of a Hessian estimate, for optimizers that keep one (Sophia)."""
     effective_lr: bool = False
-    """Record quantiles of the effective learning rates through training (Figure 2)."""
+    """Record quantiles of the effective learning rates during training (Figure 2)."""
     precision: Literal["float32", "bfloat16", "float64"]
     """``bfloat16``: autocast over float32 weights and state."""
     threads: Annotated[int, Field(gt=0, le=4096), unit("threads")]
     """CPU threads of each process of a run."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Where ``torchrun`` starts several processes: each holds the whole model (``ddp``), or a part of every
+    """If ``torchrun`` starts several processes: each holds the whole model (``ddp``), or a part of every
     parameter, gradient and state (``fsdp``), for models that do not fit."""
 
 
 class Validation(Strict):
-    """How the validation loss (cross-entropy alone, nats per token) is taken."""
+    """How the validation loss (cross-entropy alone, nats per token) is measured."""
 
     sequences: Annotated[Count, unit("sequences")]
-    """Sequences of the validation split, from its start."""
+    """Number of sequences from the start of the validation split."""
     points: Annotated[int, Field(gt=0, le=10**5), unit("evaluations")] = 10
-    """Evenly spaced evaluations over the run, besides the one before the first step."""
+    """Evenly spaced evaluations over the run, in addition to the one before the first step."""
 
 
 class Watch(Strict):
-    """What is recorded of a run beside its losses, and where else it is shown; changes no result."""
+    """What a run records in addition to its losses, and where else it is shown; changes no result."""
 
     norms: bool = False
     """Record norms of gradient, update and weights by role, once per row of ``metrics.jsonl``."""
     tensorboard: bool = False
     """Write TensorBoard event files to the run's folder; needs ``optstudy[tensorboard]``."""
     wandb: str | None = None
-    """Project of Weights & Biases to report to; needs ``optstudy[wandb]``."""
+    """Weights & Biases project to report to; needs ``optstudy[wandb]``."""
 
 
 class RunConfig(Strict):
     """One training run."""
 
     scale: str
-    """The scale it was made from: a label, no part of the id."""
+    """The scale it is based on: a label, not part of the id."""
     seed: Annotated[Seed, unit("none")] = 0
-    """Initial weights and order of the data."""
+    """Seed of the initial weights and the order of the data."""
     data: Data
     model: Model
     optimizer: Optimizer
@@ -207,7 +207,7 @@ class RunConfig(Strict):
     validation: Validation
     watch: Watch = Watch()
     numerics: Literal[1] = NUMERICS
-    """Version of what is computed. Filled in."""
+    """Version of the computation. Filled in."""
 
     @model_validator(mode="before")
     @classmethod
@@ -227,12 +227,12 @@ class RunConfig(Strict):
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits: the hash of everything that decides the result."""
+        """The hash of everything that decides the result: twelve hexadecimal digits."""
         return identity.run_id(self.model_dump(mode="json"))
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps, freeze included."""
+        """Optimizer steps, including any freeze."""
         return self.schedule.freeze_steps + self.training.steps
 
     @property
@@ -242,17 +242,17 @@ class RunConfig(Strict):
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings, later ones winning; keys may be dotted paths (``optimizer.lr``).
+    """Merge nested mappings, last wins; keys may be dotted paths (``optimizer.lr``).
 
     Raises:
-        UserError: a later layer has keys below one that an earlier one gives a plain value, or a key with
-            nothing on one side of a dot.
+        UserError: a later layer has keys below one to which an earlier layer gives a plain value, or a key
+            has nothing on one side of a dot.
     """
     return _merged(layers, "")
 
 
 def _merged(layers: Iterable[Mapping[str, Any]], above: str) -> dict[str, Any]:
-    """Merge; ``above``: the keys that lead here, each with a dot behind it, for errors."""
+    """Merge; ``above``: the parent keys, each with a trailing dot, for errors."""
     result: dict[str, Any] = {}
     for layer in layers:
         for dotted, value in layer.items():
@@ -271,7 +271,7 @@ def _merged(layers: Iterable[Mapping[str, Any]], above: str) -> dict[str, Any]:
             if isinstance(value, Mapping):
                 before = node.get(leaf)
                 if before is not None and not isinstance(before, Mapping):
-                    said = f"{whole}: a mapping cannot stand in the place of {shown(before)}"
+                    said = f"{whole}: a mapping cannot replace {shown(before)}"
                     raise UserError(said, whole, value)
                 node[leaf] = _merged((before or {}, value), f"{whole}.")
             else:
@@ -280,16 +280,16 @@ def _merged(layers: Iterable[Mapping[str, Any]], above: str) -> dict[str, Any]:
 
 
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:
-    """Merge layers, later ones winning, and validate the whole.
+    """Merge layers, last wins, and validate the whole.
 
     Raises:
-        UserError: naming every wrong key, what came and what was allowed.
+        UserError: names every wrong key, what came and what was allowed.
     """
     return validate(RunConfig, merge(*layers))
 
 
 SMALL = 1_000_000
-"""Parameters below which a step is too short to fill a GPU, and to gain by compiling or bfloat16."""
+"""Parameters below which a step is too short to fill a GPU, or to gain from compiling or bfloat16."""
 MLP_RATIO = 4
 
 Shape = tuple[int, ...]
@@ -310,15 +310,15 @@ def shapes_by_role(model: Model) -> dict[str, list[Shape]]:
 
 
 def parameter_count(model: Model) -> int:
-    """Parameters of the whole model, embedding and head included."""
+    """Number of parameters of the whole model, including embedding and head."""
     return sum(math.prod(shape) for shapes in shapes_by_role(model).values() for shape in shapes)
 
 
 def forward_flops(model: Model, sequence_length: int) -> int:
-    """Floating-point operations of matrix products per token, forward; a step takes three times that.
+    """Floating-point operations of matrix products per token, forward; training takes three times as many.
 
-    2 per weight of a matrix, the embedding left out, and 2 L D T for causal attention: half of what Chowdhery
-    et al. 2022 ("PaLM", appendix B) count, as a position meets only those before it.
+    2 per weight of a matrix, without the embedding, and 2 L D T for causal attention: half of the count of
+    Chowdhery et al. 2022 ("PaLM", appendix B), as a position only attends to earlier ones.
     """
     shapes = {role: some for role, some in shapes_by_role(model).items() if role not in ("embedding", "norm")}
     weights = sum(math.prod(shape) for some in shapes.values() for shape in some)

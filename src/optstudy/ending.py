@@ -1,4 +1,4 @@
-"""How a run or process ends: exit codes, signals, out of memory, several processes. Imports no torch."""
+"""The end of a run or process: exit codes, signals, out of memory, several processes. Imports no torch."""
 
 import errno
 import os
@@ -19,9 +19,9 @@ USERS_MISTAKE = 2
 DIVERGED = 3
 """The run has a result: it diverged."""
 HELD = 4
-"""Another process works on the run; nothing was done."""
+"""Another process is working on the run; nothing was done."""
 PREEMPTED = 75
-"""The run was asked to stop, and the same command continues it."""
+"""The run was asked to stop; the same command continues it."""
 
 
 def result_code(result: Mapping[str, Any]) -> int:
@@ -35,22 +35,22 @@ USERS_ERRNOS = frozenset(
     | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENXIO}  # the wrong kind of file
     | {errno.ENAMETOOLONG, errno.ELOOP}
 )
-"""Operating-system errors that the user can correct: they are reported in one line."""
+"""Operating-system errors that the user can correct; they are reported in one line."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Requests to stop: preemption by Slurm, a time limit, a user's kill, Ctrl-C."""
 
 
 class Preempted(Exception):
-    """The run was asked to stop; it can be resumed, from a checkpoint if it had taken a step."""
+    """The run was asked to stop; it can be resumed, from a checkpoint if it has taken a step."""
 
 
 class Asked(Preempted):
-    """Another training program asks to be run again."""
+    """Another training program asked to be run again."""
 
 
 class RunFailed(Exception):
-    """A run ended without a result; said in one line."""
+    """A run ended without a result; reported in one line."""
 
 
 class OutOfMemory(RunFailed):
@@ -62,20 +62,20 @@ class ProgramError(RunFailed):
 
 
 class Unloadable(RunFailed):
-    """No checkpoint of the run can be loaded, and its work is not thrown away unasked."""
+    """No checkpoint of the run can be loaded, and its work is not discarded without asking."""
 
 
 class Interruption:
     """Turns the signals of :data:`SIGNALS` into an orderly end.
 
-    At first a signal raises :class:`Preempted` at once. Once :attr:`deferred` is set, it is only stored in
-    :attr:`came`, for the program to check where its state is complete; a second Ctrl-C then raises
-    KeyboardInterrupt. A signal that was ignored before stays ignored.
+    Initially a signal raises :class:`Preempted` immediately. Once :attr:`deferred` is set, it is only stored
+    in :attr:`came`, and the program checks it whenever its state is consistent; a second Ctrl-C then raises
+    KeyboardInterrupt. Signals that were ignored before stay ignored.
     """
 
     def __init__(self) -> None:
         self.came: str | None = None
-        """Name of the signal that came."""
+        """Name of the received signal."""
         self.deferred = False
 
     def __enter__(self) -> Self:
@@ -100,7 +100,7 @@ class Interruption:
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the code that the command line ends with on an error."""
+    """Return the exit code of the command line for an error."""
     if isinstance(error, (KeyboardInterrupt, Preempted)):
         return PREEMPTED
     users = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_ERRNOS)
@@ -111,18 +111,18 @@ OF_SEVERAL = (
     *("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK"),
     *("ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
-"""Environment variables by which ``torchrun``, and some platforms, say that a process is one of several."""
+"""Environment variables by which ``torchrun`` and some platforms mark a process as one of several."""
 
 _several = False
 
 
 def of_several() -> bool:
-    """Whether ``torchrun`` started this process as one of several that train a run together.
+    """Whether ``torchrun`` started this process as one of several that train one run.
 
-    Only ``optstudy train`` asks; a study's workers are started without these variables.
+    Only ``optstudy train`` uses this; a study's workers are started without these variables.
 
     Raises:
-        UserError: the variables say so, but not who this process is.
+        UserError: the variables say so, but do not identify this process.
     """
     global _several
     if not os.environ.get("WORLD_SIZE", "").strip():
@@ -144,7 +144,7 @@ _START_OR_UNSET = "start the processes of one run with torchrun, or unset WORLD_
 
 
 def _number(name: str, least: int, below: int | None = None) -> int:
-    """Read a whole number from the environment."""
+    """Read an integer from the environment."""
     said = os.environ.get(name)
     try:
         number = int(said or "")
@@ -158,12 +158,12 @@ def _number(name: str, least: int, below: int | None = None) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """Exit with a code; one of several processes skips Python's clean-up, atexit included.
+    """Exit with a code; in one of several processes, skip Python's clean-up, including atexit.
 
-    A gloo thread may still have to release a collective's tensor, for which it needs Python's lock. Python
-    ends threads that ask for the lock during clean-up, and C++ then aborts the process: code -6 for a run
-    that ended well. ``destroy_process_group`` ends these threads only once nothing holds the group, and
-    DTensor's caches hold it for good (https://github.com/pytorch/pytorch/issues/190489).
+    A gloo thread may still have to release a collective's tensor and needs the GIL for it. During clean-up,
+    Python ends threads that request the GIL, and C++ then aborts the process: code -6 for a successful run.
+    ``destroy_process_group`` ends these threads only when nothing refers to the group, but DTensor's caches
+    keep a reference forever (https://github.com/pytorch/pytorch/issues/190489).
     """
     if _several:
         sys.stdout.flush()
@@ -173,7 +173,7 @@ def end(code: int) -> NoReturn:
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """Return a failed allocation, on CPU or GPU, as one line; None for any other error."""
+    """Return a failed allocation, on CPU or GPU, as a one-line error; None for any other error."""
     names = {kind.__name__ for kind in type(error).__mro__}
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if not (on_cpu or names & {"MemoryError", "OutOfMemoryError"}):

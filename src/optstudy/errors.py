@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: the command line prints them in one line and exits with 2."""
+"""Errors that the user can correct: the command line prints them in one line and exits with 2."""
 
 import difflib
 import errno
@@ -11,22 +11,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Operating-system errors of a full disk."""
 MOST_SHOWN = 80
-"""Characters of a wrong value that an error shows."""
+"""Maximum number of characters of a wrong value that an error shows."""
 MOST_WHOLE = (1 << 63) - 1
-"""The largest whole number that input may have; larger ones fit no array and no generator's seed."""
+"""The largest integer allowed in input; larger ones fit no array and no generator's seed."""
 TOLD = "told"
-"""The type of an error of pydantic's whose message already says what came."""
+"""Type of a pydantic error whose message already contains the wrong value."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class UserError(ValueError):
-    """What came, what was allowed and what to do about it, in one line.
+    """A mistake of the user: what came, what was allowed and what to do about it, in one line.
 
     Args:
         said: the line.
-        key: the config key that it is about, dotted; for its place in a file.
-        came: the value that came there.
+        key: the dotted config key that it is about; used to find its line in a file.
+        came: the wrong value.
     """
 
     def __init__(self, said: str, key: str = "", came: Any = None) -> None:
@@ -35,7 +35,7 @@ class UserError(ValueError):
 
 
 class Strict(BaseModel):
-    """Input as a frozen class: unknown keys, NaN, infinities and silent conversions are refused."""
+    """Input as a frozen class that refuses unknown keys, NaN, infinities and silent conversions."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -43,7 +43,7 @@ class Strict(BaseModel):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest allowed name, else the list of what is allowed."""
+    """Return ``"; did you mean 'x'?"`` for the closest allowed name, else the list of allowed names."""
     names = sorted(allowed)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
@@ -52,17 +52,17 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing."""
+    """Return the first line of an error's message, or its type if there is no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def shortened(said: str, most: int) -> str:
-    """Return a text of at most so many characters."""
+    """Return a text cut to at most ``most`` characters."""
     return said if len(said) <= most else f"{said[: most - 3]}..."
 
 
 def shown(value: Any) -> str:
-    """Return a wrong value as an error shows it: one line of at most :data:`MOST_SHOWN` characters."""
+    """Return a wrong value for an error message: one line of at most :data:`MOST_SHOWN` characters."""
     if isinstance(value, (Mapping, BaseModel)):
         return "a mapping"
     if isinstance(value, int) and abs(value) > MOST_WHOLE:
@@ -74,7 +74,7 @@ def shown(value: Any) -> str:
 
 
 def printable(said: object) -> str:
-    """Return a text on one line: line ends, control characters and half characters as escapes."""
+    """Return a text on one line: line ends, control characters and lone surrogates are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(said))
 
 
@@ -82,14 +82,14 @@ _said: set[str] = set()
 
 
 def say_once(message: str) -> None:
-    """Tell the user something on standard error, in one line, once per process."""
+    """Print a one-line message on standard error, once per process."""
     if message not in _said:
         _said.add(message)
         sys.stderr.write(f"optstudy: {printable(message)}\n")
 
 
 def validate(kind: type[M], data: Any, where: str = "") -> M:
-    """Validate ``data``, with errors as a :class:`UserError` that names the key and the nearest valid one."""
+    """Validate ``data``; errors become a :class:`UserError` with the key and the nearest valid one."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -105,13 +105,13 @@ def _unique(errors: Iterable[Any]) -> list[Any]:
 
 
 def explain(error: Any, loc: Sequence[Any], allowed: Iterable[str], whole: str = "") -> str:
-    """Say one of pydantic's errors in a line: the key, what came, what was allowed.
+    """Describe a pydantic error in one line: the key, what came, what was allowed.
 
     Args:
         error: one of ``ValidationError.errors()``.
-        loc: where, from the root.
-        allowed: keys beside the wrong one.
-        whole: what the root is called, if it is to be named.
+        loc: the path to the key, from the root.
+        allowed: the keys allowed at that place.
+        whole: the name of the root, if the message should contain it.
     """
     key = ".".join(map(str, loc)) or whole
     if error["type"] == "extra_forbidden":

@@ -1,5 +1,4 @@
-"""What a study's runs say: its figure and the verdicts on it; the way in from Python. No torch.
-
+"""The findings of a study: its figure and the verdicts; the Python interface. No torch.
 study = optstudy.open_study("paper/fig1", scale="pico", runs="runs")
 study.run(jobs=2).claims()
 """
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 LENGTH = "training.steps"
-"""The override of the length of runs."""
+"""The override for the length of runs."""
 RECORDED = ("paper/", "beyond/")
-"""Studies that the package's record holds; any other runs everything itself."""
+"""Studies covered by the package's record; all others start from nothing."""
 
 
 def open_study(
@@ -56,16 +55,17 @@ def open_study(
     seeds: int | None = None,
     fresh: bool = False,
 ) -> "Findings":
-    """Open a study over a runs folder. Nothing runs, and torch is not imported.
+    """Open a study with a runs folder. Nothing runs, and torch is not imported.
 
     Args:
-        name: one of ``optstudy studies``, or a file of your own, ``mine.yaml``.
-        scale: the scale it runs at; by default ``pico``, or the first of the file's own.
-        runs: where run folders are; it need not exist.
-        overrides: config values over the study's, by dotted key.
-        axes: values to run over the study's, by dotted key.
-        seeds: seeds of every point, instead of the study's; without, further ones that have run are shown.
-        fresh: leave out the package's own record, whose runs count as done in the paper's studies.
+        name: one of ``optstudy studies``, or your own file, ``mine.yaml``.
+        scale: the scale; by default ``pico``, or the file's first.
+        runs: the folder that holds the run folders; it need not exist.
+        overrides: config values that override the study's, by dotted key.
+        axes: values to run instead of the study's, by dotted key.
+        seeds: seeds of every point, instead of the study's; if not given, further ones that have run are
+            shown.
+        fresh: ignore the package's own record, whose runs count as done in the paper's studies.
 
     Raises:
         UserError: no such study or scale, or a mistake in the study's file.
@@ -78,11 +78,11 @@ def open_study(
 
 
 class Findings:
-    """A study at one scale, and what its finished runs say. Every method reads the runs folder again.
+    """A study at one scale, and the results of its finished runs. Every method reads the runs folder again.
 
     Args:
-        session: the study over its runs folder.
-        fresh: the package's record was left out.
+        session: the study with its runs folder.
+        fresh: the package's record is ignored.
     """
 
     def __init__(self, session: Session, fresh: bool = False) -> None:
@@ -100,15 +100,15 @@ class Findings:
         return found
 
     def run(self, jobs: int | None = None) -> Self:
-        """Run what has no result yet, as ``optstudy run`` does, in a process of its own.
+        """Run what has no result yet, as ``optstudy run`` does, in a separate process.
 
-        What it says goes to standard output. Ctrl-C stops it, and the next call continues.
+        Its output goes to standard output. Ctrl-C stops it, and the next call continues.
 
         Args:
-            jobs: runs at a time; one per core, or per GPU, by default.
+            jobs: runs at a time; by default one per core, or per GPU.
 
         Raises:
-            UserError: a mistake that can be mended, in one line; or runs that failed.
+            UserError: a mistake that can be corrected, in one line; or runs that failed.
         """
         session = self._session
         words = [sys.executable, "-m", "optstudy", *_arguments(session), "--runs", str(session.runs)]
@@ -120,7 +120,7 @@ class Findings:
                 stderr=errors,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # Ctrl-C reaches it once, by way of this process
+                start_new_session=True,  # Ctrl-C reaches it once, through this process
             )
             with process:
                 assert process.stdout is not None
@@ -141,12 +141,12 @@ class Findings:
         return self
 
     def ask(self) -> Iterator[Trial]:
-        """Yield the study's runs that have no result yet, for a training loop of one's own.
+        """Yield the study's runs without a result, for your own training loop.
 
-        ``for trial in study.ask(): ...; trial.finish(val_loss=...)``. Points that an adaptive axis needs, and
-        seeds, come as results ask for them. A run that is not finished when the next is asked for has failed,
-        and comes once more; one whose loop is left, or ends in an error, comes again. Several processes may
-        ask at a time: each run goes to one of them.
+        ``for trial in study.ask(): ...; trial.finish(val_loss=...)``. Points of adaptive axes and further
+        seeds follow when results require them. A run that is not finished when the next is requested has
+        failed, and is yielded once more. If the loop is left or raises an error, its run is yielded again
+        next time. Several processes may iterate at the same time: each run goes to one of them.
 
         Raises:
             UserError: the study's file has no ``trainer``.
@@ -154,24 +154,24 @@ class Findings:
         return ask(self._session)
 
     def table(self) -> list[dict[str, Any]]:
-        """A record per finished run and curve: ``id``, ``curve``, results, the config by dotted key.
+        """One record per finished run and curve: ``id``, ``curve``, results, the config by dotted key.
 
-        Plain values, one type a column: ``pandas.DataFrame(study.table())`` and ``polars.DataFrame(...)``
-        take it.
+        Values are plain, with one type per column, as ``pandas.DataFrame(study.table())`` and
+        ``polars.DataFrame(...)`` expect.
         """
         return plain(table(self.data()))
 
     def curves(self) -> list[Curve]:
         """Every curve, with its points, their runs and the runs' training curves.
 
-        ``curve.points[0].runs[0].history`` are the rows of a run's metrics.
+        ``curve.points[0].runs[0].history`` holds the rows of a run's metrics.
         """
         return self.data().curves
 
     def summary(self) -> list[dict[str, Any]]:
-        """A record per curve: best loss and setting with their intervals, sensitivity, safe window.
+        """One record per curve: best loss and setting with their intervals, sensitivity, safe window.
 
-        Of another program ``best_loss`` is the best value of its metric.
+        For another program, ``best_loss`` is the best value of its metric.
         """
         return [_summarised(self.data(), panel, s) for panel in self.data().panels for s in panel.summaries]
 
@@ -188,17 +188,17 @@ class Findings:
         """The study's claims, each with its verdict.
 
         Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
-        ``seeds``, ``test``, ``why`` (it is not decided) and ``changed`` (after how many runs), as ``optstudy
-        claims --json`` has them.
+        ``seeds``, ``test``, ``why`` (why it is not decided) and ``changed`` (after how many runs), as in
+        ``optstudy claims --json``.
         """
         return [dict(claim) for claim in self.data().claims]
 
     def report(self, folder: Path | str, formats: Iterable[str] = reports.DEFAULT_FORMATS) -> list[Path]:
-        """Write the report into a folder, which is made, and return its files.
+        """Write the report into a folder, which is created, and return its files.
 
         Args:
-            folder: where.
-            formats: of ``html``, ``pdf``, ``svg``, ``png``, ``md`` and ``tex``.
+            folder: the report's folder.
+            formats: any of ``html``, ``pdf``, ``svg``, ``png``, ``md`` and ``tex``.
 
         Raises:
             UserError: no run has ended, or an unknown format.
@@ -206,7 +206,7 @@ class Findings:
         return reports.write(self._some(), Path(folder), formats)
 
     def _repr_html_(self) -> str:
-        """What Jupyter shows: the answer, the table and the figure."""
+        """The HTML that Jupyter shows: the answer, the table and the figure."""
         return reports.fragment(self.data())
 
     def _some(self) -> Figure:
@@ -253,7 +253,7 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
 
 
 def _tokens(found: Ratio | None) -> dict[str, Any]:
-    """A token-equivalent; where the value is only a bound, ``token_equivalent_sign`` says which."""
+    """A token-equivalent; if it is only a bound, ``token_equivalent_sign`` says in which direction."""
     low, high = (found and found.interval) or (None, None)
     return {
         "token_equivalent": found and found.value,
@@ -265,12 +265,12 @@ def _tokens(found: Ratio | None) -> dict[str, Any]:
 
 
 def recorded(name: str, scale: str) -> archive.Archive:
-    """Return the runs of the package's record that count as done in a study: one that the record is of."""
+    """Return the runs of the package's record that count as done in a study; none if it is not covered."""
     return archive.load(scale) if name.startswith(RECORDED) else {}
 
 
 def figure_of(session: Session) -> Figure:
-    """Return a session's study as a figure, its runs read again."""
+    """Return a session's study as a figure, with its runs read again."""
     wanted = session.study.file.tokens
     if wanted is None:
         return _figure_of(session)
@@ -286,7 +286,7 @@ def figure_of(session: Session) -> Figure:
 
 
 def _figure_of(session: Session) -> Figure:
-    """The same without token-equivalents."""
+    """The figure without token-equivalents."""
     session.replan()
     file, points = session.study.file, session.plan.points
     rows = with_worst(session.rows())
@@ -294,7 +294,7 @@ def _figure_of(session: Session) -> Figure:
     first: dict[str, str] = {}
 
     def where(label: str) -> tuple[str, str, str]:
-        """Panel, row and curve; panels of one title are one, and have the first one's name."""
+        """Panel, row and curve; panels with the same title are merged under the first one's name."""
         panel, row, curve = split_label(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
@@ -333,7 +333,7 @@ def _figure_of(session: Session) -> Figure:
 
 
 def metric_of(session: Session) -> Metric:
-    """Return what counts in a session's study, as reports name it."""
+    """Return the metric of a session's study, as reports name it."""
     trainer = session.study.file.trainer
     if trainer is None:
         return Metric()
@@ -345,13 +345,13 @@ def _effective(config: AnyConfig) -> bool:
 
 
 class Loader:
-    """Reads the figures that claims look at.
+    """Reads the figures that claims refer to.
 
     Args:
-        scale: the scale of the runs, of studies that have it; others are at their own default.
-        runs: where run folders are.
-        fresh: leave out the package's record.
-        overrides: config values that they ran with, by dotted key.
+        scale: the scale of the runs; studies without it use their default.
+        runs: the folder that holds the run folders.
+        fresh: ignore the package's record.
+        overrides: config values of the runs that override the studies', by dotted key.
     """
 
     def __init__(
@@ -361,7 +361,7 @@ class Loader:
         self._planned: dict[str, Session] = {}
 
     def knowing(self, sessions: Iterable[Session]) -> Self:
-        """Take studies that are at hand already, and return itself."""
+        """Reuse sessions that exist already; returns self."""
         self._planned |= {session.study.name: session for session in sessions}
         return self
 
@@ -371,7 +371,7 @@ class Loader:
         return figure_of(planned if planned is not None else self.session(study.load(name)))
 
     def session(self, chosen: study.Study) -> Session:
-        """Return a study over the runs folder."""
+        """Return a session of a study in the runs folder."""
         scale = chosen.scale(self._scale if self._scale in scales_of(chosen.file) else None)
         kept: archive.Archive = {} if self._fresh else recorded(chosen.name, scale)
         decides = any(session.decides for session in self._planned.values())
@@ -379,10 +379,10 @@ class Loader:
 
 
 class Judge:
-    """Studies' figures with the verdicts on their claims.
+    """Figures of studies with the verdicts on their claims.
 
     Args:
-        sessions: of one scale and runs folder, with the same overrides.
+        sessions: sessions with the same scale, runs folder and overrides.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -391,7 +391,7 @@ class Judge:
         self._claims: list[list[dict[str, Any]]] = []
 
     def figures(self) -> list[Figure]:
-        """Read the studies again; claims are judged again only when a run of them has ended."""
+        """Read the studies again; claims are only judged again if one of their runs has ended."""
         made = [figure_of(session) for session in self._sessions]
         now = [version(figure) for figure in made]
         if now != self._now:
@@ -402,10 +402,10 @@ class Judge:
 
 
 def evidence_of(sessions: Sequence[Session]) -> Evidence:
-    """What the claims of some studies are judged by.
+    """The evidence for the claims of some studies.
 
     Args:
-        sessions: of one scale and runs folder, with the same overrides.
+        sessions: sessions with the same scale, runs folder and overrides.
     """
     first, fresh = sessions[0], not any(session.kept for session in sessions)
     own = [session.without_shown() for session in sessions]
@@ -423,10 +423,10 @@ def verdicts(
 
     Args:
         scale: the scale of the runs; None: each study's default.
-        runs: where run folders are.
-        fresh: leave out the package's record.
-        names: of the studies, or files; by default all that come with the package.
-        overrides: config values that they ran with, by dotted key.
+        runs: the folder that holds the run folders.
+        fresh: ignore the package's record.
+        names: the studies or files; by default, all studies in the package.
+        overrides: config values of the runs that override the studies', by dotted key.
 
     Raises:
         UserError: an unknown scale or study.
@@ -443,20 +443,20 @@ def verdicts(
 def _judged(session: Session, evidence: Evidence) -> list[Verdict]:
     claims = session.study.claims
     changed = registered.changes(session) if claims else {}
-    if session.decides:  # seeds that were added to other studies' curves count for its claims alone
+    if session.decides:  # seeds added to other studies' curves count only for its claims
         evidence = evidence_of([session])
     return [evidence.judge(one, session.scale, changed.get(one.name, ""), session.decides) for one in claims]
 
 
 def _apart(points: Sequence[PlannedRun]) -> tuple[str, ...]:
-    """Config keys that part a curve's planned runs where several of one seed have one setting."""
+    """Config keys that split a curve's planned runs if several of one seed have the same setting."""
     if len({(str(point.x), point.config.seed) for point in points}) == len(points):
         return ()
     return apart((point.x, point.config.model_dump(mode="json")) for point in points)
 
 
 def _titles(session: Session) -> dict[str, str]:
-    """Titles of the panels without the paper's scale, which did not run; plain "150m" is "pico" at pico."""
+    """Titles of the panels without the paper's scale, which was not run: at pico, plain "150m" is "pico"."""
     panels = session.study.file.panels
     if session.scale == "paper":
         return {title: title for title in panels}
@@ -468,7 +468,7 @@ def _titles(session: Session) -> dict[str, str]:
 
 
 def _included(chosen: study.Study) -> list[tuple[str, str]]:
-    """Panels and names that the curves of other studies have on this one's figure; no panel: in all."""
+    """Panel and name of other studies' curves on this study's figure; an empty panel: in all panels."""
     file = chosen.file
     found = [("", curve) for curves in file.include.values() for curve in curves]
     for title, panel in file.panels.items():
@@ -477,7 +477,7 @@ def _included(chosen: study.Study) -> list[tuple[str, str]]:
 
 
 def _arguments(session: Session) -> list[str]:
-    """The command line that runs a session's study as it is."""
+    """The command-line arguments that run a session's study as it is."""
     words = ["run", session.study.path or session.study.name]
     words += ["--scale", session.scale] if session.scale else []
     for key, values in session.study.axes.items():

@@ -1,4 +1,4 @@
-"""A run before it runs: its config filled in, its folder made, and both checked. Imports no torch."""
+"""Prepares a run: completes its config, creates its folder, and checks both. Imports no torch."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from optstudy.record import ID, ended, read_json, read_result, write_json
 
 
 def settle(tree: dict[str, Any]) -> RunConfig:
-    """Fill in what text, tokenizer and code are, and validate.
+    """Fill in the hashes of text, tokenizer and code, and validate.
 
     Raises:
-        UserError: a wrong value, with its key; files that cannot be read.
+        UserError: a wrong value, with its key; or a file cannot be read.
     """
     data = tree.get("data")
     if isinstance(data, Mapping):
@@ -37,7 +37,7 @@ def settle(tree: dict[str, Any]) -> RunConfig:
 
 
 def tokenizer_fingerprint(name: Any) -> str | None:
-    """Return a hash of the tokenizer's file that ``data.tokenizer`` names; None where it names none.
+    """Return a hash of the tokenizer file that ``data.tokenizer`` names; None if it names no file.
 
     Raises:
         UserError: no tokenizer has that name, or its file cannot be read.
@@ -51,19 +51,19 @@ def tokenizer_fingerprint(name: Any) -> str | None:
 
 
 def validated(tree: Mapping[str, Any], where: str = "") -> AnyConfig:
-    """Read a config of either kind: that of another training program has a key ``trainer``.
+    """Read a config of either kind; that of another training program has a key ``trainer``.
 
     Raises:
-        UserError: naming every wrong key.
+        UserError: names every wrong key.
     """
     return validate(Program, tree, where) if "trainer" in tree else validate(RunConfig, tree, where)
 
 
 def check_unchanged(config: AnyConfig) -> None:
-    """Refuse to go on with a run whose text, tokenizer, optimizer or program is not what it began with.
+    """Refuse to continue a run whose text, tokenizer, optimizer or program has changed since it began.
 
     Raises:
-        UserError: naming what has changed, or cannot be read.
+        UserError: names what has changed or cannot be read.
     """
     if isinstance(config, Program):
         now = program.fingerprint(config.trainer)
@@ -82,7 +82,7 @@ def check_unchanged(config: AnyConfig) -> None:
         if now != then:
             raise UserError(
                 f"{key}: {name} has changed since this run was made: its fingerprint is {now}, not {then}; "
-                "restore it, or begin a run of its own from a config or study file"
+                "restore it, or start a new run from a config or study file"
             )
 
 
@@ -90,8 +90,7 @@ def read_config(folder: Path) -> AnyConfig:
     """Read a run's config.
 
     Raises:
-        UserError: there is none, it is damaged, or it is that of another run than the folder's name or
-            result says.
+        UserError: it is missing or damaged, or belongs to another run than the folder's name or its result.
     """
     path = folder / "config.json"
     tree = read_json(path)
@@ -104,20 +103,20 @@ def read_config(folder: Path) -> AnyConfig:
         if run_id != config.id:
             raise UserError(
                 f"{path}: is the config of run {config.id}, not of {run_id}: it was edited, the folder was "
-                f"renamed, or an older version began it; undo that, or train it anew: optstudy train {path}"
+                f"renamed, or an older version began it; undo that, or train it again: optstudy train {path}"
             )
     return config
 
 
 PLACE = "place.json"
-"""Where a run of our own trainer was first made, if it reads relative paths or modules of one's own."""
+"""File with the folder in which a run of our own trainer was created, if relative paths depend on it."""
 
 
 def go_home(folder: Path) -> Path:
-    """Change to the folder that a run's relative paths and modules mean, if one is recorded.
+    """Change to the folder that a run's relative paths and modules refer to, if one is recorded.
 
     Returns:
-        The run's folder, as it is found from there.
+        The run's folder, as seen from there.
     """
     home = (read_json(folder / PLACE) or {}).get("folder")
     if not isinstance(home, str) or not Path(home).is_dir() or Path(home) == Path.cwd():
@@ -128,7 +127,7 @@ def go_home(folder: Path) -> Path:
 
 
 def _leans_on_folder(config: RunConfig) -> bool:
-    """Whether what a run reads depends on the folder that it is started in."""
+    """Whether the files that a run reads depend on the folder in which it starts."""
     data = config.data
     paths = [data.corpus.removeprefix("path:")] if data.corpus.startswith("path:") else []
     paths += [data.tokenizer] if data.tokenizer_fingerprint is not None else []
@@ -136,19 +135,19 @@ def _leans_on_folder(config: RunConfig) -> bool:
 
 
 def prepare(runs: Path, config: AnyConfig, held: Callable[[Path], object]) -> Path:
-    """Return a run's folder, made if need be, with the command's config in it.
+    """Return a run's folder with this config in it; it is created if missing.
 
-    What is no part of the id (``watch``, ``training.parallel``, where the corpus lies; a program's metric and
-    timeout) is the command's, also where the run has begun. The config of a run that has ended, or that
-    another process works on, stays.
+    Values that are not part of the id (``watch``, ``training.parallel``, the location of the corpus; a
+    program's metric and timeout) are updated, even if the run has begun. The config does not change if the
+    run has ended or another process is working on it.
 
     Args:
-        runs: where run folders are.
-        config: the run's.
-        held: says which process works on a folder's run, if any.
+        runs: the folder that holds the run folders.
+        config: the run's config.
+        held: returns the process that is working on a folder's run, if any.
 
     Raises:
-        UserError: the folder's config is that of another run.
+        UserError: the folder contains the config of another run.
     """
     folder = runs / config.id
     path = folder / "config.json"

@@ -1,6 +1,7 @@
-"""A callback for Hugging Face's ``Trainer``: its losses are a trial's rows, its last evaluation the result.
+"""A callback for Hugging Face's ``Trainer``: logs its losses to a trial, and finishes with its last
+evaluation.
 
-Nothing of transformers is imported before a callback is asked for.
+transformers is only imported when a callback is created.
 """
 
 import importlib
@@ -12,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def callback(trial: "Trial", metric: str = "eval_loss") -> Any:
-    """Return a ``TrainerCallback``: give it as ``Trainer(callbacks=[optstudy.trial().callback()])``.
+    """Return a ``TrainerCallback``: use it as ``Trainer(callbacks=[optstudy.trial().callback()])``.
 
-    Every log of the Trainer becomes a row with ``step``, ``tokens`` where it counts them, ``loss`` and
-    ``val_loss``. When training ends, the trial is finished with the last evaluation's metric; so the Trainer
-    must evaluate, such as with ``eval_strategy="steps"``.
+    Each log of the Trainer becomes a row with ``step``, ``tokens`` if it counts them, ``loss`` and
+    ``val_loss``. When training ends, the trial is finished with the metric of the last evaluation. So the
+    Trainer must evaluate, for example with ``eval_strategy="steps"``.
 
     Args:
         trial: the run.
-        metric: which number of an evaluation is the study's metric.
+        metric: the number of an evaluation that is the study's metric.
     """
     base: Any = importlib.import_module("transformers").TrainerCallback
 
     class Callback(base):  # type: ignore[misc]
-        """Tells a trial what a Trainer logs."""
+        """Passes the logs of a Trainer to a trial."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -42,7 +43,7 @@ def callback(trial: "Trial", metric: str = "eval_loss") -> Any:
             self.result = dict(metrics or {})
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """Finish the trial, where there was an evaluation; without, the program must do it."""
+            """Finish the trial if there was an evaluation; otherwise the program must do it."""
             if metric in self.result and state.is_world_process_zero:
                 told = {"step": state.global_step, trial.metric: self.result[metric]}
                 if tokens := getattr(state, "num_input_tokens_seen", 0):

@@ -1,10 +1,10 @@
-"""A run's id: the hash of what decides its result, made so that it lasts. Imports no torch.
+"""A run's id: a hash of everything that decides its result, designed to stay stable. Imports no torch.
 
-Of a config, names of optimizers and recipes are resolved to classes and options of each role, numbers are
-written one way, and values equal to those of :data:`DEFAULTS` and :data:`OPTIONS` are left out. These tables
-are data of their own, never read from the code: a key that is added with its default to the code and to a
-table changes no id; a default that is changed in the code alone is written into new ids, and old ids keep
-what they meant. An entry of a table is never changed.
+Before hashing, names of optimizers and recipes are resolved to classes and options of each role, numbers are
+written in one format, and values equal to those of :data:`DEFAULTS` and :data:`OPTIONS` are left out. These
+tables are separate data, never read from the code. So a key that is added with its default to the code and to
+a table changes no id. A default that is changed only in the code is written into new ids, and old ids keep
+their meaning. An entry of a table is never changed.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from optstudy.recipes import OF_A_ROLE, filled, lent, spec_of
 from optstudy.record import leaves
 
 NOT_IN_ID = frozenset({"scale", "data.corpus", "training.parallel"})
-"""Names and places; ``data.fingerprint`` says what the text is, wherever it lies. So is all of ``watch``.
+"""Names and locations; the text itself is identified by ``data.fingerprint``. ``watch`` is not hashed either.
 
-How a run is spread over processes is no part of its id, as their number is none: either may change from one
+How a run is distributed over processes, and over how many, is not part of its id: both may change from one
 checkpoint to the next, and results stay the same up to rounding.
 """
 DEFAULTS: Mapping[str, Any] = {
@@ -42,7 +42,7 @@ DEFAULTS: Mapping[str, Any] = {
     "training.effective_lr": False,
     "validation.points": 10,
 }
-"""Of config keys."""
+"""Default values of config keys."""
 
 _PRECONDITIONED = {"betas": [0.9, 0.95], "eps": 1e-15, "estimate_steps": 0, "freeze": False}
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -59,34 +59,34 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "optstudy.optim.Sophia": {"betas": [0.965, 0.99], "rho": 0.04, "batch_tokens": 131_072},
     "torch.optim.Muon": {"ns_coefficients": [3.4445, -4.775, 2.0315], "eps": 1e-7, "ns_steps": 5},
 }  # fmt: skip
-"""Of options, by class."""
+"""Default values of options, by class."""
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def run_id(config: Mapping[str, Any]) -> str:
-    """Return twelve hexadecimal digits: the hash of a dumped config."""
+    """Return the hash of a dumped config: twelve hexadecimal digits."""
     return _hashed(_canonical(config))
 
 
 def ids_by_seed(config: Mapping[str, Any]) -> Callable[[int], str]:
-    """Return what gives the id of a config's run with any seed; the rest of it is looked at only once."""
+    """Return a function from a seed to the id of the config's run; the rest is processed once."""
     values = _canonical(config)
     values.pop("seed", None)
     return lambda seed: _hashed(values if seed == DEFAULTS["seed"] else {**values, "seed": seed})
 
 
 def without_code(config: Mapping[str, Any]) -> str:
-    """Return the id that a run would have whatever the source of its optimizer's class, or of its program.
+    """Return the id of a run regardless of the source code of its optimizer's class or its program.
 
-    Runs with the same one and another id are of older (or newer) code.
+    Two runs for which this is equal but whose ids differ were made with different versions of that code.
     """
     part, key = ("trainer", "fingerprint") if "trainer" in config else ("optimizer", "code")
     return run_id({**config, part: {**config[part], key: None}})
 
 
 def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides a config's result, by dotted key."""
+    """Return the values that decide a config's result, by dotted key."""
     if "trainer" in config:
         return _of_program(config)
     tree = {key: part for key, part in config.items() if key != "watch"}
@@ -99,7 +99,7 @@ def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_program(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the result of another training program's run: see :mod:`optstudy.program`."""
+    """Return the values that decide the result of another program's run: see :mod:`optstudy.program`."""
     own = {key: part for key, part in config.items() if key not in ("trainer", "seed")}
     trainer = {key: config["trainer"].get(key) for key in ("command", "function", "fingerprint")}
     seed = {} if config.get("seed", 0) == 0 else {"seed": config["seed"]}
@@ -107,13 +107,13 @@ def _of_program(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _but(defaults: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values that are not the defaults; true is not 1."""
+    """Return the plain values that differ from the defaults; true is not 1."""
     written = {key: plain(value) for key, value in values.items()}
     return {key: value for key, value in written.items() if repr(value) != defaults.get(key)}
 
 
 def _optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimizer with names resolved to classes, and with what the run decides of it."""
+    """Return an optimizer with names resolved to classes, and with the options that the run determines."""
     from_run = lent(config)
     chosen = dict(config["optimizer"])
     roles = {rule: _resolved(own, from_run) for rule, own in chosen.pop("roles", {}).items()}
@@ -133,7 +133,7 @@ def _resolved(given: Mapping[str, Any], from_run: Mapping[str, Any]) -> dict[str
 
 
 def plain(value: Any) -> Any:
-    """Return a value as it is hashed: each number in one way, and 0 for -0.0."""
+    """Return a value in the form that is hashed: one format per number, and 0 for -0.0."""
     if type(value) is float:
         return int(value) if value.is_integer() else value
     if type(value) is dict:

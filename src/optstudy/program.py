@@ -1,9 +1,8 @@
-"""A run of any training program as data: a free config, and the trainer that carries it out. No torch.
+"""Data of a run of any training program: a free-form config, and the trainer that runs it. No torch.
 
-``config.json`` of such a run holds the study's own keys, ``seed``, and under ``trainer`` all that it takes to
-run it: a run's folder says by itself how it is run. The id is the hash of the config, the seed, the command
-(or function) and the source files; what only says how the outcome is read, how long it may take, and where,
-is no part of it.
+``config.json`` of such a run contains the study's own keys, ``seed``, and under ``trainer`` everything that
+is needed to run it. The id is the hash of the config, the seed, the command (or function) and the source
+files. How the result is read, the timeout and the folder are not part of it.
 """
 
 import math
@@ -22,20 +21,23 @@ from optstudy.errors import Strict, UserError, nearest
 from optstudy.record import leaves
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-"""Seconds of what a time may be written in."""
+"""Seconds per unit in which a time may be written."""
 OURS = ("folder", "config")
-"""Placeholders beside the config's keys: the run's folder, and its ``config.json``; both absolute."""
+"""Placeholders in addition to config keys: the run's folder and its ``config.json``, as absolute paths."""
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def written(value: Any) -> str:
-    """Return a config value as a word of a command: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else identity.encoded(value)
+    """Return a config value as a word of a command: text unchanged, anything else as JSON.
+
+    Integers have no decimal point, however they were written: 1000 for 1e3, as a program's ``int()`` needs.
+    """
+    return value if isinstance(value, str) else identity.encoded(identity.plain(value))
 
 
 def _seconds(value: Any) -> Any:
-    """Read ``2h`` or ``90 s``; anything else is left to the check for a positive number."""
+    """Convert ``2h`` or ``90 s`` to seconds; the check for a positive number handles anything else."""
     if isinstance(value, str) and (found := _TIME.fullmatch(value.strip())) and found[2] in UNITS:
         return float(found[1]) * UNITS[found[2]]
     if isinstance(value, str):
@@ -54,22 +56,22 @@ Word = Annotated[str, BeforeValidator(_word)]
 
 
 class MetricSpec(Strict):
-    """Which number of a program's outcome counts."""
+    """How the metric is found in a program's output."""
 
     name: str = ""
-    """A key of ``result.json``, or of the last line of output that is a JSON object and has it."""
+    """A key of ``result.json``, or of the last line of output that is a JSON object with this key."""
     pattern: str | None = None
-    """A regular expression with one group, looked for in every line of output; its last match counts."""
+    """A regular expression with one group, searched in every line of output; the last match counts."""
 
     @model_validator(mode="before")
     @classmethod
     def _named(cls, told: Any) -> Any:
-        """Read a plain name; one that a pattern lacks is that of its group."""
+        """Accept a plain name; a pattern without a name uses the name of its group."""
         if isinstance(told, str):
             return {"name": told}
         if isinstance(told, Mapping) and told.get("name") is None and isinstance(told.get("pattern"), str):
             groups: Mapping[str, int] = {}
-            with suppress(re.error):  # which is told below
+            with suppress(re.error):  # reported below
                 groups = re.compile(told["pattern"]).groupindex
             return {**told, "name": next(iter(groups), "metric")}
         return told
@@ -83,39 +85,39 @@ class MetricSpec(Strict):
         try:
             found = re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"'pattern' is no regular expression: {error}") from None
+            raise ValueError(f"'pattern' is not a regular expression: {error}") from None
         if found.groups != 1:
             raise ValueError(f"'pattern' must have one group, such as '([0-9.]+)', not {found.groups}")
         return self
 
 
 class TrainerSpec(Strict):
-    """A training program: what a study file says under ``trainer``.
+    """A training program: the ``trainer`` section of a study file.
 
-    With neither a command nor a function, runs are asked for from Python, see
+    With neither a command nor a function, runs are requested from Python, see
     :meth:`optstudy.findings.Findings.ask`.
     """
 
     command: Annotated[list[Word], Field(min_length=1)] | None = None
-    """Words of the command, started without a shell. ``{optimizer.lr}`` stands for a config value; so do
-    ``{seed}``, ``{folder}`` and ``{config}`` for those of the run. ``{{`` and ``}}`` are braces."""
+    """Words of the command, started without a shell. ``{optimizer.lr}`` is replaced by a config value;
+    ``{seed}``, ``{folder}`` and ``{config}`` by those of the run. ``{{`` and ``}}`` are braces."""
     function: str | None = None
-    """Import path of a Python function instead, called in a process of its own with an
+    """Import path of a Python function to call instead, in a separate process, with an
     :class:`optstudy.trials.Trial`."""
     code: list[str] | None = None
-    """Files whose change makes new runs, with the local modules that they import; null: the script."""
+    """Files that, with the local modules they import, make new runs when they change; null: the script."""
     metric: MetricSpec = MetricSpec(name="val_loss")
-    """The number that counts: its name, or ``{pattern: ...}``."""
+    """The metric: its name, or ``{pattern: ...}``."""
     maximise: bool = False
     """Larger is better."""
     timeout: Annotated[Positive, BeforeValidator(_seconds), unit("seconds")] | None = None
-    """Seconds, or ``2h``, that one attempt at a run may take; null: any time."""
+    """Time limit for one attempt at a run, in seconds or as ``2h``; null: no limit."""
     reads: Literal["config"] | None = None
     """``config``: the program reads its config from ``config.json``, so the command need not name keys."""
     threads: Annotated[Count, unit("threads")] = 1
-    """CPU threads of a run."""
+    """CPU threads per run."""
     gpus: Annotated[Count, unit("GPUs")] = 1
-    """GPUs of a run, where there are any."""
+    """GPUs per run, if there are any."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -137,21 +139,21 @@ class TrainerSpec(Strict):
 
     @property
     def sees_all(self) -> bool:
-        """Whether the program gets the whole config, and not only what its command names."""
+        """Whether the program gets the whole config, not only what its command names."""
         return self.command is None or self.reads == "config" or "config" in self.names
 
 
 class PlacedTrainer(TrainerSpec):
-    """A trainer with what is filled in for a run."""
+    """A trainer with the values that are filled in for a run."""
 
     folder: str
-    """Where the program is started: what relative paths mean."""
+    """Folder in which the program starts; relative paths start there."""
     fingerprint: str | None = None
-    """Hash of the code; null: there is none that can be read."""
+    """Hash of the code; null: no code can be read."""
 
 
 class Program(BaseModel):
-    """One run of a training program. Its other keys, of any name and depth, are the study's own."""
+    """One run of a training program. Its other keys, of any name and depth, come from the study."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -161,7 +163,7 @@ class Program(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, tree: Any) -> Any:
-        """Write every number in one way, so that equal configs have one id and give one command."""
+        """Normalise every number, so that equal configs have the same id and command."""
         if not isinstance(tree, Mapping):
             return tree
         for key, value in leaves(tree):
@@ -171,52 +173,52 @@ class Program(BaseModel):
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits: the hash of everything that decides the result."""
+        """The hash of everything that decides the result: twelve hexadecimal digits."""
         return identity.run_id(self.model_dump(mode="json"))
 
     def command(self, folder: Path) -> list[str]:
         """Return the words of the run's command.
 
         Args:
-            folder: the run's.
+            folder: the run's folder.
         """
         place = folder.resolve()
         values = {**self.values(), "folder": str(place), "config": str(place / "config.json")}
         return [filled(word, values) for word in self.trainer.command or ()]
 
     def values(self) -> dict[str, Any]:
-        """Return config values by dotted key: mappings, and all that is in them."""
+        """Return config values by dotted key, including mappings and their contents."""
         tree = self.model_dump(mode="json")
         del tree["trainer"]
         return dict(_nodes(tree))
 
 
 AnyConfig = RunConfig | Program
-"""A run of optstudy's own trainer, or of any program. The study engine asks of either for ``id``, ``seed``,
-``model_dump`` and ``model_copy``; :func:`threads_of`, :func:`gpus_of` and :func:`code_of` give what the two
-have under different keys."""
+"""A run of optstudy's own trainer, or of any program. The study engine uses ``id``, ``seed``, ``model_dump``
+and ``model_copy`` of either; :func:`threads_of`, :func:`gpus_of` and :func:`code_of` return values that the
+two keep under different keys."""
 
 
 def threads_of(config: AnyConfig) -> int:
-    """CPU threads of a run."""
+    """CPU threads per run."""
     return config.trainer.threads if isinstance(config, Program) else config.training.threads
 
 
 def gpus_of(config: AnyConfig) -> int:
-    """GPUs of a run, where there are any."""
+    """GPUs per run, if there are any."""
     return config.trainer.gpus if isinstance(config, Program) else 1
 
 
 def code_of(config: AnyConfig) -> str | None:
-    """Hash of the source that a run depends on, where it is someone's own."""
+    """Hash of the user's own source that a run depends on; None if there is none."""
     return config.trainer.fingerprint if isinstance(config, Program) else config.optimizer.code
 
 
 def placeholders(word: str) -> Iterator[str]:
-    """Yield the names in braces of a word of a command.
+    """Yield the names in braces in a word of a command.
 
     Raises:
-        ValueError: a brace that is none of a name, and not doubled.
+        ValueError: a brace that neither encloses a name nor is doubled.
     """
     for found in _BRACES.finditer(word):
         if found[0] in ("{", "}") or found[1] == "":
@@ -226,15 +228,15 @@ def placeholders(word: str) -> Iterator[str]:
 
 
 def filled(word: str, values: Mapping[str, Any]) -> str:
-    """Put values in the place of names."""
+    """Replace names in braces by their values."""
     return _BRACES.sub(lambda found: found[0][0] if found[1] is None else written(values[found[1]]), word)
 
 
 def check(config: Program) -> None:
-    """Check that the command's placeholders are keys of the config, which has none of the reserved names.
+    """Check that the command's placeholders are config keys, and that the config has no reserved names.
 
     Raises:
-        UserError: one is not, with the nearest key.
+        UserError: one is not; gives the nearest key.
     """
     known = config.values()
     for name in config.trainer.names:
@@ -250,47 +252,50 @@ def check(config: Program) -> None:
 
 
 def placed(trainer: TrainerSpec, folder: Path) -> PlacedTrainer:
-    """Return a trainer with its folder, its files checked and their hash taken.
+    """Return a trainer with its folder filled in and its files checked and hashed.
 
     Raises:
-        UserError: a program, function or file that is not there.
+        UserError: a program, function or file does not exist.
     """
     home = folder.resolve()
     code = provenance.of_files(_code(trainer, home), home)
     if code is None and trainer.function is not None:
-        code = provenance.fingerprint([trainer.function])  # a module of one's own elsewhere on the path
+        code = provenance.fingerprint([trainer.function])  # the user's own module elsewhere on the path
     return PlacedTrainer.model_validate({**dict(trainer), "folder": str(home), "fingerprint": code})
 
 
 def require(trainer: TrainerSpec, folder: Path) -> None:
-    """Check that there is something to start, and that this machine can start it.
+    """Check that there is a program to start, and that this machine can start it.
 
     Raises:
         UserError: there is neither a command nor a function, or no program of that name.
     """
     if trainer.command is None and trainer.function is None:
         raise UserError(
-            "trainer: give it a command or a function; without, runs are asked for from Python: "
+            "trainer: give it a command or a function; without, request runs from Python: "
             "optstudy.open_study(...).ask()",
             "trainer",
         )
     first = trainer.command[0] if trainer.command else "{"
     if "{" not in first and shutil.which(folder.resolve() / first if "/" in first else first) is None:
         key, where = "trainer.command", folder.resolve() if "/" in first else "the folders of PATH"
-        raise UserError(f"{key}: there is no program {first!r} in {where}", key, trainer.command)
+        why = f"there is no program {first!r} in {where}"
+        if "/" in first and (folder.resolve() / first).is_file():
+            why = f"{first!r} may not be executed: chmod +x it, or put what runs it before it, such as python"
+        raise UserError(f"{key}: {why}", key, trainer.command)
 
 
 def fingerprint(trainer: PlacedTrainer) -> str | None:
-    """Return the hash of a trainer's code as it is now.
+    """Return the current hash of a trainer's code.
 
     Raises:
-        UserError: a file is no longer there.
+        UserError: a file no longer exists.
     """
     return placed(trainer, Path(trainer.folder)).fingerprint
 
 
 def _code(trainer: TrainerSpec, home: Path) -> list[Path]:
-    """Return the files that a change of makes new runs: those listed, or the script or module."""
+    """Return the files whose changes make new runs: those listed, or the script or module."""
     if trainer.command is not None:
         script = _script(trainer.command, home)
     elif trainer.function is not None:
@@ -306,7 +311,7 @@ def _code(trainer: TrainerSpec, home: Path) -> list[Path]:
 
 
 def _script(command: Sequence[str], home: Path) -> Path | None:
-    """Return the file that a command runs: ``train.py``, ``-m train``, or a program of one's own."""
+    """Return the file that a command runs: ``train.py``, ``-m train``, or the user's own program."""
     for k, word in enumerate(command):
         if command[k - 1 : k] == ["-m"]:
             if (module := provenance.module_file(word, [home])) is not None:
@@ -324,7 +329,7 @@ def _script(command: Sequence[str], home: Path) -> Path | None:
 
 
 def _function(path: str, home: Path) -> Path | None:
-    """Return the file of a function's module; None for one that is installed."""
+    """Return the file of a function's module; None if it is installed."""
     key, (module, _, name) = "trainer.function", path.rpartition(".")
     file = provenance.module_file(module, [home])
     if file is None:

@@ -1,8 +1,8 @@
-"""Where optimizers of others come from: an installed package, or code of one's own. Imports none of it.
+"""The origin of other people's optimizers: an installed package, or the user's own code. Imports none of it.
 
-Runs of a class that no installed package holds are told apart by its source: that of its module and of the
-modules of one's own which that imports, as far as ``import`` statements say. An editable installation counts
-as code of one's own, too.
+Runs with a class that is not from an installed package are identified by its source: its module and the
+user's own modules that it imports, according to ``import`` statements. An editable installation counts as the
+user's own code.
 """
 
 import ast
@@ -20,18 +20,18 @@ from optstudy import presets
 from optstudy.errors import UserError
 
 OURS = frozenset({"optstudy"})
-"""Code whose changes a config's ``numerics`` stands for."""
+"""Code whose changes are tracked by a config's ``numerics`` instead."""
 
 
 def fingerprint(targets: Iterable[str]) -> str | None:
-    """Return a hash of the source behind some import paths of classes; None where all are installed.
+    """Return a hash of the source behind the given import paths of classes; None if all are installed.
 
     Raises:
-        UserError: source that cannot be read, with its place.
+        UserError: source that cannot be read; gives the file and line.
     """
     modules = [target.rpartition(".")[0] for target in targets if target.partition(".")[0] not in OURS]
     if modules:
-        importlib.invalidate_caches()  # a module may just have been written
+        importlib.invalidate_caches()  # a module may have just been written
     found: dict[str, bytes] = {}
     for module in modules:
         _collect(module, found)
@@ -41,17 +41,17 @@ def fingerprint(targets: Iterable[str]) -> str | None:
 
 
 def versions(targets: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the installed packages that classes come from, by package."""
+    """Return the versions of the installed packages that the classes come from, by package."""
     modules = {target.partition(".")[0] for target in targets} - OURS
     packages = {name for module in modules for name in _packages(module)}
     return {name: importlib.metadata.version(name) for name in sorted(packages)}
 
 
 def require(target: str) -> None:
-    """Check that the module of an import path can be found, without importing it.
+    """Check that the module of an import path exists, without importing it.
 
     Raises:
-        UserError: it cannot.
+        UserError: it does not exist.
     """
     top = target.partition(".")[0]
     if _spec(top) is None:
@@ -68,9 +68,9 @@ def require(target: str) -> None:
 
 
 def of_files(files: Iterable[Path], home: Path) -> str | None:
-    """Return a hash of files, and of the modules that those of Python import from beside them or from home.
+    """Return a hash of files, and of the modules that Python files import from their folder or from home.
 
-    Imports are followed by reading; a file that this Python cannot read is hashed as it is. None: no files.
+    Imports are found by parsing; a file that this Python cannot parse is hashed as it is. None: no files.
 
     Raises:
         UserError: a file cannot be read.
@@ -95,7 +95,7 @@ def of_files(files: Iterable[Path], home: Path) -> str | None:
 
 
 def module_file(module: str, roots: Iterable[Path]) -> Path | None:
-    """Return a module's file below one of some folders; its packages need no ``__init__.py``."""
+    """Return a module's file below one of the folders; packages do not need ``__init__.py``."""
     for root in roots:
         base = root.joinpath(*module.split("."))
         for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
@@ -105,12 +105,12 @@ def module_file(module: str, roots: Iterable[Path]) -> Path | None:
 
 
 def installed(module: str) -> bool:
-    """Whether a module's top-level package can be found, without importing it."""
+    """Whether a module's top-level package exists, without importing it."""
     return _spec(module.partition(".")[0]) is not None
 
 
 def top_names(file: Path) -> set[str] | None:
-    """Return the names that a module binds at its top level; None where that cannot be read."""
+    """Return the names that a module defines at its top level; None if they cannot be determined."""
     try:
         body = ast.parse(file.read_bytes()).body
     except (SyntaxError, ValueError):
@@ -121,7 +121,7 @@ def top_names(file: Path) -> set[str] | None:
             found.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-        else:  # an assignment, or a block that may hold anything
+        else:  # an assignment, or a block that may contain anything
             found |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
             found |= {one.name for one in ast.walk(node) if isinstance(one, (ast.FunctionDef, ast.ClassDef))}
     return None if "*" in found else found
@@ -129,19 +129,19 @@ def top_names(file: Path) -> set[str] | None:
 
 @lru_cache(maxsize=1024)
 def _digest(module: str, path: Path, changed: int, size: int) -> tuple[str, tuple[str, ...]]:
-    """Return the hash of a file, line ends of Python's as on Unix, and the modules that it may import."""
+    """Return the hash of a file, with Unix line ends in Python's, and the modules that it may import."""
     if path.suffix == ".py":
         try:
             source, imported = _read(module, path, changed, size)
             return hashlib.sha256(source).hexdigest(), imported
-        except UserError:  # written for another Python
+        except UserError:  # written for another version of Python
             pass
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), ()
 
 
 def _collect(module: str, found: dict[str, bytes]) -> None:
-    """Add the source of a module of one's own, of the packages it is in, and of what these import."""
+    """Add the source of the user's module, of the packages that contain it, and of what these import."""
     top = module.partition(".")[0]
     if module in found or top in sys.stdlib_module_names | OURS or _packages(top):
         return
@@ -156,7 +156,7 @@ def _collect(module: str, found: dict[str, bytes]) -> None:
 
 @lru_cache(maxsize=1024)
 def _read(module: str, path: Path, changed: int, size: int) -> tuple[bytes, tuple[str, ...]]:
-    """Return a module's source, line ends as on Unix, and the modules that it may import."""
+    """Return a module's source with Unix line ends, and the modules that it may import."""
     source = path.read_bytes().replace(b"\r\n", b"\n")
     if path.suffix != ".py":
         return source, ()
@@ -182,7 +182,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _file(module: str) -> Path | None:
-    """Return the file of a module; only its top-level package is looked up, which imports nothing."""
+    """Return the file of a module; only its top-level package is looked up, without importing anything."""
     top, *rest = module.split(".")
     spec = _spec(top)
     if spec is None:
@@ -194,7 +194,7 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _packages(top: str) -> tuple[str, ...]:
-    """Return the installed packages that hold a top-level module; editable ones hold none."""
+    """Return the installed packages with a top-level module; editable ones count as none."""
     spec = _spec(top)
     places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
     found = []

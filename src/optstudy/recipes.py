@@ -1,6 +1,6 @@
 """Every optimizer and recipe by name, as data: class, options, options per role. Imports no torch.
 
-What the classes can be told is said by :mod:`optstudy.optim.options`. Optimizers of others are named by their
+:mod:`optstudy.optim.options` defines the options of the classes. Other people's optimizers are named by their
 import path; their options are kept as given until the class is imported (:mod:`optstudy.training.outside`).
 """
 
@@ -18,12 +18,12 @@ from optstudy.optim.options import REGISTRY, NonNegative, Options, Positive, Pre
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES, "other")
-"""``other``: routers, sinks, parameters of activations, of convolutions, of state spaces."""
+"""``other``: routers, sinks, and parameters of activations, convolutions and state spaces."""
 RULES = (*ROLES, "matrix", "rest")
-"""What options can be set for: a role, ``matrix`` (:data:`MATRICES`), ``rest`` (what no other rule takes)."""
+"""What options can be set for: a role, ``matrix`` (:data:`MATRICES`), ``rest`` (roles without a rule)."""
 
 OF_THE_CONFIG = ("self", "params", *Options.model_fields)
-"""Arguments of optimizers that are no options: the config says them, or nobody should."""
+"""Arguments of optimizers that are not options: the config sets them, or they are not allowed."""
 FROM_RUN = ("estimate_steps", "batch_tokens")
 """Options that a recipe may leave to the run: null is the schedule's freeze_steps, or a batch's tokens."""
 STEPS = "$steps"
@@ -46,14 +46,14 @@ class Spec:
     target: str
     """Import path of the class."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The paper's values, where they are not the class's own defaults."""
+    """The paper's values, if they differ from the class's defaults."""
     roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Options per role, over ``options``; ``lr``: a peak of its own; ``train: false``: not trained."""
+    """Options per role, overriding ``options``; ``lr``: the role's peak; ``train: false``: not trained."""
     source: str = PAPER
 
     @property
     def known(self) -> type[Options] | None:
-        """What the class can be told; None for a class of others."""
+        """The class's options; None for a class from another package."""
         return CLASSES.get(self.target)
 
 
@@ -88,7 +88,7 @@ _PAPERS: Mapping[str, Mapping[str, Any]] = {
     "sophia": {"options": {"batch_tokens": None}},
     "adalayer": {"roles": _FUSED_QKV},
 }
-"""What the paper ran an optimizer with, where its class has another default."""
+"""The paper's settings of optimizers whose class has other defaults."""
 
 OPTIMIZERS: dict[str, Spec] = {
     **{
@@ -173,7 +173,7 @@ def schedule_of(name: str) -> dict[str, Any]:
 
 
 class _OfARole(Strict):
-    """What a role can be told besides options of its optimizer."""
+    """Settings of a role in addition to options of its optimizer."""
 
     lr: Positive = 1.0
     weight_decay: NonNegative = 0.0
@@ -189,7 +189,7 @@ Place = tuple[str | int, ...]
 
 
 def _wrong(place: Place, said: str, came: Any, kind: str = "value") -> InitErrorDetails:
-    """Return an error of pydantic's; what came is added to the message unless its kind is ``TOLD``."""
+    """Return a pydantic error; the value is appended to the message unless its kind is ``TOLD``."""
     return InitErrorDetails(type=PydanticCustomError(kind, said), loc=place, input=came)
 
 
@@ -199,16 +199,16 @@ def _refuse(errors: list[InitErrorDetails]) -> None:
 
 
 def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Check an optimizer's options, and fill in those left out where the class is one of ours.
+    """Check an optimizer's options, and fill in omitted ones if the class is one of ours.
 
     Args:
-        name: of :data:`OPTIMIZERS`, or an import path.
-        options: of the class, for all parameters.
+        name: a name from :data:`OPTIMIZERS`, or an import path.
+        options: options of the class, for all parameters.
         roles: by rule, see :data:`RULES`: options over ``options``, and ``lr``, ``train`` and ``name``, an
-            optimizer of the role's own.
+            optimizer for this role.
 
     Raises:
-        ValidationError: an unknown name, option or role, or a wrong value, each with its place.
+        ValidationError: an unknown name, option or role, or a wrong value; gives the place of each.
     """
     try:
         spec = spec_of(name)
@@ -239,7 +239,7 @@ def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[
 def _complete_rule(
     name: str, spec: Spec, whole: Mapping[str, Any], rules: Mapping[str, Mapping[str, Any]], rule: str
 ) -> dict[str, Any]:
-    """Check the options of one rule by those that they go over."""
+    """Check the options of one rule together with those that they override."""
     own, place = rules[rule], ("roles", rule)
     told = {key: own[key] for key in OF_A_ROLE if key in own}
     options = {key: value for key, value in own.items() if key not in told}
@@ -257,13 +257,13 @@ def _complete_rule(
 
 
 def _checked(name: str, spec: Spec, options: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """Return options as JSON has them, complete for a class of ours.
+    """Return options as JSON values, complete if the class is one of ours.
 
     Args:
-        name: what the optimizer is called.
-        spec: what it is.
-        options: those given over those of the recipe.
-        place: where they were given.
+        name: the optimizer's name.
+        spec: the optimizer or recipe.
+        options: options that override the recipe's.
+        place: where they are in the config.
     """
     reserved = [key for key in options if key in OF_THE_CONFIG]
     _refuse(
@@ -284,7 +284,7 @@ def _checked(name: str, spec: Spec, options: Mapping[str, Any], place: Place) ->
 
 
 def _errors(kind: type[Strict], given: Mapping[str, Any], place: Place, name: str) -> list[InitErrorDetails]:
-    """Return what is wrong with the fields of a class, each with its place in the config."""
+    """Return the errors in the fields of a class, each with its place in the config."""
     try:
         kind.model_validate(given)
     except ValidationError as error:
@@ -301,13 +301,13 @@ def _placed(error: Any, kind: type[Strict], place: Place, name: str) -> InitErro
         )
     said = error["msg"].removeprefix("Value error, ")
     key, _, rest = said.partition(": ")
-    if key in kind.model_fields:  # of a check of all options together, which names one
+    if key in kind.model_fields:  # from a check of all options together, which names one
         return _wrong((*place, key), rest, came.get(key))
     return _wrong((*place, *loc), said, came, error["type"])
 
 
 def _finite(value: Any) -> bool:
-    """Whether a value of JSON has only finite numbers, whole ones of 64 bits."""
+    """Whether all numbers of a JSON value are finite, and integers fit in 64 bits."""
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, (list, tuple)):
@@ -318,9 +318,9 @@ def _finite(value: Any) -> bool:
 
 
 def options_of(role: str, rules: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the options of a role: its own over ``matrix``'s, or ``rest``'s.
+    """Return the options of a role: its own, which override those of ``matrix``, or else those of ``rest``.
 
-    A rule with an optimizer of its own (``name``) stands alone.
+    A rule with its own optimizer (``name``) is not merged with them.
     """
     own = rules.get(role)
     general = rules.get("matrix") if role in MATRICES else None
@@ -335,13 +335,13 @@ class Trained:
 
     spec: Spec
     options: dict[str, Any]
-    """Of the class, complete where it is one of ours; what the run decides is filled in."""
+    """Options of the class, complete if it is one of ours; options that the run determines are filled in."""
     lr: float
     train: bool
 
     @property
     def known(self) -> Options | None:
-        """The options as their class has them; None for a class of others."""
+        """The options as an object of their class; None for a class from another package."""
         return self.spec.known.model_validate(self.options) if self.spec.known else None
 
 
@@ -350,8 +350,8 @@ def trained(chosen: Mapping[str, Any], role: str | None, lent: Mapping[str, Any]
 
     Args:
         chosen: ``name``, ``options``, ``roles`` and ``lr`` of a config.
-        role: None: parameters of no role.
-        lent: what the run decides, see :data:`FROM_RUN`.
+        role: the role; None: parameters without a role.
+        lent: what the run determines, see :data:`FROM_RUN`.
     """
     own = dict(options_of(role, chosen["roles"])) if role else {}
     name = own.pop("name", None)
@@ -378,15 +378,15 @@ def filled(options: Mapping[str, Any], lent: Mapping[str, Any]) -> dict[str, Any
 def check_fit(
     chosen: Mapping[str, Any], lent: Mapping[str, Any], shapes: Mapping[str, Sequence[tuple[int, ...]]]
 ) -> None:
-    """Refuse options that the run or a shape of the model cannot have.
+    """Refuse options that do not fit the run or a shape of the model.
 
     Args:
         chosen: ``name``, ``options``, ``roles`` and ``lr``, complete.
-        lent: what the run decides; ``estimate_steps`` is the schedule's freeze_steps.
-        shapes: of the model's parameters, by role.
+        lent: what the run determines; ``estimate_steps`` is the schedule's freeze_steps.
+        shapes: shapes of the model's parameters, by role.
 
     Raises:
-        ValidationError: ``estimate_steps`` are not the schedule's, or a second moment fits no shape.
+        ValidationError: ``estimate_steps`` is not the schedule's, or a second moment does not fit a shape.
     """
     for rule, own in {"": chosen["options"], **chosen["roles"]}.items():
         steps, wanted = own.get("estimate_steps", 0), lent["estimate_steps"]
@@ -407,7 +407,7 @@ def check_fit(
 
 
 def _misfit(chosen: Mapping[str, Any], role: str, said: str) -> InitErrorDetails:
-    """Say that a shape cannot be treated, at the rule that asks for it."""
+    """Return an error for a shape that is not supported, at the rule that requires it."""
     key, _, said = said.partition(" ")
     rules = [rule for rule in (role, "matrix" if role in MATRICES else "", "rest") if rule in chosen["roles"]]
     rule = next((rule for rule in rules if key in chosen["roles"][rule]), None)

@@ -1,15 +1,17 @@
 """Run records: plain folders of JSON that are readable without this program. Standard library only.
 
-Every reader raises one :class:`UserError` that names a damaged file; callers decide what to do without it.
+Readers raise a :class:`UserError` that names the damaged file; the caller decides how to continue.
 
-A run's folder holds ``config.json`` (what runs), ``env.json`` (versions and machine), ``metrics.jsonl``
-(losses as they come) and, written last, ``result.json``: its presence says that the run ended.
+A run's folder contains ``config.json`` (the settings), ``env.json`` (versions and machine), ``metrics.jsonl``
+(losses, appended during the run) and ``result.json``, which is written last and marks the run as ended.
 """
 
+import errno
 import json
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,23 +20,27 @@ from typing import Any
 from optstudy.errors import MOST_WHOLE, UserError, first_line, say_once, shortened, shown
 
 FORMAT = 1
-"""Version of the files in a run's folder; increased when the meaning of one changes."""
+"""Version of the files in a run's folder; increased when their meaning changes."""
 ID = re.compile("[0-9a-f]{12}")
-"""A run's id, which names its folder."""
+"""A run's id, which is the name of its folder."""
 TEMPORARY = ".tmp"
-"""Suffix of files that are being written; their names begin with a dot."""
+"""Suffix of files that are being written; their names start with a dot."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a temporary file beside ``path``, sync and rename it: a reader never sees half a file.
+    """Write to a temporary file in the same folder, sync and rename it, so readers never see a partial file.
 
-    Half characters, which UTF-8 has not, are written as escapes.
+    Lone surrogates, which UTF-8 cannot encode, are written as escapes.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe stays one
+    if path.exists() and not path.is_file() and not path.is_dir():  # do not replace a device or pipe
         path.write_bytes(data)
         return
-    descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -52,13 +58,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove temporary files that killed writers left in ``folder``; only for its single writer."""
+    """Remove temporary files left in ``folder`` by killed writers; only for the folder's single writer."""
     for leftover in folder.glob(f".{name}.*{TEMPORARY}"):
         leftover.unlink()
 
 
 def put_away(path: Path) -> None:
-    """Rename what cannot be read, and say so."""
+    """Rename an unreadable file, and report it."""
     away = path.with_name(f"{path.name}.damaged")
     path.replace(away)
     say_once(f"{path}: damaged; kept as {away.name}")
@@ -70,7 +76,7 @@ def write_json(path: Path, tree: Any) -> None:
 
 
 def finite(tree: Any) -> Any:
-    """Return nested mappings and lists with NaN and infinities replaced by None: JSON has neither."""
+    """Return nested mappings and lists with NaN and infinities replaced by None, as JSON has neither."""
     if isinstance(tree, dict):
         return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -79,10 +85,10 @@ def finite(tree: Any) -> Any:
 
 
 def read_json(path: Path | str) -> dict[str, Any] | None:
-    """Read one JSON object, or None where there is no such file.
+    """Read one JSON object, or None if the file does not exist.
 
     Raises:
-        UserError: the file is damaged: no file, no text, no JSON, or not an object.
+        UserError: it is not a file, or is not text, not JSON, or not an object.
     """
     content = _read(path)
     return None if content is None else parse(content, str(path))
@@ -91,15 +97,15 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
 def read_lines(
     path: Path, check: Callable[[dict[str, Any], str], None], damaged: Callable[[UserError], None]
 ) -> list[dict[str, Any]]:
-    """Read one JSON object a line; a last line torn by a kill is left out without a word.
+    """Read one JSON object per line; a last line cut off by a kill is left out silently.
 
     Args:
-        path: the file; one that is not there has no lines.
-        check: raises :class:`UserError` for a row that is none; its second argument is the line's place.
+        path: the file; a missing file has no lines.
+        check: raises :class:`UserError` for an invalid row; its second argument is the line's location.
         damaged: called for each damaged line, which is left out unless this raises.
 
     Raises:
-        UserError: it is no file.
+        UserError: it is not a file.
     """
     content = _read(path) or b""
     lines = content.splitlines()
@@ -118,13 +124,15 @@ def read_lines(
 
 
 def _read(path: Path | str) -> bytes | None:
-    """Return a file's bytes, or None where there is none; a pipe is not waited for.
+    """Return a file's bytes, or None if it does not exist.
 
     Raises:
-        UserError: it is a folder, or may not be read.
+        UserError: it is a folder, a pipe or a device, which may have no end, or must not be read.
     """
     try:
         with open(path, "rb", buffering=0, opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "a pipe or device")
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -137,10 +145,10 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
-    """Read the text of one JSON object.
+    """Parse the text of one JSON object.
 
     Raises:
-        UserError: it is damaged, with ``where`` it is.
+        UserError: it is damaged; ``where`` is its location.
     """
     try:
         tree = _DECODER.decode(content.decode("utf-8-sig"))
@@ -166,18 +174,18 @@ NUMBERS = (
     *("initial_val_loss", "step", "tokens", "tokens_per_s", "seconds", "step_ms"),
     *("peak_memory_mb", "params", "state_bytes_per_param"),
 )
-"""What every result has; null in one of another program where that did not report it."""
+"""Numbers in every result; another program's result has null for those it did not report."""
 LOSSES = ("val_loss", "train_loss")
-"""Numbers of a run that is done; numbers or null of one that diverged."""
+"""Numbers in the result of a done run; numbers or null if it diverged."""
 MEASURED = ("step", "tokens", "loss", "val_loss", "seconds")
-"""Numbers that a row of metrics may have; null where one was not finite. Other keys are not looked at."""
+"""Numbers that a row of metrics may have; null if not finite. Other keys are not checked."""
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:
-    """Return a finished run's result, or None while there is none: a program's own file is none.
+    """Return a finished run's result, or None if there is none yet; a file that a program wrote is not one.
 
     Raises:
-        UserError: it is damaged, lacks something, or has something of a wrong type.
+        UserError: it is damaged, incomplete, or has a value of a wrong type.
     """
     path = f"{folder}/result.json"
     try:
@@ -194,7 +202,7 @@ def read_result(folder: Path | str) -> dict[str, Any] | None:
 
 
 def _wrong_in_result(result: Mapping[str, Any]) -> str | None:
-    """Return the first key of a result that is missing or has a value that it cannot have."""
+    """Return the first key of a result that is missing or has an invalid value."""
     done, foreign = result.get("state") == "done", isinstance(result.get("reported"), dict)
     for key in (*NUMBERS, *LOSSES):
         needed = done if key in LOSSES else True
@@ -219,7 +227,7 @@ def _wrong_value(where: str, key: str, tree: Mapping[str, Any]) -> UserError:
 
 
 def ended(folder: Path) -> bool:
-    """Whether a run has a result, be it damaged. What another program wrote is one once it is checked."""
+    """Whether a run has a result, even a damaged one. A program's own file counts once it is checked."""
     if not (folder / "result.json").exists():
         return False
     try:
@@ -229,7 +237,7 @@ def ended(folder: Path) -> bool:
 
 
 def of_program(folder: Path | str) -> bool:
-    """Whether a run is one of another training program, as its ``config.json`` says."""
+    """Whether a run belongs to another training program, according to its ``config.json``."""
     try:
         return "trainer" in (read_json(f"{folder}/config.json") or {})
     except UserError:
@@ -237,17 +245,17 @@ def of_program(folder: Path | str) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a record is a finite number, and a whole one not beyond 2^63."""
+    """Whether a value of a record is a finite number and, if an integer, not beyond 2^63."""
     return (type(value) is int and abs(value) <= MOST_WHOLE) or (
         type(value) is float and math.isfinite(value)
     )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``metrics.jsonl``; a last line torn by a kill is left out.
+    """Return the rows of ``metrics.jsonl``; a last line cut off by a kill is left out.
 
     Raises:
-        UserError: another line is damaged, with its number.
+        UserError: another line is damaged; gives its number.
     """
 
     def check(row: dict[str, Any], where: str) -> None:
@@ -264,18 +272,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 class MetricsWriter:
     """Appends rows to ``metrics.jsonl``, each by a single write.
 
-    What a killed attempt wrote after its last checkpoint is dropped; what was lost since then is written
-    again, and said.
+    Rows that a killed attempt wrote after its last checkpoint are dropped. Rows that the file has lost since
+    then are written again and reported.
 
     Args:
         folder: the run's folder.
-        kept: what the file held when the checkpoint was written.
+        kept: the file's content when the checkpoint was written.
     """
 
     def __init__(self, folder: Path, kept: bytes = b"") -> None:
         self._path = folder / "metrics.jsonl"
         self.content = kept
-        """What the file holds."""
+        """The file's content."""
         found = self._path.read_bytes() if self._path.exists() else b""
         if not found.startswith(kept):
             say_once(f"{self._path}: was cut or changed since the checkpoint; written again from there")
@@ -296,7 +304,7 @@ class MetricsWriter:
             raise
 
     def sync(self) -> None:
-        """Wait until what was written is on disk."""
+        """Wait until the written rows are on disk."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:
@@ -306,7 +314,7 @@ class MetricsWriter:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield a config's values by dotted key; lists and empty mappings are values."""
+    """Yield a config's values by dotted key; lists and empty mappings count as values."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -315,7 +323,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def at_key(tree: Any, key: str) -> Any:
-    """Return what nested mappings have at a dotted key; None where they have nothing."""
+    """Return the value of nested mappings at a dotted key; None if there is none."""
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree

@@ -1,10 +1,10 @@
-"""The role that each parameter plays, told by what its module is and by what stands beside it.
+"""The role of each parameter, derived from its module and the modules next to it.
 
-In this order: a name that the caller gives a role; an attribute ``role`` of the module, as in this project's
-model; the head, by Hugging Face's interface or as the map to the vocabulary; embeddings and norms, by their
-class; :data:`USES`; routers, state spaces and the like, by their class. Then maps that stand together: those
-of q, k and v with the one out of attention, those into an MLP with the one out of it, told by usual names
-whose sizes agree (:mod:`optstudy.architectures`). What is left has no role.
+Applied in this order: a name that the caller gives a role; an attribute ``role`` of the module, as in this
+project's model; the head, by Hugging Face's interface or as the map to the vocabulary; embeddings and norms,
+by class; :data:`USES`; routers, state spaces and the like, by class. Then groups of maps: q, k and v with the
+output map of attention, and the input and output maps of an MLP, recognised by usual names with matching
+sizes (:mod:`optstudy.architectures`). Anything else has no role.
 """
 
 import logging
@@ -25,17 +25,17 @@ USES: Mapping[str, Mapping[str, str]] = {
     "CpmAntFeedForward": {"w_out": "mlp_out"},
     "Zamba2MLP": {"gate_up_proj": "mlp_in", "down_proj": "mlp_out"},
 }
-"""Name of a module's class -> attribute that holds a linear map or a parameter there -> its role.
+"""Maps the name of a module's class, then an attribute with a linear map or parameter, to a role.
 
-Read at every call: for other classes, put a larger mapping in its place.
+It is read at every call: to add classes, replace it by a larger mapping.
 """
 NORMS: frozenset[str] = frozenset()
-"""Classes that normalise, beside torch's and those whose name ends in ``Norm``."""
+"""Classes that normalise, in addition to torch's and those whose name ends in ``Norm``."""
 TRANSPOSED = frozenset({"Conv1D"})
 """Linear maps whose weight has one *column* per output."""
 TIED = ("embedding", "head")
 FUSED = {"qkv": "split-3", "mlp_in": "split-2"}
-"""What asks for a value for each of the matrices that are fused in a weight of a role."""
+"""The option that gives one value to each of the matrices fused in a weight, by role."""
 WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DistributedDataParallel": "module",
@@ -43,24 +43,24 @@ WRAPPERS = {
     "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "CheckpointWrapper": "_checkpoint_wrapped_module",
 }
-"""Classes that wrap a module -> the attribute that holds it."""
+"""Maps classes that wrap a module to the attribute that holds it."""
 
 _say = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Played:
-    """One parameter and the part it plays."""
+    """One parameter and its role."""
 
     name: str
     parameter: nn.Parameter
     role: str | None
-    """None: it cannot be told."""
+    """None if it is unknown."""
     place: "_Place"
 
     @property
     def layout(self) -> str:
-        """How the parameter is stored, of :data:`optstudy.optim.blocks.LAYOUTS`."""
+        """How the parameter is stored, one of :data:`optstudy.optim.blocks.LAYOUTS`."""
         of_experts = "experts" if self.role in MATRICES and self.place.experts else ""
         columns = "columns" if self.place.transposed and self.parameter.ndim >= 2 else ""
         return "-".join(filter(None, (of_experts, columns)))
@@ -72,13 +72,13 @@ def assign_roles(
     """Return the role of each parameter, by name.
 
     Args:
-        model: also wrapped: compiled, DDP, FSDP.
-        named: role by parameter name, before all else; ``*`` stands for a part between dots.
-        tied: what a weight plays that is embedding and head: ``embedding`` or ``head``.
+        model: may be wrapped: compiled, DDP, FSDP.
+        named: role by parameter name, with highest priority; ``*`` matches one part between dots.
+        tied: the role of a weight that is both embedding and head: ``embedding`` or ``head``.
 
     Raises:
-        UserError: with all parameters that have no role, and what to pass as ``named``; a parameter of two
-            roles; a role that there is not.
+        UserError: parameters have no role (lists all, and what to pass as ``named``); a parameter has two
+            roles; a role does not exist.
     """
     played = _play(model, named or {}, tied)[0]
     _refuse_unknown([one for one in played if one.role is None])
@@ -94,22 +94,22 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return param groups for the options that ``rules`` give to roles.
 
-    A role's own rule goes over that of ``matrix`` (for the four matrix roles); ``rest`` is for roles with
-    neither. ``train: false`` leaves parameters out, and so does ``requires_grad`` false. Each group carries
-    the ``role`` it was made for, and ``layout`` where its weights are not stored a row per output.
+    A role's own rule overrides that of ``matrix`` (for the four matrix roles); ``rest`` applies to roles with
+    neither. ``train: false`` leaves parameters out, and so does ``requires_grad`` false. Each group has its
+    ``role``, and ``layout`` if its weights are not stored with one row per output.
 
     ``second_moment: split-3`` of ``qkv`` and ``split-2`` of ``mlp_in`` give one value to each of the matrices
-    that are fused there, wherever they are; a matrix of its own gets one value.
+    fused in a weight, wherever they are in it; a separate matrix gets one value.
 
     Args:
-        model: also wrapped: compiled, DDP, FSDP2.
+        model: may be wrapped: compiled, DDP, FSDP2.
         rules: options by role, ``matrix`` or ``rest``.
         named: see :func:`assign_roles`.
         tied: see :func:`assign_roles`.
 
     Raises:
-        UserError: an unknown rule; parameters without a role that one of the rules could mean; a rule for
-            ``head`` where the head is tied; blocks that cannot be told in a weight.
+        UserError: an unknown rule; parameters without a role to which a rule might apply; a rule for ``head``
+            if the head is tied; a weight whose blocks are unknown.
     """
     for rule in rules:
         if rule not in RULES:
@@ -141,7 +141,7 @@ def param_groups(
 
 
 def say_others(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Log how many parameters play ``other``, which no rule names."""
+    """Log the number of parameters with role ``other`` if no rule names it."""
     params = [p for group in groups if group["role"] == "other" for p in group["params"]]
     if params:
         _say.warning(
@@ -151,10 +151,10 @@ def say_others(groups: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _needed(played: Sequence[Played], rules: Mapping[str, Any]) -> list[Played]:
-    """Return the parameters of no role that one of the rules may have meant.
+    """Return the parameters without a role to which one of the rules might apply.
 
-    Where there is a head, or an embedding, the others are none; a norm's are vectors, a matrix has two
-    dimensions or is called a bias.
+    If the model has a head, or an embedding, no other parameter can be it. A norm's parameters are vectors; a
+    matrix role has two dimensions or is called a bias.
     """
     asked = {role for rule in rules for role in (MATRICES if rule == "matrix" else (rule,))} - {"rest"}
     asked -= {role for role in TIED if role in {one.role for one in played}}
@@ -189,7 +189,7 @@ def _refuse_unknown(unknown: Sequence[Played]) -> None:
 
 
 def _play(model: nn.Module, named: Mapping[str, str], tied: str) -> tuple[list[Played], list[str]]:
-    """Return every parameter with its role, and the names of heads that are tied to an embedding."""
+    """Return every parameter with its role, and the names of heads tied to an embedding."""
     if tied not in TIED:
         raise UserError(f"unknown value {tied!r} of tied{nearest(tied, TIED)}")
     for said in named.values():
@@ -228,7 +228,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def class_of(module: nn.Module) -> str:
-    """Return the name of a module's class as it was before ``fully_shard`` made one of its own."""
+    """Return the class name of a module, without the class that ``fully_shard`` derives from it."""
     cls = type(module)
     while cls.__bases__[0].__name__ in ("FSDPModule", "ReplicateModule") and len(cls.__bases__) > 1:
         cls = cls.__bases__[1]
@@ -243,11 +243,11 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Around:
-    """The linear maps and matrices that one module holds, by attribute, and what they are for together."""
+    """The linear maps and matrices of one module, by attribute, and their roles as a group."""
 
     module: nn.Module
     width: int | None
-    """Of the residual stream."""
+    """Width of the residual stream."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     owners: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -265,12 +265,12 @@ class _Around:
 
     @cached_property
     def makes_queries(self) -> bool:
-        """Whether the module is attention, by its maps."""
+        """Whether the module is attention, judging by its maps."""
         return any("q" in known.letters(name) for name in self.shapes)
 
     @cached_property
     def count(self) -> int | None:
-        """How many experts the module holds."""
+        """Number of experts in the module."""
         for name, child in self.module.named_children():
             if "expert" in name and isinstance(child, nn.ModuleList):
                 return len(child)
@@ -281,13 +281,13 @@ class _Around:
         return len(stacked[0]) if stacked else None
 
     def sides(self, name: str, columns: bool | None = None) -> tuple[int, int]:
-        """Return outputs and inputs of a map."""
+        """Return the numbers of outputs and inputs of a map."""
         *_, a, b = self.shapes[name]
         turned = self.fixed(name)
         return (b, a) if (columns if turned is None else turned) else (a, b)
 
     def fixed(self, name: str) -> bool | None:
-        """Whether outputs are columns, as far as the class of a map says it."""
+        """Whether outputs are columns, if the class of the map determines it."""
         owner = self.owners[name]
         if class_of(owner) in TRANSPOSED:
             return True
@@ -302,7 +302,7 @@ class _Around:
 
     @cached_property
     def mlp(self) -> tuple[list[str], str, list[bool]] | None:
-        """The maps in, the one out, and the ways of storing them that fit each other."""
+        """The input maps, the output map, and the storage orders with which their sizes match."""
         downs = [name for name in self.shapes if name in known.MLP_OUT]
         ups = [name for name in self.shapes if name in known.MLP_IN]
         if isinstance(self.module, nn.Sequential) and len(self.shapes) == 2:
@@ -321,7 +321,7 @@ class _Around:
 
     @cached_property
     def columns(self) -> bool | None:
-        """Whether outputs are columns in what no class says it of; None: it cannot be told."""
+        """Whether outputs are columns in maps whose class does not determine it; None if unknown."""
         if not self.mlp:
             return None
         _, down, ways = self.mlp
@@ -350,7 +350,7 @@ class _Around:
 
     @cached_property
     def _inputs(self) -> set[int]:
-        """Inputs of the maps of q, k and v."""
+        """Number of inputs of the maps of q, k and v."""
         return {self.sides(name)[1] for name in self.shapes if known.letters(name)}
 
 
@@ -364,24 +364,24 @@ def _is_map(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a parameter is."""
+    """Location of a parameter in the model."""
 
     name: str
     leaf: str
-    """Its name in its module."""
+    """The parameter's name within its module."""
     parameter: nn.Parameter
     path: tuple[tuple[str, nn.Module], ...]
-    """Attribute and module, from the model down to the one that holds it, without wrappers."""
+    """Attributes and modules from the model down to the parameter's module, without wrappers."""
     tree: "_Tree"
 
     @property
     def module(self) -> nn.Module:
-        """What holds it."""
+        """The module that contains the parameter."""
         return self.path[-1][1]
 
     @property
     def parent(self) -> nn.Module:
-        """What holds the module; the model holds itself."""
+        """The module's parent; the model is its own parent."""
         return self.path[-2 if len(self.path) > 1 else -1][1]
 
     @property
@@ -391,17 +391,17 @@ class _Place:
 
     @property
     def said(self) -> str:
-        """What its module is, in words."""
+        """The module in words, for messages."""
         return f"a {self.cls} in a {self.parent_class}"
 
     @property
     def parent_class(self) -> str:
-        """Name of the class of the module around it."""
+        """Class name of the parent."""
         return class_of(self.parent)
 
     @cached_property
     def held(self) -> tuple[_Around, str]:
-        """The maps among which its matrix is, and the attribute there."""
+        """The group of maps that contains its matrix, and its attribute there."""
         if _is_map(self.module):
             return self.tree.around(self.parent), self.path[-1][0]
         around = self.tree.around(self.module)
@@ -411,14 +411,14 @@ class _Place:
 
     @cached_property
     def experts(self) -> bool:
-        """Whether the first dimension counts experts."""
+        """Whether the first dimension enumerates experts."""
         around, attribute = self.held
         shape = around.shapes.get(attribute, ())
         return len(shape) == 3 and self.parameter.ndim == (2 if self.leaf.endswith("bias") else 3)
 
     @cached_property
     def transposed(self) -> bool | None:
-        """Whether the outputs are columns; None: it cannot be told."""
+        """Whether the outputs are columns; None if unknown."""
         around, attribute = self.held
         if attribute not in around.shapes:
             return False
@@ -433,7 +433,7 @@ class _Place:
 
 
 class _Tree:
-    """A model's modules, and what the parameters in them are for."""
+    """A model's modules, and the roles of their parameters."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -452,7 +452,7 @@ class _Tree:
             self._heads = self._maps_to_the_vocabulary(embeddings)
 
     def _maps_to_the_vocabulary(self, embeddings: Sequence[nn.Embedding]) -> set[int]:
-        """Return the one linear map, outside of lists of layers, from the width to as many as embeddings."""
+        """Return the only linear map, outside lists of layers, from the width to the size of an embedding."""
         tied = {id(embedding.weight) for embedding in embeddings}
         sizes = {tuple(embedding.weight.shape) for embedding in embeddings}
         found = {}
@@ -467,7 +467,7 @@ class _Tree:
         return set(found) if len(found) == 1 else set()
 
     def places(self) -> Iterator[_Place]:
-        """Yield where parameters are; tied ones repeatedly."""
+        """Yield the location of each parameter; tied ones repeatedly."""
         modules = dict(self._model.named_modules(remove_duplicate=False))
         for path, module in modules.items():
             chain: list[tuple[str, nn.Module]] = []
@@ -482,13 +482,13 @@ class _Tree:
                 yield _Place(f"{path}.{name}" if path else name, name, parameter, tuple(chain), self)
 
     def around(self, module: nn.Module) -> _Around:
-        """Return the maps that a module holds."""
+        """Return the maps of a module."""
         if id(module) not in self._around:
             self._around[id(module)] = _Around(module, self.width)
         return self._around[id(module)]
 
     def role(self, place: _Place) -> str | None:
-        """Return the role of the parameter at a place; None: it cannot be told."""
+        """Return the role of the parameter at a location; None if unknown."""
         module, leaf, attribute = place.module, place.leaf, place.path[-1][0]
         declared = _declared(module)
         if declared is not None:
@@ -516,7 +516,7 @@ class _Tree:
         return "other" if told is None and any(map(known.LINEAR_ATTENTION.search, classes)) else told
 
     def _out_of_heads(self, place: _Place) -> str | None:
-        """Return ``attention_out`` for the one map beside modules that make q, k, v and have none."""
+        """Return ``attention_out`` for the only map next to modules with q, k, v and no output map."""
         around, held = place.held
         if [*around.shapes] != [held] or held not in known.ATTENTION_OUT:
             return None
@@ -540,7 +540,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _by_library(place: _Place) -> str | None:
-    """Return the role of what modules of Hugging Face hold beside linear maps that are known."""
+    """Return the role of other parameters in Hugging Face modules next to known linear maps."""
     homes = (type(module).__module__ for module in (place.module, place.parent))
     if not any(home.startswith(known.LIBRARY) for home in homes):
         return None
@@ -557,7 +557,7 @@ def _by_library(place: _Place) -> str | None:
 
 
 def _fitting(one: Played, kind: str) -> str:
-    """Return what ``kind`` comes to for this weight: where matrices are fused, blocks that are these."""
+    """Return ``kind`` adapted to this weight: if matrices are fused, its blocks are those matrices."""
     if kind in ("weight", "none") or one.role is None:
         return kind
     flat = isinstance(one.place.module, nn.Linear) and one.place.leaf == "weight" and one.parameter.ndim != 2
@@ -585,7 +585,7 @@ def _fitting(one: Played, kind: str) -> str:
         raise UserError(
             f"second_moment {kind!r}: where q, k and v begin in {one.name!r}, {tuple(one.parameter.shape)}, "
             f"{said}; give its module an attribute 'parts', their sizes in rows, such as (64, 16, 16), which "
-            "come over and over: (8, 8, 8) for q, k, v head by head"
+            "repeat: (8, 8, 8) for q, k, v head by head"
         )
     if len(sizes) == 1:
         return "tensor"
@@ -594,13 +594,13 @@ def _fitting(one: Played, kind: str) -> str:
 
 
 def _outputs(one: Played) -> int:
-    """Return how many outputs the matrix has that a parameter is, or is the bias of."""
+    """Return the number of outputs of the matrix that this parameter is, or is the bias of."""
     of_bias = one.parameter.ndim < 2 or one.place.leaf.endswith("bias")
     return one.parameter.shape[-1 if of_bias or one.place.transposed else -2]
 
 
 def _sizes(one: Played) -> tuple[int, ...] | None:
-    """Return the rows of each matrix in a weight; None: they cannot be told."""
+    """Return the rows of each matrix in a weight; None if unknown."""
     place, rows = one.place, _outputs(one)
     said = getattr(place.module, "parts", None)
     if said is not None:
@@ -633,7 +633,7 @@ def _sizes(one: Played) -> tuple[int, ...] | None:
 
 
 def _gate_and_up(place: _Place, rows: int) -> tuple[int, ...]:
-    """Return the rows of gate and up in a map into an MLP, or all of them."""
+    """Return the rows of gate and up in an MLP's input map, or all rows if it is a single matrix."""
     mlp = place.held[0].mlp
     if mlp and rows == 2 * (hidden := place.held[0].sides(mlp[1], place.transposed)[1]):
         interleaved = getattr(place.held[0].module, "is_concatenated", True) is False
@@ -648,6 +648,6 @@ def _declared(module: nn.Module) -> str | None:
 
 
 def _role_beside(around: _Around, name: str) -> str | None:
-    """Return the role of a map that stands beside another."""
+    """Return the role of a map next to another."""
     uses = USES.get(class_of(around.module), {})
     return _declared(around.owners[name]) or uses.get(name) or around.role(name)

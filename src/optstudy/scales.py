@@ -1,7 +1,7 @@
-"""Sizes to run a study at, as partial configs.
+"""Scales at which studies run, as partial configs.
 
-A scale fixes precision and threads, so that a run's id means the same on every machine. The small ones train
-on at least 20 tokens per parameter, embedding and head not counted, as the paper's smallest does on 22.
+A scale fixes precision and threads, so that a run's id means the same on every machine. The small scales
+train on at least 20 tokens per parameter, not counting embedding and head; the paper's smallest uses 22.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def _small(d_model: int, n_layers: int, pieces: int, length: int, batch: int, st
 
 
 def _paper(width: int, n_layers: int, steps: int, micro_batch: int) -> dict[str, Any]:
-    """Appendix B and the released configs: C4, T5 pieces padded to 32,128, batches of 256 x 512 tokens."""
+    """Appendix B and the released configs: C4, T5 vocabulary padded to 32,128, 256 x 512 tokens a batch."""
     return {
         "data": {
             "corpus": "c4",
@@ -61,25 +61,25 @@ SCALES: Mapping[str, Mapping[str, Any]] = {
     "1.2b": _paper(2048, 24, 200_000, 64),
     "150m-long": _paper(1024, 12, 100_000, 128),
 }
-"""``pico`` runs in about a minute on one core, ``nano`` in minutes on a GPU, ``micro`` in hours."""
+"""``pico`` takes about a minute on one core, ``nano`` minutes on a GPU, ``micro`` hours."""
 LONG = "-long"
-"""Ends the name of a scale of runs four times as long."""
+"""Suffix of the name of a scale with runs four times as long."""
 
 
 def layers(scale: str) -> tuple[str, ...]:
-    """Names of the entries of a study file that hold at a scale, later ones winning.
+    """Names of the study-file entries that apply at a scale, last wins.
 
-    ``pico-long`` takes what is said of ``pico``, then what is said of itself.
+    ``pico-long`` uses the entries of ``pico``, then its own.
     """
     shorter = scale.removesuffix(LONG)
     return (scale,) if shorter == scale else (shorter, scale)
 
 
 def check_scale(scale: Any, where: str = "") -> str:
-    """Return ``scale`` if there is such a one.
+    """Return ``scale`` if it exists.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such scale.
     """
     if not isinstance(scale, str) or scale not in SCALES:
         raise UserError(f"{where}unknown scale {scale!r}{nearest(str(scale), SCALES)}", "scale", scale)

@@ -1,4 +1,4 @@
-"""A run as the program sees it that trains it. Standard library only, so that it costs a program nothing.
+"""A run from the point of view of its training program. Standard library only, so importing it is cheap.
 
     import optstudy
 
@@ -6,7 +6,7 @@
     ...  # trial.config, trial.seed, trial.folder; trial.log(step=..., tokens=..., loss=...)
     trial.finish(val_loss=...)
 
-What must be written, and by whom it is read: docs/contract.md. As a program, ``python -m optstudy.trials
+docs/contract.md describes the files that must be written. As a program, ``python -m optstudy.trials
 mytrain.train`` calls a function with a trial; what it returns, a number or a mapping, is the result.
 """
 
@@ -31,7 +31,7 @@ class Trial:
     """One run of a study.
 
     Args:
-        folder: the run's, with its ``config.json``.
+        folder: the run's folder, with its ``config.json``.
 
     Raises:
         UserError: there is no readable ``config.json``.
@@ -39,7 +39,7 @@ class Trial:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder).resolve()
-        """The run's folder; checkpoints and whatever else the program keeps may lie in it."""
+        """The run's folder; the program may store checkpoints and other files in it."""
         tree = _read(self.folder / "config.json")
         self._trainer: dict[str, Any] = tree.pop("trainer", {})
         self.seed = int(tree.get("seed", 0))
@@ -61,16 +61,15 @@ class Trial:
 
     @property
     def metric(self) -> str:
-        """The name of the number that counts."""
+        """The name of the study's metric."""
         return str(self._trainer.get("metric", {}).get("name", "val_loss"))
 
     def log(self, **row: Any) -> None:
-        """Add a row to ``metrics.jsonl``; ``step``, ``tokens``, ``loss`` and ``val_loss`` are drawn.
+        """Append a row to ``metrics.jsonl``; reports draw ``step``, ``tokens``, ``loss`` and ``val_loss``.
 
-        Of several processes that train together, one calls this and :meth:`finish`.
+        If several processes train together, only one calls this and :meth:`finish`.
 
-        The first row of a program that was started again drops the rows of its earlier attempt from that
-        step on.
+        When a program is started again, its first row drops the earlier attempt's rows from that step on.
         """
         path = self.folder / "metrics.jsonl"
         if not self._logged:
@@ -81,14 +80,14 @@ class Trial:
             file.write(f"{line}\n")
 
     def finish(self, **result: Any) -> None:
-        """Write ``result.json``: the metric, and whatever else is to be kept.
+        """Write ``result.json``: the metric, and any other values to keep.
 
-        Of what else there is, ``tokens``, ``step``, ``train_loss``, ``initial_val_loss``, ``params``,
-        ``step_ms``, ``peak_memory_mb`` and ``state_bytes_per_param`` are known to the reports. A metric that
-        is not finite says that the run has diverged.
+        Reports use these further values: ``tokens``, ``step``, ``train_loss``, ``initial_val_loss``,
+        ``params``, ``step_ms``, ``peak_memory_mb`` and ``state_bytes_per_param``. A metric that is not finite
+        means that the run has diverged.
 
         Raises:
-            TypeError: the metric is not there, or is no number; or a value that JSON does not have.
+            TypeError: the metric is missing or not a number; or a value cannot be written as JSON.
         """
         if self.metric not in result:
             raise TypeError(f"finish: give {self.metric}=, the trainer.metric of the study")
@@ -108,8 +107,8 @@ class Trial:
         :func:`optstudy.create_optimizer`; needs torch.
 
         Args:
-            model: whose parameters are trained.
-            changes: options over the config's.
+            model: the model to train.
+            changes: options that override the config's.
 
         Raises:
             UserError: the config has no optimizer, or an unknown one.
@@ -130,18 +129,27 @@ class Trial:
         """Return a callback for Hugging Face's ``Trainer`` that logs its losses and finishes the trial.
 
         Args:
-            metric: which of the Trainer's numbers counts; by default ``eval_loss``, or the study's own metric
-                where that is such a number, as ``eval_accuracy`` is.
+            metric: the Trainer's number to use; by default ``eval_loss``, or the study's own metric
+                if it is one, such as ``eval_accuracy``.
         """
         told = self.metric if self.metric.startswith("eval_") else "eval_loss"
         return importlib.import_module("optstudy.huggingface").callback(self, metric or told)
+
+    def lightning_callback(self, metric: str | None = None) -> Any:
+        """Return a callback for Lightning's ``Trainer`` that logs its losses and finishes the trial.
+
+        Args:
+            metric: name of the logged number to use; by default the name of the study's metric, such as
+                ``val_loss``.
+        """
+        return importlib.import_module("optstudy.lightning").callback(self, metric or self.metric)
 
 
 def trial() -> Trial:
     """Return the run that this program was started for.
 
     Raises:
-        UserError: it was started by no study.
+        UserError: no study started the program.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
@@ -162,13 +170,13 @@ def _read(path: Path) -> dict[str, Any]:
         tree, why = None, str(error)
     if isinstance(tree, dict):
         return tree
-    from optstudy.errors import UserError  # only here: it takes longer to import than all the rest
+    from optstudy.errors import UserError  # only here: importing it takes longer than everything else
 
     raise UserError(f"{path}: {why}")
 
 
 def _cut(path: Path, step: Any) -> None:
-    """Drop rows that an earlier attempt wrote from a step on, and a line torn by a kill."""
+    """Drop rows that an earlier attempt wrote from a step on, and a line cut off by a kill."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
@@ -192,11 +200,11 @@ def _finite(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Return what a value of another library, such as a tensor of one number, holds."""
+    """Return the plain value of another library's number, such as a tensor with one element."""
     try:
         return value.item()
     except (AttributeError, ValueError, RuntimeError):
-        raise TypeError(f"{type(value).__name__} is none of JSON's values") from None
+        raise TypeError(f"{type(value).__name__} is not a JSON value") from None
 
 
 def _main(path: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-OPTSTUDY = Path(sys.executable).with_name("optstudy")
+OPTSTUDY = [sys.executable, "-m", "optstudy"]
 HERE = Path(__file__).parent
 STUDY = """\
 title: Small
@@ -26,6 +26,57 @@ axes:
   optimizer.lr: [1e-3, 1e-2, 1e-1]
 """
 
+OWN = {
+    "mine.py": """\
+import torch
+
+import step
+
+
+class Plain(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                step.down(p, group["lr"])
+""",
+    "step.py": """\
+def down(p, lr):
+    p.add_(p.grad, alpha=-lr)
+""",
+    "optimizer.yaml": """\
+title: Own
+asks: Is a class of this folder found everywhere?
+base:
+  training: {steps: 20, batch_size: 4}
+  data: {corpus: "path:my.jsonl", tokenizer: bpe-300, sequence_length: 16}
+  model: {vocab_size: 300, d_model: 8, n_layers: 1}
+  validation: {sequences: 8, points: 2}
+axes: {optimizer.name: [mine.Plain], optimizer.lr: [0.01, 0.1]}
+""",
+    "train.py": """\
+import hashlib, pathlib, sys
+
+import optstudy
+import step
+
+trial = optstudy.trial()
+text = pathlib.Path("my.jsonl").read_bytes()
+told = {"text": hashlib.sha256(text).hexdigest(), "argv": sys.argv}
+trial.finish(val_loss=(trial["optimizer.lr"] - 0.02) ** 2, **told)
+""",
+    "program.yaml": """\
+title: Own
+asks: Is a program of this folder found everywhere?
+trainer: {command: [PYTHON, train.py, "{optimizer.lr}"]}
+axes: {optimizer.lr: [0.01, 0.1]}
+""",
+}
+"""A folder with studies whose paths and modules are all relative to it."""
+
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
@@ -38,10 +89,16 @@ def missing(what):
 def run(tmp_path, corpus, launcher, steps=60, options=(), **environment):
     file = tmp_path / "small.yaml"
     file.write_text(STUDY.replace("STEPS", str(steps)))
-    command = [OPTSTUDY, "run", file, "--runs", tmp_path / launcher, "--out", tmp_path / "out"]
-    command += ["--launcher", launcher, f"--set=data.corpus={corpus}", *options]
+    words = [file, "--runs", tmp_path / launcher, "--out", tmp_path / "out"]
+    return started(
+        tmp_path, *words, "--launcher", launcher, f"--set=data.corpus={corpus}", *options, **environment
+    )
+
+
+def started(folder, *words, **environment):
     return subprocess.Popen(
-        [str(part) for part in command],
+        [*OPTSTUDY, "run", *map(str, words)],
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -56,9 +113,28 @@ def ended(launched):
 
 
 def results(folder):
-    keys = ("id", "state", "val_loss", "weights_sha256", "step")
+    keys = ("id", "state", "val_loss", "weights_sha256", "step", "reported")
     found = (json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json")))
-    return [{key: result[key] for key in keys} for result in found]
+    return [{key: result.get(key) for key in keys} for result in found]
+
+
+def same_with_a_folder_of_ones_own(folder, launcher, **environment):
+    """Run both studies of a folder, from within it, by local workers and a launcher."""
+    lines = [json.dumps({"text": f"line {k} of some text " * 40}) for k in range(60)]
+    files = {
+        **OWN,
+        "my.jsonl": "\n".join(lines),
+        "program.yaml": OWN["program.yaml"].replace("PYTHON", sys.executable),
+    }
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    for study in ("optimizer.yaml", "program.yaml"):
+        for one in ("local", launcher):
+            ended(
+                started(folder, study, "--runs", one, "--out", f"out-{one}", "--launcher", one, **environment)
+            )
+        assert results(folder / launcher) == results(folder / "local")
+    assert len(results(folder / launcher)) == 4
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +152,10 @@ def test_slurm_gives_the_table_of_local_workers(slurm, corpus_slice, tmp_path):
     ended(run(tmp_path, corpus_slice, "slurm", **slurm))
     assert results(tmp_path / "slurm") == results(tmp_path / "local")
     assert len(results(tmp_path / "slurm")) == 6
+
+
+def test_slurm_finds_the_files_and_modules_of_the_folder_that_the_study_was_run_in(slurm, tmp_path):
+    same_with_a_folder_of_ones_own(tmp_path, "slurm", **slurm)
 
 
 def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(slurm, corpus_slice, tmp_path):
@@ -99,7 +179,7 @@ def test_a_job_that_never_gets_to_its_run_is_set_aside_after_the_second(slurm, c
     launched = run(tmp_path, corpus_slice, "slurm", options=["--slurm", "setup=[exit 1]"], **slurm)
     said, _ = launched.communicate(timeout=120)
     assert launched.returncode != 0 and said.count("failed 2 times") == 6, said
-    assert "ended without a word" in said and not results(tmp_path / "slurm")
+    assert "ended without a message" in said and not results(tmp_path / "slurm")
 
 
 def test_a_full_disk_on_the_node_ends_the_study_with_its_one_line(slurm, corpus_slice, tmp_path):
@@ -117,3 +197,9 @@ def test_ray_gives_the_table_of_local_workers(corpus_slice, tmp_path):
     ended(run(tmp_path, corpus_slice, "ray", RAY_AUTH_MODE="disabled"))
     assert results(tmp_path / "ray") == results(tmp_path / "local")
     assert len(results(tmp_path / "ray")) == 6
+
+
+def test_ray_finds_the_files_and_modules_of_the_folder_that_the_study_was_run_in(tmp_path):
+    if importlib.util.find_spec("ray") is None:
+        missing("Ray")
+    same_with_a_folder_of_ones_own(tmp_path, "ray", RAY_AUTH_MODE="disabled")

@@ -1,1 +1,1 @@
-"""Speed in one run: optimizer steps, and training, beside other libraries'."""
+"""Benchmarks of optimizer steps and of training, compared with other libraries in the same run."""

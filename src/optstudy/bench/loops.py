@@ -1,4 +1,4 @@
-"""Training loops that people write, to be measured beside ours: plain PyTorch, and transformers' model."""
+"""Common training loops for comparison: plain PyTorch, and transformers' model."""
 
 import importlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Step = Callable[[], object]
 
 
 class PlainBlock(nn.Module):
-    """A decoder block as one writes it without thinking of this machine."""
+    """A straightforward decoder block without machine-specific optimization."""
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PlainBlock(nn.Module):
         )
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Attend, then the MLP."""
+        """Apply attention, then the MLP, each with a residual connection."""
         q, k, v = self.qkv(self.norms[0](x_BTD)).chunk(3, -1)
         q, k = self.norms[1](q), self.norms[2](k)
         q, k, v = (y.view(*y.shape[:2], self.n_heads, -1).transpose(1, 2) for y in (q, k, v))
@@ -41,7 +41,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """Tokens to logits."""
+    """A decoder that maps tokens to logits."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class PlainModel(nn.Module):
 
 
 def plain(config: RunConfig, device: torch.device) -> Step:
-    """Return the step of a plain compiled loop."""
+    """Return the training step of a plain compiled loop."""
     return _loop(PlainModel(config), config, device)
 
 

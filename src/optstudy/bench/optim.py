@@ -1,12 +1,13 @@
-"""Step times of optimizers in one run, beside those of other libraries.
+"""Step times of optimizers, compared with those of other libraries in the same run.
 
-On the shapes of a real transformer (59 million weights: d = 512, 8 layers, 32,768 pieces, untied), on one set
-of parameters and gradients. Rounds go over all rows, one step each, and the fastest step of a row counts, so
-that a busy machine disturbs all alike. A row's bandwidth is the least it must move over that time: parameters
-and full-size state read and written, gradients read once, or twice where a mean of squares comes first.
+They use the shapes of a real transformer (59 million weights: d = 512, 8 layers, 32,768 tokens, untied) and
+one set of parameters and gradients. Each round takes one step of every row. The fastest step of a row counts,
+so that load on the machine affects all rows alike. A row's bandwidth is the minimum number of bytes moved
+divided by that time: parameters and full-size state are read and written, gradients are read once, or twice
+if a mean of squares comes first.
 
-On a GPU a step is the GPU's work, which in training is queued long before the GPU comes to it; the time that
-the call takes of the host stands beside it.
+On a GPU, the step time is the GPU's work, which in training is queued well ahead. The host's time for the
+call is given separately.
 """
 
 import importlib
@@ -30,13 +31,13 @@ from optstudy.training.model import Transformer
 from optstudy.training.run import choose_device
 
 OURS = (*REGISTRY, "adalayer_star", "hybrid_last_norm", "frozen_keep_last_norm")
-"""Every optimizer, and recipes that step in a way of their own."""
+"""Every optimizer, and recipes with a step of their own."""
 LR = 1e-6
 ROUNDS = 50
 WAIT_CYCLES = 100_000_000
-"""Of a GPU, some 50 ms: longer than a host takes to queue a step."""
+"""GPU cycles, about 50 ms: longer than a host needs to queue a step."""
 READ_ONLY_STATE = ("h",)
-"""State that a step reads and does not write: Sophia's curvature."""
+"""State that a step reads but does not write: Sophia's curvature."""
 
 FUSED_ADAMW = "torch AdamW fused"
 Maker = Callable[[list[nn.Parameter]], Optimizer]
@@ -51,15 +52,15 @@ class StepTime:
     step_ms: float
     """The fastest step, milliseconds."""
     host_ms: float
-    """The fastest call, milliseconds: on a CPU the step, on a GPU what it takes the host."""
+    """The fastest call, milliseconds: the whole step on a CPU, the host's part on a GPU."""
     gb_per_s: float
-    """The least it must move over that time, 10^9 bytes per second."""
+    """Minimum bytes moved per step divided by that time, 10^9 bytes per second."""
     ratio_to_fused_adamw: float
-    """Its bandwidth over that of torch's fused AdamW in the same run."""
+    """Its bandwidth divided by that of torch's fused AdamW in the same run."""
 
 
 def _peer(module: str, name: str, **options: Any) -> Maker:
-    """Make an optimizer of another library, when it is wanted; ImportError if it is not installed."""
+    """Build another library's optimizer on demand; ImportError if it is not installed."""
 
     def make(params: list[nn.Parameter]) -> Optimizer:
         if module.startswith("timm."):
@@ -71,7 +72,7 @@ def _peer(module: str, name: str, **options: Any) -> Maker:
 
 
 def _skip_package_code(*packages: str) -> None:
-    """Stand empty modules in for packages, so that submodules load without torchvision."""
+    """Replace packages by empty modules, so that their submodules load without torchvision."""
     for package in packages:
         if package not in sys.modules:
             spec = importlib.util.find_spec(package)
@@ -96,7 +97,7 @@ PEERS: dict[str, tuple[Maker, int]] = {
     "torch-optimi AdamW": (_peer("optimi", "AdamW"), 28),
     "heavyball AdamW": (_peer("heavyball", "AdamW"), 28),
 }
-"""Each with the least bytes per float32 weight that it must move."""
+"""Each with the minimum number of bytes moved per float32 weight."""
 
 
 def bench(
@@ -108,13 +109,13 @@ def bench(
     """Measure every optimizer, and the peers that are installed (torch's own always are).
 
     Args:
-        peers: those of other libraries too.
+        peers: include other libraries.
         rounds: steps of each; the fastest counts.
-        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
-        say: told what is being prepared.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        say: called with progress messages.
 
     Raises:
-        UserError: another device, or ``cuda`` where there is none.
+        UserError: another device, or ``cuda`` without a GPU.
     """
     torch.set_flush_denormal(True)
     model, configs = _subjects()
@@ -172,7 +173,7 @@ def _warm_up(
 def _time(
     step: Callable[[], Any], params: Sequence[nn.Parameter], gradients: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """Return the seconds of one step, and of the call; gradients are set before it, as some clear them."""
+    """Return the seconds of one step, and of the call; gradients are set first, as some steps clear them."""
     for p, g in zip(params, gradients, strict=True):
         p.grad = g
     if params[0].is_cuda:
@@ -184,7 +185,7 @@ def _time(
 
 
 def _time_on_gpu(step: Callable[[], Any]) -> tuple[float, float]:
-    """Return the seconds that the GPU takes for a step, queued while it waited, and the host for a call."""
+    """Return the GPU's seconds for a step queued while it waited, and the host's seconds for the call."""
     cuda: Any = torch.cuda
     begin, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
     cuda.synchronize()
@@ -218,7 +219,7 @@ def _rows(
 
 
 def least_bytes(optimizer: Optimizer) -> int:
-    """Return the bytes that a step of one of our optimizers cannot help moving."""
+    """Return the minimum number of bytes that a step of one of our optimizers moves."""
     total = 0
     for group in optimizer.param_groups:
         for p in group["params"]:
@@ -233,12 +234,12 @@ def least_bytes(optimizer: Optimizer) -> int:
 
 
 def as_json(rows: Iterable[StepTime]) -> list[dict[str, Any]]:
-    """Return the rows as objects."""
+    """Return the rows as JSON objects."""
     return [asdict(row) for row in rows]
 
 
 def as_table(rows: Sequence[StepTime]) -> list[tuple[str, ...]]:
-    """Return a header and the rows as text, for a terminal; the host's times where they are others."""
+    """Return a header and the rows as text for a terminal; with the host's times if they differ."""
     columns = {"optimizer": [row.name for row in rows], "step, ms": [f"{row.step_ms:.2f}" for row in rows]}
     if any(row.host_ms != row.step_ms for row in rows):
         columns["host, ms"] = [f"{row.host_ms:.2f}" for row in rows]

@@ -1,10 +1,10 @@
-"""Training speed in one run, beside a plain loop and Hugging Face's nearest model, on the same shapes.
+"""Training speed, compared with a plain loop and Hugging Face's closest model on the same shapes.
 
-All train on the same number of tokens a step, in bfloat16, with Adam's rule, clipping and z-loss. Each is a
-process of its own; rounds go over all of them, one step each, and the fastest step of a row counts, so that a
-busy machine disturbs all alike. FLOPs are those that the model needs (6 per matrix weight and token, plus
-causal attention), whatever a program computes besides; the share is of the fastest bfloat16 product of two
-square matrices that is measured between the rounds.
+All train on the same number of tokens per step, in bfloat16, with Adam's rule, clipping and z-loss. Each runs
+in a separate process. Each round takes one step of every row. The fastest step of a row counts, so that load
+on the machine affects all rows alike. FLOPs are those that the model needs (6 per matrix weight and token,
+plus causal attention), not those that a program executes. The share is relative to the fastest bfloat16
+product of two square matrices, measured between the rounds.
 """
 
 import itertools
@@ -35,12 +35,12 @@ GPU_SHAPES: tuple[Shape, ...] = ((32_128, 1024, 12, 512, 256),)
 GPU_MICRO_BATCH = 64
 ROUNDS = 20
 MATRIX = {"cpu": 2048, "cuda": 8192}
-"""Side of the matrices whose product gives the machine's peak."""
+"""Side of the matrices whose product gives the machine's peak speed."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One program's speed at one shape."""
+    """One program's speed for one shape."""
 
     name: str
     peer: bool
@@ -49,7 +49,7 @@ class Speed:
     tokens_per_s: float
     flops_per_s: float
     peak_share: float
-    """Of the machine's measured bfloat16 matrix product."""
+    """Share of the speed of the machine's bfloat16 matrix product, as measured."""
     peak_memory_mb: float
 
 
@@ -60,14 +60,14 @@ def bench(
     threads: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Speed]:
-    """Measure this project's training step, and those of the peers that are installed.
+    """Measure this project's training step, and those of installed peers.
 
     Args:
-        peers: a plain loop and transformers' model too.
+        peers: include a plain loop and transformers' model.
         rounds: steps of each; the fastest counts.
-        shapes: those to measure; none: three for a CPU, or the paper's 150m for a GPU.
-        threads: CPU threads of each; 0: as many as torch takes.
-        say: told what is being prepared.
+        shapes: shapes to measure; if empty, three for a CPU, or the paper's 150m for a GPU.
+        threads: CPU threads of each; 0: torch's default.
+        say: called with progress messages.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
@@ -99,7 +99,7 @@ def _config(shape: Shape, device: str, threads: int) -> RunConfig:
 def _measure(
     config: RunConfig, device: str, names: Sequence[str], rounds: int, say: Callable[[str], None]
 ) -> list[Speed]:
-    """Time the programs at one shape, a step of each in turn."""
+    """Time the programs for one shape, one step of each in turn."""
     shape = "/".join(map(str, _shape(config)))
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[Any, Connection]] = {}
@@ -148,7 +148,7 @@ def _shape(config: RunConfig) -> Shape:
 
 
 def _matmul_flops(device: str) -> float:
-    """Return floating-point operations a second of a large bfloat16 product."""
+    """Return the floating-point operations per second of a large bfloat16 product."""
     side = MATRIX[device]
     a = torch.ones(side, side, dtype=torch.bfloat16, device=device)
     seconds = min(_time(lambda: a @ a, device) for _ in range(3))
@@ -166,7 +166,7 @@ def _time(step: Step, device: str) -> float:
 
 
 def _work(name: str, config: RunConfig, device: str, pipe: Connection) -> None:
-    """Build one program's step and take it whenever asked; runs in a process of its own."""
+    """Build one program's step and take it on request; runs in a separate process."""
     torch.set_num_threads(config.training.threads)
     torch.set_flush_denormal(True)
     try:
@@ -186,7 +186,7 @@ def _work(name: str, config: RunConfig, device: str, pipe: Connection) -> None:
 
 
 def _ours(config: RunConfig, device: torch.device) -> Step:
-    """Return the step of a run as ``optstudy train`` takes it."""
+    """Return the training step of ``optstudy train``."""
     run = Run(config, choose_device(config, device.type))
     steps = itertools.count()
     return lambda: run.step(next(steps))
@@ -199,12 +199,12 @@ PEERS: dict[str, Callable[[RunConfig, torch.device], Step]] = {
 
 
 def as_json(rows: Iterable[Speed]) -> list[dict[str, Any]]:
-    """Return the rows as objects."""
+    """Return the rows as JSON objects."""
     return [asdict(row) for row in rows]
 
 
 def as_table(rows: Sequence[Speed]) -> list[tuple[str, ...]]:
-    """Return a header and the rows as text, for a terminal."""
+    """Return a header and the rows as text for a terminal."""
     lines: list[tuple[str, ...]] = [("shape", "program", "tokens/s", "GFLOP/s", "of matmul", "peak MB")]
     return lines + [
         (

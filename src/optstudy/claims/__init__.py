@@ -1,1 +1,1 @@
-"""Claims of study files: what a test may say, what it measures, and the verdict on it. No torch."""
+"""Claims of study files: the language of tests, the measurement, and the verdict. No torch."""

@@ -1,6 +1,6 @@
-"""What a claim's test measures: curves of finished figures in, a number with its interval out. No torch.
+"""Measures what a claim's test states: takes finished figures, returns numbers with intervals. No torch.
 
-All numbers are :mod:`optstudy.results.stats`'s, so a claim and a report say the same of the same runs.
+All numbers come from :mod:`optstudy.results.stats`, so claims and reports agree on the same runs.
 """
 
 import math
@@ -18,28 +18,28 @@ from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Term
 
 LEARNED = 0.1
-"""Share of the steps after which effective learning rates are looked at."""
+"""Share of the steps at the start whose effective learning rates are ignored."""
 
 
 REACH = 2
-"""Settings on either side of the best that tell whether a parabola fits there."""
+"""Settings on either side of the best that are needed to test whether a parabola fits."""
 
 
 LEVELS = ("best", "at", "mean")
-"""Measures that are values of the metric, and so have its sign; others are distances from the best."""
+"""Measures that are values of the metric and have its sign; the others are distances from the best."""
 
 
 class Missing(Exception):
-    """What a claim needs and there is not, in words."""
+    """Something that a claim needs does not exist; the text names it."""
 
 
 Load = Callable[[str], Figure]
-"""A study's name -> its figure."""
+"""Maps a study's name to its figure."""
 
 
 @dataclass
 class Evidence:
-    """The figures that claims look at, each read once."""
+    """The figures that claims refer to, each read once."""
 
     load: Load
     look: int | None = None
@@ -48,12 +48,12 @@ class Evidence:
     _looks: dict[int, "Evidence"] = field(default_factory=dict)
 
     def judge(self, claim: Claim, scale: str, changed: str = "", decide: bool = False) -> Verdict:
-        """Return the verdict on a claim by what has been run.
+        """Return the verdict on a claim from the finished runs.
 
         Args:
-            scale: where it ran, for the record.
+            scale: the scale that was run, stored in the verdict.
             changed: see :attr:`optstudy.claims.verdict.Verdict.changed`.
-            decide: seeds are added until it is decided: by the first look that does, else by the last one.
+            decide: judge look by look: the first look that decides counts, else the last one.
         """
         if not decide:
             return self.now(claim, scale, changed)
@@ -62,17 +62,17 @@ class Evidence:
         return next(iter(decided), None) or (verdicts or [self.at(min(LOOKS)).now(claim, scale, changed)])[-1]
 
     def now(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
-        """Return the verdict by all that is here, or all that this look has."""
+        """Return the verdict from all seeds, or from the seeds of this look."""
         return Verdict(claim, scale, tuple(map(self._part, claim.relations)), changed, self.look)
 
     def at(self, look: int) -> "Evidence":
-        """Return what there was at a look."""
+        """Return the evidence restricted to the seeds of a look."""
         if look not in self._looks:
             self._looks[look] = Evidence(lambda name: self.figure(name).below(look), look)
         return self._looks[look]
 
     def had(self, claim: Claim, look: int) -> bool:
-        """Whether a claim has had a look: some part compares so many seeds, and no point waits for some."""
+        """Whether a claim's look is complete: some part compares this many seeds, and no point lacks any."""
         at = self.at(look)
         found = (part.measured for part in at.now(claim, "").parts)
         return any(m is not None and m.seeds >= look for m in found) and at.equal(claim)
@@ -81,7 +81,7 @@ class Evidence:
         """The settings whose seeds decide a relation, each with its curve's label.
 
         Raises:
-            Missing: a curve that lacks runs.
+            Missing: a curve lacks runs.
         """
         found = []
         for measure in _measures(relation):
@@ -91,7 +91,7 @@ class Evidence:
         return found
 
     def equal(self, claim: Claim) -> bool:
-        """Whether all points that were given seeds of this look have all of them."""
+        """Whether every point that was given seeds for this look has all of them."""
         look = self.look or 0
         before = max((n for n in LOOKS if n < look), default=1)
         for where in curves(claim):
@@ -109,10 +109,10 @@ class Evidence:
         return self._figures[study]
 
     def curve(self, where: Where) -> Curve:
-        """Return a complete curve.
+        """Return a curve that has all its runs.
 
         Raises:
-            Missing: none of that name, several, or runs of it are missing.
+            Missing: no curve or several have that name, or runs of it are missing.
         """
         figure = self.figure(where.study)
         some = [curve for curve in figure.curves if named(curve, where.curve)]
@@ -128,7 +128,7 @@ class Evidence:
         return found[0]
 
     def noise(self, where: Where) -> Curve | None:
-        """Return the curve to take the variance over seeds from, for one that has a single seed."""
+        """Return a curve that gives the variance over seeds for one with a single seed."""
         study, names = self.figure(where.study).noise
         if not study or any(len(point.rows) > 1 for point in self.curve(where).points):
             return None
@@ -178,7 +178,7 @@ class Evidence:
         return Side(measure.function, curve, self.noise(measure.curve), setting, whole)
 
     def _rate(self, one: Measure, other: Measure | None) -> Range:
-        """The median over training, with the range of what was measured."""
+        """The median over training, with the range of the measured values."""
         mine = self._rates(one)
         if other is not None:
             theirs = self._rates(other)
@@ -189,7 +189,7 @@ class Evidence:
         return Range(median(values), values[0], values[-1])
 
     def _rates(self, measure: Measure) -> dict[int, float]:
-        """Decades by step: log10 of a role's median rate, or between two of its quantiles."""
+        """Decades by step: log10 of a role's median rate, or the distance of two quantiles."""
         figure, (role, *quantiles) = self.figure(measure.curve.study), measure.arguments
         roles = MATRICES if role == "matrix" else (str(role),)
         histories = (figure.history(row.id) for row in self.curve(measure.curve).best.rows)
@@ -205,7 +205,7 @@ class Evidence:
 
 
 def curves(claim: Claim) -> list[Where]:
-    """Every curve that a claim speaks of."""
+    """All curves that a claim mentions."""
     return list(dict.fromkeys(m.curve for relation in claim.relations for m in _measures(relation)))
 
 
@@ -215,19 +215,19 @@ def _measures(relation: Relation) -> list[Measure]:
 
 @dataclass(frozen=True)
 class Side:
-    """One curve of a comparison, and what of it is compared."""
+    """One curve of a comparison, and which of its numbers is compared."""
 
     function: str
     curve: Curve
     noise: Curve | None = None
     """See :meth:`Evidence.noise`."""
     setting: float | str | None = None
-    """Where, of ``at`` and ``gain``."""
+    """The setting that ``at`` and ``gain`` refer to."""
     whole: bool = False
-    """``sensitivity`` over all settings."""
+    """``sensitivity`` is over all settings."""
 
     def alone(self) -> Estimate:
-        """The number itself.
+        """The number itself, without a comparison.
 
         Raises:
             Missing: the curve never trained, or lacks the setting or the window.
@@ -254,7 +254,7 @@ class Side:
         """The point at the setting.
 
         Raises:
-            Missing: there is none.
+            Missing: the setting was not run.
         """
         for point in self.curve.points:
             if point.x == self.setting:
@@ -264,14 +264,14 @@ class Side:
 
     @property
     def terms(self) -> Sequence[Term]:
-        """The loss that is compared as a weighted sum of losses of settings."""
+        """The compared loss, as a weighted sum of losses of settings."""
         if self.function == "at":
             return [(1.0, self.point)]
         return [(1 / len(self.curve.points), point) for point in self.curve.points]
 
     @property
     def points(self) -> Sequence[Point]:
-        """The settings whose seeds decide the number."""
+        """The settings whose seeds determine the number."""
         curve = self.curve
         if self.function in ("best", "setting"):
             at = curve.points.index(curve.best)
@@ -284,26 +284,26 @@ class Side:
 
     @property
     def windows(self) -> tuple[float, ...]:
-        """Windows of its sensitivity, those to be preferred first."""
+        """Windows for its sensitivity, in order of preference."""
         return (math.inf,) if self.whole else stats.WINDOWS
 
     def sensitivity(self, window: float) -> Estimate | None:
-        """Its sensitivity over a window, if its grid covers that."""
+        """Its sensitivity over a window, if its grid covers the window."""
         return stats.sensitivity(self.curve, window, self.noise)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two curves side by side: the one less the other, paired by seed where that says more."""
+    """Two compared curves: the first minus the second, paired by seed if that is more precise."""
 
     one: Side
     other: Side
 
     def difference(self) -> Estimate:
-        """The difference by their function.
+        """The difference of the two by their function.
 
         Raises:
-            Missing: one of them lacks what is compared.
+            Missing: one of them lacks the compared number.
         """
         function, (one, other) = self.one.function, (self.one.curve, self.other.curve)
         if function == "best":
@@ -321,16 +321,16 @@ class Pair:
 
     @property
     def noise(self) -> tuple[Curve, Curve] | None:
-        """Both curves with several seeds, where one of the two has a single one."""
+        """Both curves from a study with several seeds, if one of the two has a single seed."""
         if self.one.noise is None and self.other.noise is None:
             return None
         return self.one.noise or self.one.curve, self.other.noise or self.other.curve
 
     def sensitivity(self) -> Estimate:
-        """The difference over the widest window that both have.
+        """The difference over the widest window that both grids cover.
 
         Raises:
-            Missing: a best lies at the edge of its grid, or a curve never trained.
+            Missing: a best is at the edge of its grid, or a curve never trained.
         """
         for window in self.one.windows:
             mine, theirs = self.one.sensitivity(window), self.other.sensitivity(window)
@@ -342,13 +342,13 @@ class Pair:
 
 
 def named(curve: Curve, name: str) -> bool:
-    """Whether a curve is meant by a name: its own, with its row's in a map, with what sets it apart."""
+    """Whether a name means this curve: its name alone, with its map row, or with what distinguishes it."""
     whole = curve.label.removeprefix(f"{curve.panel} / ") if curve.panel else curve.label
     return alike(curve.name, name) or name in (whole, f"{curve.row} / {curve.name}")
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two names are the same, or write the same number: 0.1 and 1e-1."""
+    """Whether two names are equal, or denote the same number: 0.1 and 1e-1."""
     try:
         return one == other or float(one) == float(other)
     except ValueError:
@@ -361,7 +361,7 @@ def _shape(curve: Curve) -> list[tuple[float, dict[int, float]]]:
 
 
 def _decades(quantiles: Sequence[dict[str, float]], low: float = math.nan, high: float = math.nan) -> float:
-    """Of several roles: the mean of their medians' log10, or from the lowest to the highest quantile."""
+    """Over several roles: the mean log10 of their medians, or from the lowest to the highest quantile."""
     if math.isnan(low):
         return math.fsum(math.log10(one["q50"]) for one in quantiles) / len(quantiles)
     return math.log10(max(one[_key(high)] for one in quantiles) / min(one[_key(low)] for one in quantiles))

@@ -7,7 +7,7 @@
     measure   = function "(" curve {"," argument} ")"            argument = number | name
     curve     = name ["in" name]                                 name = identifier | "quoted" | 'quoted'
 
-Numbers on either side of a relation become the range that what is measured must lie in.
+The numbers of a relation become the range that the measured quantity must be in.
 """
 
 import math
@@ -20,27 +20,27 @@ from optstudy.errors import nearest
 from optstudy.recipes import RULES
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of effective learning rates, as runs record them."""
+"""Quantiles of effective learning rates that runs record."""
 ROLES = tuple(rule for rule in RULES if rule != "rest")
-"""What ``rate`` takes: a role, or ``matrix`` for the four kinds of matrix together."""
+"""Arguments of ``rate``: a role, or ``matrix`` for all four kinds of matrix together."""
 WHOLE = "whole"
-"""The argument of ``sensitivity`` that stands for all settings."""
+"""The argument of ``sensitivity`` that means all settings."""
 MOST_NESTED = 20
 MOST_SHARE = 10.0
-"""More is taken for a percentage without its sign."""
+"""A larger share is assumed to be a percentage without its sign."""
 UNITS = {"nats": 1.0, "decades": 1.0, "%": 0.01}
-"""What may follow a number, and what it is multiplied by."""
+"""Units that may follow a number, and their factors."""
 
 
 class Function(NamedTuple):
-    """What can be measured of a curve."""
+    """Something that can be measured of a curve."""
 
     forms: str
-    """How it is called."""
+    """The forms in which it may be written."""
     unit: str
-    """Of its value alone."""
+    """Unit of its value."""
     difference: str
-    """Of the difference of two."""
+    """Unit of a difference of two."""
     about: str
 
 
@@ -49,39 +49,39 @@ FUNCTIONS = {
     "best": Function("best(C)", "nats", "nats", "the lowest loss, between the settings tried or at one"),
     "sensitivity": Function(
         "sensitivity(C), sensitivity(C, whole), sensitivity(C, FROM, TO)", "nats", "nats",
-        "the mean loss above the best, a decade (else half of one) to either side of it; over all settings; "
+        "the mean loss above the best, a decade (or half a decade) to either side of it; over all settings; "
         "over those from FROM to TO",
     ),
     "at": Function("at(C, SETTING)", "nats", "nats", "the loss at a setting that was tried"),
     "mean": Function(
-        "mean(C), mean(C, FROM, TO)", "nats", "nats", "the mean loss over all settings, or some"
+        "mean(C), mean(C, FROM, TO)", "nats", "nats", "the mean loss over all settings, or from FROM to TO"
     ),
     "gain": Function("gain(C, SETTING)", "nats", "nats", "the loss at a setting above the best one tried"),
     "setting": Function("setting(C)", AXIS, "decades", "where the loss is lowest"),
     "rate": Function(
         "rate(C, ROLE), rate(C, ROLE, LOW, HIGH)", f"{AXIS}; decades", "decades",
-        "the median effective learning rate of a role; how far its quantiles LOW and HIGH are apart; over "
+        "the median effective learning rate of a role; the distance between its quantiles LOW and HIGH; over "
         "the best run, without its first tenth",
     ),
     "tokens": Function(
-        "tokens(C)", SHARE, SHARE, "the tokens that the reference needs for C's best loss, over C's own"
+        "tokens(C)", SHARE, SHARE, "the tokens that the reference needs for C's best loss, divided by C's own"
     ),
 }  # fmt: skip
-"""Everything that a test may measure, by name."""
+"""All functions that a test may use, by name."""
 
 
 class Wrong(ValueError):
-    """A test that says something that it may not, in words."""
+    """A test is not allowed; the text says why."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """A curve by where it is found."""
+    """The place of a curve: study, panel and name."""
 
     study: str
     curve: str
     panel: str | None = None
-    """None, or one not run at the scale: the first that has the curve."""
+    """None, or a panel that is not run at this scale: the first panel with the curve is used."""
 
     def __str__(self) -> str:
         where = self.study.rpartition("/")[2]
@@ -90,7 +90,7 @@ class Where:
 
 T = TypeVar("T")
 Resolve = Callable[[str, str | None], Where]
-"""A curve and a panel as written -> where that is; raises :class:`Wrong` where there is none."""
+"""Maps a curve and a panel, as written, to their place; raises :class:`Wrong` if there is none."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Measure:
 
     @property
     def unit(self) -> str:
-        """Of its value."""
+        """Unit of its value."""
         if self.function == "rate":
             return AXIS if len(self.arguments) == 1 else "decades"
         return FUNCTIONS[self.function].unit
@@ -111,32 +111,32 @@ class Measure:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A measure, or one less another by the same function."""
+    """A measure, or the difference of two by the same function."""
 
     one: Measure
     other: Measure | None = None
 
     @property
     def unit(self) -> str:
-        """Of its value."""
+        """Unit of its value."""
         return self.one.unit if self.other is None else FUNCTIONS[self.one.function].difference
 
 
 @dataclass(frozen=True)
 class Relation:
-    """The range that the average of some quantities, mostly of one, must lie in."""
+    """The range that a quantity, or the average of several, must be in."""
 
     quantities: tuple[Quantity, ...]
     low: float = -math.inf
     high: float = math.inf
-    """Settings and rates as log10, as they are measured."""
+    """The limits; those of settings and rates are log10, like the measured values."""
 
 
 def parse(text: str, resolve: Resolve) -> tuple[Relation, ...]:
-    """Read a test: every relation that must hold.
+    """Parse a test into the relations that must all hold.
 
     Raises:
-        Wrong: what is wrong, with the nearest name or what is allowed.
+        Wrong: the test is not allowed; the text gives the nearest name or what is allowed.
     """
     return tuple(_Parser(text, resolve).whole())
 
@@ -151,7 +151,7 @@ NAMELIKE = re.compile(r"\w|['\"]")
 
 
 class _Side(NamedTuple):
-    """One side of a relation: what is measured, with signs, and its numbers together."""
+    """One side of a relation: signed measures, and the sum of its numbers."""
 
     terms: list[tuple[int, tuple[Quantity, ...]]]
     number: float
@@ -181,7 +181,7 @@ class _Parser:
         return self._tokens[self._next] if self._next < len(self._tokens) else _END
 
     def _take(self, *signs: str) -> str | None:
-        """Take the next sign or bare word if it is one of these."""
+        """Consume and return the next sign or bare word if it is one of those given."""
         kind, value = self._peek()
         if kind in ("sign", "word") and value in signs:
             self._next += 1
@@ -198,7 +198,7 @@ class _Parser:
         raise Wrong(f"expected {wanted}, not {came}")
 
     def _word(self, wanted: str) -> str:
-        """Take a name, bare or quoted."""
+        """Consume and return a name, bare or quoted."""
         kind, value = self._peek()
         if kind not in ("word", "double", "single") or not value.strip():
             self._unexpected(wanted)
@@ -211,7 +211,7 @@ class _Parser:
         return [relation for some in self._several(self._test) for relation in some]
 
     def _several(self, one: Callable[[], T]) -> list[T]:
-        """What stands in parentheses, with commas between."""
+        """Parse a list in parentheses, separated by commas."""
         self._depth += 1
         if self._depth > MOST_NESTED:
             raise Wrong("nested too deeply")
@@ -304,7 +304,7 @@ class _Parser:
 
 
 def _checked(measure: Measure) -> Measure:
-    """Refuse arguments that the function does not take."""
+    """Raise :class:`Wrong` for arguments that the function does not take."""
     name, given = measure.function, measure.arguments
     numbers = [one for one in given if isinstance(one, float)]
     if name in ("best", "setting", "tokens"):
@@ -327,7 +327,7 @@ def _checked(measure: Measure) -> Measure:
 
 
 def _quantity(side: _Side) -> Quantity:
-    """The one quantity of a side without a number."""
+    """The single quantity of a side that has no number."""
     sign, quantities = _single(side.terms)
     if sign < 0 or len(quantities) > 1 or side.number or side.units:
         raise Wrong("average: each part is a measure or a difference of two")
@@ -335,7 +335,7 @@ def _quantity(side: _Side) -> Quantity:
 
 
 def _single(terms: Sequence[tuple[int, tuple[Quantity, ...]]]) -> tuple[int, tuple[Quantity, ...]]:
-    """Bring signed measures together: one, one less another, or an average; with the sign of the whole."""
+    """Combine signed measures into one, a difference or an average; return it with its overall sign."""
     if len(terms) == 1:
         return terms[0]
     if not terms:
@@ -359,18 +359,17 @@ def _single(terms: Sequence[tuple[int, tuple[Quantity, ...]]]) -> tuple[int, tup
 
 
 def _relation(measured: _Side, other: _Side, sign: str, below: _Side | None = None) -> Relation:
-    """What is measured on one side, or on both, as less (``<``) or more than the number that is left.
+    """Move all measures to one side and all numbers to the other.
 
     Args:
-        below: what it is more than at the same time.
+        sign: ``<`` or ``>``.
+        below: the left end of a chain, a number that the measures must exceed as well.
     """
     turned, quantities = _single([*measured.terms, *((-one, some) for one, some in other.terms)])
     unit, units = quantities[0].unit, measured.units | other.units | (below.units if below else set())
     allowed = {"nats": {"nats"}, "decades": {"decades"}, SHARE: {"%"}}.get(unit, set())
     if units - allowed:
-        raise Wrong(
-            f"{quantities[0].one.function} is here in {unit}, the number beside it in {_listed(units)}"
-        )
+        raise Wrong(f"{quantities[0].one.function} is in {unit} here, but the number is in {_listed(units)}")
     end = other.number - measured.number
     low, high = (-math.inf, end) if sign == "<" else (end, math.inf)
     if below is not None:

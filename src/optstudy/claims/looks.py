@@ -1,4 +1,4 @@
-"""Which seeds would decide a claim that is open, and how many of them. No torch."""
+"""Which settings need more seeds to decide an open claim, and how many. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ from optstudy.results.curves import Point
 from optstudy.results.stats import Estimate
 
 FUTILE = 3
-"""Seeds are not added where this many times as many would be needed as may be had at most."""
+"""No seeds are added if more than this many times the maximum would be needed."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What an open claim needs."""
+    """What is needed to decide an open claim."""
 
     claim: Claim
     points: Sequence[tuple[str, Point]]
-    """Labels of curves, and the settings of these that decide it."""
+    """The settings that decide it, each with its curve's label."""
     seeds: float | None
-    """How many at each would decide it, if the numbers stay as they are; None: more seeds will not."""
+    """Seeds per setting that would decide it if the numbers stay the same; None: seeds alone will not."""
     why: str
-    """In words."""
+    """The explanation."""
 
 
 def need(verdict: Verdict, evidence: Evidence) -> Need:
-    """Return what a claim needs whose verdict is not decided, by what there is.
+    """Return what is needed to decide a claim that is not decided.
 
-    That it does not hold takes one part outside its range; that it holds takes all of them inside.
+    One part outside its range shows that the claim does not hold; that it holds needs all parts inside.
     """
     open_ = [k for k, word in enumerate(verdict.words) if word == "not decided"]
     points = {k: _points(verdict.claim.relations[k], evidence) for k in open_}
@@ -48,11 +48,11 @@ def need(verdict: Verdict, evidence: Evidence) -> Need:
 
 
 def seeds(part: Part, points: Sequence[Point]) -> float | None:
-    """How many seeds would bring a part's interval to one side; None: no number of them.
+    """Seeds that would bring a part's interval to one side of its limits; None if no number would.
 
     Args:
-        points: what decides it. Where some have fewer seeds than what is compared, what a parabola may be off
-            by is mostly noise, and is taken to vanish.
+        points: the settings that decide it. If some have fewer seeds than compared, the possible error of a
+            parabola is mostly noise and is assumed to vanish.
     """
     m = part.measured
     if not isinstance(m, Estimate) or not points:
@@ -73,7 +73,7 @@ def _points(relation: Relation, evidence: Evidence) -> list[tuple[str, Point]]:
 
 
 def _lacking(parts: Sequence[Part]) -> str:
-    """What there must be before seeds can decide."""
+    """What is needed before more seeds can decide."""
     missing = [part.missing for part in parts if part.measured is None]
     if missing:
         return f"missing: {missing[0]}"

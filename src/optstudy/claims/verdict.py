@@ -1,7 +1,7 @@
-"""Verdicts: a claim is parts, each a number that must lie in a range; their intervals decide. No torch.
+"""Verdicts: each part of a claim is a number that must be in a range; its interval decides. No torch.
 
 A claim of several parts is decided at :data:`optstudy.results.stats.LEVEL` as a whole: the p-values of its
-parts are corrected for their number (Holm 1979). The interval that is shown is each number's own.
+parts are corrected for their number (Holm 1979). The interval shown for each part is uncorrected.
 """
 
 import math
@@ -15,16 +15,17 @@ from optstudy.results.stats import LEVEL, Estimate
 
 Word = Literal["holds", "does not hold", "not decided"]
 LOOKS = {3: 0.99, 6: 0.985, 12: 0.974}
-"""Numbers of seeds at which ``--decide`` looks, and the level of each look.
+"""Numbers of seeds at which ``--decide`` looks, and the confidence level of each look.
 
-All three together err in at most 5 %, as one look at :data:`LEVEL` does: found by simulation
-(``tests/test_deciding.py``), since one's data are part of the next one's. By Bonferroni it is 5.1 %.
+The three looks together have an error of at most 5 %, as a single look at :data:`LEVEL` has. The levels were
+found by simulation (``tests/test_deciding.py``), because each look includes the data of the previous ones.
+The Bonferroni bound is 5.1 %.
 """
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number that was measured many times in one run, and the range of what was measured."""
+    """A number measured many times in one run: its median, and the range of the values."""
 
     value: float
     low: float
@@ -39,10 +40,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Part:
-    """One number and the range that it must lie in."""
+    """One number and the range that it must be in."""
 
     measured: Estimate | Range | None
-    """None where runs are missing."""
+    """None if runs are missing."""
     low: float = -math.inf
     high: float = math.inf
     missing: str = ""
@@ -50,14 +51,14 @@ class Part:
 
     @property
     def slack(self) -> float:
-        """How far the number is inside the range; negative: outside."""
+        """Distance of the number from the nearest end of the range; negative outside the range."""
         if self.measured is None:
             return -math.inf
         return min(self.measured.value - self.low, self.high - self.measured.value)
 
     @property
     def chance(self) -> float:
-        """The p-value of the number's lying on the side of the range's ends where it was found."""
+        """The p-value for the number being inside or outside the range, as measured."""
         m = self.measured
         if m is None:
             return 1.0
@@ -69,7 +70,7 @@ class Part:
         return 0.0 if inside or m.high < self.low or m.low > self.high else 1.0
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """The interval at a level; None without seeds."""
+        """The interval at a level; None without several seeds."""
         m = self.measured
         if isinstance(m, Ratio):
             return m.ends(level)
@@ -79,11 +80,11 @@ class Part:
         return None if half is None else (m.value - half, m.value + half)
 
     def verdict(self, correction: int = 1, level: float = LEVEL) -> Word:
-        """``holds``: the whole interval is in the range; ``does not hold``: none of it is.
+        """``holds``: the whole interval is in the range; ``does not hold``: no part of it is.
 
         Args:
-            correction: what the p-value is multiplied by.
-            level: of the interval.
+            correction: factor on the p-value.
+            level: confidence level of the interval.
         """
         if self.chance * correction > 1 - level + 1e-12:
             return "not decided"
@@ -92,33 +93,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement with the test that decides it."""
+    """A statement and the test that decides it."""
 
     name: str
     statement: str
     figure: str
-    """The study whose file has it."""
+    """The study whose file contains it."""
     test: str
-    """As it is written, on one line."""
+    """The test as written, on one line."""
     relations: tuple[Relation, ...] = ()
-    """What it says: all must hold."""
+    """The parsed test: all must hold."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim at a scale."""
+    """The result of a claim at a scale."""
 
     claim: Claim
     scale: str
     parts: tuple[Part, ...]
     changed: str = ""
-    """``changed after N runs`` of a claim that its first runs did not have like this; else empty."""
+    """``changed after N runs`` if the claim was changed after its first runs; else empty."""
     look: int | None = None
-    """The seeds of the look that it is of, see :data:`LOOKS`; None: there is only this one."""
+    """The look, in seeds, that gave it, see :data:`LOOKS`; None: judged without looks."""
 
     @property
     def level(self) -> float:
-        """Of its intervals."""
+        """Confidence level of its intervals."""
         return LEVEL if self.look is None else LOOKS[self.look]
 
     @cached_property
@@ -141,13 +142,13 @@ class Verdict:
 
     @property
     def deciding(self) -> Part:
-        """The part that is nearest to failing, or fails the most, among those with the claim's verdict."""
+        """Among the parts with the claim's verdict, the one closest to failing or failing most."""
         mine = [part for part, word in zip(self.parts, self.words, strict=True) if word == self.word]
         return min(mine, key=lambda part: part.slack)
 
     @property
     def why_not(self) -> str:
-        """What keeps it from being decided, in words; empty where it is decided."""
+        """Why it is not decided; empty if it is."""
         if self.word != "not decided":
             return ""
         part = self.deciding
@@ -160,7 +161,7 @@ class Verdict:
         return f"decided alone, but not as one of {len(self.parts)} parts"
 
     def tree(self) -> dict[str, Any]:
-        """For programs; estimate, interval and seeds are the deciding part's."""
+        """As JSON for programs; estimate, interval and seeds are those of the deciding part."""
         m, interval = self.deciding.measured, self.deciding.interval(self.level)
         return {
             "name": self.claim.name,

@@ -1,1 +1,1 @@
-"""What the commands do; each module loads only when one of its commands is called."""
+"""The implementation of the commands; each module is imported when one of its commands is called."""

@@ -20,15 +20,15 @@ def optim(
     device: str = "auto",
     json_: Json = False,
 ) -> int:
-    """Time a step of every optimizer, and of other libraries' where they are installed, in one run.
+    """Time a step of every optimizer, and of installed other libraries, in one run.
 
-    On the shapes of a transformer of 59 million weights. Peers: `make bench` installs them.
+    Uses the shapes of a transformer with 59 million weights. `make bench` installs the other libraries.
 
     Args:
         rounds: steps of each; the fastest counts.
-        peers: time other libraries' too.
-        device: `auto` (a GPU where there is one), `cpu` or `cuda`.
-        json_: for programs: a list of objects.
+        peers: time other libraries as well.
+        device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        json_: write JSON: a list of objects.
     """
     known_device(device)
     at_least_one("--rounds", rounds)
@@ -44,15 +44,15 @@ def train(
     threads: int = 0,
     json_: Json = False,
 ) -> int:
-    """Time training steps, beside a plain compiled loop and Hugging Face's nearest model, in one run.
+    """Time training steps, compared with a plain compiled loop and Hugging Face's closest model, in one run.
 
-    Three shapes on a CPU; on a GPU the paper's 150m with its global batch.
+    Uses three shapes on a CPU; on a GPU, the paper's 150m model with its global batch size.
 
     Args:
         rounds: steps of each; the fastest counts.
-        peers: time the others too.
+        peers: time the other two as well.
         threads: CPU threads of each; 0: all.
-        json_: for programs: a list of objects.
+        json_: write JSON: a list of objects.
     """
     at_least_one("--rounds", rounds)
     at_least_one("--threads", threads or None)

@@ -28,10 +28,10 @@ def claims(
     out: Path | None = None,
     json_: Json = False,
 ) -> int:
-    """Judge the claims of studies by what has been run: holds, does not hold, or not decided.
+    """Judge the claims of studies from the finished runs: holds, does not hold, or not decided.
 
-    Estimates are in nats per token (decades, for learning rates), with a 95 % interval over seeds. A claim of
-    several parts is decided at that level as a whole; the part that decides it is shown.
+    Estimates are in nats per token (learning rates: decades), with a 95 % interval over seeds. A claim with
+    several parts is decided at that level as a whole; the table shows the deciding part.
 
     Examples:
         optstudy claims
@@ -45,13 +45,13 @@ def claims(
         optstudy claims --out report/claims.html
 
     Args:
-        names: of `optstudy studies`, their folder (`paper`), or files of your own; by default all studies
-            that come with the package: the paper's statements and what was claimed beyond them.
-        scale: the scale of the runs; by default `pico`, or a study's own first.
-        runs: where run folders are; the package's own record is read besides.
-        fresh: leave out the package's record.
-        out: also write a page of all of them, an HTML file.
-        json_: for programs.
+        names: names from `optstudy studies`, a folder of them (`paper`), or your own files; by default all
+            studies in the package: the paper's statements and further claims.
+        scale: the scale of the runs; by default `pico`, or the study's first.
+        runs: folder of the run folders; the package's own record is read as well.
+        fresh: ignore the package's record.
+        out: also write an HTML page of all claims.
+        json_: write JSON.
     """
     existing(runs)
     inside = [one for name in names for one in names_in(name)]

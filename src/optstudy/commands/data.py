@@ -31,20 +31,20 @@ def prepare(
     jobs: int | None = None,
     json_: Json = False,
 ) -> None:
-    """Turn a corpus into token files. Existing ones are checked and kept, so it can be stopped at any time.
+    """Convert a corpus to token files. Existing ones are checked and kept, so it can be stopped at any time.
 
     Parameters
     ----------
     corpus
-        A name that `optstudy data list` shows, or `path:` and a file or folder of text.
+        A name from `optstudy data list`, or `path:` and a text file or folder.
     tokenizer
-        `t5`, `gpt2`, `bpe-N` (N pieces, trained on the corpus), a `tokenizer.json`, a SentencePiece `.model`.
+        `t5`, `gpt2`, `bpe-N` (N tokens, trained on the corpus), a `tokenizer.json`, a SentencePiece `.model`.
     tokens
-        How many tokens to make for training, such as 3e9; all, if not given or if there are fewer.
+        Number of training tokens to make, such as 3e9; all, if not given or if there are fewer.
     jobs
-        Processes that encode; one per core, if not given.
+        Number of encoding processes; one per core, if not given.
     json_
-        Write JSON, for programs.
+        Write JSON.
     """
     count = None if tokens is None else _count(tokens)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -59,17 +59,17 @@ def prepare(
     for name, split in made.manifest.splits.items():
         out.print(f"{name}: {_summary(split)}", soft_wrap=True)
     if count is not None and len(made.train) < count:
-        out.print(f"these are all training tokens; {count:,} were asked for", soft_wrap=True)
+        out.print(f"these are all training tokens; {count:,} were requested", soft_wrap=True)
     out.print(printable(made.folder), soft_wrap=True)
 
 
 def list_(*, json_: Json = False) -> None:
-    """Show the corpora that can be prepared, and the token sets that exist.
+    """Show the available corpora, and the existing token sets.
 
     Parameters
     ----------
     json_
-        Write JSON, for programs.
+        Write JSON.
     """
     sets, damaged = _sets()
     if json_:
@@ -101,14 +101,14 @@ def list_(*, json_: Json = False) -> None:
 
 
 def info(name: str, *, json_: Json = False) -> None:
-    """Show what a token set was made from and what it holds.
+    """Show what a token set was made from and what it contains.
 
     Parameters
     ----------
     name
-        A set that `optstudy data list` shows, or the beginning of its name.
+        A set from `optstudy data list`, or the beginning of its name.
     json_
-        Write JSON, for programs.
+        Write JSON.
     """
     home, manifest = _set(name)
     if json_:
@@ -126,14 +126,14 @@ def info(name: str, *, json_: Json = False) -> None:
 
 
 def verify(name: str | None = None, *, json_: Json = False) -> None:
-    """Read token sets completely and compare them with their checksums. Damage is exit code 2.
+    """Read token sets completely and compare them with their checksums. Damage gives exit code 2.
 
     Parameters
     ----------
     name
-        A set that `optstudy data list` shows, or the beginning of its name; all, if not given.
+        A set from `optstudy data list`, or the beginning of its name; all, if not given.
     json_
-        Write JSON, for programs.
+        Write JSON.
     """
     sets, damaged = (dict([_set(name)]), dict[Path, str]()) if name else _sets()
     faults = {home: [reason] for home, reason in damaged.items()} | {
@@ -164,11 +164,11 @@ def show(
     Parameters
     ----------
     name
-        A set that `optstudy data list` shows, or the beginning of its name.
+        A set from `optstudy data list`, or the beginning of its name.
     sequences
-        How many.
+        Number of sequences.
     sequence_length
-        Tokens of each.
+        Tokens per sequence.
     split
         `train` or `validation`.
     seed
@@ -191,7 +191,7 @@ def show(
 
 
 def _console() -> Console:
-    """Return one that prints texts as they are: a name may have brackets."""
+    """Return a console that prints text unchanged, since a name may contain brackets."""
     return Console(highlight=False, markup=False)
 
 
@@ -204,7 +204,7 @@ def _bytes(home: Path) -> int:
 
 
 def _facts(home: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return what a set is, for programs."""
+    """Return the facts about a set as JSON for programs."""
     splits = {
         name: {
             "tokens": split.tokens,
@@ -233,7 +233,7 @@ def _homes() -> list[Path]:
 
 
 def _sets() -> tuple[dict[Path, Manifest], dict[Path, str]]:
-    """Return the token sets, and what is wrong with those whose manifest cannot be read."""
+    """Return the token sets, and an error for each one whose manifest cannot be read."""
     sets, damaged = {}, {}
     for home in _homes():
         try:
@@ -250,7 +250,7 @@ def _set(name: str) -> tuple[Path, Manifest]:
     homes = [home for home in _homes() if (home / MANIFEST).exists()]
     chosen = [home for home in homes if home.name.startswith(name)]
     if len(chosen) > 1:
-        raise UserError(f"{name!r} begins several sets: {', '.join(home.name for home in chosen)}")
+        raise UserError(f"several token sets start with {name!r}: {', '.join(home.name for home in chosen)}")
     manifest = read_manifest(chosen[0]) if chosen else None
     if manifest is None:
         raise UserError(f"no token set {name!r}{nearest(name, [home.name for home in homes])}")
@@ -269,7 +269,7 @@ def _faults(home: Path, manifest: Manifest) -> list[str]:
 
 
 def _fault(path: Path, listed: shards.Header) -> str:
-    """Say in one line what is wrong with a shard; an empty text if it is good."""
+    """Return what is wrong with a shard in one line; an empty text if it is good."""
     try:
         shard = shards.open_shard(path)
         shard.check()

@@ -1,4 +1,4 @@
-"""``optstudy run --decide``: seeds are added where they decide open claims, at the looks there are."""
+"""``optstudy run --decide``: adds seeds to decide open claims, at fixed looks."""
 
 import math
 import sys
@@ -18,7 +18,7 @@ from optstudy.study.session import Session
 
 
 def check(session: Session, asked: bool, most: int | None, hours: float | None) -> None:
-    """Refuse what cannot be decided.
+    """Refuse options that do not fit.
 
     Raises:
         UserError: there are no claims, or the options make no sense together.
@@ -44,14 +44,14 @@ def decide(
     most: int | None = None,
     hours: float | None = None,
 ) -> None:
-    """Add seeds until every claim is decided that seeds can decide, the most deciding runs first.
+    """Add seeds until every claim that seeds can decide is decided, most informative runs first.
 
     Args:
-        session: the study; its own runs have ended.
-        launch: runs what the session wants.
+        session: the study, whose own runs have ended.
+        launch: starts the runs that the session requests.
         slots: runs at a time.
-        most: the last look; None: that of the most seeds.
-        hours: no more runs are started that would end later than this.
+        most: the last look; None: the one with the most seeds.
+        hours: no runs are started that would end later than this.
     """
     until = None if hours is None else time.monotonic() + 3600 * hours
     say, last = sys.stdout.write, most or max(LOOKS)
@@ -79,7 +79,7 @@ def decide(
 
 
 def _open(session: Session, look: int | None = None) -> list[Need]:
-    """What the open claims need, by the look before this one, or by the last there was; the least first."""
+    """What the open claims need, according to the previous or latest look, smallest need first."""
     evidence = evidence_of([session])
     found = []
     for claim in session.study.claims:
@@ -95,7 +95,7 @@ def _open(session: Session, look: int | None = None) -> list[Need]:
 
 
 def _wanted(session: Session, need: Need, look: int) -> Sequence[PlannedRun]:
-    """The runs that a claim's look lacks."""
+    """The runs that are missing for a claim's look."""
     found = []
     for label, point in need.points:
         row = point.rows[0]

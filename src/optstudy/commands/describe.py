@@ -1,4 +1,4 @@
-"""What ``optstudy show`` says of a study: its runs, and what those to do cost."""
+"""``optstudy show``: lists a study's runs, and the cost of those to do."""
 
 import sys
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from optstudy.study import cost
 from optstudy.study.session import FINISHED, Session
 
 OLDER = "older code"
-"""The state of runs whose optimizer has been changed since: they stay, and count for nothing."""
+"""State of runs whose optimizer has changed since: they are kept but not used."""
 
 
 def listed(session: Session) -> list[dict[str, Any]]:
-    """Return every run with its id, config, state, and the study whose best it waits for."""
+    """Return every run with its id, config, state, and the study for whose best it waits."""
     found: list[dict[str, Any]] = []
     for run_id, point in {point.id: point for point in session.plan.points}.items():
         config = point.config.model_dump(mode="json")
@@ -30,7 +30,7 @@ def listed(session: Session) -> list[dict[str, Any]]:
 
 
 def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> None:
-    """Say which runs there are and what those left cost."""
+    """Print the runs and the cost of those left."""
     say = sys.stdout.write
     states = session.states()
     for run_id, point in session.runs_known.items():
@@ -44,8 +44,8 @@ def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> N
     _say_cost(_left(session), jobs, device, per_gpu, session.runs)
 
 
-def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
-    """Say how many runs each study has, and what all of them, each once, cost."""
+def describe_all(sessions: Sequence[Session], jobs: int | None, device: str, per_gpu: int) -> None:
+    """Print the number of runs of each study, and the cost of all of them, each run counted once."""
     left: dict[str, AnyConfig] = {}
     for session in sessions:
         mine = {config.id: config for config in _left(session)}
@@ -54,11 +54,11 @@ def describe_all(sessions: Sequence[Session], jobs: int | None) -> None:
         runs = len(session.runs_known) + len(session.plan.pending)
         sys.stdout.write(f"{session.study.name:24} {runs:4} runs, {new:4} to do that no other has\n")
     sys.stdout.write("all: ")
-    _say_cost(list(left.values()), jobs, "auto", 1, sessions[0].runs)
+    _say_cost(list(left.values()), jobs, device, per_gpu, sessions[0].runs)
 
 
 def _left(session: Session) -> list[AnyConfig]:
-    """Configs of the runs to do; what waits for another study's best has a stand-in for it."""
+    """Configs of the runs to do; a run that waits for another study's best has a sample config."""
     states = session.states()
     found = [p.config for run_id, p in session.runs_known.items() if states[run_id] not in FINISHED]
     return [*found, *(wait.like for wait in session.plan.pending)]
@@ -86,8 +86,12 @@ def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu:
 
 
 def _on_gpu(folder: Path) -> bool:
-    """Whether a run was trained on a GPU; a record that cannot be read counts as a core's."""
+    """Whether a run was trained on a GPU; a run with an unreadable record counts as a CPU run.
+
+    For another program, only the GPUs that it was given are known.
+    """
     try:
-        return str((read_json(folder / "env.json") or {}).get("device", "cpu")) != "cpu"
+        env = read_json(folder / "env.json") or {}
     except UserError:
         return False
+    return bool(env.get("gpus")) or env.get("device", "cpu") != "cpu"

@@ -1,4 +1,4 @@
-"""Optimizers of others are imported and tried before anything runs; of all else no code is imported."""
+"""Imports and tries other people's optimizers before anything runs; no other code is imported."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from optstudy.recipes import CLASSES
 
 
 def try_optimizers(configs: Iterable[AnyConfig]) -> None:
-    """Import every class of others, and build it with its options on a small model.
+    """Import every class from other packages, and build it with its options on a small model.
 
     Raises:
-        UserError: it cannot be imported or built, with the config key that is wrong.
+        UserError: it cannot be imported or built; names the wrong config key.
     """
     tried: dict[str, RunConfig] = {}
     for config in configs:

@@ -1,4 +1,4 @@
-"""``optstudy init``: the files to begin a study with, and a first run of one that is there."""
+"""``optstudy init``: writes starter files for a study, or tries the first run of an existing one."""
 
 import math
 import shlex
@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from optstudy.commands.options import RUNS, Assignments
+from optstudy.commands.options import RUNS, Assignments, belong
 from optstudy.ending import DONE, FAILED, Asked, Preempted, ProgramError
 from optstudy.errors import UserError
 from optstudy.folders import prepare
@@ -25,7 +25,7 @@ Kind = Literal["script", "trainer", "function"]
 STUDY = "study.yaml"
 PROGRAM = "train.py"
 OURS = ("config.json", "env.json", "metrics.jsonl", "result.json")
-"""Files that every run's folder has."""
+"""Files in every run's folder."""
 OK, NOTE, MISSING = "ok", "note", "missing"
 Finding = tuple[str, str]
 
@@ -40,11 +40,11 @@ def init(
     set_: Assignments = (),
     runs: Path = RUNS,
 ) -> int:
-    """Write a study file and a program to begin with, or try one run of a study that there is.
+    """Write a study file and a program to start with, or try one run of an existing study.
 
-    `optstudy init script` writes `study.yaml` and `train.py`, which run as they are and are yours to change.
-    With `--check`, the first run of a study is carried out for a minute at most, in a folder that is thrown
-    away, and what it leaves is looked at. Exit code 1 says that something is missing.
+    `optstudy init script` writes `study.yaml` and `train.py`, which run as they are, for you to change.
+    With `--check`, the first run of a study is run for at most a minute in a temporary folder, and its output
+    is checked. Exit code 1 means that something is missing.
 
     Examples:
         optstudy init script my-study
@@ -52,18 +52,19 @@ def init(
         optstudy init --check my-study.yaml --set steps=20
 
     Args:
-        kind: `script`: a program of its own; `trainer`: one with Hugging Face's `Trainer`; `function`: a
+        kind: `script`: a program; `trainer`: a program with Hugging Face's `Trainer`; `function`: a
             Python function.
-        folder: where the files go; by default here. None is overwritten.
-        check: a study file with a `trainer:` to try instead.
-        seconds: after which that run is stopped.
-        runs: where the study's run folders are, if it has been run; nothing is written there.
+        folder: folder for the files; by default the current one. No file is overwritten.
+        check: try this study file, which has a `trainer:`, instead.
+        seconds: time after which that run is stopped.
+        runs: folder of the study's run folders, if it has been run; nothing is written there.
     """
     if (kind is None) == (check is None):
         raise UserError(
             "init: give either what to begin with, script, trainer or function, or --check STUDY.yaml"
         )
     if kind is not None:
+        belong("--check", False, set_=set_)
         return _write(kind, folder)
     assert check is not None
     if not seconds > 0:
@@ -72,14 +73,14 @@ def init(
 
 
 def _write(kind: Kind, folder: Path) -> int:
-    """Write both files, or none."""
+    """Write both files, or neither."""
     root = resources.files("optstudy.commands") / "starters"
     trainer = (root / f"{kind}.yaml").read_text(encoding="utf-8").rstrip()
     content = (root / STUDY).read_text(encoding="utf-8").replace("TRAINER", trainer)
     files = {STUDY: content, PROGRAM: (root / f"{kind}.py.txt").read_text(encoding="utf-8")}
     for name in files:
         if (folder / name).exists():
-            raise UserError(f"{folder / name}: is there already, and is not overwritten; give another folder")
+            raise UserError(f"{folder / name}: exists already, and is not overwritten; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -90,7 +91,7 @@ def _write(kind: Kind, folder: Path) -> int:
 
 
 def _try(name: str, seconds: float, set_: Assignments, runs: Path) -> int:
-    """Carry out a study's first run for a while, and say what it left and what is missing."""
+    """Try a study's first run for a limited time, and report what it wrote and what is missing."""
     config = _first(name, set_, runs, seconds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = prepare(Path(temporary), config, lambda folder: None)
@@ -121,7 +122,7 @@ def _try(name: str, seconds: float, set_: Assignments, runs: Path) -> int:
 
 
 def _first(name: str, set_: Assignments, runs: Path, seconds: float) -> Program:
-    """Return the first run of a study, with a limit of time."""
+    """Return the first run of a study, with a time limit."""
     session = Session(study.load(name), None, runs, study.overrides(set_), adaptive=False)
     trainer = session.study.file.trainer
     if trainer is None:
@@ -147,7 +148,7 @@ def _ended(config: Program, result: Mapping[str, Any]) -> Finding:
 
 
 def _so_far(folder: Path, config: Program, output: Output, seconds: float) -> Finding:
-    """Say whether a run that was stopped had begun to tell its metric."""
+    """Report whether a stopped run had begun to report its metric."""
     metric = config.trainer.metric.name
     if output.found or output.matched is not None or (folder / "result.json").exists():
         return OK, f"{metric}: told within {seconds:g} s, after which the run was stopped"

@@ -1,10 +1,10 @@
-"""What a command says of the launcher: which one, and with what. Each is imported only when it is used."""
+"""The launcher of a command and its options. Each launcher is imported only when it is used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optstudy.commands.options import known_device
+from optstudy.commands.options import belong, known_device
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest, shown, validate
 from optstudy.launch.events import OnEvent
@@ -15,26 +15,26 @@ from optstudy.study import library as study
 from optstudy.study.session import FINISHED, Session
 
 MOST = 10_000
-"""Of workers, threads or rounds."""
+"""Maximum number of workers, threads or rounds."""
 LAUNCHERS = ("local", "slurm", "ray")
 PRELOADED = ("optstudy.commands.training", "optstudy.training.train", "torch._dynamo")
-"""What workers of this machine start with; torch.optim takes 1.2 s for torch._dynamo on first use."""
+"""Modules that local workers start with; torch.optim needs 1.2 s for torch._dynamo on first use."""
 
 
 @dataclass(frozen=True)
 class Launching:
-    """How a study's runs are to be started.
+    """Starts a study's runs.
 
     Args:
         session: the study.
         launcher: a name of :data:`LAUNCHERS`.
         device: as for ``optstudy train``.
-        jobs: runs at a time; None: as many as there is room for.
+        jobs: runs at a time; None: as many as fit.
         per_gpu: runs at a time on one GPU.
-        slurm: ``key=value`` over the study file's ``slurm``.
+        slurm: ``key=value`` options that override the study file's ``slurm``.
 
     Raises:
-        UserError: one of them is none of what is allowed.
+        UserError: one of them is not allowed.
     """
 
     session: Session
@@ -52,9 +52,14 @@ class Launching:
         at_least_one("--jobs", self.jobs)
         at_least_one("--per-gpu", self.per_gpu)
         self.submission()
+        belong("--launcher slurm", self.launcher == "slurm", slurm=self.slurm)
+        if self.launcher == "slurm" and self.per_gpu > 1:
+            raise UserError(
+                "--per-gpu: Slurm hands out GPUs: ask for a part of one, as by --slurm gres=shard:1"
+            )
 
     def slots(self) -> list[str]:
-        """Workers of this machine, see :func:`optstudy.launch.slots.slots`."""
+        """Workers on this machine, see :func:`optstudy.launch.slots.slots`."""
         configs = (point.config for point in self.session.runs_known.values())
         return slots(configs, self.jobs, self.device, self.per_gpu)
 
@@ -65,14 +70,14 @@ class Launching:
         return max((threads_of(point.config) for point in known), default=1)
 
     def submission(self) -> Slurm:
-        """How runs are submitted to Slurm: the study file's way, ``--slurm`` and ``--jobs`` over it."""
+        """Slurm options: the study file's, overridden by ``--slurm`` and ``--jobs``."""
         chosen = study.overrides(self.slurm, "--slurm", "partition=gpu")
         if self.jobs is not None:
             chosen = {"at_once": self.jobs, **chosen}
         return validate(Slurm, merge(self.session.study.file.slurm.model_dump(), chosen), "--slurm")
 
     def start(self, on_event: OnEvent) -> list[Path]:
-        """Run everything to its result and return the runs that were set aside."""
+        """Run everything until it has results; return the runs that were set aside."""
         session, threads, device = self.session, self.threads, self.device
         if self.launcher == "slurm":
             from optstudy.launch import slurm
@@ -93,7 +98,7 @@ class Launching:
         return local.launch(session.todo, self.slots(), threads, cli.run, preloaded, device, on_event)
 
     def script(self) -> str:
-        """The first batch script that would go to Slurm; empty where none would."""
+        """The first batch script that would be submitted to Slurm; empty if there is none."""
         states = self.session.states().items()
         todo = [self.session.runs / run_id for run_id, state in states if state not in FINISHED]
         if self.launcher != "slurm" or not todo:
@@ -105,7 +110,7 @@ class Launching:
 
 
 def at_least_one(option: str, value: int | None) -> None:
-    """Refuse a count below 1, or above all that there can be."""
+    """Refuse a count below 1 or above the maximum."""
     if value is not None and value < 1:
         raise UserError(f"{option}: input should be at least 1, not {shown(value)}")
     if value is not None and value > MOST:

@@ -19,9 +19,9 @@ from optstudy.recipes import FROM_RUN, OPTIMIZERS, ROLES, Spec, complete, traine
 from optstudy.scales import SCALES
 
 FLOAT, BFLOAT16 = 4, 2
-"""Bytes of a float32, also of the counter of steps that each parameter has, and of a bfloat16."""
+"""Bytes of a float32 (also of each parameter's step counter) and of a bfloat16."""
 MOMENTUM = ("m", "b")
-"""What classes call the average of gradients in their state."""
+"""Names of the average of gradients in the state of classes."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Listed:
     name: str
     target: str
     second_moment: Mapping[str, str]
-    """Per role; ``not trained`` where it is left out."""
+    """Granularity by role; ``not trained`` if the role is left out."""
     state_bytes_per_param: float
-    """On the shapes of the 150m model, with float32 parameters."""
+    """For the shapes of the 150m model, with float32 parameters."""
     source: str
     options: list[dict[str, Any]]
     """Name, type, default, allowed and meaning of each (:func:`described`); of a preset name and default."""
@@ -93,7 +93,7 @@ def listed_presets() -> list[Listed]:
 
 
 def options_by_role(name: str) -> dict[str, Options | None]:
-    """Return the options that each role of the paper's model has; None where it is not trained."""
+    """Return the options of each role of the paper's model; None if it is not trained."""
     options, roles = complete(name, {}, {})
     chosen = {"name": name, "lr": 1.0, "options": options, "roles": roles}
     played = [role for role in ROLES if role != "other"]
@@ -102,7 +102,7 @@ def options_by_role(name: str) -> dict[str, Options | None]:
 
 
 def second_moment(options: Options | None, shape: Shape) -> str:
-    """Return the granularity that a role's second moment is kept at, and whether it freezes."""
+    """Return the granularity of a role's second moment, and whether it is frozen."""
     if options is None:
         return "not trained"
     kind: str | None = getattr(options, "second_moment", None)
@@ -121,7 +121,7 @@ def state_bytes(options: Options, shape: Shape) -> int:
 
 
 def described(spec: Spec) -> list[dict[str, Any]]:
-    """Return what an optimizer can be told: name, type, default, what is allowed, and meaning."""
+    """Return an optimizer's options: name, type, default, allowed values, and meaning."""
     assert spec.known is not None
     fields = spec.known.model_json_schema()["properties"]
     return [
@@ -138,7 +138,7 @@ def described(spec: Spec) -> list[dict[str, Any]]:
 
 
 def type_of(field: Mapping[str, Any]) -> str:
-    """Return the type of a field of a JSON schema in a word or two."""
+    """Return the type of a JSON schema field in one or two words."""
     if field["type"] == "array":
         return f"{field['minItems']} numbers"
     return {"number": "number", "integer": "integer", "boolean": "true or false", "string": "word"}[
@@ -147,7 +147,7 @@ def type_of(field: Mapping[str, Any]) -> str:
 
 
 def allowed(field: Mapping[str, Any]) -> str:
-    """Return the range of a field of a JSON schema, such as ``[0, 1)``; empty where its type says it all."""
+    """Return the range of a JSON schema field, such as ``[0, 1)``; empty if the type implies it."""
     one = field["prefixItems"][0] if field["type"] == "array" else field
     if "pattern" in one:
         return str(one["pattern"]).strip("^$()")
@@ -161,7 +161,7 @@ def allowed(field: Mapping[str, Any]) -> str:
 
 
 WIDTH = 160
-"""Least width of the table, in characters: sources are long."""
+"""Minimum width of the table in characters, because sources are long."""
 
 
 def optimizers(*, json_: Json = False) -> int:
@@ -170,7 +170,7 @@ def optimizers(*, json_: Json = False) -> int:
     Presets are optimizers of others: of these the table says what they are, and whether they are installed.
 
     Args:
-        json_: for programs.
+        json_: write JSON.
     """
     found = [*listing(), *listed_presets()]
     if json_:

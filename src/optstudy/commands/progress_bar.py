@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line a minute elsewhere."""
+"""Progress of a run: a bar on a terminal, otherwise one line per minute."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from optstudy.errors import validate
 from optstudy.record import read_json
 
 LINE_SECONDS = 60.0
-"""Between lines where there is no terminal."""
+"""Seconds between lines if there is no terminal."""
 
 
 class ProgressBar:
@@ -43,7 +43,7 @@ class ProgressBar:
         self._progress.stop()
 
     def update(self, row: dict[str, Any]) -> None:
-        """Show one row of the metrics; speed is that since the row before."""
+        """Show one row of the metrics, with the speed since the previous row."""
         self._progress.update(self._task, completed=row["step"])
         if "loss" not in row:
             return

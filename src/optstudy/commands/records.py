@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import RECORDED, figure_of, recorded
@@ -40,20 +40,23 @@ def export(
         optstudy export --scale pico --record src/optstudy/studies/record/pico.csv
 
     Args:
-        name: a study, whose curves are then named; all runs of the folder without.
-        scale: the scale the study ran at; by default `pico`, or a study's own first.
-        axis: values that it ran, as `key=value,value`.
-        runs: where run folders are.
+        name: a study, to add the names of its curves; without, all runs in the folder.
+        scale: the scale of the runs; by default `pico`, or the study's first.
+        axis: values that were run, as `key=value,value`.
+        runs: folder of the run folders.
         seeds: seeds of every point, instead of the study's.
-        format_: `csv` or `parquet`; by default what `--out` ends in.
+        format_: `csv` or `parquet`; by default from the extension of `--out`.
         out: the file; `runs.csv` or `runs.parquet` by default.
-        record: a committed record to add the finished runs of the package's studies to, instead.
+        record: add the finished runs of the package's studies to this committed record instead.
     """
     existing(runs)
     if record is not None:
+        if any((name, set_, axis, seeds, format_, out)):
+            raise UserError("--record: of all studies of the package; beside it go --scale and --runs alone")
         return _extend(record, scale or "pico", runs)
     kind = tidy.kind_of(out, format_)
     expect_many()
+    belong("a study", name is not None, scale=scale, set_=set_, axis=axis, seeds=seeds)
     if name is None:
         records = tidy.runs(tidy.every(runs))
     else:
@@ -71,7 +74,7 @@ def export(
 
 
 def _extend(record: Path, scale: str, runs: Path) -> int:
-    """Add the finished runs of the studies that a record holds."""
+    """Add the finished runs of the studies that the record covers."""
     kept = {**archive.beside(record), **archive.read(record)}
     plans = [
         Session(study.load(name), scale, runs, kept=kept).plan
@@ -90,7 +93,7 @@ def schema(*, config: bool = False) -> int:
     Save it and start a study file with `# yaml-language-server: $schema=study.schema.json`.
 
     Args:
-        config: that of config files for `optstudy train`, instead.
+        config: print the schema of config files for `optstudy train` instead.
     """
     sys.stdout.write(json.dumps(config_schema() if config else study_schema(), indent=1) + "\n")
     return DONE

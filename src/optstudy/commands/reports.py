@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from optstudy import report as reports
-from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, existing
+from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
 from optstudy.findings import Judge, figure_of, recorded
@@ -45,11 +45,11 @@ def report(
     host: str = LOOPBACK[0],
     port: int = PORT,
 ) -> int:
-    """Draw the report of a study, or of all studies of a folder, from the runs that have ended.
+    """Write the report of a study, or of all studies in a folder, from the finished runs.
 
-    It goes to `report/STUDY/SCALE`. Another study of that name, the study with other `--set` or `--axis`, or
-    over other runs, gets a folder of its own beside it. Seeds beyond the study's that have run are shown;
-    claims leave them out.
+    The report goes to `report/STUDY/SCALE`. Another study of that name, or the study with other `--set`,
+    `--axis` or runs, gets a separate folder. Seeds beyond the study's that have run are shown; claims ignore
+    them.
 
     Examples:
         optstudy report paper/fig1 --format pdf --format tex
@@ -61,27 +61,28 @@ def report(
         optstudy report beyond/horizon --predict 1e9
 
     Args:
-        name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
-        scale: the scale it ran at; by default `pico`, or a study's own first.
-        axis: values that it ran, as `key=value,value`.
-        runs: where run folders are.
+        name: a name from `optstudy studies`, a folder of them (`paper`), or your own file.
+        scale: the scale of the runs; by default `pico`, or the study's first.
+        axis: values that were run, as `key=value,value`.
+        runs: folder of the run folders.
         seeds: seeds of every point, instead of the study's.
-        out: where the report goes.
-        format_: `html`, `pdf`, `svg`, `png`, `md` or `tex`; may be given several times.
-        predict: also print each optimizer's best learning rate for runs of so many tokens, from those of at
+        out: folder for the report.
+        format_: `html`, `pdf`, `svg`, `png`, `md` or `tex`; may be repeated.
+        predict: also print each optimizer's best learning rate for runs of this many tokens, from runs of at
             least four lengths.
-        serve: show the report in a browser and refresh it as runs end, until Ctrl-C; nothing is written.
-        host: address to serve on; other machines reach it only if this is not loopback.
-        port: port to serve on; 0 takes a free one.
+        serve: show the report in a browser and update it as runs end, until Ctrl-C; nothing is written.
+        host: address to serve on; other machines can connect only if it is not loopback.
+        port: port to serve on; 0 picks a free one.
     """
     existing(runs)
+    belong("--serve", serve, host=host != LOOPBACK[0], port=port != PORT)
     expect_many()
     names = [name] if name.endswith((".yaml", ".yml")) else names_in(name)
     formats = reports.check(format_)
     if predict is not None and not 1 <= predict < math.inf:
         raise UserError(f"--predict: a number of tokens, such as 1e9, not {predict:g}")
     if predict is not None and (serve or names != [name]):
-        raise UserError("--predict: the report of one study says it, neither a folder's nor a served page")
+        raise UserError("--predict: only for the report of one study, not for a folder or with --serve")
     draws = not serve and any(kind not in reports.TABLES for kind in formats)
     with reports.drawing_pool(len(names)) if draws else nullcontext() as pool:
         chosen = study.overrides(set_)
@@ -100,7 +101,7 @@ def report(
                 _predict(sessions[0], predict)
         else:
             at = sessions[0].scale
-            where = reports.place(out, name, at, _made_of(sessions[0], name, out))
+            where = reports.place(out / name, _made_of(sessions[0], name, out), at)
             _write_all(sessions, where, formats, f"{name} at {at}", pool)
     return DONE
 
@@ -150,18 +151,19 @@ def _write_all(
 
 
 def compare(before: Path, after: Path, /, *, out: Path = Path("report/compare")) -> int:
-    """Compare two runs folders, run by run: before and after a change of yours.
+    """Compare two runs folders run by run, such as before and after a change.
 
-    Runs are paired by id; where a change gave them new ids, by their config.
+    Runs are paired by id; if a change gave them new ids, by config.
 
     Args:
         before: a runs folder.
         after: another runs folder.
-        out: where the page goes.
+        out: folder for the page; if another comparison's page is there, a folder next to it.
     """
     found = reports.compare(before, after)
     reports.show_comparison(found)
-    for path in reports.write_comparison(found, out):
+    where = reports.place(out, {"before": relative(before, out), "after": relative(after, out)})
+    for path in reports.write_comparison(found, where):
         sys.stdout.write(f"wrote {path}\n")
     return DONE
 
@@ -172,7 +174,7 @@ def write_report(
     formats: Sequence[str] = reports.DEFAULT_FORMATS,
     pool: Executor | None = None,
 ) -> None:
-    """Print a study's table and write its report, drawn by the pool or here.
+    """Print a study's table and write its report; figures are drawn by the pool or here.
 
     Raises:
         UserError: no run has ended, or an unknown format.
@@ -183,13 +185,14 @@ def write_report(
     drawn = reports.draw(figure, formats, pool)
     session.remember()
     reports.show(figure)
-    where = reports.place(out, figure.name, figure.scale, _made_of(session, figure.name, out))
+    made_of = _made_of(session, figure.name, out)
+    where = reports.place(out / figure.name, made_of, figure.scale)
     for path in reports.write(figure, where, formats, drawn=drawn):
         sys.stdout.write(f"wrote {path}\n")
 
 
 def _made_of(session: Session, name: str, out: Path) -> dict[str, Any]:
-    """What tells a report from others of its name; places are told from the folder of reports."""
+    """What distinguishes a report from others of its name; paths are relative to the reports' folder."""
     file = session.study.path
     return {
         "study": relative(file, out) if file else name,
@@ -200,12 +203,12 @@ def _made_of(session: Session, name: str, out: Path) -> dict[str, Any]:
 
 
 def relative(path: Path | str, start: Path) -> str:
-    """Return where a path lies, seen from a folder."""
+    """Return a path relative to a folder."""
     return os.path.relpath(Path(path).resolve(), start.resolve())
 
 
 def names_in(name: str) -> list[str]:
-    """Return the studies of a folder of them, or the one of that name."""
+    """Return the studies of a folder of studies, or the one with that name."""
     inside = [known for known in study.names() if known.startswith(f"{name.rstrip('/')}/")]
     return inside or [name]
 

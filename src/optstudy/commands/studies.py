@@ -36,13 +36,13 @@ def demo(
 ) -> int:
     """Train and compare five optimizers on real text, in about five minutes on two cores.
 
-    What has run is not run again: a second `optstudy demo` ends in seconds.
+    Finished runs are not repeated: a second `optstudy demo` takes seconds.
 
     Args:
         scale: size of the model and length of the runs; by default `pico`.
-        runs: where run folders are.
+        runs: folder of the run folders.
         jobs: runs at a time; one per core by default.
-        out: where the report goes.
+        out: folder for the report.
     """
     return run("demo", scale=scale, runs=runs, jobs=jobs, out=out)
 
@@ -70,10 +70,10 @@ def run(
     fresh: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """Run a study: what has a result is kept, the rest is run, then the table and a report.
+    """Run a study: keep finished runs, do the rest, then print the table and write a report.
 
-    Ctrl-C and the same command continue. Several of these, on several machines, may work on one runs folder.
-    Runs of the paper's studies that the package's own record has count as done, unless `--fresh`.
+    Ctrl-C stops it, and the same command continues. Several processes, on several machines, may work on one
+    runs folder. Runs in the package's own record of the paper's studies count as done, unless `--fresh`.
 
     Examples:
         optstudy run paper/fig1 --scale pico
@@ -85,26 +85,26 @@ def run(
         optstudy run paper/fig1 --launcher slurm --slurm partition=gpu --slurm gres=gpu:1
 
     Args:
-        name: one of `optstudy studies`, or a file of your own.
+        name: a name from `optstudy studies`, or your own file.
         scale: `pico` (the default), `nano`, `micro`, or the paper's `150m`, `300m`, `600m`, `1.2b`,
-            `150m-long`; of a study with a `trainer:`, one of its own, by default the first.
-        axis: values to run, over the study's, as `key=value,value`; may be given several times.
-        runs: where run folders are.
+            `150m-long`; for a study with a `trainer:`, one of its own scales, by default the first.
+        axis: values to run instead of the study's, as `key=value,value`; may be repeated.
+        runs: folder of the run folders.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
         device: `auto`, `cpu` or `cuda`.
         per_gpu: runs at a time on one GPU.
         launcher: `local`, `slurm` (job arrays) or `ray` (the cluster of RAY_ADDRESS, or this machine).
-        slurm: how to submit, over the study's `slurm:`, as `key=value`; may be given several times.
-        out: where the report goes.
-        adaptive: extend axes and add seeds where the study says so.
-        retry: try runs again that were set aside after failing.
-        decide: add seeds where they decide claims that are open, at 3, 6 and 12 seeds; all looks together
-            err in at most 5 %.
-        most_seeds: the last of these looks that `--decide` takes: 3, 6 or 12, the default.
+        slurm: Slurm option that overrides the study's `slurm:`, as `key=value`; may be repeated.
+        out: folder for the report.
+        adaptive: extend axes and add seeds as the study says.
+        retry: start runs again that were set aside after failing.
+        decide: add seeds to decide open claims, at looks of 3, 6 and 12 seeds; all looks together
+            have an error of at most 5 %.
+        most_seeds: the last look of `--decide`: 3, 6 or 12 (default).
         hours: `--decide` starts no runs that would end later than this.
-        fresh: run again what the package's record has, too.
-        dry_run: only say what would be run; for Slurm, print the batch script too.
+        fresh: also repeat runs in the package's record.
+        dry_run: only print what would be run; for Slurm, also the batch script.
     """
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     deciding.check(session, decide, most_seeds, hours)
@@ -125,12 +125,12 @@ def run(
         deciding.decide(session, lambda: _carry_out(session, launching), slots, most_seeds, hours)
     states = session.states().values()
     if "failed" not in states or any(state in FINISHED for state in states):
-        write_report(session, out)  # else there is nothing in it, and every failure has been told
+        write_report(session, out)  # else it is empty, and every failure has been reported
     return FAILED if "failed" in states else DONE
 
 
 def _try_programs(session: Session, name: str) -> None:
-    """Import and try optimizers of others, and look for the study's program."""
+    """Import and try other people's optimizers, and check the study's program."""
     try:
         if (trainer := session.study.file.trainer) is not None:
             require(trainer, session.study.folder)
@@ -140,7 +140,7 @@ def _try_programs(session: Session, name: str) -> None:
 
 
 def _carry_out(session: Session, launching: Launching) -> None:
-    """Prepare what the runs read, and run those that have no result."""
+    """Prepare the data for the runs, and do those that have no result."""
     from optstudy.data import tokens
 
     configs = [point.config for point in session.runs_known.values()]
@@ -151,7 +151,7 @@ def _carry_out(session: Session, launching: Launching) -> None:
 
 
 def _texts(configs: Sequence[AnyConfig]) -> dict[tuple[str, str], int | None]:
-    """Corpora and tokenizers that runs read, each with the most tokens that one takes; None: all."""
+    """Corpora and tokenizers that runs read, each with the maximum number of tokens; None: all."""
     counts: dict[tuple[str, str], list[int | None]] = {}
     for data in (config.data for config in configs if isinstance(config, RunConfig)):
         counts.setdefault((data.corpus, data.tokenizer), []).append(data.tokens)
@@ -170,19 +170,19 @@ def status(
     watch: bool = False,
     json_: Json = False,
 ) -> int:
-    """Say how far a study is, which of its runs failed and why, and its table so far.
+    """Show the progress of a study, which of its runs failed and why, and its table so far.
 
     Examples:
         optstudy status paper/fig1 --watch
 
     Args:
-        name: one of `optstudy studies`, or a file of your own.
-        scale: the scale it runs at; by default `pico`, or a study's own first.
-        axis: values that it runs, as `key=value,value`.
-        runs: where run folders are.
+        name: a name from `optstudy studies`, or your own file.
+        scale: the scale of the runs; by default `pico`, or the study's first.
+        axis: values to run, as `key=value,value`.
+        runs: folder of the run folders.
         seeds: seeds of every point, instead of the study's.
-        watch: keep the live table on the screen until all runs have ended.
-        json_: for programs: the number of runs in each state, and those that failed.
+        watch: show a live table until all runs have ended.
+        json_: write JSON: the number of runs in each state, and the failed runs.
     """
     from optstudy import report
 
@@ -244,30 +244,35 @@ def show(
     fresh: bool = False,
     json_: Json = False,
 ) -> int:
-    """List the runs that a study would make, and what they cost: tokens, FLOPs, hours here, disk.
+    """List a study's runs and their cost: tokens, FLOPs, hours on this machine, disk.
 
-    Of a folder of studies, such as `paper`: how many runs each has, and what all of them cost. The hours come
-    from runs in the runs folder; without any, from one CPU core here, except for models so large that a GPU
-    is wanted: `--device cpu` gives them for this machine's cores.
+    For a folder of studies, such as `paper`: the number of runs of each, and the cost of all. The hours are
+    estimated from runs in the runs folder; without any, from one CPU core of this machine. For models that
+    need a GPU, only `--device cpu` then estimates hours, for this machine's cores.
 
     Args:
-        name: one of `optstudy studies`, their folder (`paper`), or a file of your own.
-        scale: the scale to run at; by default `pico`, or a study's own first.
-        axis: values to run, over the study's, as `key=value,value`.
-        runs: where run folders are.
+        name: a name from `optstudy studies`, a folder of them (`paper`), or your own file.
+        scale: the scale to run; by default `pico`, or the study's first.
+        axis: values to run instead of the study's, as `key=value,value`.
+        runs: folder of the run folders.
         jobs: runs at a time; by default one per core, or `--per-gpu` for each GPU.
         seeds: seeds of every point, instead of the study's.
         device: `auto`, `cpu` or `cuda`.
         per_gpu: runs at a time on one GPU.
-        adaptive: extend axes and add seeds where the study says so and results ask for it.
-        fresh: leave out what the package's record has.
-        json_: for programs: ids, configs, states, and which study a run's config waits for.
+        adaptive: extend axes and add seeds as the study says and results require.
+        fresh: ignore the package's record.
+        json_: write JSON: ids, configs, states, and the study that a run's config waits for.
     """
     known_device(device)
     at_least_one("--jobs", jobs)
     at_least_one("--per-gpu", per_gpu)
     if (inside := names_in(name)) != [name] and not json_:
-        describe_all([_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside], jobs)
+        describe_all(
+            [_session(one, scale, set_, axis, runs, seeds, adaptive, fresh) for one in inside],
+            jobs,
+            device,
+            per_gpu,
+        )
         return DONE
     session = _session(name, scale, set_, axis, runs, seeds, adaptive, fresh)
     if json_:
@@ -281,10 +286,10 @@ def show(
 
 
 def studies(*, json_: Json = False) -> int:
-    """List the studies that come with the package.
+    """List the studies in the package.
 
     Args:
-        json_: for programs.
+        json_: write JSON.
     """
     loaded = [study.load(name) for name in study.names()]
     if json_:

@@ -1,4 +1,4 @@
-"""Tables on a terminal, fitted to its width; elsewhere a line per row, which nothing wraps."""
+"""Tables fitted to the width of a terminal; without a terminal, one unwrapped line per row."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -13,13 +13,13 @@ from optstudy.report.terminal import aligned
 def show_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), least: int = 0
 ) -> None:
-    """Print a table; a cell may have several lines, which are one where no terminal shows them.
+    """Print a table; a cell may have several lines, which are joined if there is no terminal.
 
     Args:
-        headings: of the columns.
-        rows: cells, plain text.
-        right: numbers of the columns that are aligned to the right.
-        least: characters that a narrower terminal is taken to have.
+        headings: headings of the columns.
+        rows: rows of cells, plain text.
+        right: numbers of the right-aligned columns.
+        least: minimum width in characters, even on a narrower terminal.
     """
     console = Console(file=sys.stdout)
     if not console.is_terminal:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optstudy.training.parallel import Ranks
 
 WAIT_SECONDS = 20.0
-"""How long to wait for the other processes of a run before saying so."""
+"""Seconds of waiting for the other processes of a run before a message."""
 
 
 def train(
@@ -36,12 +36,12 @@ def train(
 ) -> int:
     """Train one run, or continue it from its newest checkpoint.
 
-    A finished run is only reported. A run of another program is carried out by that program. Exit codes:
-    0 done, 2 a mistake of yours or a full disk, 3 diverged, 4 another process works on the run, 75 asked to
-    stop (the same command continues), 1 otherwise, such as no memory. The reason is in the folder's
-    `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU trains the run together; it may go
-    on with another number of processes than it began with. `--set` changes of a run's folder only what is no
-    part of its id: `watch`, `training.parallel`, `data.corpus`.
+    A finished run is only reported. A run of another program is done by that program. Exit codes: 0 done,
+    2 a mistake of yours or a full disk, 3 diverged, 4 another process is working on the run, 75 asked to stop
+    (the same command continues), 1 anything else, such as out of memory. The reason is in the folder's
+    `result.json` or `attempts.jsonl`. Under torchrun, one process per GPU trains the run together; it may
+    continue with a different number of processes. For a run's folder, `--set` can only change values that are
+    not part of its id: `watch`, `training.parallel`, `data.corpus`.
 
     Examples:
         optstudy train my-run.yaml --set optimizer.lr=3e-3
@@ -55,8 +55,8 @@ def train(
         torchrun --nproc-per-node 8 -m optstudy train my-run.yaml --set training.parallel=fsdp
 
     Args:
-        config_or_run_folder: a run's folder, or a YAML or JSON file: `scale: pico` and what differs from it.
-        runs: where run folders are, for a config file.
+        config_or_run_folder: a run's folder, or a YAML or JSON file: `scale: pico` and what differs.
+        runs: folder of the run folders, for a config file.
         device: `auto`, `cpu` or `cuda`.
     """
     known_device(device)
@@ -84,7 +84,7 @@ def _say_waiting() -> None:
 
 
 class _Others:
-    """The other processes of the run; they wait for the first to say what to do."""
+    """The other processes of the run; they wait for the first one's instructions."""
 
     def __init__(self, ranks: "Ranks | None" = None) -> None:
         self.ranks = ranks
@@ -100,7 +100,7 @@ class _Others:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let them end; after a run all together, or torchrun would stop those that still write."""
+        """Let them exit; after a run all together, as torchrun would stop those that are still writing."""
         if self.ranks is not None and not self._called:
             from optstudy.training.parallel import leave
 
@@ -111,7 +111,7 @@ class _Others:
 
 
 def _follow(device: str, ranks: "Ranks") -> int:
-    """Do what the first process says."""
+    """Follow the first process's instructions."""
     from optstudy.training.train import train as carry_out
 
     folder = ranks.same("")
@@ -200,14 +200,14 @@ def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -
 
 
 def _change(folder: Path, overrides: dict[str, Any]) -> None:
-    """Change in a run's config what is no part of its id."""
+    """Change values in a run's config that are not part of its id."""
     config = read_config(folder)
     if isinstance(config, Program):
         raise UserError("--set: in the folder of a program's run nothing can change; run the study instead")
     changed = validate(RunConfig, merge(config.model_dump(mode="json"), overrides), "--set")
     if (changed.id, changed.scale) != (config.id, config.scale):
         raise UserError(
-            "--set: in a run's folder only what is no part of its id can change: watch, training.parallel, "
+            "--set: in a run's folder only values outside its id can change: watch, training.parallel, "
             "data.corpus; give a config file instead"
         )
     if read_result(folder) is None:

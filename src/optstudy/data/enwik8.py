@@ -16,7 +16,7 @@ from optstudy.data.download import IndexFile, Unavailable
 from optstudy.errors import UserError, printable
 
 SIZE = 10**8
-"""Bytes of the text; no packed file has more."""
+"""Bytes of the text; a packed file has no more than that."""
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
 URL = "http://mattmahoney.net/dc/enwik8.zip"
 SDIST = IndexFile(
@@ -28,7 +28,7 @@ SDIST = IndexFile(
 
 
 def prepare() -> dict[str, Path]:
-    """Return the files of the cleaned text by split, one JSON line per article; made if missing."""
+    """Return the files of the cleaned text by split, one JSON line per article; created if missing."""
     home = cache.folder("enwik8")
     cleaned = {split: home / f"{split}-{wikitext.CLEANING}.jsonl" for split in ("train", "validation")}
     if all(path.exists() for path in cleaned.values()):
@@ -47,10 +47,10 @@ def prepare() -> dict[str, Path]:
 
 
 def raw(home: Path) -> bytes:
-    """Return the 10^8 bytes from a file in ``home``, downloaded if there is none.
+    """Return the 10^8 bytes from a file in ``home``; if there is none, it is downloaded.
 
     Raises:
-        UserError: the file is damaged, or none can be had.
+        UserError: the file is damaged, or cannot be downloaded.
     """
     for name in ("enwik8", "enwik8.gz", "enwik8.zip"):
         if (home / name).exists():
@@ -81,7 +81,7 @@ def _fetch(home: Path) -> bytes:
 
 
 def _unpack(path: Path) -> bytes:
-    """Return what a file holds, and no more than a byte too many."""
+    """Return the contents of a file, with at most one byte too many."""
     files.regular(path)
     try:
         if path.suffix == ".zip":

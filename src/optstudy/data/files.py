@@ -1,8 +1,8 @@
-"""Documents of local files: plain text, and JSON lines with a ``text`` key, each also gzipped.
+"""Documents in local files: plain text, and JSON lines with a ``text`` key, optionally gzipped.
 
-JSON lines hold one document each. Plain text is cut into documents at the first blank line after 4,096
-bytes, or the first line end after 65,536 bytes. The text is UTF-8; a byte order mark at the beginning is left
-out. Nothing is skipped: what cannot be read is an error that names file and line.
+A JSON line holds one document. Plain text is split into documents at the first blank line after 4,096 bytes,
+or at the first line end after 65,536 bytes. The text is UTF-8; a byte order mark at the start is removed.
+Nothing is skipped: unreadable text is an error that names file and line.
 """
 
 import gzip
@@ -21,15 +21,15 @@ from optstudy import cache, record
 from optstudy.errors import UserError, printable
 
 READING = 1
-"""Raised whenever a change here alters the documents that come out of the same files."""
+"""Increased when a change here alters the documents read from the same files."""
 
 TEXT = (".txt", ".text", ".md")
 LINES = (".jsonl", ".json", ".ndjson", ".jsonlines", ".jl")
-"""Endings in any case of letters; ``.gz`` may follow."""
+"""File name extensions, in upper or lower case; ``.gz`` may follow."""
 PARAGRAPHS_END = 4_096
 LINES_END = 65_536
 LONGEST_LINE = 1 << 27
-"""Bytes. A line is held in memory whole; a few megabytes of gzip can unfold to gigabytes."""
+"""Maximum bytes of a line: it is held in memory whole, and a few MB of gzip can expand to gigabytes."""
 MARK = b"\xef\xbb\xbf"
 """UTF-8's byte order mark."""
 
@@ -61,7 +61,7 @@ _ENDINGS = {
 }
 _KINDS = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
 _HOLD_ROWS = (_TABLE, _ARCHIVE, _COMPRESSED)
-"""What a folder of text is not taken without: it may be half of the corpus."""
+"""Kinds of files that make a folder invalid, because they may be half of the corpus."""
 _BEGINNINGS = {
     rb"PAR1\x15|ARROW1\0|Obj\x01|SQLite format 3\0|\x89HDF": _TABLE,
     rb"PK\x03\x04|7z\xbc\xaf|Rar!\x1a": _ARCHIVE,
@@ -82,17 +82,17 @@ _SPECIAL = {
 
 
 def ending(path: PurePath) -> str:
-    """Return the end of a name in lower case, such as ``.jsonl``, without a ``.gz`` behind it."""
+    """Return a name's extension in lower case, such as ``.jsonl``, ignoring a ``.gz`` after it."""
     return PurePath(path.name.lower().removesuffix(".gz")).suffix
 
 
 def listing(root: Path) -> list[Path]:
-    """Return the files to read, in order: ``root`` itself, or the text below it, by relative path.
+    """Return the files to read, in order: ``root`` itself, or the text files below it, by relative path.
 
-    Of a folder, hidden files and files with unknown endings are no text. Linked folders are not followed.
+    Hidden files and files with unknown extensions are skipped. Linked folders are not followed.
 
     Raises:
-        UserError: nothing there, a file that is no text (a table, a pipe), or a folder without any.
+        UserError: nothing is there, a file is not text (a table, a pipe), or a folder has no text.
     """
     if not stat.S_ISDIR(_status(root).st_mode):
         _check_single(root)
@@ -112,7 +112,7 @@ def regular(path: Path) -> os.stat_result:
     """Return the status of a regular file, without opening it: a pipe would wait for its writer.
 
     Raises:
-        UserError: there is none, or it is something else.
+        UserError: it does not exist, or is something else.
     """
     status = _status(path)
     if not stat.S_ISREG(status.st_mode):
@@ -125,7 +125,7 @@ def documents(path: Path) -> Iterator[str]:
     """Yield the documents of one file.
 
     Raises:
-        UserError: it cannot be read, is no UTF-8, or a line is too long or no object with a text.
+        UserError: it cannot be read, is not UTF-8, or a line is too long or not an object with a text.
     """
     _refuse_ending(path)
     return _json_lines(path) if ending(path) in LINES else _plain(path)
@@ -134,8 +134,8 @@ def documents(path: Path) -> Iterator[str]:
 def digests(root: Path) -> dict[str, str]:
     """Return what identifies the contents of each file of :func:`listing`, by relative path.
 
-    It is the SHA-256, and a remark where a byte order mark is left out of plain text. It is remembered by
-    size and times of change, so that large files are read once.
+    It is the SHA-256, with a remark if a byte order mark of plain text is removed. It is cached by size and
+    times of change, so that large files are read once.
 
     Raises:
         UserError: a file cannot be read.
@@ -163,7 +163,7 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file's bytes.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: it does not exist, or cannot be read.
     """
     regular(path)
     try:
@@ -182,12 +182,12 @@ def _digest(path: Path) -> str:
 def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
-    except (OSError, ValueError) as error:  # of a name that no file can have
+    except (OSError, ValueError) as error:  # for a name that no file can have
         raise UserError(f"{printable(path)}: {getattr(error, 'strerror', error)}") from None
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its folders, without hidden ones."""
+    """Yield the files in a folder and its subfolders, except hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{printable(error.filename)}: {error.strerror}") from None
@@ -212,7 +212,7 @@ def _refusal(path: Path, kind: str) -> UserError:
 
 
 def _check_single(path: Path) -> None:
-    """Refuse a file whose name or beginning says that it is no plain text and no JSON lines."""
+    """Refuse a file whose name or first bytes show that it is neither plain text nor JSON lines."""
     _refuse_ending(path)
     with _opened(path) as file:
         beginning = _first_bytes(path, file)
@@ -239,7 +239,7 @@ def _refuse_beginning(path: Path, beginning: bytes) -> None:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """Open a file, unpacked."""
+    """Open a file, decompressed."""
     status = regular(path)
     packed = path.name.lower().endswith(".gz")
     if packed and not status.st_size:
@@ -291,7 +291,7 @@ def _decode(data: bytes, path: Path, line: int) -> str:
 
 def _json_lines(path: Path) -> Iterator[str]:
     for number, line in enumerate(_lines(path), 1):
-        line = line.removeprefix(MARK)  # of files that were joined
+        line = line.removeprefix(MARK)  # from concatenated files
         if line.strip():
             yield _text(_decode(line, path, number), _place(path, number))
 
@@ -313,7 +313,7 @@ def _text(line: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{place}: a lone surrogate, which is no Unicode text") from None
+        raise UserError(f"{place}: a lone surrogate, which is not Unicode text") from None
     return text
 
 

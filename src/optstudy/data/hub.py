@@ -1,4 +1,4 @@
-"""Rows of files on the Hugging Face hub, streamed by the library ``datasets`` (an optional extra)."""
+"""Rows of files on the Hugging Face hub, streamed with the library ``datasets`` (an optional extra)."""
 
 import importlib
 from collections.abc import Iterator

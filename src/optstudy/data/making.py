@@ -1,8 +1,8 @@
-"""Making the shards of one split: one process reads the text and writes the shards, several encode.
+"""Creates the shards of one split: one process reads the text and writes the shards, several encode.
 
-A shard is the shortest run of documents that reaches a given size, so its content follows from the text
-alone. A shard that exists and is whole is kept, and reading goes on behind it. The encoding processes touch
-no file of the token set, so one that outlives its killed parent for a moment does no harm.
+A shard is the shortest sequence of documents that reaches a given size, so its content depends only on the
+text. Existing intact shards are kept, and reading continues after them. The encoding processes access no
+file of the token set, so one that briefly outlives its killed parent does no harm.
 """
 
 import hashlib
@@ -43,32 +43,32 @@ T = TypeVar("T")
 SHARD_CHARACTERS = 1 << 24
 """A shard ends after the document that reaches this many characters."""
 ENCODING = 2
-"""Raised whenever the same text and tokenizer file give other ids than before. 2: special tokens that are
-spelt out in a text are text."""
+"""Increased when the same text and tokenizer file give other ids than before. 2: special tokens that are
+spelled out in a text are text."""
 
 
 class Recipe(BaseModel):
-    """What decides the bytes of a token set."""
+    """The settings that determine the bytes of a token set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fingerprint: str
-    """Of the corpus."""
+    """Fingerprint of the corpus."""
     tokenizer_sha256: str
     shard_characters: int
     format: int = shards.FORMAT
     encoding: int = 1
-    """:data:`ENCODING` when it was made; older sets do not say it."""
+    """:data:`ENCODING` at its creation; older sets lack it."""
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits."""
+        """The hash of these settings, twelve hexadecimal digits."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Work:
-    """One split to make."""
+    """A split to create."""
 
     corpus: Corpus
     split: str
@@ -87,7 +87,7 @@ class ShardText:
     stop: Position
     documents: list[str]
     facts: dict[str, Any]
-    """Of the shard's header."""
+    """Entries for the shard's header."""
 
 
 Pending = dict[Future[tuple[Header, bytes]], int]
@@ -95,13 +95,13 @@ Pending = dict[Future[tuple[Header, bytes]], int]
 
 
 def check_jobs(jobs: int) -> None:
-    """Refuse several processes while a worker imports a script: it would wait for its parent's lock for ever.
+    """Refuse several processes while a worker imports a script, which would deadlock on its parent's lock.
 
     Raises:
         UserError: the script asks for several outside ``if __name__ == "__main__"``.
     """
     if jobs > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise UserError("a script may ask for several jobs only under: if __name__ == '__main__'")
+        raise UserError("a script may use several jobs only under: if __name__ == '__main__'")
 
 
 def name(split: str, number: int) -> str:
@@ -110,13 +110,13 @@ def name(split: str, number: int) -> str:
 
 
 def make(work: Work, wanted: int | None, at_least: int, complete: bool) -> list[Header]:
-    """Make the shards of a split, from the first on, until they hold ``wanted`` tokens or the text ends.
+    """Create the shards of a split, from the first on, until they hold ``wanted`` tokens or the text ends.
 
     Args:
-        work: what to make.
-        wanted: tokens; None: all.
-        at_least: shards to have in any case.
-        complete: whether they are known to be all.
+        work: the split to create.
+        wanted: number of tokens; None: all.
+        at_least: minimum number of shards.
+        complete: whether these are known to be all shards.
     """
     headers: dict[int, Header] = {}
     with _pool(work.jobs) as pool, _progress(work, wanted) as show:
@@ -157,7 +157,7 @@ def _collect(work: Work, pending: Pending, headers: dict[int, Header]) -> None:
 
 
 def _shortest(headers: dict[int, Header], wanted: int | None) -> int:
-    """Count the shards, from the first on, that are needed for ``wanted`` tokens; all if too few."""
+    """Return how many shards, from the first on, are needed for ``wanted`` tokens; all if too few."""
     total = count = 0
     while count in headers and (wanted is None or total < wanted):
         total += headers[count].tokens
@@ -171,7 +171,7 @@ def _enough(headers: dict[int, Header], wanted: int | None) -> bool:
 
 
 def _kept(work: Work, number: int, position: Position) -> Header | None:
-    """Return the header of a shard that exists, is whole and is the one that would be made."""
+    """Return the header of a shard that exists, is intact and equals the one that would be created."""
     path = work.home / name(work.split, number)
     if not path.exists():
         return None
@@ -186,7 +186,7 @@ def _kept(work: Work, number: int, position: Position) -> Header | None:
 
 
 class _Reader:
-    """Reads the blocks of a split from any position; one after the other without seeking."""
+    """Reads the blocks of a split from any position; consecutive blocks without seeking."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -194,7 +194,7 @@ class _Reader:
         self.stream: Iterator[tuple[Position, str]] = iter(())
 
     def take(self, number: int, start: Position) -> ShardText | None:
-        """Read the block that begins at ``start``; None after the last document."""
+        """Read the block that starts at ``start``; None after the last document."""
         work = self.work
         if self.position != start:
             self.stream, self.position = work.corpus.read(work.split, start), start
@@ -222,7 +222,7 @@ class _Reader:
 
 
 def encode(block: ShardText) -> tuple[Header, bytes]:
-    """Return the header and the file of a block's shard; runs in a worker process."""
+    """Return the header and the file contents of a block's shard; runs in a worker process."""
     encoder = _encoder(block.tokenizer_file)
     tokens, ends = encoder.encode(block.documents)
     return shards.pack(tokens, ends, vocab_size=encoder.vocab_size, **block.facts)
@@ -235,7 +235,7 @@ def _encoder(path: Path) -> tokenizer.Encoder:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[Executor]:
-    """Encode blocks in ``jobs`` processes; in this one if there is only one."""
+    """Encode blocks in ``jobs`` processes, or in this one if ``jobs`` is 1."""
     if jobs == 1:
         yield _Here()
         return
@@ -246,7 +246,7 @@ def _pool(jobs: int) -> Iterator[Executor]:
     except BrokenProcessPool:
         raise UserError(
             "an encoding process died, perhaps of too little memory: try fewer jobs "
-            "(a script may ask for several only under: if __name__ == '__main__')"
+            "(a script may use several only under: if __name__ == '__main__')"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -259,7 +259,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone; otherwise it would wait for work for ever."""
+    """Exit when the parent process is gone; otherwise this process would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -267,7 +267,7 @@ def _end_with_parent() -> None:
 
 
 class _Here(Executor):
-    """Runs what is submitted immediately, in this thread."""
+    """Runs submitted calls immediately, in this thread."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()

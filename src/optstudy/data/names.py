@@ -1,4 +1,4 @@
-"""Names of tokenizers: ``t5``, ``gpt2``, ``bpe-N`` and files. Says what a name means and loads nothing."""
+"""Names of tokenizers: ``t5``, ``gpt2``, ``bpe-N`` and files. Resolves names without loading anything."""
 
 import re
 from functools import lru_cache
@@ -10,9 +10,9 @@ from optstudy.errors import UserError, nearest
 
 PUBLISHED = ("t5", "gpt2")
 SIZES = range(257, (1 << 16) + 1)
-"""Pieces that a ``bpe-N`` may have: 256 bytes, the end token and more."""
+"""Vocabulary sizes that ``bpe-N`` may have: 256 bytes, the end token and more."""
 ENDINGS = (".json", ".model")
-"""Of a ``tokenizer.json`` and a SentencePiece model; in any case of letters."""
+"""Extensions of a ``tokenizer.json`` and a SentencePiece model, in upper or lower case."""
 
 
 def pieces(name: str) -> int | None:
@@ -31,7 +31,7 @@ def pieces(name: str) -> int | None:
 
 
 def path(name: str) -> Path | None:
-    """Return the file that a name stands for; None for ``t5``, ``gpt2`` and ``bpe-N``.
+    """Return the file that a name refers to; None for ``t5``, ``gpt2`` and ``bpe-N``.
 
     Raises:
         UserError: no tokenizer has that name.
@@ -48,10 +48,10 @@ def path(name: str) -> Path | None:
 
 
 def fingerprint(name: str) -> str | None:
-    """Return twelve hexadecimal digits of a tokenizer file's SHA-256, wherever it is stored.
+    """Return the first twelve hexadecimal digits of a tokenizer file's SHA-256, wherever it is stored.
 
-    None for ``t5`` and ``gpt2``, whose files are pinned, and for ``bpe-N``, which follows from the corpus.
-    A process reads the file once, and again when its size or times have changed.
+    None for ``t5`` and ``gpt2``, whose files are pinned, and for ``bpe-N``, which depends on the corpus.
+    A process reads the file once, and again if its size or times have changed.
 
     Raises:
         UserError: no tokenizer has that name, or its file cannot be read.

@@ -1,8 +1,9 @@
 """SentencePiece model files as :class:`tokenizers.Tokenizer`.
 
-The library ``sentencepiece`` reads the file; ``tokenizers`` encodes, as Hugging Face's T5 does. The first
-could encode too, and faster (17.6 M tokens of enwik8 in 5 s instead of 31 s on one core). But it adds scores
-in float32, so it breaks ties between cuts differently: 96 of enwik8's 8,655 articles would get other ids.
+The library ``sentencepiece`` reads the file; ``tokenizers`` encodes, as in Hugging Face's T5.
+``sentencepiece`` could encode as well, and faster (17.6 M tokens of enwik8 in 5 s instead of 31 s on one
+core). But it adds scores in float32, which breaks ties between segmentations differently: 96 of enwik8's
+8,655 articles would get other ids.
 """
 
 import importlib
@@ -14,16 +15,16 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from optstudy.errors import UserError, first_line, printable
 
 UNIGRAM, BPE = 1, 2
-"""Kinds of models (``TrainerSpec.ModelType``)."""
+"""Types of models (``TrainerSpec.ModelType``)."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""Kinds of pieces (``ModelProto.SentencePiece.Type``)."""
+"""Types of pieces (``ModelProto.SentencePiece.Type``)."""
 SPACE = "\u2581"
 _SPELT_BYTES = pre_tokenizers.Split(Regex("<0x[0-9A-F]{2}(?=>)"), "isolated")
-"""Cuts what is spelt like the piece of a byte, so that a unigram model does not take it for one."""
+"""Splits text that is spelled like a byte piece, so that a unigram model does not read it as one."""
 
 
 def load(path: Path, extra: tuple[str, ...] = ()) -> Tokenizer:
-    """Build the tokenizer of a model file; ``extra`` pieces follow its own.
+    """Build the tokenizer of a model file; ``extra`` pieces are appended to its vocabulary.
 
     Raises:
         UserError: an unreadable file, or a model that is neither unigram nor BPE.
@@ -53,7 +54,7 @@ def _parsed(path: Path) -> Any:
     try:
         proto = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
         decode_error = importlib.import_module("google.protobuf.message").DecodeError
-    except Exception as error:  # of a protobuf that is older than the library it raises an error of its own
+    except Exception as error:  # a protobuf older than the library raises its own error
         raise UserError(
             f"{printable(path)}: SentencePiece models need other versions of two libraries "
             f"({first_line(error)}); pip install -U sentencepiece protobuf"
@@ -87,7 +88,7 @@ def _unigram(model: Any, extra: tuple[str, ...]) -> models.Model:
 
 
 def _bpe(model: Any, extra: tuple[str, ...]) -> models.Model:
-    """Turn scores into merges: the higher the score of a piece, the earlier a pair becomes it."""
+    """Convert scores to merges: the higher the score of a piece, the earlier a pair is merged into it."""
     ids = {p.piece: i for i, p in enumerate(model.pieces)}
     merges: list[tuple[float, tuple[str, str]]] = []
     for p in model.pieces:

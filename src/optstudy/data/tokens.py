@@ -1,8 +1,8 @@
-"""Tokens: documents -> token files.
+"""Token sets: documents -> token files.
 
-A token set is a folder of the cache with the shards of both splits and ``tokens.json``, which lists them.
-Shards cover fixed stretches of text, so their bytes depend on the corpus and the tokenizer alone: not on how
-many processes wrote them, nor on how often these were interrupted. Shards that exist are kept.
+A token set is a folder in the cache with the shards of both splits and ``tokens.json``, which lists them.
+Shards cover fixed ranges of the text, so their bytes depend only on the corpus and the tokenizer, not on the
+number of processes that wrote them or on interruptions. Existing shards are kept.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from optstudy.data.text import Corpus
 from optstudy.errors import UserError, first_line, printable
 
 VALIDATION_TOKENS = 1 << 24
-"""At most so many are made of the validation split (the paper reads 16,384,000)."""
+"""Maximum number of tokens of the validation split (the paper reads 16,384,000)."""
 MANIFEST = "tokens.json"
 
 
@@ -28,16 +28,16 @@ class Split(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     complete: bool
-    """Whether they hold the whole split."""
+    """Whether they contain the whole split."""
     shards: dict[str, Header]
 
     @property
     def tokens(self) -> int:
-        """Tokens of all shards."""
+        """Number of tokens in all shards."""
         return sum(header.tokens for header in self.shards.values())
 
     def holds(self, wanted: int | None) -> bool:
-        """Say whether there are as many tokens as wanted, or all that the split has."""
+        """Return whether there are at least ``wanted`` tokens, or the whole split."""
         return self.complete or (wanted is not None and self.tokens >= wanted)
 
 
@@ -49,7 +49,7 @@ class Manifest(BaseModel):
     corpus: str
     tokenizer: str
     tokenizer_file: str
-    """A copy, in the same folder."""
+    """A copy of the tokenizer's file, in the same folder."""
     recipe: Recipe
     splits: dict[str, Split]
 
@@ -83,21 +83,21 @@ def prepare(
     check: bool = False,
     shard_characters: int = making.SHARD_CHARACTERS,
 ) -> Tokens:
-    """Return the tokens of a corpus, made if they are not in the cache.
+    """Return the tokens of a corpus; they are created if they are not in the cache.
 
     Args:
         corpus: a corpus, or a name that :func:`optstudy.data.text.corpus` knows.
         tokenizer_name: a name that :func:`optstudy.data.tokenizer.file` knows.
-        progress: show what is being done, if standard error is a terminal.
-        tokens: the first so many of the train split; None: all.
-        fewer: take all where the train split has fewer than ``tokens``.
-        jobs: processes that encode; with one, the tokenizer's own threads do.
-        check: read every shard that exists, and make damaged ones again.
+        progress: show progress, if standard error is a terminal.
+        tokens: number of tokens from the start of the train split; None: all.
+        fewer: use all if the train split has fewer than ``tokens``.
+        jobs: number of encoding processes; with one, the tokenizer uses its own threads.
+        check: read every existing shard, and recreate damaged ones.
         shard_characters: see :data:`optstudy.data.making.SHARD_CHARACTERS`.
 
     Raises:
-        UserError: text or tokenizer cannot be had or read, the corpus is too large to take whole, or it has
-            fewer tokens than wanted.
+        UserError: text or tokenizer is not available, the corpus is too large to use whole, or it has
+            fewer tokens than requested.
     """
     making.check_jobs(jobs)
     corpus = text.corpus(corpus)
@@ -141,7 +141,7 @@ def prepare(
 
 
 def _make(work: making.Work, wanted: int | None, old: Manifest | None) -> Split:
-    """Make what is missing of a split; shards that are listed stay."""
+    """Create the missing shards of a split; listed shards stay."""
     before = old.splits[work.split] if old else Split(complete=False, shards={})
     headers = making.make(work, wanted, len(before.shards), before.complete)
     found = Split(complete=False, shards={making.name(work.split, h.number): h for h in headers})
@@ -168,7 +168,7 @@ def read_manifest(home: Path) -> Manifest | None:
     """Return the manifest of a token set; None if it has none yet.
 
     Raises:
-        UserError: it is damaged, or of another version.
+        UserError: it is damaged, or from another version.
     """
     try:
         return Manifest.model_validate_json((home / MANIFEST).read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 CLEANING = 1
-"""Raised whenever a change here alters the text that comes out."""
+"""Increased when a change here alters the resulting text."""
 
 _ARTICLE = re.compile(r'<text xml:space="preserve">(.*?)</text>', re.S)
 _REDIRECT = re.compile(r"[ \t\n]*#REDIRECT", re.I)
@@ -37,7 +37,7 @@ _BLANK_LINES = re.compile(r" *\n *(?:\n *)+")
 
 
 def articles(dump: str) -> Iterator[str]:
-    """Yield the prose of each complete article of ``dump``, without redirects and empty pages."""
+    """Yield the prose of each complete article of ``dump``, except redirects and empty pages."""
     for match in _ARTICLE.finditer(dump):
         markup = html.unescape(html.unescape(match[1]))
         if _REDIRECT.match(markup) is None and (prose := clean(markup)):

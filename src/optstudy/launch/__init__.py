@@ -1,1 +1,1 @@
-"""Launchers start ``optstudy train`` on run folders; the folders say what is done."""
+"""Launchers start ``optstudy train`` on run folders; the folders record what is done."""

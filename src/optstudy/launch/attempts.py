@@ -1,6 +1,6 @@
-"""Attempts at a run: ``attempts.jsonl`` in its folder has a line when one starts and one when it ends.
+"""Attempts at a run: ``attempts.jsonl`` in its folder gets a line when one starts and one when it ends.
 
-An attempt without an end was killed. From this file every launcher knows whether a run may be started again
+An attempt without an end was killed. From this file each launcher decides whether a run may be started again
 or is set aside.
 """
 
@@ -20,39 +20,40 @@ from optstudy.launch import lease
 from optstudy.launch.lease import Lease
 from optstudy.record import ended, of_program, put_away, read_lines, read_metrics
 
+NAME = "attempts.jsonl"
 FAILURES = 2
-"""Failures after which a run is set aside."""
+"""Number of failures after which a run is set aside."""
 KILLS = 25
-"""Kills in a row, without a newer checkpoint in between, after which a run is set aside; likewise how often
-another program may ask to be run again without a new step in its metrics."""
+"""Consecutive kills without a newer checkpoint after which a run is set aside. The same limit holds for
+another program that asks to be run again without a new step in its metrics."""
 _CHECKPOINT = re.compile(r"step-(\d+)-")
 
 
 class Held(Exception):
-    """Another process works on the run."""
+    """Another process is working on the run."""
 
 
 @dataclass
 class Attempt:
-    """One process's attempt at a run."""
+    """An attempt at a run by one process."""
 
     lease: Lease
     code: int = DONE
-    """Exit code that it ends with; not needed where an exception ends it."""
+    """Its exit code; not needed if an exception ends it."""
     reason: str | None = None
-    """Why it is not done."""
+    """Why the run is not done."""
 
 
 @contextmanager
 def attempt(folder: Path, on_loss: Callable[[], None] = lambda: os._exit(PREEMPTED)) -> Iterator[Attempt]:
-    """Hold a run's lease and record the attempt's start and end; exceptions are recorded and raised again.
+    """Hold a run's lease, and record the start and end of the attempt; exceptions are recorded and re-raised.
 
     Args:
-        folder: the run's.
-        on_loss: called when another process has taken the run over; by default this one ends.
+        folder: the run's folder.
+        on_loss: called if another process has taken over the run; by default, this process exits.
 
     Raises:
-        Held: another process works on it.
+        Held: another process is working on it.
     """
     held = lease.claim(folder, on_loss)
     if held is None:
@@ -67,9 +68,15 @@ def attempt(folder: Path, on_loss: Callable[[], None] = lambda: os._exit(PREEMPT
         raise Held(said)
     with held:
         current = Attempt(held)
-        try:  # including the first line: a signal may come while it is written
+        try:  # includes the first line: a signal may arrive during the write
             _note(folder, {"event": "start", "step": _checkpointed(folder), **lease.identity()})
-            yield current
+            kept = (folder / NAME).read_bytes()
+            try:
+                yield current
+            finally:
+                if not (folder / NAME).exists():  # a program has emptied its run's folder
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / NAME).write_bytes(kept)
         except GeneratorExit:
             _note(folder, {"event": "end", "code": current.code, "reason": current.reason})
             raise
@@ -88,10 +95,10 @@ def set_aside(folder: Path) -> str | None:
 
 
 def verdict(rows: list[dict[str, Any]]) -> str | None:
-    """Return the reason to set a run aside, by the lines of its ``attempts.jsonl``, or None.
+    """Return why a run is set aside according to the lines of its ``attempts.jsonl``, or None.
 
-    A failure is an end with code 1. A kill is a start without an end. Kills are counted anew once an attempt
-    starts from a newer checkpoint than the one before.
+    A failure is an end with code 1. A kill is a start without an end. The count of kills restarts when an
+    attempt starts from a newer checkpoint than the previous one.
     """
     failures, kills, asked, error = _counted(rows)
     if failures >= FAILURES:
@@ -104,12 +111,12 @@ def verdict(rows: list[dict[str, Any]]) -> str | None:
 
 
 def kills(folder: Path) -> int:
-    """Return the number of kills since the last progress, counting an attempt that is still running."""
+    """Return the number of kills since the last progress, including an attempt that is still running."""
     return _counted(read(folder))[1]
 
 
 def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, int, str]:
-    """Return failures, kills and requests to be run again without progress, and the last error."""
+    """Return failures, kills and requests to run again without progress, and the last error."""
     failures = kills = asked = 0
     last_step = -1
     open_start = False
@@ -131,14 +138,14 @@ def _counted(rows: list[dict[str, Any]]) -> tuple[int, int, int, str]:
 
 
 def account(folder: Path, lines: int) -> None:
-    """Record a failure where a worker ended on its own without a line, so that it is not restarted forever.
+    """Record a failure if a worker exited without writing a line, so that it is not restarted forever.
 
     Args:
-        folder: the run's.
-        lines: number of lines in ``attempts.jsonl`` when the worker was started.
+        folder: the run's folder.
+        lines: number of lines in ``attempts.jsonl`` when the worker started.
 
     Raises:
-        UserError: the run met a mistake that every other would meet, such as a full disk.
+        UserError: the cause affects all other runs too, such as a full disk.
     """
     rows = read(folder)
     if len(rows) == lines and not ended(folder):
@@ -148,35 +155,35 @@ def account(folder: Path, lines: int) -> None:
 
 
 def failed(folder: Path, error: str) -> None:
-    """Record a failure that came before the attempt's first line."""
+    """Record a failure that happened before the attempt's first line."""
     _note(folder, {"event": "end", "code": FAILED, "error": error})
 
 
 def last_line(folder: Path) -> str:
-    """Return the last line of a run's log, without the program's name."""
+    """Return the last line of a run's log, without the prefix ``optstudy:``."""
     try:
         lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
         lines = []
-    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a word"
+    return lines[-1].removeprefix("optstudy: ") if lines else f"{folder}: ended without a message"
 
 
 def forgive(folder: Path) -> None:
-    """Let a run that was set aside be tried again."""
+    """Allow a run that was set aside to be started again."""
     _note(folder, {"event": "retry"})
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's ``attempts.jsonl``.
 
-    A last line torn by a kill is left out; another that is no attempt is left out and said.
+    A last line cut off by a kill is left out. Any other invalid line is left out and reported.
     """
 
     def leave_out(error: UserError) -> None:
         say_once(f"{error}; left out")
 
     try:
-        return read_lines(folder / "attempts.jsonl", _check, leave_out)
+        return read_lines(folder / NAME, _check, leave_out)
     except UserError as error:
         leave_out(error)
         return []
@@ -191,7 +198,7 @@ def _check(row: dict[str, Any], where: str) -> None:
 
 def _note(folder: Path, row: dict[str, Any]) -> None:
     stamped = {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    path = folder / "attempts.jsonl"
+    path = folder / NAME
     if not path.is_file() and (path.exists() or path.is_symlink()):
         put_away(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -202,11 +209,11 @@ def _note(folder: Path, row: dict[str, Any]) -> None:
 
 
 def _checkpointed(folder: Path) -> int:
-    """Step of the newest checkpoint, or the last step that another program logged; 0 without one."""
+    """Step of the newest checkpoint, or the last step that another program logged; 0 if there is none."""
     if of_program(folder):
         try:
             steps = [row.get("step") for row in read_metrics(folder)]
-        except UserError:  # a program's own affair
+        except UserError:  # the program writes this file; its damage is not ours
             steps = []
         return max((step for step in steps if type(step) is int), default=0)
     names = (path.name for path in (folder / "checkpoints").glob("step-*"))

@@ -1,4 +1,4 @@
-"""Shared by all launchers: the runs to do, the events to report, and which runs may be started."""
+"""Shared by all launchers: the runs to do, events, and which runs may be started."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from optstudy.launch import attempts, lease
 from optstudy.record import ended
 
 Todo = Callable[[], Sequence[Path]]
-"""Returns the folders of all runs known so far, each with a ``config.json``; called again as results come."""
+"""Returns the folders of all runs known so far, each with a ``config.json``; called again after results."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A run ``started``, ``stopped``, ``ended`` (has a result) or ``failed`` (is set aside); or ``tick``."""
+    """A run ``started``, ``stopped``, ``ended`` (has a result), ``failed`` (is set aside); or a ``tick``."""
 
     kind: str
     folder: Path | None = None
@@ -23,11 +23,11 @@ OnEvent = Callable[[Event], None]
 
 
 class Board:
-    """Which runs are open, as their folders say, and which of them have been reported.
+    """Tracks which runs are open according to their folders, and which were reported.
 
     Args:
         todo: the runs.
-        on_event: called once when a run has ended, whichever process did it, or was set aside.
+        on_event: called once when a run has ended, in whichever process, or was set aside.
     """
 
     def __init__(self, todo: Todo, on_event: OnEvent) -> None:
@@ -39,28 +39,28 @@ class Board:
 
     @property
     def open(self) -> list[Path]:
-        """Runs that have neither a result nor been set aside."""
+        """Runs that have no result and are not set aside."""
         return list(self._open)
 
     def refresh(self) -> None:
-        """Read the folders again; ask for more runs when one has ended."""
+        """Read the folders again; get new runs from ``todo`` if one has ended."""
         self._take()
         while self._settle():
             self._take()
 
     def look(self) -> None:
-        """Read the folders again; ask for more runs only if one has ended."""
+        """Read the folders again; get new runs from ``todo`` only if one has ended."""
         if self._settle():
             self.refresh()
 
     def startable(self, running: Sequence[Path]) -> Path | None:
-        """Return the first run that no process works on and that is not to be set aside."""
+        """Return the first run without an active process that is not to be set aside."""
         mine = set(running)
         free = (f for f in self._open if f not in mine and self.free(f))
         return next((f for f in free if attempts.set_aside(f) is None), None)
 
     def free(self, folder: Path) -> bool:
-        """Whether a run has no result and no process works on it."""
+        """Whether a run has no result and no active process."""
         return lease.holder(folder) is None and not ended(folder)
 
     def _take(self) -> None:
@@ -69,8 +69,8 @@ class Board:
         self._open.update(dict.fromkeys(f for f in new if not ended(f)))
 
     def _settle(self) -> bool:
-        """Remove runs that have ended or were set aside; return whether any has ended."""
-        done = [folder for folder in self._open if ended(folder)]
+        """Remove runs that ended or were set aside; return whether any ended."""
+        done = [folder for folder in self._open if ended(folder) and lease.holder(folder) is None]
         for folder in done:
             del self._open[folder]
             self.on_event(Event("ended", folder))

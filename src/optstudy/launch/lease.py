@@ -1,9 +1,9 @@
-"""Which process works on a run: a lease with a heartbeat in the run's folder, for any number of machines.
+"""Leases: which process is working on a run, by a file with a heartbeat, for any number of machines.
 
-Leases are numbered files, ``lease-000001.json``, ``lease-000002.json`` ...: the highest number holds. A
-number can be created only once, so of several processes that find a stale lease exactly one takes over.
-Nothing is locked or deleted to take over. Works on network file systems (no flock); times are those of the
-file system.
+Leases are numbered files, ``lease-000001.json``, ``lease-000002.json`` ... in the run's folder. The highest
+number is valid. A number can be created only once, so if several processes find a stale lease, exactly one
+takes over. Taking over locks and deletes nothing. It works on network file systems (no flock); all times are
+the file system's.
 """
 
 import json
@@ -23,16 +23,16 @@ from optstudy.record import ended, read_json, write_json
 
 _NAME = re.compile(r"lease-\d{6,}\.json")
 STALE_SECONDS = 60.0
-"""Without a heartbeat for this long, a lease of another machine is free."""
+"""Seconds without a heartbeat after which a lease of another machine may be taken over."""
 BEAT_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
-    """Another process took over the run, because this one sent no heartbeat for too long."""
+    """Another process took over the run because this one sent no heartbeat for too long."""
 
 
 class Lease:
-    """The right to work on one run, kept by a thread until :meth:`release`."""
+    """The right to work on a run, renewed by a thread until :meth:`release`."""
 
     def __init__(self, path: Path, on_loss: Callable[[], None]) -> None:
         self.path = path
@@ -42,16 +42,16 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Return if the lease still holds.
+        """Return if the lease is still valid.
 
         Raises:
-            LeaseLost: it does not; nothing more may be written to the folder.
+            LeaseLost: it is not; nothing more may be written to the folder.
         """
         if _newest(self.path.parent) != self.path:
             raise LeaseLost(f"{self.path.parent}: taken over by another process")
 
     def release(self, done: bool) -> None:
-        """Free the run for others; once it has a result, remove the lease files."""
+        """Give up the run; if it has a result, remove the lease files."""
         self._ended.set()
         self._thread.join()
         if _newest(self.path.parent) != self.path:
@@ -59,19 +59,30 @@ class Lease:
         if done:
             _remove(_numbered(self.path.parent))
         else:
-            with suppress(OSError):  # a full disk: it is free as soon as this process has ended
+            with suppress(OSError):  # full disk: the lease ends with this process
                 write_json(self.path, {"released": True})
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             try:
+                if _newest(self.path.parent) is None:
+                    self._put_back()
                 self.check()
                 os.utime(self.path)
             except (LeaseLost, FileNotFoundError):
                 self._on_loss()
                 return
-            except OSError:  # a file system that fails for a moment: the next beat tells
+            except OSError:  # temporary file system error: the next heartbeat decides
                 continue
+
+    def _put_back(self) -> None:
+        """Write the lease again after a program has emptied its run's folder."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.path.open("x") as file:
+                json.dump(identity(), file)
+        except FileExistsError:
+            raise LeaseLost(f"{self.path.parent}: taken over by another process") from None
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +92,12 @@ class Lease:
 
 
 def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:
-    """Claim a run; return None if another process works on it.
+    """Claim a run; return None if another process is working on it.
 
     Args:
-        folder: the run's.
-        on_loss: called by the heartbeat when another process has taken over.
-        stale: seconds without a heartbeat after which a lease is free.
+        folder: the run's folder.
+        on_loss: called by the heartbeat if another process has taken over.
+        stale: seconds without a heartbeat after which a lease may be taken over.
     """
     newest = _newest(folder)
     if newest is not None and _held(newest, stale):
@@ -96,7 +107,7 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
     try:
         with os.fdopen(descriptor, "w") as file:
             json.dump({**identity(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, file)
-        Path(temporary).chmod(0o644)  # others' launchers read it in a shared folder
+        Path(temporary).chmod(0o644)  # other users' launchers read it in a shared folder
         os.link(temporary, path)
     except FileExistsError:
         return None
@@ -111,18 +122,18 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
 
 def _remove(leases: Iterable[Path]) -> None:
     for path in leases:
-        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # one that is no file stays
+        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # anything but a file stays
             path.unlink()
 
 
 def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
-    """Return host, pid and start of the process that works on a run, or None."""
+    """Return host, pid and start time of the process that is working on a run, or None."""
     newest = _newest(folder)
     return _held(newest, stale) if newest is not None else None
 
 
 def ahead(folder: Path) -> float:
-    """Return how many seconds the newest lease's heartbeat lies in the future; 0 where it does not."""
+    """Return how many seconds the newest heartbeat is in the future; 0 if it is not."""
     newest = _newest(folder)
     try:
         return 0.0 if newest is None else max(0.0, newest.lstat().st_mtime - _now(folder))
@@ -131,7 +142,7 @@ def ahead(folder: Path) -> float:
 
 
 def identity() -> dict[str, Any]:
-    """Identify this process, so that another on the same machine can tell whether it is alive."""
+    """Identify this process, so that others on the same machine can tell whether it is alive."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
 
@@ -156,25 +167,25 @@ def _held(path: Path, stale: float) -> dict[str, Any] | None:
     if -age > stale:
         say_once(
             f"{path}: dated {-age:.0f} s in the future, by a clock that is or was wrong; until then the run "
-            "counts as at work: check the clocks, or delete this file if no process works on it"
+            "counts as running: check the clocks, or delete this file if no process works on it"
         )
     return owner if age < stale else None
 
 
 def _tells(owner: dict[str, Any]) -> bool:
-    """Whether a lease says which process holds it."""
+    """Whether a lease identifies the process that holds it."""
     names = all(isinstance(owner.get(key), str) for key in ("machine", "host"))
     return names and type(owner.get("pid")) is int and isinstance(owner.get("started"), (str, type(None)))
 
 
 def _now(folder: Path) -> float:
-    """Time of the file system that holds the folder, which may not be this machine's."""
+    """Current time of the folder's file system, which may differ from this machine's."""
     with tempfile.NamedTemporaryFile(prefix=".now.", dir=folder) as file:
         return os.fstat(file.fileno()).st_mtime
 
 
 def _machine() -> str:
-    """Boot and process namespace: where a process id means the same. Empty where that is not known."""
+    """Boot id and pid namespace, within which process ids are unique; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -183,7 +194,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Start time of a living process, in clock ticks since boot; None for a dead one."""
+    """Start time of a live process, in clock ticks since boot; None for a dead one."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

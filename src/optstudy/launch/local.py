@@ -1,4 +1,4 @@
-"""Worker processes on this machine, one run each, forked from a server that has imported torch."""
+"""Worker processes on this machine, one per run, forked from a server that has imported torch."""
 
 import multiprocessing
 import os
@@ -17,12 +17,12 @@ from optstudy.launch import attempts
 from optstudy.launch.events import Board, Event, OnEvent, Todo
 
 LOOK_SECONDS = 1.0
-"""Time between checks of what other launchers have done."""
+"""Seconds between checks of what other launchers have done."""
 PATIENCE_SECONDS = 30.0
-"""Time for a worker to write a checkpoint before it is killed."""
+"""Seconds for a worker to write a checkpoint before it is killed."""
 
 Command = Callable[[list[str]], int]
-"""The command line: takes arguments, returns an exit code. A worker must be able to import it by name."""
+"""The command line: takes arguments, returns an exit code. Workers must be able to import it by name."""
 
 
 def launch(
@@ -34,22 +34,22 @@ def launch(
     device: str = "auto",
     on_event: OnEvent = lambda event: None,
 ) -> list[Path]:
-    """Run everything to its result and return the runs that were set aside.
+    """Run everything until it has results; return the runs that were set aside.
 
-    A worker that dies takes no other with it. Runs that other launchers work on are waited for, and taken
-    over when their workers are gone. On Ctrl-C and SIGTERM the workers leave checkpoints.
+    A worker that dies does not affect the others. Runs that other launchers work on are waited for, and taken
+    over if their workers are gone. On Ctrl-C and SIGTERM the workers write checkpoints.
 
     Args:
         todo: the runs, see :class:`optstudy.launch.events.Board`.
-        slots: one worker at a time for each; what ``CUDA_VISIBLE_DEVICES`` is in it, empty to leave it.
-        threads: CPU threads of each worker.
+        slots: one worker at a time per slot; its value of ``CUDA_VISIBLE_DEVICES``, empty to leave it unset.
+        threads: CPU threads per worker.
         command: what a worker calls with ``train FOLDER``.
         preload: modules that the server imports before it forks workers.
         device: as for ``optstudy train``.
-        on_event: called when a run starts or ends, and a few times a second between.
+        on_event: called when a run starts or ends, and a few times per second in between.
 
     Raises:
-        UserError: a run found a mistake that the others would find too, such as a full disk.
+        UserError: a run failed for a reason that affects all runs, such as a full disk.
     """
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
@@ -73,7 +73,7 @@ def launch(
                 running[worker] = (folder, slot, lines)
                 on_event(Event("started", folder))
             if ended or time.monotonic() - looked > LOOK_SECONDS:
-                board.look()  # after workers have been started, so that they need not wait for it
+                board.look()  # after starting workers, so that they need not wait for it
                 looked = time.monotonic()
             wait([worker.sentinel for worker in running], timeout=0.2)
             ended = [worker for worker in running if worker.exitcode is not None]
@@ -103,7 +103,7 @@ def _stop(workers: list[BaseProcess]) -> None:
 
 
 def _work(command: Command, folder: str, device: str, slot: str) -> None:
-    """Run ``optstudy train FOLDER`` in a process of its own, with its output in ``log.txt``."""
+    """Run ``optstudy train FOLDER`` in a separate process, with its output in ``log.txt``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for variable in OF_SEVERAL:
         os.environ.pop(variable, None)
@@ -119,7 +119,7 @@ def _work(command: Command, folder: str, device: str, slot: str) -> None:
 
 
 def _end_with(sentinel: Any) -> None:
-    """End this process when its launcher is gone, with a checkpoint if there is time for one."""
+    """Stop this process when its launcher is gone, with a checkpoint if there is time."""
     wait([sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""What a study file says of the cluster that runs it."""
+"""The Slurm options of a study file."""
 
 import re
 from typing import Annotated
@@ -13,7 +13,7 @@ _KEY = re.compile("[a-z][a-z0-9-]*")
 
 
 def _of_one_line(value: str) -> str:
-    """Refuse what would end an ``#SBATCH`` line, or what Slurm would not read as it stands there."""
+    """Refuse text that would end an ``#SBATCH`` line or that Slurm would read differently."""
     if not value or not value.isprintable() or any(sign in value for sign in _QUOTING):
         raise ValueError(
             "must be a text of one line, without quotation marks, backslashes or control characters"
@@ -23,9 +23,9 @@ def _of_one_line(value: str) -> str:
 
 def _option(key: str) -> str:
     if not _KEY.fullmatch(key):
-        raise ValueError(f"{key!r} is no name of an sbatch option, such as mail-type")
+        raise ValueError(f"{key!r} is not the name of an sbatch option, such as mail-type")
     if key == "array":
-        raise ValueError("'array' says which runs there are; set array_size and at_once")
+        raise ValueError("'array' is set by optstudy; set array_size and at_once")
     return key
 
 
@@ -34,31 +34,31 @@ Text = Annotated[
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
     AfterValidator(_of_one_line),
 ]
-"""A value of an ``#SBATCH`` line; a whole number is one, too."""
+"""The value of an ``#SBATCH`` line; integers are allowed."""
 
 
 class Slurm(Strict):
-    """How runs are submitted to Slurm; what is left out is the cluster's default."""
+    """How runs are submitted to Slurm; omitted options use the cluster's defaults."""
 
     partition: Text | None = None
-    """Queue."""
+    """Partition, Slurm's word for a queue."""
     account: Text | None = None
-    """Whose budget."""
+    """Account that is charged."""
     qos: Text | None = None
     """Quality of service."""
     constraint: Text | None = None
     """Features that nodes must have."""
     time: Text | None = None
-    """Limit of one run, as Slurm writes it: ``04:00:00``."""
+    """Time limit of one run, in Slurm's format: ``04:00:00``."""
     gres: Text | None = None
-    """Per run, such as ``gpu:1``."""
+    """Generic resources per run, such as ``gpu:1``."""
     mem: Text | None = None
     """Memory of one run, such as ``16G``."""
     at_once: Annotated[Count, unit("runs")] | None = None
-    """Most runs at a time."""
+    """Maximum number of runs at a time."""
     array_size: Annotated[Count, unit("runs")] = 1000
-    """Most runs in one job array; a cluster's MaxArraySize less one."""
+    """Maximum number of runs in one job array: the cluster's MaxArraySize minus one."""
     setup: list[str] = []
-    """Shell lines before the run, such as ``module load``."""
+    """Shell lines to execute before the run, such as ``module load``."""
     extra: dict[Annotated[str, AfterValidator(_option)], Text] = {}
     """Further ``#SBATCH --key=value`` lines."""

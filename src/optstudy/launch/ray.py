@@ -1,4 +1,4 @@
-"""Ray: one task per run, a process ``optstudy train`` on any node that sees the runs folder."""
+"""Ray: one task per run, which starts ``optstudy train`` on any node that can access the runs folder."""
 
 import importlib
 import os
@@ -23,18 +23,18 @@ def launch(
     jobs: int | None = None,
     gpus: float = 0.0,
 ) -> list[Path]:
-    """Run everything on the cluster of ``RAY_ADDRESS``, or on this machine; return the runs set aside.
+    """Run everything on the cluster at ``RAY_ADDRESS``, or on this machine; return the runs set aside.
 
     Args:
-        todo: the runs, in a folder that every node sees under the same path.
-        threads: CPUs of each run.
+        todo: the runs, in a folder with the same path on every node.
+        threads: CPUs per run.
         device: as for ``optstudy train``.
         on_event: called when a run starts or ends, and every second.
         jobs: runs at a time; None: as many as the cluster has room for.
-        gpus: share of a GPU that each run gets where the cluster has any.
+        gpus: GPUs per run, possibly a fraction, if the cluster has any.
 
     Raises:
-        UserError: Ray is not installed or does not start; or a run found a mistake that the others would too.
+        UserError: Ray is not installed or does not start; or a run failed for a reason that affects all runs.
     """
     ray = _connected(jobs and jobs * threads)
     gpus = gpus if ray.cluster_resources().get("GPU", 0) else 0.0
@@ -81,7 +81,7 @@ def _connected(cpus: int | None) -> Any:
 
 
 def _train(folder: str, device: str, threads: int) -> int:
-    """Train one run in a process of its own, on the node that Ray chose."""
+    """Train one run in a separate process, on the node that Ray chose."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "optstudy", "train", folder, "--device", device]
@@ -90,7 +90,7 @@ def _train(folder: str, device: str, threads: int) -> int:
 
 
 def _ended_by_itself(ray: Any, reference: Any) -> bool:
-    """Whether a task's run ended with a code of its own, not by a signal, a lease or its worker's death."""
+    """Whether a run ended with its own exit code, not by a signal, a lost lease or its worker's death."""
     try:
         code = int(ray.get(reference))
         return code >= 0 and code not in (HELD, PREEMPTED)

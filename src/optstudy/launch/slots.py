@@ -1,4 +1,4 @@
-"""How many workers run on this machine, and which GPU each of them sees."""
+"""How many workers run on this machine, and which GPU each of them uses."""
 
 import os
 import subprocess
@@ -10,11 +10,11 @@ from optstudy.program import AnyConfig, Program, gpus_of, threads_of
 
 
 def slots(configs: Iterable[AnyConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
-    """Return the value of ``CUDA_VISIBLE_DEVICES`` for each worker; an empty one leaves it as it is.
+    """Return each worker's value of ``CUDA_VISIBLE_DEVICES``; an empty one leaves it unchanged.
 
     Args:
         configs: the runs.
-        jobs: workers; None: ``per_gpu`` for each GPU, or one per core without.
+        jobs: number of workers; None: ``per_gpu`` for each GPU, or one per core without GPUs.
         device: ``auto``, ``cpu`` or ``cuda``.
         per_gpu: runs at a time on one GPU.
     """
@@ -29,7 +29,7 @@ def slots(configs: Iterable[AnyConfig], jobs: int | None, device: str, per_gpu: 
 
 
 def want_gpu(configs: Iterable[AnyConfig], device: str) -> bool:
-    """Whether runs use a GPU if there is one; those of our own small models do so only when told to."""
+    """Whether runs use a GPU if there is one; the built-in small models do so only on request."""
     large = any(isinstance(c, Program) or parameter_count(c.model) >= SMALL for c in configs)
     return device == "cuda" or (device == "auto" and large)
 

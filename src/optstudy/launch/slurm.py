@@ -1,8 +1,8 @@
-"""Slurm: job arrays of ``optstudy train`` through sbatch. Run folders say what is done, not the scheduler.
+"""Slurm: job arrays of ``optstudy train`` through sbatch. The run folders record what is done.
 
-Preemption and time limits send SIGTERM or SIGUSR1 before the end: the run leaves a checkpoint and asks to be
-queued again. A job that finds another process at work on its run ends and is not queued again. A job that
-vanished without a result is submitted again by the launcher that waits, or by the next one. Needs no
+Preemption and time limits send SIGTERM or SIGUSR1 before the end: the run writes a checkpoint and asks to be
+requeued. A job that finds another process working on its run exits and is not requeued. A job that
+disappeared without a result is submitted again by the waiting launcher, or by the next one. Needs no
 accounting (sacct).
 """
 
@@ -31,12 +31,12 @@ def launch(
     on_event: OnEvent = lambda event: None,
     poll: float = POLL_SECONDS,
 ) -> list[Path]:
-    """Submit every run, wait for their results, submit what came to be needed or got lost; return the failed.
+    """Submit every run, wait for results, submit new and lost runs; return those that were set aside.
 
-    Jobs go on without this process: Ctrl-C stops only the waiting, and the same command waits again.
+    Jobs continue without this process: Ctrl-C only stops the waiting, and the same command waits again.
 
     Raises:
-        UserError: sbatch is not there, or refuses; or a run found a mistake that the others would find too.
+        UserError: sbatch is missing or fails; or a run failed for a reason that affects all runs.
     """
     board = Board(todo, on_event)
     jobs: dict[Path, tuple[str, int]] = {}
@@ -105,7 +105,7 @@ def script(folders: Sequence[Path], options: Slurm, threads: int, device: str) -
 
 
 def _quoted(value: str) -> str:
-    """Return a value as Slurm reads it whole: at a blank it would begin another option, at ``#`` a remark."""
+    """Quote a value for Slurm, where a blank would start another option and ``#`` a comment."""
     return f'"{value}"' if " " in value or "#" in value else value
 
 
@@ -117,7 +117,7 @@ def _submit(batch: str, directory: Path) -> str:
             input=batch,
             capture_output=True,
             encoding="utf-8",
-            errors="surrogateescape",  # of a path that is none
+            errors="surrogateescape",  # for paths that are not valid UTF-8
             check=True,
             env=_environment(),
         )
@@ -129,14 +129,14 @@ def _submit(batch: str, directory: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment for jobs, which run in another folder; SBATCH_ variables are ours."""
+    """Return this process's environment for jobs: no SBATCH_ variables, absolute paths."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SBATCH_")}
     places = ("OPTSTUDY_CACHE", "XDG_CACHE_HOME")
     return kept | {key: str(Path(kept[key]).expanduser().absolute()) for key in places if kept.get(key)}
 
 
 def _queued() -> set[str]:
-    """Array tasks of this user that wait or run; of a controller that does not answer, ask again."""
+    """Array tasks of this user that wait or run; asks again if the controller does not answer."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%F_%K"]
     while True:
         said = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,8 +1,8 @@
-"""The paper's optimizers, each a ``torch.optim.Optimizer`` beside its algorithm, for any model.
+"""The paper's optimizers for any model: each is a ``torch.optim.Optimizer`` documented by its algorithm.
 
-The public names are those of :data:`optstudy.optim.options.REGISTRY`, ``Preconditioned``, the rule behind
-Adam, Adafactor and Adalayer, and ``Together``, several optimizers as one. Torch is imported when a class is
-first used, so that :mod:`optstudy.optim.options` can be read without it.
+The public names are those of :data:`optstudy.optim.options.REGISTRY`; ``Preconditioned``, the rule behind
+Adam, Adafactor and Adalayer; and ``Together``, which combines several optimizers. Torch is imported when a
+class is first used, so that :mod:`optstudy.optim.options` can be read without it.
 """
 
 from importlib import import_module

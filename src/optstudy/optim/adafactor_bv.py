@@ -21,17 +21,17 @@ class AdafactorBigVision(Rule):
         m_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, u_t \\
         p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta\, m_t
 
-    Differs from :class:`optstudy.optim.Adafactor` in order (the *preconditioned* gradient is averaged), in
-    the schedule of beta2, in eps (added to g^2) and in having no bias correction. Rows and columns are those
-    of the two largest dimensions. A tensor whose second-largest dimension is under ``min_dim`` has one second
-    moment per weight. m is stored in bfloat16 (float64 for float64 parameters), as big_vision stores it; a
-    step uses it unrounded.
+    Differs from :class:`optstudy.optim.Adafactor` in four points: the *preconditioned* gradient is averaged,
+    beta2 follows a schedule, eps is added to g^2, and there is no bias correction. Rows and columns are those
+    of the two largest dimensions. A tensor whose second-largest dimension is below ``min_dim`` has one second
+    moment per weight. m is stored in bfloat16 (float64 for float64 parameters), as in big_vision; the step
+    itself uses it unrounded.
     """
 
     options = AdafactorBigVisionOptions
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
-        """Return the weights of what is new in m and in the averages of g^2, and eps."""
+        """Return the weights of the new values in m and in the averages of g^2, and eps."""
         beta2 = 1 - t ** -group["decay_rate"]
         w2 = 1 - where(beta2 < group["beta2_cap"], beta2, group["beta2_cap"])
         return {"w1": 1 - group["beta1"], "w2": w2, "eps": group["eps"]}

@@ -1,4 +1,4 @@
-"""What all our optimizers share: closures, and loading a state as it was saved."""
+"""Shared by all our optimizers: closures, and loading a state without casting it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from optstudy.optim.sharded import by_row, is_sharded, shard_like
 
 
 class Base(Optimizer):
-    """An optimizer that says in :meth:`take_step` what a step is."""
+    """An optimizer whose subclass defines a step in :meth:`take_step`."""
 
     def take_step(self) -> None:
         """Update every parameter that has a gradient."""
@@ -33,10 +33,10 @@ class Base(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state dictionary; each tensor keeps its dtype (torch would cast to the parameter's).
+        """Load a state dictionary; each tensor keeps its dtype (torch would cast to the parameter's).
 
-        A sharded parameter's state may come whole: it is sharded as the parameter is. Hooks see what they see
-        with any optimizer: this is done after the hooks before a load, and before those after it.
+        The state of a sharded parameter may be given whole: it is sharded like the parameter. Hooks see the
+        same as with any optimizer: this happens after the pre-hooks of a load and before its post-hooks.
         """
         final: dict[str, Any] = {}
 
@@ -65,14 +65,14 @@ class Base(Optimizer):
                 hook.remove()
 
     def _pairs(self, state_dict: dict[str, Any]) -> list[tuple[Any, Any]]:
-        """Return each parameter with its index in the dictionary; torch refuses those that do not match."""
+        """Return each parameter with its index in the dictionary; torch refuses mismatches."""
         params = (p for group in self.param_groups for p in group["params"])
         indices = (index for group in state_dict["param_groups"] for index in group["params"])
         return list(zip(params, indices, strict=False))
 
 
 def _like(p: Any, x: Any) -> Any:
-    """Return a tensor with as many rows as p, and no more of any other dimension, as p is sharded."""
+    """Return a tensor with as many rows as p and size 1 in all other dimensions, sharded like p."""
     if not isinstance(x, Tensor) or is_sharded(x) or not by_row(x.shape, p):
         return x
     return shard_like(x, p) if all(n <= of for n, of in zip(x.shape, p.shape, strict=True)) else x

@@ -1,8 +1,8 @@
-"""Which weights share one second moment.
+"""Granularities: which weights share one second moment.
 
-A granularity turns g^2 into one or two tensors of means, of which the optimizer keeps running averages, and
-turns these averages back into the root of V, in a shape that broadcasts against g. It knows neither the
-compiler nor how tensors are sharded, and imports no torch.
+A granularity reduces g^2 to one or two tensors of means. The optimizer keeps running averages of these, and
+the granularity turns the averages into the root of V, in a shape that broadcasts against g. It does not
+depend on the compiler or on how tensors are sharded, and imports no torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Shape: TypeAlias = tuple[int, ...]
 KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|split(-[1-9]\d{0,8})+|none"
 """The names of granularities, as a regular expression."""
 LAYOUTS = ("", "columns", "experts", "experts-columns")
-"""How weights are stored: a row per output, or, for ``columns``, a column (the last dimension); for
-``experts`` the first dimension counts matrices."""
+"""How weights are stored: with one row per output, or, for ``columns``, one column (the last dimension); for
+``experts``, the first dimension enumerates matrices."""
 SMALLEST = {4: 1.1754943508222875e-38, 8: 2.2250738585072014e-308}
-"""Smallest normal number, by bytes of a float."""
+"""Smallest normal number, by the bytes of a float."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,30 @@ class PerWeight:
         return (s,)
 
     def root(self, v: Tensor) -> Tensor:
-        """Return the root of V, made of the averages."""
+        """Return the root of V, computed from the averages."""
         return v.sqrt()
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """One value for each matrix of several that are fused into one, or for each output.
+    """One value per matrix for several matrices fused in a tensor, or one value per output.
 
-    One matrix is the whole tensor: Adalayer. A value per output of the last layer is the star of Adalayer*.
+    A single matrix is the whole tensor: Adalayer. A value per output of the last layer gives Adalayer*.
     """
 
     sizes: tuple[int, ...]
-    """Outputs of the matrices, one after another; empty: each output has a value of its own."""
+    """Outputs of the consecutive matrices; empty: each output has a separate value."""
     turns: int = 1
-    """How often such outputs come, one after another: as many times as there are heads, if head by head."""
+    """How often this sequence of outputs repeats: if stored head by head, once per head."""
     outputs: int = -1
-    """The dimension that counts outputs, from the end."""
+    """The dimension that enumerates outputs, counted from the end."""
     experts: bool = False
-    """Whether each index of the first dimension has values of its own."""
+    """Whether each index of the first dimension has separate values."""
     scale: float = 1.0
-    """What means are multiplied by."""
+    """Factor on the means."""
 
     def state(self, shape: Shape) -> Mapping[str, Shape]:
-        """Return ``shape`` with the number of matrices for outputs, and 1 for what blocks go over."""
+        """Return ``shape`` with the number of matrices for outputs, and 1 for dimensions inside blocks."""
         v = [len(self.sizes) or n if i == len(shape) + self.outputs else 1 for i, n in enumerate(shape)]
         return {"v": (*shape[: self.experts], *v[self.experts :])}
 
@@ -78,7 +78,7 @@ class Blocks:
         return (means.view(v) * self.scale,)
 
     def root(self, v: Tensor) -> Tensor:
-        """Return the root of V, one value per output where there are several matrices."""
+        """Return the root of V, with one value per output if there are several matrices."""
         root, owners, turns = v.sqrt(), self._owners(), [1] * v.ndim
         if len(self.sizes) < 2:
             return root
@@ -88,18 +88,18 @@ class Blocks:
         return root.repeat_interleave(math.gcd(*self.sizes), self.outputs).repeat(turns)
 
     def _owners(self) -> list[int]:
-        """Return which matrix each run of outputs is of, in runs as long as divide all sizes."""
+        """Return the matrix that each group of outputs belongs to; the group size divides all sizes."""
         return [i for i, size in enumerate(self.sizes) for _ in range(size // math.gcd(*self.sizes))]
 
 
 @dataclass(frozen=True)
 class Factored:
-    """Rank one, Adafactor's: a mean per row (r) times a mean per column (c)."""
+    """Adafactor's rank-one form: a mean per row (r) times a mean per column (c)."""
 
     column: int = -2
-    """The dimension that a column runs along, counted from the end; before ``row``."""
+    """The dimension along a column, counted from the end; it comes before ``row``."""
     row: int = -1
-    """The dimension that a row runs along."""
+    """The dimension along a row, counted from the end."""
 
     def state(self, shape: Shape) -> Mapping[str, Shape]:
         """Return the shapes of r and c."""
@@ -121,21 +121,21 @@ Granularity: TypeAlias = PerWeight | Blocks | Factored
 
 
 def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | None:
-    """Return the granularity called ``kind`` for tensors of ``shape``, stored as ``layout`` says.
+    """Return the granularity ``kind`` for tensors of ``shape``, stored as ``layout``.
 
-    ``weight``: a value per weight. ``tensor``: one value. ``row``: one per index of the first dimension, an
+    ``weight``: one value per weight. ``tensor``: one value. ``row``: one per index of the first dimension, an
     output row. ``split-N``: one for each of N equal parts of the first dimension, such as fused query, key
-    and value; ``split-A-B-C``: one for each of three matrices, of A, B and C rows one after another, over and
-    over until the rows end. ``none``: None, where V = 1. Each value is the mean of g^2 over its block; for
-    ``tensor-printed`` and ``row-printed`` the sum over the *root* of the block's size, as the paper's
-    Algorithm 1 prints it.
+    and value. ``split-A-B-C``: one for each of three consecutive matrices of A, B and C rows; the pattern
+    repeats until the rows end. ``none``: None, where V = 1. Each value is the mean of g^2 over its block. For
+    ``tensor-printed`` and ``row-printed`` it is the sum divided by the *root* of the block's size, as printed
+    in the paper's Algorithm 1.
 
     ``factored``: the means over the last dimension and over the one before it. A tensor of fewer than two
-    dimensions gets one value, as the paper's released code computes by reducing over an empty list of
-    dimensions; ``factored-textbook`` gives it one value per weight.
+    dimensions gets one value, because the paper's released code reduces over an empty list of dimensions;
+    ``factored-textbook`` gives it one value per weight.
 
-    ``layout``, of :data:`LAYOUTS`: where it says ``columns``, the last dimension counts the rows meant above;
-    for ``experts`` all of it holds of each index of the first dimension, which is a matrix or a bias.
+    ``layout`` is one of :data:`LAYOUTS`. With ``columns``, the last dimension takes the place of the rows
+    above. With ``experts``, the rules apply to each index of the first dimension, a matrix or a bias.
 
     Raises:
         ValueError: N, or A + B + C, does not divide the rows; an unknown layout.
@@ -167,7 +167,7 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
 
 
 def big_vision(shape: Shape, min_dim: int) -> Granularity:
-    """Return rank one over the two largest dimensions, per weight if either is under ``min_dim``."""
+    """Return rank one over the two largest dimensions, or per weight if either is below ``min_dim``."""
     largest = sorted(sorted(range(-len(shape), 0), key=lambda i: shape[i])[-2:])
     if len(shape) < 2 or min(shape[i] for i in largest) < min_dim:
         return PerWeight()

@@ -1,6 +1,6 @@
-"""A step over many parameters: in a plain loop, or as one compiled function.
+"""One step of many parameters: as a plain loop, or as one compiled function.
 
-Numbers that change from step to step go into compiled code as tensors, so that it is compiled once.
+Numbers that change between steps are passed to compiled code as tensors, so that it is compiled once.
 """
 
 import types
@@ -14,31 +14,31 @@ from torch import Tensor
 from optstudy.errors import first_line
 
 LARGE = 10_000_000
-"""Weights from which compiling (tens of seconds, once per machine) pays by itself."""
+"""Number of weights from which compiling (tens of seconds, once per machine) pays off by default."""
 MOST = 3
-"""Functions that an optimizer compiles of one kind; other sets of parameters with gradients take the loop."""
+"""Maximum number of functions compiled per kind and optimizer; other sets of parameters use the loop."""
 ON_GPU: dict[str, Any] = {
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
     "eager_numerics.disable_ftz": True,
     "combo_kernels": True,
 }
-"""Round each operation as the plain loop does, and share launches among parameters: alone, a small one ends
-before it fills the GPU."""
+"""Round each operation like the plain loop, and combine the launches of parameters, since the kernel of a
+small parameter ends before it fills the GPU."""
 _BITS = {"AVX512": 512, "AVX2": 256, "DEFAULT": 1}
 ON_CPU: dict[str, Any] = {
     "cpp.simdlen": _BITS.get(torch.backends.cpu.get_cpu_capability()),
     "realize_reads_threshold": 1000,
     "realize_opcount_threshold": 1000,
 }
-"""The width of vectors, in bits. Torch finds it too, but its cache of compiled code does not tell widths
-apart: after another ATEN_CPU_CAPABILITY, or from a cache of several machines, it runs code that skips
+"""The vector width in bits. Torch detects it too, but its cache of compiled code does not distinguish widths:
+after a change of ATEN_CPU_CAPABILITY, or with a cache shared by several machines, it runs code that skips
 weights.
 
-Torch stores an intermediate result that takes more than so many reads or operations. Adafactor's would be as
-large as its weights, and a step would spend most of its time on writing and reading them."""
+Torch stores an intermediate result that takes more reads or operations than this. Adafactor's would be as
+large as its weights, and writing and reading them would take most of a step."""
 ADVICE = "TensorFloat32 tensor cores"
-"""How torch begins when it advises to round float32 products on a GPU, which is not wanted here."""
+"""Start of torch's advice to round float32 products on a GPU, which is not wanted here."""
 
 Compiled: TypeAlias = dict[Hashable, set[Hashable]]
 """Keys of an optimizer's compiled functions, by kind."""
@@ -55,24 +55,24 @@ class Job(NamedTuple):
     tensors: Mapping[str, Tensor]
     """The parameter p, its gradient g, its state."""
     numbers: Mapping[str, float | Tensor]
-    """One mapping for all parameters that share it."""
+    """One mapping object for all parameters that share these numbers."""
     static: tuple[tuple[str, Any], ...] = ()
     means: tuple[Tensor, ...] = ()
-    """Means of g^2, where some rows of its blocks are elsewhere."""
+    """Means of g^2, if some rows of its blocks are on other processes."""
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that a step over parameters of ``dtype`` computes in: at least float32."""
+    """Return the dtype in which a step of parameters of ``dtype`` is computed: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def run(jobs: Sequence[Job], compile_: bool, known: Compiled) -> None:
-    """Carry out jobs, all of one device and dtype.
+    """Carry out jobs, all on one device and of one dtype.
 
     Args:
-        jobs: what to do.
-        compile_: as one compiled function, of which an optimizer has :data:`MOST`; else in a plain loop.
-        known: what was compiled for the optimizer; gets what is compiled now.
+        jobs: the jobs.
+        compile_: use one compiled function, up to :data:`MOST` per optimizer; else a plain loop.
+        known: keys of the functions compiled for the optimizer so far; new ones are added.
     """
     global _failed
     if not compile_ or _failed or torch.compiler.is_compiling():
@@ -89,7 +89,7 @@ def run(jobs: Sequence[Job], compile_: bool, known: Compiled) -> None:
     with_tensors = _with_tensors(jobs, first)
     if key in _functions:
         return _functions[key](with_tensors)
-    # Torch keeps few compiled versions per code object, so each function has a code object of its own.
+    # Torch limits the compiled versions per code object, so each function has a separate code object.
     own = types.FunctionType(each.__code__.replace(), globals())
     function = torch.compile(own, fullgraph=True, dynamic=False, options=ON_GPU if first.is_cuda else ON_CPU)
     try:
@@ -104,7 +104,7 @@ def run(jobs: Sequence[Job], compile_: bool, known: Compiled) -> None:
 
 
 def each(jobs: Sequence[Job]) -> None:
-    """Carry out jobs one by one, in at least float32; what is stored in less is read and rounded once."""
+    """Carry out jobs one by one, in at least float32; state of lower precision is read and rounded once."""
     for update, tensors, numbers, static, means in jobs:
         device, dtype = tensors["p"].device, wide(tensors["p"].dtype)
         cast = {name: x.to(dtype) for name, x in tensors.items()}
@@ -116,7 +116,7 @@ def each(jobs: Sequence[Job]) -> None:
 
 
 def _with_tensors(jobs: Sequence[Job], p: Tensor) -> list[Job]:
-    """Return jobs with numbers as tensors beside ``p``; floats reach a GPU in one copy, without waiting."""
+    """Return jobs with numbers as tensors where ``p`` is; floats reach a GPU in one copy, without waiting."""
     distinct = {id(job.numbers): job.numbers for job in jobs}
     floats = [x for numbers in distinct.values() for x in numbers.values() if not isinstance(x, Tensor)]
     together = torch.tensor(floats, dtype=wide(p.dtype), device="cpu", pin_memory=p.is_cuda)

@@ -1,8 +1,8 @@
-"""What each optimizer can be told: type, range, unit, default and meaning, said once. Imports no torch.
+"""The options of each optimizer, defined once: type, range, unit, default and meaning. Imports no torch.
 
-Every named class below is an entry of the registry. The checks of configs and of the optimizers themselves,
+Every named class below is an entry of the registry. The checks of configs and of the optimizers,
 ``optstudy optimizers``, ``optstudy schema``, the public names of :mod:`optstudy.optim`, the benchmark and the
-tables in the docs follow from it.
+tables in the docs are derived from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from optstudy.optim.blocks import KINDS, Shape, big_vision, second_moment
 
 
 def _two(values: Any) -> Any:
-    """Return a list as the tuple that it stands for."""
+    """Convert a list to a tuple of two numbers."""
     if not isinstance(values, (list, tuple)) or len(values) != 2:
         raise ValueError("must be two numbers")
     return tuple(values)
@@ -26,7 +26,7 @@ def _two(values: Any) -> Any:
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-"""The share of its old value that a running average keeps in a step."""
+"""The share of a running average's old value that a step keeps."""
 Betas = Annotated[tuple[Decay, Decay], BeforeValidator(_two)]
 Kind = Annotated[str, Field(pattern=f"^({KINDS})$")]
 """A granularity; see :func:`optstudy.optim.blocks.second_moment`."""
@@ -36,43 +36,43 @@ REGISTRY: dict[str, type[Options]] = {}
 
 
 class Options(Strict):
-    """What every optimizer can be told. Each option can be set by parameter group."""
+    """Options of every optimizer. Each option can be set per parameter group."""
 
     lr: NonNegative = 1e-3
     """Learning rate; a float or a tensor of one element."""
     weight_decay: NonNegative = 0.0
-    """Lambda, decoupled, per unit of lr: a step multiplies weights by 1 - lr lambda."""
+    """Lambda, decoupled, relative to lr: a step multiplies weights by 1 - lr lambda."""
     maximize: bool = False
     """Ascend instead of descend."""
     compile: bool | None = None
-    """True: one compiled function for all parameters; false: a plain loop; null: compiled from 10 million
-    weights on."""
+    """True: one compiled function for all parameters; false: a plain loop; null: compiled if there are at
+    least 10 million weights."""
 
     target: ClassVar[str]
     source: ClassVar[str]
     in_bfloat16: ClassVar[frozenset[str]] = frozenset()
-    """State that is kept in bfloat16 (in float64 for float64 parameters)."""
+    """State that is stored in bfloat16 (in float64 for float64 parameters)."""
 
     def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
-        """Return the shape of each tensor of state of a parameter of ``shape``, beside its count of steps.
+        """Return the shape of each state tensor of a parameter of ``shape``, except its step count.
 
         Args:
-            shape: of the parameter.
-            layout: how it is stored, of :data:`optstudy.optim.blocks.LAYOUTS`.
+            shape: the parameter's shape.
+            layout: how it is stored, one of :data:`optstudy.optim.blocks.LAYOUTS`.
 
         Raises:
-            ValueError: the optimizer cannot treat such a shape.
+            ValueError: the optimizer does not support this shape.
         """
         return {"m": shape}
 
 
 def _entry(name: str, module: str, source: str) -> Callable[[type[Options]], type[Options]]:
-    """Enter the options of an optimizer into the registry.
+    """Add the options of an optimizer to the registry.
 
     Args:
         name: its name in a config.
         module: its module in :mod:`optstudy.optim`.
-        source: who published it.
+        source: the publication.
     """
 
     def enter(cls: type[Options]) -> type[Options]:
@@ -91,13 +91,13 @@ class PreconditionedOptions(Options):
     eps: NonNegative = 1e-15
     """Added to the root of the second moment, in the gradient's unit."""
     second_moment: Kind = "weight"
-    """Which weights share one: ``weight``, ``factored``, ``factored-textbook``, ``tensor``, ``row``,
-    ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``."""
+    """Which weights share a second moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``,
+    ``row``, ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``."""
     estimate_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
-    """F, in steps: up to step F the averages of g^2 take the weight 1 / (t + 1) in place of 1 - beta2, so
-    they are sums over t + 1 (one more than their terms); then they are never bias-corrected."""
+    """F, in steps: up to step F the averages of g^2 use the weight 1 / (t + 1) instead of 1 - beta2, so they
+    are sums divided by t + 1 (one more than the number of terms). If F > 0, they are never bias-corrected."""
     freeze: bool = False
-    """Keep the averages of g^2 as they are after ``estimate_steps``."""
+    """Keep the averages of g^2 constant after ``estimate_steps``."""
 
     @model_validator(mode="after")
     def _freeze_what_is_estimated(self) -> Self:
@@ -122,31 +122,31 @@ class AdafactorOptions(PreconditionedOptions):
 
     second_moment: Kind = "factored"
     """``factored``: a vector has one second moment, as in the released code; ``factored-textbook``: one per
-    weight, as printed."""
+    weight, as printed in the paper."""
 
 
 @_entry("adalayer", "preconditioned", "Zhao et al. 2025 (arXiv 2407.07972), Algorithm 1")
 class AdalayerOptions(PreconditionedOptions):
-    """One second moment per tensor; its star has one per row of the last layer."""
+    """One second moment per tensor; Adalayer* has one per row of the last layer."""
 
     second_moment: Kind = "tensor"
-    """``tensor``, or by group ``row``, or ``split-3`` for fused query, key and value."""
+    """``tensor``, or per group ``row``, or ``split-3`` for fused query, key and value."""
 
 
 @_entry("adafactor_bigvision", "adafactor_bv", "Zhai et al. 2022 (arXiv 2106.04560), big_vision")
 class AdafactorBigVisionOptions(Options):
-    """Adafactor as big_vision trains with it."""
+    """Adafactor as used by big_vision."""
 
     beta1: Decay = 0.9
     """Decay of m."""
     beta2_cap: Annotated[float, Field(ge=0, le=1)] = 0.999
-    """The most that the decay of r and c grows to."""
+    """Upper limit of the decay of r and c."""
     decay_rate: Positive = 0.8
-    """Gamma: the larger, the sooner it grows."""
+    """Gamma: the larger, the faster the decay grows."""
     eps: NonNegative = 1e-30
     """Added to g^2."""
     min_dim: Annotated[int, Field(ge=1, le=10**9)] = 32
-    """Entries that the second-largest dimension must have for a second moment of rank one."""
+    """Minimum size of the second-largest dimension for a second moment of rank one."""
 
     in_bfloat16: ClassVar = frozenset({"m"})
 
@@ -160,9 +160,9 @@ class LionOptions(Options):
     """The sign of a mix of momentum and gradient."""
 
     lr: NonNegative = 1e-4
-    """Learning rate; decay apart, how far a step moves a weight."""
+    """Learning rate: how far a step moves a weight, apart from decay."""
     betas: Betas = (0.9, 0.95)
-    """The share of m in what is signed, and the decay of m; Lion's authors use (0.9, 0.99)."""
+    """The share of m in the sign's argument, and the decay of m; Lion's authors use (0.9, 0.99)."""
 
 
 @_entry("signum", "sign", "Bernstein et al. 2018 (arXiv 1802.04434), Algorithm 2")
@@ -170,7 +170,7 @@ class SignumOptions(Options):
     """The sign of momentum."""
 
     lr: NonNegative = 1e-4
-    """Learning rate; decay apart, how far a step moves a weight."""
+    """Learning rate: how far a step moves a weight, apart from decay."""
     beta: Decay = 0.9
     """Decay of m."""
 
@@ -184,10 +184,10 @@ class SGDWOptions(Options):
     momentum: Decay = 0.9
     """Beta; the paper's sweep used 0.98."""
     dampening: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the gradient that is not added to the momentum; undamped, a step is up to 1 / (1 - beta)
-    times the learning rate long."""
+    """Share of the gradient that is not added to the momentum; undamped, a step can be up to
+    1 / (1 - beta) times the learning rate."""
     nesterov: bool = False
-    """Step by g + beta b in place of b."""
+    """Step by g + beta b instead of b."""
 
     @model_validator(mode="after")
     def _nesterov_is_momentum(self) -> Self:
@@ -196,7 +196,7 @@ class SGDWOptions(Options):
         return self
 
     def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
-        """Return b, which there is with momentum alone."""
+        """Return b, which exists only with momentum."""
         return {"b": shape} if self.momentum else {}
 
 
@@ -205,13 +205,13 @@ class SophiaOptions(Options):
     """Momentum divided by a diagonal curvature and clipped."""
 
     lr: NonNegative = 1e-3
-    """Learning rate, the paper's times rho; decay apart, the farthest that a step moves a weight."""
+    """Learning rate, the paper's times rho: the farthest that a step moves a weight, apart from decay."""
     betas: Betas = (0.965, 0.99)
     """Decay of m and of h."""
     rho: NonNegative = 0.04
-    """How much the curvature counts; the larger, the fewer weights are clipped."""
+    """Weight of the curvature; the larger, the fewer weights are clipped."""
     batch_tokens: Annotated[int, Field(gt=0, le=10**15)] = 131_072
-    """Tokens that the gradient of the curvature is averaged over."""
+    """Number of tokens over which the gradient for the curvature is averaged."""
 
     def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
         """Return m and h."""

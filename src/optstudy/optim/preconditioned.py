@@ -1,4 +1,4 @@
-"""Adam, Adafactor, Adalayer, hybrids with SGD: one algorithm, with a coarser and coarser second moment."""
+"""Adam, Adafactor, Adalayer, hybrids with SGD: one algorithm with increasingly coarse second moments."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -21,19 +21,19 @@ class Preconditioned(Rule):
         p_t &= (1 - \eta\lambda)\, p_{t-1}
             - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{V_t} / \sqrt{1 - \beta_2^t} + \epsilon}
 
-    V is v, seen from each weight, or for ``factored`` r c / mean(r), where r and c are such averages of the
-    row and column means of g^2. Algorithm 1 prints the block's sum over the *root* of its size; its prose
-    and the released code take the mean, as here; ``tensor-printed`` and ``row-printed`` do what is printed.
-    For ``none`` the denominator is 1, without eps: SGD with EMA momentum and bias correction.
+    V is v broadcast to each weight, or for ``factored`` r c / mean(r), where r and c are the running averages
+    of the row and column means of g^2. Algorithm 1 prints the block's sum divided by the *root* of its size;
+    its text and the released code use the mean, as here. ``tensor-printed`` and ``row-printed`` follow the
+    printed form. For ``none`` the denominator is 1, without eps: SGD with EMA momentum and bias correction.
 
-    State: m, of the parameter's shape, and the averages of g^2: a number per block, or r and c. It is float32
-    for parameters in half precision, else of the parameter's dtype.
+    State: m, with the parameter's shape, and the averages of g^2: a number per block, or r and c. It is
+    float32 for parameters in half precision, otherwise of the parameter's dtype.
     """
 
     options = PreconditionedOptions
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
-        """Return eta with the bias correction of m, that of V, the weights of new values, and eps."""
+        """Return eta with the bias correction of m, V's correction, the weights of new values, and eps."""
         (beta1, beta2), estimate = group["betas"], group["estimate_steps"]
         afterwards = 0.0 if group["freeze"] else 1 - beta2
         return {
@@ -63,15 +63,15 @@ class Preconditioned(Rule):
 
     @torch.no_grad()
     def effective_lr(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
-        """Return the learning rate over the denominator of the last step (Figure 2).
+        """Return the learning rate divided by the denominator of the last step (Figure 2).
 
         Args:
             p: a parameter that has taken a step.
             group: its group.
 
         Returns:
-            Numbers that broadcast against p: of p's shape, or with 1 in place of dimensions that blocks go
-            over; for ``none`` lr itself.
+            Numbers that broadcast against p: with p's shape, or with 1 in dimensions inside blocks; for
+            ``none``, lr itself.
 
         Raises:
             KeyError: p has taken no step.
@@ -88,8 +88,8 @@ class Preconditioned(Rule):
 class Adam(Preconditioned):
     """One second moment per weight (Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1).
 
-    The decay is that of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), times lr as in torch's AdamW.
-    State: m and v, of the parameter's shape.
+    Weight decay is as in AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), times lr as in torch's AdamW.
+    State: m and v, with the parameter's shape.
     """
 
     options = AdamOptions
@@ -98,19 +98,19 @@ class Adam(Preconditioned):
 class Adafactor(Preconditioned):
     """A second moment of rank one, with momentum and constant betas (the paper's Appendix B).
 
-    The rank-one estimate is that of Shazeer and Stern 2018 (arXiv 1804.04235). Not big_vision's algorithm,
-    see :class:`optstudy.optim.AdafactorBigVision`: no clipping of the update, no relative step, no schedule
-    of beta2, bias-corrected. State: m, of the parameter's shape, and of a matrix of R rows and C columns R
-    and C numbers.
+    The rank-one estimate is from Shazeer and Stern 2018 (arXiv 1804.04235). It differs from big_vision's
+    algorithm, :class:`optstudy.optim.AdafactorBigVision`: no clipping of the update, no relative step, no
+    schedule of beta2, but bias correction. State: m, with the parameter's shape, and R + C numbers for a
+    matrix of R rows and C columns.
     """
 
     options = AdafactorOptions
 
 
 class Adalayer(Preconditioned):
-    """One second moment per tensor (the paper's Algorithm 1); its star is ``row`` for the head's group.
+    """One second moment per tensor (the paper's Algorithm 1); Adalayer* uses ``row`` for the head's group.
 
-    State: m, of the parameter's shape, and one number per block: a tensor, a row or a part of one.
+    State: m, with the parameter's shape, and one number per block: a tensor, or a row or part of it.
     """
 
     options = AdalayerOptions

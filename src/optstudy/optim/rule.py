@@ -1,8 +1,8 @@
-"""The one optimizer loop: a ``torch.optim.Optimizer`` in front of a rule, which is a function of tensors.
+"""The one optimizer loop: a ``torch.optim.Optimizer`` around a rule, which is a function of tensors.
 
-A rule says in :meth:`Rule.update` what one step does to one parameter and its state, in place, and in
-:meth:`Rule.numbers` which numbers it takes. Here is what no rule has to say: parameter groups and their
-checks, closures, the count of steps, the dtype of state, sharded parameters, and compiling.
+A rule defines in :meth:`Rule.update` what one step does to one parameter and its state, in place, and in
+:meth:`Rule.numbers` which numbers it uses. This module does the rest: parameter groups and their checks,
+closures, the step count, the dtype of state, sharded parameters, and compiling.
 """
 
 import inspect
@@ -24,33 +24,33 @@ from optstudy.optim.sharded import localise, zeros
 NOT_OPTIONS = {"params", "param_names", "name", "role", "layout", "peak_lr", "initial_lr", "swa_lr"} | {
     f"{end}_{what}" for end in ("min", "max", "base") for what in ("lr", "momentum")
 }
-"""Keys of a group that are no options: names, how weights are stored, and what torch's schedulers note."""
+"""Keys of a group that are not options: names, the layout of weights, and entries of torch's schedulers."""
 
 
 class Rule(Base):
-    """A ``torch.optim.Optimizer`` whose subclass says :meth:`numbers` and :meth:`update`.
+    """A ``torch.optim.Optimizer`` whose subclass defines :meth:`numbers` and :meth:`update`.
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate; a float or a tensor of one element.
-        options: the fields of the class's ``Options``; each can be set by group.
+        options: the fields of the class's ``Options``; each can be set per group.
 
     Raises:
-        ValueError: an option that there is not, a wrong value, or a parameter of a shape that the optimizer
-            cannot treat.
+        ValueError: an unknown option, a wrong value, or a parameter whose shape the optimizer does not
+            support.
     """
 
     options: ClassVar[type[Options]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Give the class the signature that its options make, and their meaning in its docstring."""
+        """Give the class a signature from its options, and add their descriptions to its docstring."""
         super().__init_subclass__(**kwargs)
         known = inspect.signature(cls.options).parameters
         params, lr = (inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in ("params", "lr"))
         rest = [parameter for key, parameter in known.items() if key != "lr"]
         signature = inspect.Signature([params, lr.replace(default=known["lr"].default), *rest])
         cls.__signature__ = signature  # type: ignore[attr-defined]
-        meanings = {"params": "Parameters, or groups of them; each option can be set by group."}
+        meanings = {"params": "Parameters, or groups of them; each option can be set per group."}
         meanings |= {key: field.description or "" for key, field in cls.options.model_fields.items()}
         lines = "".join(f"        {key}: {' '.join(said.split())}\n" for key, said in meanings.items())
         cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\n    Args:\n{lines}    "
@@ -64,21 +64,21 @@ class Rule(Base):
         super().__init__(params, {**dict(self.options()), **options, **({} if lr is None else {"lr": lr})})
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
-        """Return the numbers of step ``t``, from 1, that :meth:`update` is given beside ``lr`` and ``decay``.
+        """Return the numbers of step ``t`` (from 1) for :meth:`update`, in addition to ``lr`` and ``decay``.
 
-        ``lr``: the learning rate, unless it is returned too. ``decay``: 1 - lr lambda.
+        ``lr`` is the learning rate, unless it is returned as well. ``decay`` is 1 - lr lambda.
         """
         raise NotImplementedError
 
     def static(self, group: Mapping[str, Any], shape: Shape) -> dict[str, Hashable]:
-        """Return what else :meth:`update` is given for tensors of ``shape``; the same in every step."""
+        """Return further arguments of :meth:`update` for tensors of ``shape``, constant over steps."""
         return {}
 
     update: ClassVar[Callable[..., None]]
     """``update(p, g, **state, **numbers, **static)``: one step of one parameter p, in place."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, after checking its options and the shapes of its parameters.
+        """Add a group after checking its options and the shapes of its parameters.
 
         Raises:
             ValueError: see the class.
@@ -125,7 +125,7 @@ class Rule(Base):
                 self.state[p]["step"] += 1
                 tensors = {**self.state[p], "p": p, "g": -p.grad if group["maximize"] else p.grad}
                 step = tensors.pop("step")
-                traced = torch.compiler.is_compiling()  # by a torch.compile around the whole optimizer
+                traced = torch.compiler.is_compiling()  # by torch.compile around the whole optimizer
                 t = step.double() if traced else int(step)
                 if traced or t not in numbers:
                     lr = {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
@@ -139,9 +139,9 @@ class Rule(Base):
             run(localise(some, wanted, self._compiled), wanted, self._compiled)
 
     def _init_group(self) -> None:
-        """Make the state of all parameters that take their first step.
+        """Create the state of all parameters that take their first step.
 
-        ``torch.compile`` around a step calls the method of this name as it is, before it traces the rest.
+        ``torch.compile`` around a step calls the method of this name untraced before it traces the rest.
         """
         for group in self.param_groups:
             new = [p for p in group["params"] if p.grad is not None and p.numel() and not self.state[p]]
@@ -159,7 +159,7 @@ class Rule(Base):
 
 
 def where(condition: Any, yes: Any, no: Any) -> Any:
-    """Choose a number; a tensor where ``torch.compile`` around the optimizer makes the step's number one."""
+    """Choose between numbers; by tensor operations if ``torch.compile`` makes the step count a tensor."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     return torch.where(condition, *(torch.as_tensor(x, dtype=torch.float64) for x in (yes, no)))

@@ -13,16 +13,16 @@ from optstudy.optim.rule import Rule, where
 class SGDW(Rule):
     r"""Heavy ball (Polyak 1964) with decoupled decay, as timm's SGDW computes it.
 
-    The decay is that of Loshchilov and Hutter 2019 (arXiv 1711.05101, Algorithm 1, SGDW), times lr.
+    The decay is from Loshchilov and Hutter 2019 (arXiv 1711.05101, Algorithm 1, SGDW), times lr.
 
     .. math::
         b_1 &= g_1, \qquad b_t = \beta b_{t-1} + (1 - d)\, g_t \\
         p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta\, b_t
             \qquad (\text{nesterov: } \eta\, (g_t + \beta b_t))
 
-    Undamped by default (d = 0), so a step is up to 1 / (1 - beta) times the learning rate long; no bias
-    correction. The first buffer is g even where d > 0. The paper's sweep used beta = 0.98. State: b, of the
-    parameter's shape; none where beta = 0.
+    Undamped by default (d = 0), so a step can be as long as 1 / (1 - beta) times the learning rate; no bias
+    correction. The first buffer is g even if d > 0. The paper's sweep used beta = 0.98. State: b, with the
+    parameter's shape; none if beta = 0.
     """
 
     options = SGDWOptions
@@ -32,7 +32,7 @@ class SGDW(Rule):
         return {"beta": group["momentum"], "share": where(t == 1, 1.0, 1 - group["dampening"])}
 
     def static(self, group: Mapping[str, Any], shape: Shape) -> dict[str, Hashable]:
-        """Return the form of momentum."""
+        """Return whether momentum is Nesterov's."""
         return {"nesterov": group["nesterov"]}
 
     @staticmethod

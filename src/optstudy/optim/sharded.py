@@ -1,10 +1,11 @@
-"""Steps over parameters of which each process holds some rows (a DTensor, as FSDP2's ``fully_shard`` makes).
+"""Steps of parameters whose rows are distributed over processes (a DTensor, as FSDP2's ``fully_shard``
+makes).
 
-Blocks stay those of the whole tensor. A rule acts on the rows that are here. Where it needs means over rows
-that are elsewhere, each process computes what its own rows add to them, one all-reduce for all parameters
-adds that up, and the rule is given the means. So averages over rows are the same on every process, and the
-rest of an optimizer's state is sharded as its parameter is. Rows are cut as ``torch.chunk`` cuts them:
-unevenly where they must be.
+Blocks are those of the whole tensor. A rule acts on the local rows. If it needs means over rows on other
+processes, each process computes the contribution of its rows, one all-reduce for all parameters adds the
+contributions, and the rule gets the means. So averages over rows are equal on every process, and the rest of
+an optimizer's state is sharded like its parameter. Rows are split as by ``torch.chunk``, unevenly if
+necessary.
 """
 
 import math
@@ -25,26 +26,26 @@ if TYPE_CHECKING:
 
 
 def is_sharded(x: Any) -> TypeGuard["DTensor"]:
-    """Say whether a value is a DTensor, without importing what no other tensor needs."""
+    """Return whether a value is a DTensor, without importing modules that other tensors do not need."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)
 
 
 def whole(x: Tensor) -> Tensor:
-    """Return all of a tensor; every process must call it."""
+    """Return the whole tensor; every process must call this."""
     return x.full_tensor() if is_sharded(x) else x
 
 
 def here(x: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds; it shares its memory."""
+    """Return the local part of a tensor; it shares the tensor's memory."""
     return x.to_local().detach() if is_sharded(x) else x
 
 
 def _cut(p: "DTensor") -> tuple[slice, int | None]:
-    """Return which rows of the whole this process holds, and along which dimension of the mesh they are cut.
+    """Return the range of local rows, and the mesh dimension along which the rows are split.
 
     Raises:
-        ValueError: the tensor is cut otherwise than by rows, over one dimension of the mesh.
+        ValueError: the tensor is not split by rows over one dimension of the mesh.
     """
     from torch.distributed.tensor import Replicate, Shard
 
@@ -62,7 +63,7 @@ def _cut(p: "DTensor") -> tuple[slice, int | None]:
 
 
 def shard_like(value: Tensor, p: "DTensor") -> "DTensor":
-    """Return a whole tensor of as many rows as ``p`` has, sharded as it is; nothing is communicated."""
+    """Return a whole tensor with as many rows as ``p``, sharded like it; without communication."""
     from torch.distributed.tensor import DTensor
 
     rows = (value[_cut(p)[0]] if p.ndim else value).to(p.device, copy=True)
@@ -72,12 +73,12 @@ def shard_like(value: Tensor, p: "DTensor") -> "DTensor":
 
 
 def by_row(shape: Shape, p: Tensor) -> bool:
-    """Say whether a parameter's state of this shape has a row for each row of it, so is sharded as it is."""
+    """Return whether a parameter's state of this shape has a row per row of it, and so is sharded like it."""
     return len(shape) == p.ndim and shape[:1] == p.shape[:1]
 
 
 def zeros(p: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
-    """Return zeros for a parameter's state, sharded as ``p`` is if they have a row for each row of it."""
+    """Return zeros for a parameter's state, sharded like ``p`` if they have a row for each of its rows."""
     if is_sharded(p) and by_row(shape, p):
         return shard_like(torch.zeros((), dtype=dtype, device=p.device).expand(shape), p)
     p = here(p)
@@ -86,7 +87,7 @@ def zeros(p: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Local:
-    """A granularity of a whole tensor of ``rows`` rows, seen from those between ``start`` and ``stop``."""
+    """A granularity of a whole tensor of ``rows`` rows, restricted to rows ``start`` to ``stop``."""
 
     whole: Granularity
     rows: int
@@ -94,7 +95,7 @@ class Local:
     stop: int
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
-        """Return what the rows here add to the means; for the rows of a factored moment their means."""
+        """Return what the local rows add to the means; for rows of a factored moment, their means."""
         if isinstance(self.whole, Factored):
             return s.mean(self.whole.row, keepdim=True), s.sum(self.whole.column, keepdim=True) / self.rows
         if isinstance(self.whole, Blocks) and self.whole.outputs + s.ndim:
@@ -104,13 +105,13 @@ class Local:
         return self.whole.means(elsewhere_0.view(-1, *[1] * (s.ndim - 1)))
 
     def root(self, *averages: Tensor) -> Tensor:
-        """Return the root of V for the rows here."""
+        """Return the root of V for the local rows."""
         root = self.whole.root(*averages)
         return root[self.start : self.stop] if len(root) == self.rows else root
 
 
 def _local(moment: Granularity | None, p: "DTensor") -> Granularity | Local | None:
-    """Return a granularity for the rows of ``p`` here; a :class:`Local` one if it needs rows elsewhere."""
+    """Return a granularity for the local rows of ``p``; a :class:`Local` one if it needs other rows."""
     rows, _ = _cut(p)
     if moment is None or all(by_row(shape, p) for shape in moment.state(tuple(p.shape)).values()):
         return moment
@@ -118,12 +119,12 @@ def _local(moment: Granularity | None, p: "DTensor") -> Granularity | Local | No
 
 
 def localise(jobs: Sequence[Job], compile_: bool, known: Compiled) -> list[Job]:
-    """Return jobs over the rows here, with the means that need rows elsewhere: one all-reduce for all.
+    """Return jobs on the local rows, with the means that need other rows: one all-reduce for all.
 
     Args:
-        jobs: what to do; those over whole parameters are returned as they are.
-        compile_: as for :func:`optstudy.optim.compiled.run`.
-        known: as for it.
+        jobs: the jobs; those of whole parameters are returned unchanged.
+        compile_: see :func:`optstudy.optim.compiled.run`.
+        known: see :func:`optstudy.optim.compiled.run`.
     """
     result: list[Job] = []
     measuring: list[Job] = []
@@ -159,6 +160,6 @@ def localise(jobs: Sequence[Job], compile_: bool, known: Compiled) -> list[Job]:
 
 
 def _measure(p: Tensor, g: Tensor, *, moment: Local, **shares: Tensor) -> None:
-    """Write what the rows here add to the means of g^2 into ``shares``."""
+    """Write the contribution of the local rows to the means of g^2 into ``shares``."""
     for share, mean in zip(shares.values(), moment.means(g.square()), strict=True):
         share.copy_(mean)

@@ -18,7 +18,7 @@ class Lion(Rule):
         m_t &= \beta_2 m_{t-1} + (1 - \beta_2)\, g_t
 
     No bias correction; sign(0) = 0. Lion's authors use betas (0.9, 0.99), the paper's runs (0.9, 0.95).
-    State: m, of the parameter's shape.
+    State: m, with the parameter's shape.
     """
 
     options: ClassVar[type[Options]] = LionOptions
@@ -42,11 +42,11 @@ class Signum(Lion):
         m_t &= \beta m_{t-1} + (1 - \beta)\, g_t \\
         p_t &= (1 - \eta\lambda)\, p_{t-1} - \eta \operatorname{sign}(m_t)
 
-    It is Lion with equal betas. No bias correction; sign(0) = 0. State: m, of the parameter's shape.
+    It equals Lion with equal betas. No bias correction; sign(0) = 0. State: m, with the parameter's shape.
     """
 
     options = SignumOptions
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
-        """Return Lion's with both betas equal."""
+        """Return Lion's numbers with both betas equal."""
         return super().numbers({**group, "betas": (group["beta"], group["beta"])}, t)

@@ -20,9 +20,9 @@ class Sophia(Rule):
             - \eta \operatorname{sign}(m_t) \min(1, |m_t| / (\rho B h_{t-1} + 10^{-15})) \\
         h_t &= \beta_2 h_{t-1} + (1 - \beta_2)\, \hat g_t^2 \qquad \text{every few steps}
 
-    g-hat is the gradient of the mean loss on labels drawn from the model's own output, B the tokens it was
-    averaged over. Its learning rate is the paper's times rho, and h starts at 0, so that until the first
-    :meth:`update_hessian` a step is that of Signum. No bias correction. State: m and h, of the parameter's
+    g-hat is the gradient of the mean loss on labels drawn from the model's own output; B is the number of
+    tokens it is averaged over. The learning rate is the paper's times rho. h starts at 0, so until the first
+    :meth:`update_hessian` a step is Signum's. No bias correction. State: m and h, with the parameter's
     shape.
     """
 
@@ -42,7 +42,7 @@ class Sophia(Rule):
 
     @torch.no_grad()
     def update_hessian(self) -> None:
-        """Average h with the squares of the gradients that the parameters hold now (g-hat).
+        """Update h with the squares of the current gradients of the parameters (g-hat).
 
         Call it every few steps (the paper: 10), with gradients of the mean loss on drawn labels in ``.grad``.
         """

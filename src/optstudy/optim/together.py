@@ -1,4 +1,4 @@
-"""Several optimizers that step as one."""
+"""Several optimizers combined into one."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ class Together(Base):
     """Steps each of ``optimizers`` in turn. Its groups are theirs, and all share one state.
 
     Args:
-        optimizers: over disjoint parameters.
+        optimizers: optimizers of disjoint parameters.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the list is empty.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -32,7 +32,7 @@ class Together(Base):
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all parts, in order: the very objects, in a list of its own."""
+        """The groups of all parts, in order: the same objects, in a new list."""
         return [group for o in self.optimizers for group in o.param_groups]
 
     @param_groups.setter
@@ -51,13 +51,13 @@ class Together(Base):
             o.state = state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse a new group: which of the optimizers it is for cannot be told.
+        """Refuse a new group, because it is unknown which of the optimizers should step it.
 
         Raises:
-            ValueError: always; add it to one of ``optimizers``.
+            ValueError: always; add the group to one of ``optimizers`` instead.
         """
-        if not any(param_group is known for known in self.param_groups):  # the base class adds those
-            raise ValueError("add the group to the one of Together.optimizers that is to step it")
+        if not any(param_group is known for known in self.param_groups):  # the base class adds these
+            raise ValueError("add the group to the one of Together.optimizers that should step it")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"optimizers": self.optimizers, "defaults": self.defaults}
@@ -65,7 +65,7 @@ class Together(Base):
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = {key: value for key, value in state.items() if key not in ("state", "param_groups")}
         super().__setstate__(own)
-        if "param_groups" in state:  # of a load
+        if "param_groups" in state:  # during a load
             groups = iter(state["param_groups"])
             for o in self.optimizers:
                 mine = list(islice(groups, len(o.param_groups)))

@@ -1,4 +1,4 @@
-"""Reports: a study's runs as a page that opens anywhere, as figures for a paper, as a table. No torch."""
+"""Reports of a study's runs: self-contained HTML pages, figures for papers, tables. No torch."""
 
 from optstudy.report.comparison import Comparison, compare, show_comparison, write_comparison
 from optstudy.report.figures import drawing

@@ -1,4 +1,4 @@
-"""The answer in sentences: what to use, at what setting, and what it costs to be off."""
+"""The answer in sentences: what to use, at what setting, and what a wrong setting costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from optstudy.results.gaps import Gap, Series, gaps
 from optstudy.results.stats import Estimate, Summary
 
 NAMED = 7
-"""Curves that a sentence names before it counts the others."""
+"""Number of curves that a sentence names before it only counts the others."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader needs first. Every text is plain, unescaped."""
+    """What a reader needs first, as plain unescaped text."""
 
     sentence: str
     facts: tuple[tuple[str, str, str], ...]
     """Heading, value and remark: what to use, at what setting, what a wrong setting costs."""
     rest: tuple[str, ...]
-    """Who cannot be told apart from the best, and who can."""
+    """Which curves cannot be distinguished from the best, and which can."""
     warnings: tuple[str, ...]
 
 
 def answer(figure: Figure) -> Answer:
-    """Say which curve is best, in the first panel at length. There must be a finished run.
+    """Say which curve is best, with details for the first panel. At least one run must be finished.
 
-    Nothing is recommended before half of the runs have ended, nor while a curve of the first panel has none.
+    Nothing is recommended before half of the runs have ended, or while a curve of the first panel has none.
     """
     if (said := too_early(figure)) is not None:
         return Answer(said, (), (), tuple(warnings(figure)[1:]))
@@ -99,7 +99,7 @@ def _placed(figure: Figure, x: float) -> str:
 
 
 def too_early(figure: Figure) -> str | None:
-    """Say which runs are missing before anything can be recommended; None where enough have ended."""
+    """List the runs that are missing before anything can be recommended; None if enough have ended."""
     total = figure.missing + len(figure.rows)
     panel = figure.panels[0]
     bare = [] if figure.kind == "map" else list(map(style.known, figure.bare(panel)))
@@ -112,7 +112,7 @@ def too_early(figure: Figure) -> str | None:
 
 
 def claim(figure: Figure, panel: Panel, best: Summary) -> str:
-    """Which curve has the lowest loss, where, and how sure that is."""
+    """Which curve has the lowest loss, where, and with what uncertainty."""
     assert best.best is not None
     where = f"{style.name_in(figure, best.curve)} at {_short(panel)} {style.setting(best)}"
     if title := panel.title:
@@ -124,7 +124,7 @@ def claim(figure: Figure, panel: Panel, best: Summary) -> str:
 
 
 def compare(panel: Panel, metric: Metric) -> list[str]:
-    """Sentences on how the other curves of a panel stand to its best."""
+    """Sentences that compare the other curves of a panel with its best."""
     best, *others = [s for s in panel.summaries if s.best is not None]
     said: dict[str, list[str]] = {"equal": [], "tied": [], "open": [], "worse": []}
     for other in others:
@@ -151,7 +151,7 @@ def compare(panel: Panel, metric: Metric) -> list[str]:
 
 
 def _stands(gap: Estimate) -> str:
-    """Whether a curve is ``equal`` to the best, ``tied`` with it, ``worse``, or the question is ``open``."""
+    """How a curve compares with the best: ``equal``, ``tied``, ``worse``, or ``open`` if undecided."""
     if gap.value == 0 and not gap.error and not gap.slack:
         return "equal"
     if gap.half_width is None:
@@ -160,7 +160,7 @@ def _stands(gap: Estimate) -> str:
 
 
 def uncertainty(summary: Summary) -> str:
-    """Where the interval of the best loss comes from."""
+    """The source of the interval of the best loss."""
     if summary.best is None or summary.best.half_width is None:
         return "one seed: no interval"
     if summary.best.seeds == 1:
@@ -169,14 +169,14 @@ def uncertainty(summary: Summary) -> str:
 
 
 def cost(metric: Metric, estimate: Estimate | None) -> str:
-    """What a setting off the best costs, in words."""
+    """The cost of a setting that is not the best, as text."""
     if estimate is None:
         return "an unknown amount (not tried)"
     return f"{style.distance(metric, estimate)}{metric.units}"
 
 
 def warnings(figure: Figure) -> list[str]:
-    """What a reader must know before trusting the table."""
+    """Warnings to read before the table."""
     found = []
     if figure.missing:
         total = figure.missing + len(figure.rows)
@@ -229,7 +229,7 @@ def _facts(figure: Figure, panel: Panel, best: Summary) -> Iterator[tuple[str, s
 
 
 def _of_map(figure: Figure, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answer:
-    """Which row of a map matters most and which least, panel by panel; the first panel's rows at length."""
+    """Which row of a map matters most and which least, for each panel; details for the first panel."""
     said = []
 
     name = figure.metric.name if figure.foreign else "loss"
@@ -252,7 +252,7 @@ def _of_map(figure: Figure, moved: Sequence[tuple[str, Sequence[Move]]]) -> Answ
 
 
 def _of_spreads(figure: Figure, found: Mapping[str, Spread]) -> Answer:
-    """How unequal the effective learning rates are that an optimizer gives, role by role."""
+    """How widely an optimizer's effective learning rates differ, by role."""
     best = figure.summaries[0]
     widest = max(found, key=lambda role: found[role].decades)
     calmest = min(found, key=lambda role: found[role].decades)

@@ -1,4 +1,4 @@
-"""The columns of the summary table, once for the terminal, the page, Markdown and LaTeX."""
+"""The columns of the summary table, defined once for the terminal, HTML, Markdown and LaTeX."""
 
 import math
 from collections.abc import Callable, Collection
@@ -17,22 +17,22 @@ SENSITIVITY = ("sens.", "Sensitivity")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: a heading, what it means, and a cell per summary."""
+    """One column: heading, explanation, and a cell per summary."""
 
     short: str
     heading: str
     about: str
     cells: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """A second, smaller line per cell, where there is room."""
+    """A second, smaller line per cell, shown if there is room."""
     text: bool = False
-    """Aligned left."""
+    """Text, aligned left."""
     extra: bool = False
-    """Left out where there is no room."""
+    """Left out if there is no room."""
 
 
 def columns(figure: Figure) -> list[Column]:
-    """The table, in the order of ``figure.summaries``."""
+    """The table's columns; cells are in the order of ``figure.summaries``."""
     reference = figure.reference
     windows = {summary.window for summary in figure.summaries}
     log = any(summary.curve.log for summary in figure.summaries)
@@ -111,7 +111,7 @@ def columns(figure: Figure) -> list[Column]:
         )
         add("peak MiB", "Peak memory, MiB", about, _peak, extra=True)
     timed = any(summary.step_ms is not None for summary in figure.summaries)
-    if timed and not figure.recorded:  # a record's steps were timed on other machines, beside other work
+    if timed and not figure.recorded:  # a record's steps were timed on various machines under load
         add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: _known(s.step_ms))
         if reference and (own := reference.step_ms):
             add(
@@ -149,7 +149,7 @@ def _tried(metric: Metric, summary: Summary) -> str:
 
 
 def _sensitivity(windows: Collection[float]) -> tuple[str, str, str]:
-    """Short and long heading of the sensitivities, and the window they are over."""
+    """Short and long heading of the sensitivity column, and its window."""
     window, *others = sorted(windows)
     if others:
         return *SENSITIVITY, "of each panel's window: " + " or ".join(map(style.window, (window, *others)))

@@ -1,4 +1,4 @@
-"""Two runs folders side by side, before and after a change: run by run, with paired intervals. No torch."""
+"""Comparison of two runs folders, before and after a change: run by run, with paired intervals. No torch."""
 
 import json
 import math
@@ -23,28 +23,28 @@ from optstudy.results.table import Row, with_worst
 UNPAIRED = frozenset(
     {"scale", "numerics", "data.corpus", "optimizer.code", "trainer.fingerprint", "trainer.folder"}
 )
-"""Config keys that may differ between the runs of a pair."""
+"""Config keys that may differ between the two runs of a pair."""
 SHOWN = 20
-"""Pairs listed, those that changed most first."""
+"""Number of pairs listed, largest change first."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One run before and after."""
+    """One run before and after the change."""
 
     before: Row
     after: Row
 
     @property
     def change(self) -> float:
-        """Loss after minus before, nats; of another program its metric."""
+        """Loss after minus before, nats; for another program, its metric."""
         change = self.after.loss - self.before.loss
         return -change if self.after.maximise else change
 
 
 @dataclass(frozen=True)
 class Group:
-    """The pairs of one optimizer; those of another program's runs that name none are one group."""
+    """The pairs of one optimizer; runs of another program without an optimizer's name form one group."""
 
     name: str
     pairs: Sequence[Change]
@@ -59,14 +59,14 @@ class Group:
 
     @property
     def turned(self) -> tuple[int, int]:
-        """Runs that diverge only after the change, and only before it."""
+        """Number of runs that diverge only after the change, and only before it."""
         pairs = [(p.before.state == "diverged", p.after.state == "diverged") for p in self.pairs]
         return pairs.count((False, True)), pairs.count((True, False))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that two sets of runs have in common, and what they have not."""
+    """The pairs of two sets of runs, and the runs without a partner."""
 
     before: str
     after: str
@@ -74,7 +74,7 @@ class Comparison:
     only_before: Sequence[Row]
     only_after: Sequence[Row]
     same_ids: int
-    """Pairs with the same id; the others have the same config but for keys that one side lacks."""
+    """Pairs with the same id; the configs of the others agree in all keys that both have."""
 
     @property
     def pairs(self) -> list[Change]:
@@ -84,7 +84,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What changed, in words."""
+        """What changed, as a sentence."""
         pairs = self.pairs
         if not pairs:
             return f"No run of {self.after} has the config of one of {self.before}."
@@ -101,7 +101,7 @@ class Comparison:
 
     @property
     def unit(self) -> str:
-        """Of the losses; empty where other programs measured them."""
+        """Unit of the losses; empty for another program's metric."""
         return "" if any(pair.before.reported is not None for pair in self.pairs) else "nats"
 
 
@@ -109,13 +109,13 @@ def compare(before: Path, after: Path) -> Comparison:
     """Compare the finished runs of two runs folders.
 
     Raises:
-        UserError: a folder is not there or holds no finished run.
+        UserError: a folder is missing or has no finished run.
     """
     return compare_rows(_rows(before), _rows(after), str(before), str(after))
 
 
 def compare_rows(before: Sequence[Row], after: Sequence[Row], one: str, other: str) -> Comparison:
-    """Pair runs by id; those left over by their config, over the keys that both sides know."""
+    """Pair runs by id; then pair the rest by config, over the keys that both sides have."""
     known = {
         id(row): whole for row, whole in zip([*before, *after], with_worst([*before, *after]), strict=True)
     }
@@ -149,7 +149,7 @@ def cells(comparison: Comparison) -> list[list[str]]:
 
 
 def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the sentence, the table and what has no partner."""
+    """Print the sentence, the table and the runs without a partner."""
     out = console or Console()
     rows = cells(comparison) if comparison.groups else []
     for line in (style.printable(comparison.sentence), *aligned(rows, {0}), *leftovers(comparison)):
@@ -157,7 +157,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
 
 
 def leftovers(comparison: Comparison) -> list[str]:
-    """Runs without a partner, counted."""
+    """The number of runs without a partner, for each folder."""
     found = ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after))
     return [f"Only in {name}: {len(rows)} runs." for name, rows in found if rows]
 
@@ -189,7 +189,7 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 def _rows(runs: Path) -> list[Row]:
     names = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
     if not (rows := Catalog(runs).rows(names)):
-        raise UserError(f"{runs}: no finished runs there; name a runs folder, such as the one of --runs")
+        raise UserError(f"{runs}: no finished runs there; give a runs folder, as in --runs")
     return rows
 
 
@@ -214,7 +214,7 @@ def _group(name: str, pairs: Sequence[Change]) -> Group:
 
 
 def _best(pairs: Sequence[Change]) -> Estimate | None:
-    """How much worse the best of the runs after is than that of the runs before."""
+    """The best loss of the runs after, minus that of the runs before."""
     after = {pair.before.id: FinishedRun(pair.after) for pair in pairs}
     settings = [pair.before.lr if _has_lr(pairs) else _setting(pair.before) for pair in pairs]
     placed = [
@@ -238,7 +238,7 @@ def _has_lr(pairs: Sequence[Change]) -> bool:
 
 
 def _setting(row: Row) -> str:
-    """What another program's run was of, without the seed."""
+    """The settings of another program's run, without the seed."""
     own = [(key, value) for key, value in leaves(row.config) if key.partition(".")[0] not in NO_SETTING]
     return ", ".join(f"{key} {style.number(value)}" for key, value in own)
 

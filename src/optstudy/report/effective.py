@@ -10,27 +10,27 @@ from optstudy.report import style
 from optstudy.results.figure import Figure
 
 Recorded = Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
-"""Tokens read, and the quantiles by role."""
+"""Tokens read, and the quantiles for each role."""
 
 
 def recorded(figure: Figure) -> Recorded:
-    """What the best run of the best curve that recorded any holds; empty where none did."""
+    """What the best run of the best curve recorded; empty if no curve recorded any."""
     return [(row["tokens"], row["effective_lr"]) for row in figure.effective]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far apart the effective learning rates of a role are."""
+    """The range of a role's effective learning rates."""
 
     decades: float
-    """log10 of the ratio of the outer quantiles, median over the run; the schedule cancels in it."""
+    """log10 of the ratio of the outer quantiles, median over the run; independent of the schedule."""
     low: str
     high: str
     """Names of the outer quantiles, such as 5 % and 95 %."""
 
 
 def spreads(figure: Figure) -> dict[str, Spread]:
-    """The spread of every role that the drawn run recorded, the widest first."""
+    """The spread of each role that the drawn run recorded, widest first."""
     ratios: dict[str, list[float]] = {}
     outer: dict[str, tuple[str, str]] = {}
     for _, roles in recorded(figure):
@@ -45,7 +45,7 @@ def spreads(figure: Figure) -> dict[str, Spread]:
 
 
 def quantile(name: str) -> str:
-    """A recorded quantile as people write it: ``q05`` is 5 %, ``q50`` the median."""
+    """A recorded quantile for display: ``q05`` is 5 %, ``q50`` the median."""
     percent = name.removeprefix("q")
     if name == "q50":
         return "median"

@@ -1,6 +1,6 @@
-"""Figures for a paper by matplotlib: loss against the setting, as swept and aligned at each curve's best.
+"""Figures for papers, by matplotlib: loss against the setting, as swept and aligned at each curve's best.
 
-Files are byte-stable: no dates, a fixed hash salt, text kept as text in SVG and as TrueType in PDF.
+Files are byte-stable: no dates, a fixed hash salt, text stored as text in SVG and as TrueType in PDF.
 """
 
 import io
@@ -40,16 +40,16 @@ METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
 }
 DPI = 200
-"""Of pictures, and of dots that are drawn as one."""
+"""Resolution of raster files, and of points that are rasterized in vector files."""
 MANY = 1000
-"""Runs of one curve beyond which they are one picture, so that a vector figure stays small."""
+"""Number of runs above which a curve's points are rasterized, so that vector files stay small."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STRIP = 0.045
-"""Height of one curve's row of diverged runs above the plot, as a share of the loss axis."""
+"""Height of the row of diverged runs above the plot, per curve, as a share of the loss axis."""
 
 
 def load() -> None:
-    """Load matplotlib and what it loads when it first draws, such as fonts."""
+    """Load matplotlib, including what it loads at the first drawing, such as fonts."""
     from matplotlib.figure import Figure as Drawing
 
     made = Drawing(layout="constrained")
@@ -64,7 +64,7 @@ def draw(figure: Figure, file_format: str, dpi: int = DPI) -> bytes:
 
 
 def draw_all(figure: Figure, formats: Iterable[str], dpi: int = DPI) -> dict[str, bytes]:
-    """Draw a study once, laid out once, and write it in each of several formats."""
+    """Draw a study once and return it in each of several formats."""
     import matplotlib
 
     with _settings():
@@ -80,7 +80,7 @@ def draw_all(figure: Figure, formats: Iterable[str], dpi: int = DPI) -> dict[str
 
 
 def drawing(figure: Figure) -> Any:
-    """A study as a ``matplotlib.figure.Figure``, to be changed, shown or saved."""
+    """A study as a ``matplotlib.figure.Figure``, to change, show or save."""
     from matplotlib.figure import Figure as Drawing
 
     with _settings():
@@ -106,7 +106,7 @@ def _settings() -> Iterator[None]:
 
 
 def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Losses the axis shows: what trained, up to 2.5 times as far above the best as the worst best is."""
+    """Range of the loss axis: trained runs, up to 2.5 times as far above the best as the worst best is."""
     means = [p.loss for c in curves for p in c.points if not p.diverged] or [c.best.loss for c in curves]
     low, high = min(means), max(means)
     worst = max(curve.best.loss for curve in curves)
@@ -117,12 +117,12 @@ def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The loss axis that panels over the same setting share."""
+    """The loss axis shared by panels over the same setting."""
 
     low: float
     high: float
     rows: Mapping[str, float]
-    """Where above the plot a curve's lost runs are drawn, by its name."""
+    """Height above the plot at which a curve's diverged runs are drawn, by its name."""
 
     @property
     def ceiling(self) -> float:
@@ -163,8 +163,8 @@ def _places(
 ) -> list[tuple[Any, tuple[Panel, bool]]]:
     """Axes of all plots: one panel as swept and aligned side by side, several in columns, aligned on top.
 
-    As in the paper, whose figures are aligned and have a column for each size; at most four columns, three
-    where nothing is aligned.
+    As in the paper, which shows aligned figures with one column per size. At most four columns, or three if
+    nothing is aligned.
     """
     aligned, swept = ([plot for plot in plots if plot[1] is kind] for kind in (True, False))
     if len(aligned) < 2:
@@ -224,7 +224,7 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
             "ms": 2.5,
             "color": colour,
             "alpha": 0.6,
-            "zorder": 1.9,  # below all lines and one after the other, so that as pictures they are one
+            "zorder": 1.9,  # below all lines and consecutive, so that they are rasterized as one
             "rasterized": len(seeds) > MANY,
         }
         axis.plot([x for x, _ in seeds], [y for _, y in seeds], **dots)
@@ -239,11 +239,11 @@ def _lost(point: Any, top: float) -> bool:
 
 
 def _ticks(axis: Any, curves: Sequence[Curve], aligned: bool) -> None:
-    """Powers of ten where they suffice, else the settings themselves."""
+    """Label powers of ten if there are enough, else the settings themselves."""
     log = curves[0].log
     named = {10**p.position if log else p.position: style.number(p.x) for c in curves for p in c.points}
     if log:
-        axis.set_xscale("log", subs=[math.sqrt(10)])  # minor ticks at half-decades, where settings lie
+        axis.set_xscale("log", subs=[math.sqrt(10)])  # minor ticks at half-decades, where the settings are
         axis.xaxis.set_major_formatter(_power)
         axis.xaxis.set_minor_formatter("")
         if aligned or max(named) >= 100 * min(named):
@@ -255,13 +255,13 @@ def _ticks(axis: Any, curves: Sequence[Curve], aligned: bool) -> None:
 
 
 def _power(x: float, _: int = 0) -> str:
-    """A power of ten in plain text, which needs no formula and stays text in SVG."""
+    """A power of ten as plain text, which stays text in SVG."""
     exponent = round(math.log10(x))
     return "10" + str(exponent).translate(RAISED) if math.isclose(x, 10**exponent) else ""
 
 
 def _crowded(at: Sequence[float], log: bool, named: Mapping[float, str]) -> bool:
-    """Whether labels would touch: a character takes a thirtieth of a plot's width."""
+    """Whether labels would overlap: a character takes about 1/30 of a plot's width."""
     position = [math.log10(x) if log else x for x in at]
     width = (position[-1] - position[0]) or 1.0
     gaps = [(right - left) / width for left, right in pairwise(position)]

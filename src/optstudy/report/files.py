@@ -1,4 +1,4 @@
-"""A study's report as files, in the formats asked for."""
+"""A study's report as files, in the requested formats."""
 
 import hashlib
 import json
@@ -25,16 +25,16 @@ TABLES = {"md": tables.markdown, "tex": tables.latex}
 """The formats without a figure."""
 
 MADE_OF = "study.json"
-"""In a report's folder: which study it is of, with which settings, over which runs."""
+"""File in a report's folder that records its study, settings and runs."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Drawn = Callable[[], dict[str, bytes]]
-"""Gives a study's figure in the formats it is wanted in."""
+"""Returns a study's figure in the requested formats."""
 
 
 def drawing_pool(studies: int) -> Executor:
-    """Processes that load matplotlib while this one reads runs, and draw while it writes pages."""
+    """Processes that load matplotlib and draw while this process reads runs and writes pages."""
     count = min(studies, os.cpu_count() or 1)
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_prepare)
     pool.submit(int)  # starts them
@@ -47,7 +47,7 @@ def _prepare() -> None:
 
 
 def draw(figure: Figure, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
-    """Have the figure drawn that :func:`write` needs: by the pool at once, else here when it is asked for."""
+    """Start drawing what :func:`write` needs in the pool; without a pool, draw when it is needed."""
     pictures = _pictures(figure, formats)
     return later(pool, figures.draw_all, figure, pictures) if pictures else dict
 
@@ -55,11 +55,11 @@ def draw(figure: Figure, formats: Iterable[str], pool: Executor | None = None) -
 def later(
     pool: Executor | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> Callable[[], T]:
-    """Have a function called by the pool at once; without one, here when its value is first asked for."""
+    """Start a function in the pool; without a pool, call it when its value is first needed."""
     call = partial(function, *args, **kwargs)
     if pool is None:
         return cache(call)
-    # Pickled here and now: the pool's own thread would do it while this one works on the same objects.
+    # Pickle now: the pool's own thread would pickle while this thread uses the same objects.
     return pool.submit(_call, pickle.dumps(call)).result
 
 
@@ -74,17 +74,17 @@ def write(
     home: str = "",
     drawn: Drawn | None = None,
 ) -> list[Path]:
-    """Write a study's report into the folder ``out``, which is made.
+    """Write a study's report into the folder ``out``, which is created.
 
     Args:
-        home: address of the index it belongs to.
-        drawn: what :func:`draw` returned for these formats; None draws here.
+        home: URL of the index that links to it.
+        drawn: the result of :func:`draw` for these formats; None draws here.
 
     Returns:
         ``index.html``, ``figure.pdf|svg|png``, ``table.md|tex``; without finished runs only the page.
 
     Raises:
-        UserError: an unknown format.
+        UserError: unknown format.
     """
     wanted = check(formats)
     out.mkdir(parents=True, exist_ok=True)
@@ -104,37 +104,36 @@ def write(
     return written
 
 
-def place(out: Path, name: str, scale: str, made_of: Mapping[str, Any]) -> Path:
-    """Return the folder of a report, made: that of its name, or one of its own where another's is there.
+def place(folder: Path, made_of: Mapping[str, Any], inside: str = "") -> Path:
+    """Create and return the folder of a report: the given one, or one next to it if another report is there.
 
     Args:
-        out: where reports go.
-        name: the study's, or that of a folder of studies.
-        scale: the scale it ran at.
-        made_of: what tells it from others of that name, as JSON; it is kept in the folder.
+        folder: the requested folder.
+        made_of: JSON that distinguishes the report from others; stored in its folder.
+        inside: the subfolder that contains the report.
     """
     text = json.dumps(made_of, indent=1, sort_keys=True) + "\n"
-    own = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-    for folder in (out / name / scale, out / own / scale):
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), (folder / MADE_OF).open("x") as file:
+    own = folder.parent / f"{folder.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    for one in (folder / inside, own / inside):
+        one.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), (one / MADE_OF).open("x") as file:
             file.write(text)
-        if (folder / MADE_OF).read_text(errors="replace") == text:
+        if (one / MADE_OF).read_text(errors="replace") == text:
             break
-    return folder
+    return one
 
 
 def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:
-    """Formats of the figure that a report holds; its page holds an SVG."""
+    """Formats in which a report contains the figure; its page contains an SVG."""
     wanted = dict.fromkeys("svg" if name == "html" else name for name in formats)
     return [name for name in wanted if name in figures.METADATA] if figure.rows else []
 
 
 def check(formats: Iterable[str]) -> list[str]:
-    """The formats without repetition.
+    """The formats without duplicates.
 
     Raises:
-        UserError: an unknown one.
+        UserError: unknown format.
     """
     wanted = list(dict.fromkeys(formats))
     for name in wanted:

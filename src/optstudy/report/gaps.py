@@ -1,4 +1,4 @@
-"""The figure of gaps: each optimizer's best beside the reference's, in nats and in tokens, with bands."""
+"""The figure of gaps: each optimizer's best compared with the reference's, in nats and tokens, with bands."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ Band = tuple[float, float, float]
 
 
 def draw_gaps(made: Any, figure: Figure) -> None:
-    """Draw nats above the reference, and token-equivalents beside them where there is a horizon."""
+    """Draw nats above the reference, and token-equivalents if there is a horizon."""
     found = gaps(figure)
     against = style.known(figure.against)
     kinds: list[tuple[str, float, Callable[[Gap], Band | None]]] = [(f"nats above {against}", 0.0, _nats)]

@@ -1,4 +1,4 @@
-"""Several studies together: a page and figures for each, an index with all answers and verdicts."""
+"""Reports of several studies: a page and figures for each, and an index with all answers and verdicts."""
 
 import base64
 import re
@@ -17,7 +17,7 @@ from optstudy.results.figure import Figure
 CLAIMS = "claims.html"
 """The page of all claims."""
 DPI = 90
-"""Of the figures on the index."""
+"""Resolution of the figures on the index."""
 
 
 def write_index(
@@ -28,14 +28,14 @@ def write_index(
     told: Callable[[Figure], None] = lambda study: None,
     pool: Executor | None = None,
 ) -> list[Path]:
-    """Write ``out/index.html``, one folder per study, and ``claims.html`` where there are any, beside it.
+    """Write ``out/index.html``, a folder per study, and ``claims.html`` if there are any claims.
 
     Args:
-        told: is given every study when its page is written.
-        pool: draws, see :func:`optstudy.report.files.drawing_pool`; None draws here.
+        told: called with each study after its page is written.
+        pool: draws the figures, see :func:`optstudy.report.files.drawing_pool`; None draws here.
 
     Raises:
-        UserError: an unknown format.
+        UserError: unknown format.
     """
     wanted = check(formats)
     drawn = [draw(study, wanted, pool) for study in studies]
@@ -52,7 +52,7 @@ def write_index(
 
 
 def claims(studies: Sequence[Figure], title: str, tail: str = "/index.html", home: str = "index.html") -> str:
-    """The page of all claims on the studies; empty where there are none."""
+    """The page of all claims of the studies; empty if there are none."""
     found = [claim for study in studies for claim in study.claims]
     return claims_page(found, f"Claims, {title}", _places(studies, tail), home) if found else ""
 
@@ -71,9 +71,9 @@ def index(
     """The index page.
 
     Args:
-        tail: what follows a study's folder in its address.
-        refresh: seconds after which a served index loads itself again.
-        pool: draws; None draws here.
+        tail: what follows a study's folder in its URL.
+        refresh: seconds after which a served index reloads.
+        pool: draws the figures; None draws here.
     """
     images = [later(pool, figures.draw, study, "png", DPI) if study.rows else bytes for study in studies]
     places = zip(studies, slugs(studies), images, strict=True)
@@ -95,7 +95,7 @@ def index(
 
 
 def slugs(studies: Sequence[Figure]) -> list[str]:
-    """A folder name for each study: its name in letters, digits and hyphens, numbered where two are equal."""
+    """A folder name per study: letters, digits and hyphens of its name, numbered if two are equal."""
     made: list[str] = []
     for study in studies:
         base = re.sub(r"[^a-z0-9]+", "-", study.name.lower()).strip("-") or "study"

@@ -1,4 +1,4 @@
-"""A report that follows a study, served read-only on this machine alone unless asked otherwise."""
+"""A live report that follows a study; read-only, and on this machine only unless another host is given."""
 
 import contextlib
 import hashlib
@@ -17,10 +17,10 @@ from optstudy.results.figure import Figure
 
 Load = Callable[[], Sequence[Figure]]
 INDEX_POLL = 30
-"""Seconds between a served index's looks for new runs."""
+"""Seconds between a served index's checks for new runs."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAMES = re.compile(r"(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?", re.IGNORECASE)
-"""What the header Host says of loopback; browsers leave port 80 out."""
+"""Values of the Host header that mean loopback; browsers omit port 80."""
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -31,7 +31,7 @@ HEADERS = {
 
 
 class Site:
-    """The pages of the studies as they are now; a page is made again only when its runs have changed."""
+    """The current pages of the studies; a page is rebuilt only when its runs have changed."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -39,9 +39,10 @@ class Site:
         self._pages: dict[str, tuple[str, str]] = {}
 
     def get(self, path: str) -> tuple[str, str] | None:
-        """Content type and text at a path; None where there is nothing.
+        """Content type and text at a path; None if nothing is there.
 
-        One study is at ``/``; of several there is an index. ``version`` beside a page changes with its runs.
+        A single study is at ``/``; several have an index there. ``version`` next to a page changes with its
+        runs.
         """
         with self._lock:
             studies = list(self._load())
@@ -73,15 +74,16 @@ class Site:
 
 
 def version(study: Figure) -> str:
-    """Changes when a run of the study ends."""
+    """A text that changes when a run of the study ends."""
     ends = sorted(f"{row.id} {row.state} {row.val_loss}" for row in study.rows)
     return hashlib.sha256("\n".join([study.name, str(study.missing), *ends]).encode()).hexdigest()[:16]
 
 
 def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> ThreadingHTTPServer:
-    """A server of the studies' pages, bound and not yet running; port 0 takes a free one.
+    """A server for the studies' pages, bound but not yet running; port 0 picks a free port.
 
-    On loopback it answers only requests that name loopback: no web page reaches it under another name.
+    On loopback it only answers requests for a loopback host name, so that no web page reaches it under
+    another name.
     """
     site = Site(load)
     on_loopback = host in LOOPBACK
@@ -132,19 +134,19 @@ def make_server(load: Load, host: str = LOOPBACK[0], port: int = 0) -> Threading
 
 
 def serve(load: Load, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C; ``ready`` is given the address.
+    """Serve until Ctrl-C; ``ready`` is called with the URL.
 
     Args:
         load: reads the studies again; called at each request.
-        host: address to listen on; other machines reach it only if this is not loopback.
-        port: 0 for a free one.
+        host: address to listen on; other machines can connect only if it is not loopback.
+        port: 0 for a free port.
 
     Raises:
-        UserError: the port is taken or the address is not this machine's.
+        UserError: the port is in use, or the address is not this machine's.
     """
     try:
         made = make_server(load, host, port)
-    except (OSError, OverflowError, TypeError, UnicodeError) as error:  # an odd host has errors of its own
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:  # unusual hosts raise other errors
         why = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"cannot serve on {host}, port {shown(port)}: {why}; choose another --port") from None
     with made as server:

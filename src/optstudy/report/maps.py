@@ -1,7 +1,7 @@
-"""Heat maps: the best loss of every cell of a map study, above the reference's.
+"""Heat maps: the best loss of every cell of a map study, minus the reference's.
 
-The reference, Adam unless the study file says otherwise, has as many tokens as the panel's runs. Where none
-is known at that length, zero is the best cell of the panel.
+The reference is Adam unless the study file says otherwise, with as many tokens as the panel's runs. If it is
+not known at that length, the best cell of the panel is used instead.
 """
 
 import textwrap
@@ -16,12 +16,12 @@ from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate, Summary
 
 WORSE = ((0.95, 0.96, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
-"""Colours from zero to the largest difference, light to dark, for readers in grey and the colour-blind."""
+"""Colours from zero to the largest difference, light to dark: readable in grey and by the colour-blind."""
 BETTER = ((0.95, 0.96, 0.97), (0.98, 0.72, 0.38), (0.62, 0.30, 0.02))
 """The same for cells below zero."""
 
 LETTERS = 12
-"""Of a column's name in one line under its cells."""
+"""Characters of a column's name per line under its cells."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Cell:
     """One cell: its best loss and the setting that reached it."""
 
     excess: float
-    """Nats above the panel's zero."""
+    """Nats above the loss that the panel compares with."""
     setting: str
     half_width: float | None
     shade: str
     ink: str
-    """Colours of the cell and of its text."""
+    """Colours of the cell's background and text."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Heat:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: Mapping[tuple[str, str], Cell]
-    """By row and column; a combination that was not run is absent."""
+    """Cells by row and column; combinations that were not run are absent."""
     zero: str
-    """What losses are compared with."""
+    """Name of the loss that cells are compared with."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """How far one row's choice of column moves the loss."""
+    """How much one row's choice of column changes the loss."""
 
     row: str
     nats: float
@@ -61,7 +61,7 @@ class Move:
 
 
 def moves(heat: Heat) -> list[Move]:
-    """The rows of a panel that have a choice, the one that matters most first."""
+    """The rows of a panel with more than one column, largest effect first."""
     found = []
     for row in heat.rows:
         cells = {
@@ -74,7 +74,7 @@ def moves(heat: Heat) -> list[Move]:
 
 
 def heats(figure: Figure) -> list[Heat]:
-    """The panels of a map study: a row and a column for every curve."""
+    """The panels of a map study, with a row and a column for each curve."""
     summaries = {summary.curve.label: summary for summary in figure.summaries}
     panels: dict[str, list[tuple[Summary, Estimate]]] = {}
     for curve in figure.curves:
@@ -95,7 +95,7 @@ def _heat(title: str, bests: Sequence[tuple[Summary, Estimate]], figure: Figure)
 
 
 def _reference(figure: Figure, tokens: Set[int | None]) -> float | None:
-    """The reference's best loss in runs of so many tokens, where all of a panel's runs have as many."""
+    """The reference's best loss at the panel's number of tokens; None if its runs differ in tokens."""
     if figure.lengths is None or len(tokens) != 1:
         return None
     known = (figure if figure.lengths == "own" else figure.lengths).summaries
@@ -104,12 +104,12 @@ def _reference(figure: Figure, tokens: Set[int | None]) -> float | None:
 
 
 def _title(figure: Figure, curve: Curve) -> str:
-    """The panel of a cell; what else sets its curve apart makes a panel of its own."""
+    """The panel of a cell; anything else that distinguishes its curve makes a separate panel."""
     return (figure.title_of(curve.panel) + style.apart(curve)).removeprefix(", ")
 
 
 def shade(share: float) -> tuple[float, float, float]:
-    """Colour of a share of the largest difference to zero, from -1 to 1."""
+    """Colour for a share of the largest difference, from -1 to 1."""
     ramp, size = (WORSE if share >= 0 else BETTER), abs(share)
     left, right = ramp[:2] if size < 0.5 else ramp[1:]
     at = 2 * size if size < 0.5 else 2 * size - 1
@@ -150,7 +150,7 @@ def draw_map(drawing: Any, figure: Figure) -> None:
 
 
 def wrapped(column: str) -> str:
-    """A column's name in lines about as long as its cells are wide."""
+    """A column's name, wrapped to about the width of its cells."""
     return textwrap.fill(style.drawn(style.known(column)), LETTERS, break_long_words=False)
 
 

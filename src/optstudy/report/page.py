@@ -1,4 +1,4 @@
-"""One study as one HTML file: no network, every name escaped, and a policy that runs no other script."""
+"""One study as one HTML file: no network, all names escaped, and a policy that only allows its own script."""
 
 import base64
 import hashlib
@@ -30,13 +30,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("report.js", "tables.js")
 """The page's one script, in order."""
 POLL = 5
-"""Seconds between a served page's looks for new runs."""
+"""Seconds between a served page's checks for new runs."""
 OF_A_PROCESS = ("pid", "argv")
-"""Keys of a run's environment that say nothing of how to make it again."""
+"""Keys of a run's environment that are irrelevant for reproducing it."""
 HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
 FRAGMENT_DPI = 110
 READ = 300
-"""Runs whose environments are read, evenly spaced."""
+"""Number of runs whose environments are read, evenly spaced."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
@@ -44,10 +44,10 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
     """The page of a study.
 
     Args:
-        figure: the study's.
-        drawn: gives its drawn SVG, for readers without script; None draws it.
-        home: address of the index it belongs to.
-        live: version of a served page, which loads itself again when that changes; empty for a file.
+        figure: the study's figure.
+        drawn: returns its drawing as SVG, for readers without script; None draws it here.
+        home: URL of the index that links to it.
+        live: version of a served page, which reloads when the version changes; empty for a file.
     """
     made = columns(figure) if figure.rows else []
     data = {**payload(figure), "live": live, "poll": POLL} if figure.rows else None
@@ -107,7 +107,7 @@ def render(template: str, scripts: Iterable[str], **values: Any) -> str:
 
 
 def fragment(figure: Figure) -> str:
-    """A study in short, for a notebook: the answer, the table and the figure, without script."""
+    """A short form of a study for notebooks: the answer, the table and the figure, without script."""
     image = ""
     if figure.rows:
         image = base64.b64encode(figures.draw(figure, "png", FRAGMENT_DPI)).decode()
@@ -125,18 +125,18 @@ def fragment(figure: Figure) -> str:
 
 
 def script_json(tree: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot close its enclosing script element."""
     text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def caption(figure: Figure) -> str:
-    """Study, scale and budget in one line."""
+    """Study, scale and budget on one line."""
     return ", ".join(filter(None, (figure.name, figure.scale and f"scale {figure.scale}", budget(figure))))
 
 
 def budget(figure: Figure) -> str:
-    """Runs, seeds and tokens."""
+    """Number of runs, seeds and tokens."""
     if not figure.rows:
         return "no finished runs"
     counts = sorted({len(p.rows) for c in figure.curves for p in c.points})
@@ -148,7 +148,7 @@ def budget(figure: Figure) -> str:
 
 
 def provenance(figure: Figure) -> list[tuple[str, str]]:
-    """What made the runs: version, corpus, machine, size, time."""
+    """Where the runs come from: version, corpus, machine, size, time."""
     if not figure.rows:
         return [("Report made by", f"optstudy {optstudy.__version__}")]
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
@@ -174,7 +174,7 @@ def provenance(figure: Figure) -> list[tuple[str, str]]:
 
 
 def _of_program(figure: Figure) -> list[tuple[str, str]]:
-    """What carried out another program's runs: its command or function, the hash of its code."""
+    """The program that did the runs: its command or function, and the hash of its code."""
     found = []
     for key, heading in (
         ("command", "Command"),
@@ -188,7 +188,7 @@ def _of_program(figure: Figure) -> list[tuple[str, str]]:
 
 
 def environments(figure: Figure) -> list[tuple[str, str]]:
-    """Machines and versions that the runs recorded; several values where the runs differ."""
+    """Machines and versions that the runs recorded; several values if the runs differ."""
     if figure.runs is None:
         return []
     found: dict[str, dict[str, None]] = {}
@@ -239,7 +239,7 @@ PLURAL = {"holds": "hold", "does not hold": "do not hold"}
 
 
 def verdicts(claims: Iterable[Mapping[str, Any]]) -> str:
-    """How many claims hold: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
+    """Number of claims by verdict: ``2 claims: 1 holds, 1 not decided``; empty without claims."""
     counts = Counter(str(claim.get("verdict", "")) for claim in claims)
     total = counts.total()
     each = ", ".join(
@@ -254,10 +254,10 @@ def claims_page(
     """A page of claims with their tests and verdicts.
 
     Args:
-        claims: as :attr:`optstudy.results.figure.Figure.claims` has them.
-        title: its heading.
-        places: addresses of studies' pages, by name.
-        home: address of the index it belongs to.
+        claims: as in :attr:`optstudy.results.figure.Figure.claims`.
+        title: the page's heading.
+        places: URLs of the studies' pages, by name.
+        home: URL of the index that links to it.
     """
     shown = list(map(claim_cells, claims))
     told = verdicts(shown)
@@ -267,7 +267,7 @@ def claims_page(
 
 
 def claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
-    """What is shown of a claim."""
+    """The displayed fields of a claim."""
     interval = claim.get("interval")
     verdict = str(claim.get("verdict", ""))
     return {

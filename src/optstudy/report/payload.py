@@ -1,4 +1,4 @@
-"""What the page's script draws: curves, runs and training curves as small JSON."""
+"""The data for the page's script: curves, runs and training curves as compact JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from optstudy.results.figure import Figure, Panel
 from optstudy.results.table import Row
 
 ALL_RUNS = 300
-"""Up to this many runs each has its training curve on the page; beyond, those at and beside each best."""
+"""With up to this many runs, all have training curves on the page; with more, those near each best."""
 POINTS = 40_000
-"""Points of training curves on one page."""
+"""Maximum number of points of training curves on one page."""
 
 
 def payload(figure: Figure) -> dict[str, Any]:
-    """Everything the script needs, names unescaped."""
+    """The complete data for the script; names are unescaped."""
     slots, metric = style.slots(figure.curves), figure.metric
     index = {row.id: k for k, row in enumerate(figure.rows)}
     keys, settings = _varying([row.config for row in figure.rows])
@@ -49,7 +49,7 @@ def payload(figure: Figure) -> dict[str, Any]:
 
 
 def series(figure: Figure, index: Mapping[str, int]) -> dict[str, Any]:
-    """Training curves of chosen runs by their place in ``index``, thinned to fit the page."""
+    """Training curves of the chosen runs by their position in ``index``, thinned to fit the page."""
     rows = chosen(figure)
     limit = max(20, min(200, POINTS // max(1, len(rows))))
     read = ((row, figure.history(row.id)) for row in rows)
@@ -57,7 +57,7 @@ def series(figure: Figure, index: Mapping[str, int]) -> dict[str, Any]:
 
 
 def chosen(figure: Figure) -> list[Row]:
-    """Runs whose training curves go on the page."""
+    """Runs whose training curves are on the page."""
     if len(figure.rows) <= ALL_RUNS:
         return list(figure.rows)
     rows = []
@@ -87,9 +87,9 @@ def _curve(curve: Curve, panel: int, slot: int, figure: Figure, index: Mapping[s
 
 
 def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Dotted keys whose values differ between configs, and these values of each; the seed left out.
+    """Dotted keys whose values differ between configs, and each config's values of them; without the seed.
 
-    Runs that differ in the seed share what the index read of them, so each part is looked at once.
+    Runs that differ only in the seed share parsed parts from the index, so each part is compared once.
     """
     names = dict.fromkeys(name for config in configs for name in config if name not in NO_SETTING)
     keys: list[str] = []

@@ -1,7 +1,7 @@
-"""Colours, markers, names and number formats: one rule for the page, the figures and the terminal.
+"""Colours, markers, names and number formats, shared by the page, the figures and the terminal.
 
-Colours are after Okabe and Ito, moved until each has a contrast of 3:1 with white and with the dark page
-and the first five stay apart for the colour-blind. A marker always goes with a colour.
+The colours are Okabe and Ito's, adjusted so that each has a contrast of at least 3:1 with white and with the
+dark page, and the first five are distinct for the colour-blind. Each colour always has the same marker.
 """
 
 import math
@@ -30,7 +30,7 @@ COLOURS = (
     "#8f7a2a",
 )
 LIGHT, DARK = "#ffffff", "#14161a"
-"""Backgrounds of the page."""
+"""Background colours of the page."""
 
 KNOWN = {
     "adam": ("Adam", 0),
@@ -57,14 +57,14 @@ KNOWN = {
     "frozen_all_norms_off": ("Frozen Adalayer*, norms off", 24),
     "frozen_keep_last_norm": ("Frozen but last layer and norms", 28),
 }
-"""Names as the paper writes them and the place in the palette, see :func:`colour` and :func:`marker`."""
+"""Names as in the paper, and palette slots, see :func:`colour` and :func:`marker`."""
 
 ROLES = ("head", "qkv", "attention_out", "mlp_in", "mlp_out", "norm", "embedding")
-"""In the order of Figure 2: last layer, matrices, norms; then what it leaves out."""
+"""In the order of Figure 2: last layer, matrices, norms; then the roles that it leaves out."""
 
 
 def _polygon(corners: int, turn: float = 0.0, inner: float = 1.0) -> tuple[tuple[float, float], ...]:
-    """A polygon of area :data:`AREA`, y downwards; every second corner at ``inner`` times the radius."""
+    """A polygon of area :data:`AREA`, y downwards; every other corner at ``inner`` times the radius."""
     count = corners if inner == 1 else 2 * corners
     radii = [1.0 if k % 2 == 0 else inner for k in range(count)]
     size = math.sqrt(AREA / (count / 2 * inner * math.sin(math.tau / count)))
@@ -88,16 +88,16 @@ MARKERS = (
     _polygon(6),
     _polygon(5, 0.0, 0.45),
 )
-"""Outlines of equal area."""
+"""Marker outlines of equal area."""
 
 
 def known(name: str) -> str:
-    """A name as the paper writes it."""
+    """A name as in the paper."""
     return KNOWN[name][0] if name in KNOWN else name
 
 
 def name(curve: Curve) -> str:
-    """The curve's name without its panel, as the paper writes it; in a map with its row."""
+    """The curve's name as in the paper, without its panel; in a map, with its row."""
     own = known(curve.name) + apart(curve)
     return f"{curve.row} / {own}" if curve.row else own
 
@@ -108,17 +108,17 @@ def full_name(figure: Figure, curve: Curve) -> str:
 
 
 def name_in(figure: Figure, curve: Curve) -> str:
-    """The name by which a curve is told from those it is compared with: in a map with its panel."""
+    """The name that distinguishes a curve from those it is compared with: in a map, with its panel."""
     return full_name(figure, curve) if figure.kind == "map" else name(curve)
 
 
 def apart(curve: Curve) -> str:
-    """What sets a curve apart from those of its name: ``, batch size 16``."""
+    """What distinguishes a curve from others of its name: ``, batch size 16``."""
     return _apart(curve.apart)
 
 
 def series(found: Series) -> str:
-    """The name of an optimizer's gaps, without the setting that they are over."""
+    """The name of an optimizer's gaps, without the setting on the axis."""
     return known(found.curve.name) + _apart(found.apart)
 
 
@@ -127,7 +127,7 @@ def _apart(keys: Iterable[tuple[str, Any]]) -> str:
 
 
 def slots(curves: Iterable[Curve]) -> Mapping[str, int]:
-    """The place in the palette of each curve, by label: a known optimizer's own, else by the checksum."""
+    """The palette slot of each curve, by label: fixed for known optimizers, else from the name's checksum."""
     own = {curve.label: curve.name + apart(curve) for curve in curves}
     taken: dict[str, int] = {n: KNOWN[n][1] for n in own.values() if n in KNOWN}
     for unknown in sorted(set(own.values()) - set(taken)):
@@ -138,17 +138,17 @@ def slots(curves: Iterable[Curve]) -> Mapping[str, int]:
 
 
 def colour(slot: int) -> str:
-    """Colour of a place in the palette; places ten apart share it, with another marker."""
+    """Colour of a palette slot; slots ten apart share a colour and differ in the marker."""
     return COLOURS[slot % len(COLOURS)]
 
 
 def marker(slot: int) -> tuple[tuple[float, float], ...]:
-    """Outline of a place in the palette."""
+    """Marker outline of a palette slot."""
     return MARKERS[(slot + slot // len(MARKERS)) % len(MARKERS)]
 
 
 def look(slot: int, size: float) -> dict[str, Any]:
-    """Colour and marker of a place in the palette, for matplotlib, which scales outlines to equal extent."""
+    """Colour and marker of a palette slot for matplotlib, which scales outlines to equal extent."""
     corners = marker(slot)
     outline = [(x, -y) for x, y in (*corners, corners[0])]
     extent = max(abs(part) for corner in outline for part in corner)
@@ -157,12 +157,12 @@ def look(slot: int, size: float) -> dict[str, Any]:
 
 
 def drawn(text: str) -> str:
-    """Text for matplotlib, which reads no formula out of it."""
+    """Text escaped for matplotlib, so that it is not read as a formula."""
     return printable(text).replace("$", r"\$")
 
 
 def printable(text: str) -> str:
-    """Text with a replacement mark for every control character."""
+    """Text with each control character replaced by a mark."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
@@ -179,25 +179,25 @@ def _luminance(colour: str) -> float:
 
 
 def role(name: str) -> tuple[int, str]:
-    """Sort key of a role's name; unknown ones follow."""
+    """Sort key of a role's name; unknown roles come last."""
     return (ROLES.index(name) if name in ROLES else len(ROLES)), name
 
 
 def value(metric: Metric, estimate: Estimate, sign: str = "") -> str:
-    """A value of the metric, or a difference, with its interval if there is one: ``4.903 ± 0.037``."""
+    """A value or difference of the metric, with its interval if there is one: ``4.903 ± 0.037``."""
     half = estimate.half_width
     return metric.text(estimate.value, sign) + ("" if half is None else f" ± {metric.size(half)}")
 
 
 def distance(metric: Metric, estimate: Estimate, sign: str = "") -> str:
-    """How far a value is from the best, whichever way is worse: ``+0.037 ± 0.012``."""
+    """Distance of a value from the best, in the direction that is worse: ``+0.037 ± 0.012``."""
     return value(replace(metric, maximise=False), estimate, sign)
 
 
 def ratio(found: Ratio) -> str:
     """A token-equivalent with its interval: ``0.83 (0.75 to 0.92)``; ``> 1.00`` outside the lengths.
 
-    An end of the interval outside the lengths is told as theirs: ``0.95 (0.88 to > 1.00)``.
+    If an end of the interval is outside the lengths, it is shown as a bound: ``0.95 (0.88 to > 1.00)``.
     """
     if not found.gaps:
         return "1"
@@ -216,7 +216,7 @@ def ratio(found: Ratio) -> str:
 
 
 def verdict(claim: Mapping[str, Any]) -> str:
-    """A claim on a line: the verdict, the statement, its test, what decided it, whether it was changed."""
+    """A claim on one line: verdict, statement, test, deciding number, and whether it was changed."""
     estimate, interval, seeds = (claim.get(key) for key in ("estimate", "interval", "seeds"))
     test = f" ({claim['test']})" if claim.get("test") else ""
     found = "" if estimate is None else f"; {_signed(estimate)}"
@@ -227,7 +227,7 @@ def verdict(claim: Mapping[str, Any]) -> str:
 
 
 def looked(claim: Mapping[str, Any]) -> str:
-    """At which look a claim was judged, where there are several; else empty."""
+    """The look at which a claim was judged, if there are looks; else empty."""
     return f"at the look at {claim['look']} seeds, {claim['level']:.1%}" if claim.get("look") else ""
 
 
@@ -236,12 +236,12 @@ def _signed(value: Any) -> str:
 
 
 def setting(summary: Summary) -> str:
-    """The best setting, by the parabola where there is one."""
+    """The best setting, from the parabola if one fits."""
     return number(summary.at)
 
 
 def around(summary: Summary) -> str:
-    """The interval of the best setting: ``8.9e-3 to 0.0141``; empty where there is none."""
+    """The interval of the best setting: ``8.9e-3 to 0.0141``; empty if there is none."""
     if summary.setting is None or summary.setting.interval is None:
         return ""
     low, high = summary.setting.interval
@@ -254,14 +254,14 @@ def tried(metric: Metric, summary: Summary) -> str:
 
 
 def window(half: float) -> str:
-    """What a sensitivity is averaged over, in words."""
+    """The window of a sensitivity, as text."""
     if math.isinf(half):
         return "over the whole grid"
     return f"within ±{half:g} decade" + "s" * (half != 1)
 
 
 def count(n: float) -> str:
-    """A large count: 1.6 M."""
+    """A large number in short form: 1.6 M."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if n >= size:
             return f"{n / size:.3g} {letter}"

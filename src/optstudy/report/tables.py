@@ -24,13 +24,13 @@ LATEX = {
 
 
 def markdown(figure: Figure, caption: str) -> str:
-    """A pipe table under a heading, with the answer, the meaning of the columns and the claims."""
+    """A pipe table under a heading, with the answer, the columns' explanations and the claims."""
     claims = [f"- {_markdown(style.verdict(claim))}" for claim in figure.claims]
     return "\n".join([table(figure, caption), *meanings(figure), *([""] if claims else []), *claims]) + "\n"
 
 
 def table(figure: Figure, caption: str) -> str:
-    """The same without the meaning of the columns."""
+    """The same without the explanations of the columns."""
     made = columns(figure)
     found = answer(figure)
     lines = [f"# {_markdown(figure.title)}", "", _markdown(caption), "", _markdown(found.sentence), ""]
@@ -44,12 +44,12 @@ def table(figure: Figure, caption: str) -> str:
 
 
 def meanings(figure: Figure) -> list[str]:
-    """What the columns mean, a list item each."""
+    """The columns' explanations as list items."""
     return [f"- {_markdown(c.heading)}: {_markdown(c.about)}." for c in columns(figure) if c.about]
 
 
 def latex(figure: Figure, caption: str) -> str:
-    """A ``table`` for booktabs, its caption stating runs, window and interval."""
+    """A ``table`` for booktabs; its caption gives the runs, the window and the interval."""
     made = columns(figure)
     rows = [" & ".join(map(_latex, row)) + r" \\" for row in zip(*(c.cells for c in made), strict=True)]
     about = "; ".join(f"{c.heading}: {c.about}" for c in made if c.about)
@@ -80,7 +80,7 @@ def _latex(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Plain text that Markdown shows as it is: no links, tags, emphasis or extra cells."""
+    """Text escaped so that Markdown shows it literally: no links, tags, emphasis or extra cells."""
     flat = "".join(c if c.isprintable() else " " for c in text)
     return "".join(
         "\\" + c if c in r"\`*_[]|#!" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(c, c) for c in flat

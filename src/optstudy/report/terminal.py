@@ -1,4 +1,4 @@
-"""The table of a study for a terminal: boxes on a terminal, aligned plain lines elsewhere."""
+"""A study's table for the terminal: with boxes on a terminal, else as aligned plain lines."""
 
 from collections.abc import Collection, Sequence
 
@@ -25,7 +25,7 @@ def show(figure: Figure, console: Console | None = None) -> None:
 
 
 def lines(figure: Figure) -> list[str]:
-    """The answer and its warnings, a sentence or two a line."""
+    """The answer and its warnings, one or two sentences per line."""
     if not figure.rows:
         return [style.printable(f"{figure.name}: no finished runs")]
     found = answer(figure)
@@ -33,12 +33,12 @@ def lines(figure: Figure) -> list[str]:
 
 
 def claims(figure: Figure) -> list[str]:
-    """Every claim of the study on a line: the verdict, the statement, its test, what decided it."""
+    """Each claim of the study on one line: verdict, statement, test, deciding number."""
     return [style.printable(style.verdict(claim)) for claim in figure.claims]
 
 
 def table(figure: Figure, width: int = 200) -> Table:
-    """One line per curve, best first; less wanted columns are left out where ``width`` is too small."""
+    """One line per curve, best first; optional columns are left out if ``width`` is too small."""
     cells = columns(figure)
     while _width(cells) > width and any(column.extra for column in cells):
         cells.remove(next(column for column in reversed(cells) if column.extra))
@@ -51,7 +51,7 @@ def table(figure: Figure, width: int = 200) -> Table:
 
 
 def plain(figure: Figure) -> str:
-    """The whole table as aligned lines without colour or boxes."""
+    """The whole table as aligned lines, without colour or boxes."""
     cells = columns(figure)
     rows: list[Sequence[str]] = [
         [column.short for column in cells],
@@ -61,7 +61,7 @@ def plain(figure: Figure) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
-    """Rows of cells as lines with columns lined up, those of ``left`` at their left."""
+    """Rows as lines with aligned columns; columns in ``left`` are left-aligned."""
     shown = [[style.printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return [

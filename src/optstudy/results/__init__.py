@@ -1,1 +1,1 @@
-"""What runs gave: tables, curves, statistics, figures, and the committed record."""
+"""Results of finished runs: tables, curves, statistics, figures, and the committed record."""

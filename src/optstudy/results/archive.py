@@ -1,11 +1,11 @@
 """The committed record: finished runs as tables inside the package. Imports no torch.
 
-``pico.csv`` holds runs of the scale ``pico``, ``pico-600.csv`` those of the same model that have 600 steps.
-Runs of other lengths have other ids, so a scale reads all files of its model.
+``pico.csv`` holds the runs of the scale ``pico``; ``pico-600.csv`` holds runs of the same model with 600
+steps. Runs of different length have different ids, so a scale reads all files of its model.
 
-A CSV with a row per run, sorted by id: results, the whole config by dotted key, machine, training curve. A
-cell is empty where the run has no such key; otherwise it is JSON, or the bare text where that is no JSON.
-So a row gives back its run exactly, and other programs can read the table too.
+Each file is a CSV with a row per run, sorted by id: results, the whole config by dotted key, machine, and
+training curve. A cell is empty where the run has no such key. Otherwise it is JSON, or the bare text if that
+is not valid JSON. So a row restores its run exactly, and other programs can read the table too.
 """
 
 import csv
@@ -26,11 +26,11 @@ from optstudy.results.table import RESULTS, Row, read_row
 
 FOLDER = "studies/record"
 MACHINE = ("cpu", "torch")
-"""What a result may depend on besides its config."""
+"""What a result may depend on apart from its config."""
 PACKAGES = "versions"
-"""The column of the versions of packages that optimizers come from."""
+"""The column with the versions of the packages that the optimizer comes from."""
 POINTS = 20
-"""Of a training curve that is kept, besides validations."""
+"""Points kept of a training curve, in addition to validations."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,28 @@ class Entry:
 
     row: Row
     machine: Mapping[str, str] = field(default_factory=dict)
-    """The processor's kind and torch's version."""
+    """The processor type and the version of torch."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """Its ``metrics.jsonl``, thinned."""
 
 
 Archive = Mapping[str, Entry]
-"""Entries by id."""
+"""Entries by run id."""
 
 
 @cache
 def load(scale: str) -> Archive:
-    """Read the record that comes with the package; empty where there is none of that scale's model."""
+    """Read the record that ships with the package; empty if there is none for that scale's model."""
     return _family(resources.files("optstudy") / FOLDER, scale)
 
 
 def beside(path: Path) -> Archive:
-    """Read the other records of the same model that lie beside a record."""
+    """Read the other records of the same model in a record's folder."""
     return _family(path.parent, path.stem, path.name)
 
 
 def _family(folder: Any, scale: str, but: str = "") -> Archive:
-    """Read the files of one model in a folder, which need not be there."""
+    """Read the files of one model in a folder, which may be missing."""
     found: dict[str, Entry] = {}
     for file in sorted(folder.iterdir(), key=lambda file: str(file.name)) if folder.is_dir() else ():
         stem, _, kind = file.name.rpartition(".")
@@ -70,7 +70,7 @@ def _family(folder: Any, scale: str, but: str = "") -> Archive:
 
 
 def read(path: Path) -> Archive:
-    """Read a record; empty where there is no such file."""
+    """Read a record; empty if the file does not exist."""
     if not path.exists():
         return {}
     files.regular(path)
@@ -81,10 +81,10 @@ def read(path: Path) -> Archive:
 
 
 def parse(text: str, where: str) -> Archive:
-    """Read a record's text.
+    """Parse a record's text.
 
     Raises:
-        UserError: a row that is none, with its line.
+        UserError: a row is not a valid run; the message gives its line.
     """
     found = {}
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -99,7 +99,7 @@ def parse(text: str, where: str) -> Archive:
 
 
 def dump(archive: Archive) -> str:
-    """Return a record's text: the same for the same entries."""
+    """Return a record as text; equal entries give equal text."""
     records = [_record(archive[run_id]) for run_id in sorted(archive)]
     config = sorted({key for record in records for key in record if key.startswith("config.")})
     packages = [PACKAGES] if any(PACKAGES in record for record in records) else []
@@ -112,7 +112,7 @@ def dump(archive: Archive) -> str:
 
 
 def collect(runs: Path, ids: Iterable[str]) -> Archive:
-    """Read the finished ones among the named runs of a runs folder; damaged ones are named and left out."""
+    """Read those of the given runs that have finished; damaged ones are reported and left out."""
     found = {}
     for run_id in ids:
         try:
@@ -128,12 +128,12 @@ def collect(runs: Path, ids: Iterable[str]) -> Archive:
 
 
 def extend(path: Path, found: Archive) -> tuple[int, int]:
-    """Add runs to a record's file but those that one beside it has; those it has stay as they are.
+    """Add runs to a record's file, except those already in it or in another record of the model.
 
-    Runs of older numerics go.
+    Runs that older numerics computed are removed.
 
     Returns:
-        Runs added, and runs in it now.
+        The number of runs added, and the number now in the file.
     """
     before = {run_id: e for run_id, e in read(path).items() if e.row.config["numerics"] == NUMERICS}
     others = beside(path)
@@ -144,7 +144,7 @@ def extend(path: Path, found: Archive) -> tuple[int, int]:
 
 
 def _cell(value: Any) -> str:
-    """JSON, or a text that is no JSON, on one line, as it is."""
+    """Return a value as JSON; a one-line text that is not valid JSON stays as it is."""
     if isinstance(value, str) and value and value.isprintable():
         try:
             json.loads(value)
@@ -193,7 +193,7 @@ def _thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _packed(metrics: list[dict[str, Any]]) -> list[list[Any]]:
-    """Step, tokens, loss, validation loss, effective learning rates; absent ones at the end left out."""
+    """Step, tokens, losses, effective learning rates; missing ones at the end left out."""
     packed = []
     for row in metrics:
         values = [row["step"], row["tokens"], _short(row.get("loss")), _short(row.get("val_loss"))]

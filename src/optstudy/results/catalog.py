@@ -1,9 +1,10 @@
-"""Finished runs of a runs folder, read fast: an index of their records beside them. Imports no torch.
+"""Fast reading of the finished runs in a runs folder, through an index file. Imports no torch.
 
-The folders alone say what is there. The index, ``.index.json``, holds each folder's row
-(:func:`optstudy.results.table.read_row`) with the size, time and inode of the files that it was made from.
-Where one of these has changed, or the index is absent, old or damaged, the folder is read. The index may
-be deleted at any time. Several processes may write it: each replaces it whole, and the last one stays.
+The run folders are the only source of truth. The index, ``.index.json``, caches each folder's row
+(:func:`optstudy.results.table.read_row`) with the size, modification time and inode of the files it was read
+from. If one of these has changed, or the index is missing, outdated or damaged, the folder is read instead.
+The index may be deleted at any time. Several processes may write it: each replaces the whole file, and the
+last one wins.
 """
 
 import atexit
@@ -22,28 +23,28 @@ from optstudy.results.table import Row, read_row
 
 NAME = ".index.json"
 FORMAT = 1
-"""Raised when the index's layout or the fields of a row change."""
+"""Increased when the layout of the index or the fields of a row change."""
 WORTHWHILE = 500
-"""Runs read anew that are worth writing the index for."""
+"""Number of folders read after which writing the index pays off."""
 FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("config", "worst"))
 FILES = ("result.json", "config.json")
 
 Stamp = list[int]
-"""Size, time of change in ns and inode of a run's files."""
+"""Size, modification time in ns, and inode of each of a run's files."""
 
 
 def expect_many() -> None:
-    """Look for cycles seldom, and not at the end: thousands of records hold none, and looking takes long."""
+    """Collect garbage rarely, and not at exit: many records take long to scan and have no cycles."""
     gc.freeze()
     gc.set_threshold(200_000)
     atexit.register(gc.freeze)
 
 
 class Catalog:
-    """Rows of finished runs by id, each read once.
+    """Rows of finished runs by id; each run is read once.
 
     Args:
-        runs: where run folders are.
+        runs: the folder that holds the run folders.
     """
 
     def __init__(self, runs: Path) -> None:
@@ -55,13 +56,13 @@ class Catalog:
         self._shared: dict[tuple[str, str], Any] = {}
         self._read = 0
         self.damaged: dict[str, str] = {}
-        """What is wrong with the records that could not be read, by id."""
+        """Error messages of records that could not be read, by id."""
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._rows
 
     def row(self, run_id: str) -> Row | None:
-        """The run's row, or None while it has no result; a damaged record is named, once, and passed over."""
+        """The run's row, or None while it has no result; a damaged record is reported once , then skipped."""
         if run_id not in self._rows:
             self.damaged.pop(run_id, None)
             try:
@@ -79,18 +80,18 @@ class Catalog:
         return self._rows[run_id]
 
     def forget(self, run_id: str) -> None:
-        """Read a run anew when it is asked for next."""
+        """Read the run again the next time its row is requested."""
         self._rows.pop(run_id, None)
         self.damaged.pop(run_id, None)
 
     def rows(self, ids: Iterable[str]) -> list[Row]:
-        """Rows of the finished ones among the named runs, in the order of ``ids``."""
+        """Return the rows of those of the given runs that have finished, in the order of ``ids``."""
         found = [row for row in map(self.row, ids) if row is not None]
         self.save()
         return found
 
     def save(self) -> None:
-        """Write the index where that will spare much reading; a folder that cannot be written has none."""
+        """Write the index if it would save enough reading; a folder without write access gets none."""
         if self._read < WORTHWHILE:
             return
         self._read = 0
@@ -135,7 +136,7 @@ class Catalog:
         return read_row(self._runs / run_id, self._sharing)
 
     def _sharing(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The config, with the parts that another run's config has too being the same objects."""
+        """Return the config with every part that equals another run's replaced by the same object."""
         shared = self._shared
         return {
             key: shared.setdefault((key, repr(part)), part) if isinstance(part, dict) else part
@@ -143,7 +144,7 @@ class Catalog:
         }
 
     def _recalled(self, run_id: str, stamp: Stamp) -> Row | None:
-        """What the index has of a run, if its files are those that it was made from."""
+        """Return a run's row from the index if its files are unchanged."""
         if self._indexed is None:
             self._indexed = {}
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -1,7 +1,7 @@
-"""Finished runs as curves: what figures, tables, statistics and claims are made of. No torch.
+"""Finished runs grouped into curves, the basis of figures, tables, statistics and claims. No torch.
 
-A point is one setting: its runs differ in the seed and in nothing else. Where an axis of a study is neither
-the figure's horizontal axis nor its curve, each of its values is a curve of its own.
+A point is one setting: its runs differ only in the seed. If a study varies something that is neither the
+figure's horizontal axis nor its curve, each of its values becomes a separate curve.
 """
 
 import json
@@ -21,17 +21,17 @@ SEPARATOR = " / "
 
 
 def joined(panel: str, curve: str) -> str:
-    """Return the label of a panel's curve; without a panel the curve's name."""
+    """Return the label of a curve in a panel; without a panel, the curve's name."""
     return SEPARATOR.join(filter(None, (panel, curve)))
 
 
 def split_label(label: str, panels: Iterable[str], is_map: bool = False) -> tuple[str, str, str]:
-    """Return panel, row and curve of a label; what it does not have is empty.
+    """Split a label into panel, row and curve; missing parts are empty.
 
     Args:
-        label: what a plan calls a curve.
+        label: the curve's label in a plan.
         panels: names of the study's panels.
-        is_map: curves are named ``ROW / COLUMN``; of other studies none is cut.
+        is_map: curves are named ``ROW / COLUMN``; labels of other studies are not split into rows.
     """
     panel = max((name for name in panels if name and in_panel(label, name)), key=len, default="")
     curve = label.removeprefix(f"{panel}{SEPARATOR}") if panel else label
@@ -40,25 +40,25 @@ def split_label(label: str, panels: Iterable[str], is_map: bool = False) -> tupl
 
 
 def is_curve(label: str, curve: str, panel: str | None = None) -> bool:
-    """Whether a label is that curve's, of that panel or of any."""
+    """Whether a label names this curve, in the given panel or in any."""
     if panel is not None:
         return label == joined(panel, curve)
     return label == curve or label.endswith(SEPARATOR + curve)
 
 
 def in_panel(label: str, panel: str | None) -> bool:
-    """Whether a label is of a curve of that panel."""
+    """Whether a label names a curve of that panel."""
     return panel is not None and label.startswith(panel + SEPARATOR)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where on a figure a run lies; a run may lie on several curves."""
+    """Where a run belongs on a figure; a run may belong to several curves."""
 
     run: str
     """The run's id."""
     curve: str
-    """The curve's name; in a map that of its column."""
+    """The curve's name; in a map, the name of its column."""
     x: Any
     """Its setting on the horizontal axis."""
     panel: str = ""
@@ -66,9 +66,9 @@ class Place:
     row: str = ""
     """The row of a map."""
     note: str = ""
-    """What a reader must know of this run, a short phrase; empty for most."""
+    """A short phrase that readers must know about this run; empty for most."""
     apart: tuple[str, ...] = ()
-    """Config keys whose values name the part of the curve that it is on, see :func:`apart`."""
+    """Config keys whose values name the part of the curve that the run is in, see :func:`apart`."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class FinishedRun:
     note: str = ""
     """See :attr:`Place.note`."""
     runs: Path | None = None
-    """The runs folder that its own folder is in; None where there is none."""
+    """The runs folder that contains this run's folder; None if there is none."""
     kept: Sequence[Mapping[str, Any]] = ()
-    """The metrics of a run that has no folder, from a committed record."""
+    """The metrics of a run without a folder, from a committed record."""
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Rows of its metrics, in order of steps; none where the file is missing or cannot be read."""
+        """Its metrics as rows, in order of steps; empty if the file is missing or unreadable."""
         return history(None if self.runs is None else self.runs / self.row.id, self.kept)
 
 
@@ -95,12 +95,12 @@ class Point:
 
     x: Any
     position: float
-    """log10(x), or the rank of x on an axis that is not logarithmic."""
+    """log10(x), or the rank of x if the axis is not logarithmic."""
     runs: tuple[FinishedRun, ...]
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The records of its runs, in order of seeds."""
+        """The rows of its runs, in order of seeds."""
         return tuple(run.row for run in self.runs)
 
     @cached_property
@@ -129,35 +129,35 @@ class Curve:
     """One line of a figure: points in order of position."""
 
     name: str
-    """The curve's name in the study file; in a map that of its column."""
+    """The curve's name in the study file; in a map, the name of its column."""
     points: tuple[Point, ...]
     log: bool
-    """Positions are log10 of the setting, so distances are decades."""
+    """Positions are log10 of the setting, so distances are in decades."""
     panel: str = ""
     """The panel's name in the study file."""
     row: str = ""
     """The row of a map."""
     apart: tuple[tuple[str, Any], ...] = ()
-    """Config keys and values that set it apart from the curves of the same name beside it."""
+    """Config keys and values that distinguish it from curves of the same name in the same panel."""
 
     @cached_property
     def label(self) -> str:
-        """A text that no other curve of the figure has: ``PANEL / NAME``, ``PANEL / ROW / COLUMN``."""
+        """A text unique within the figure: ``PANEL / NAME`` or ``PANEL / ROW / COLUMN``."""
         return joined(joined(self.panel, self.row), self.name) + said(self.apart)
 
     @cached_property
     def best(self) -> Point:
-        """The point with the lowest mean loss; of equal ones the one with fewer diverged runs."""
+        """The point with the lowest mean loss; if equal, the one with fewer diverged runs."""
         return min(self.points, key=lambda point: (point.loss, point.diverged))
 
     @cached_property
     def trained(self) -> bool:
-        """Whether any run got below the loss before training; without, there is no best."""
+        """Whether any run got below the loss before training; if none did, there is no best."""
         return any(row.loss < row.start for row in self.rows)
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
-        """Which end of the grid the best lies on; None inside it, at zero, or where the axis has no order."""
+        """The end of the grid at which the best is; None inside it, at zero, or if the axis has no order."""
         numeric = all(isinstance(p.x, (int, float)) and not isinstance(p.x, bool) for p in self.points)
         if not numeric or len(self.points) < 2 or not self.trained:
             return None
@@ -187,16 +187,16 @@ AXES = {
     "training.batch_size": "batch size, sequences",
     "training.steps": "steps",
 }
-"""What a config key is called on an axis."""
+"""Axis labels of config keys."""
 
 
 def axis(key: str) -> str:
-    """What the axis of a config key, or of a study's own ``$name``, is called."""
+    """The axis label of a config key, or of a variable ``$name`` of the study."""
     return AXES.get(key, key.rpartition(".")[2].removeprefix("$").replace("_", " "))
 
 
 def number(x: Any) -> str:
-    """A setting, to three significant digits: 3.16e-3, 0.1, 31.6."""
+    """Format a setting to three significant digits: 3.16e-3, 0.1, 31.6."""
     if isinstance(x, bool) or not isinstance(x, (int, float)):
         return str(x)
     if x == 0 or 0.01 <= abs(x) < 1e5:
@@ -206,7 +206,7 @@ def number(x: Any) -> str:
 
 
 def said(apart: Iterable[tuple[str, Any]]) -> str:
-    """What sets a curve apart, as it follows its name: ``, batch size 16``."""
+    """What distinguishes a curve, as text to append to its name: ``, batch size 16``."""
     parts = ((axis(key).partition(",")[0], v) for key, v in apart)
     return "".join(f", {name} {number(v) if isinstance(v, (int, float)) else _text(v)}" for name, v in parts)
 
@@ -218,15 +218,15 @@ def is_log(values: Iterable[Any]) -> bool:
 
 
 def positive(values: Iterable[Any]) -> bool:
-    """Whether there are values, and all are positive numbers."""
+    """Whether there is at least one value and all are positive numbers."""
     found = list(values)
     return bool(found) and all(isinstance(x, (int, float)) and type(x) is not bool and x > 0 for x in found)
 
 
 def history(folder: Path | None, kept: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Read a run's metrics from its folder, or from what a record kept; none where neither has any.
+    """Read a run's metrics from its folder, or else those that a record kept; empty if neither has any.
 
-    Metrics that are damaged are named, once, and left out.
+    Damaged metrics are reported once and left out.
     """
     try:
         rows = [] if folder is None else record.read_metrics(folder)
@@ -237,7 +237,7 @@ def history(folder: Path | None, kept: Sequence[Mapping[str, Any]] = ()) -> list
 
 
 def _measured(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the effective learning rates of roles of which one was not finite, and is null."""
+    """Drop the effective learning rates of roles with a null, which stands for a non-finite number."""
     rates = row.get("effective_lr")
     if not isinstance(rates, dict):
         return row if rates is None else {**row, "effective_lr": None}
@@ -250,7 +250,7 @@ def _number(value: Any) -> bool:
 
 
 Placed = tuple[FinishedRun, Place]
-"""A finished run and where it lies."""
+"""A finished run and its place on the figure."""
 
 
 def group(placed: Iterable[Placed], log: bool | None = None, order: Iterable[Any] = ()) -> list[Curve]:
@@ -258,8 +258,8 @@ def group(placed: Iterable[Placed], log: bool | None = None, order: Iterable[Any
 
     Args:
         placed: finished runs, each with its place.
-        log: whether the axis is logarithmic; by default what :func:`is_log` says of the settings.
-        order: settings that are no numbers, in their order on the axis; others follow by the alphabet.
+        log: whether the axis is logarithmic; by default :func:`is_log` of the settings decides.
+        order: non-numeric settings in their order on the axis; others follow in alphabetical order.
     """
     rank = {x: k for k, x in enumerate(dict.fromkeys(map(_setting, order)))}
     found: dict[Curve, dict[Any, list[FinishedRun]]] = {}
@@ -283,7 +283,7 @@ def group(placed: Iterable[Placed], log: bool | None = None, order: Iterable[Any
 
 
 def _by_name(placed: Iterable[Placed]) -> dict[Curve, list[Placed]]:
-    """Runs by the curve that the study names, as a curve without points."""
+    """Group runs by the curve that the study names; keys are curves without points."""
     found: dict[Curve, list[Placed]] = {}
     for run, place in placed:
         found.setdefault(Curve(place.curve, (), False, place.panel, place.row), []).append((run, place))
@@ -291,10 +291,10 @@ def _by_name(placed: Iterable[Placed]) -> dict[Curve, list[Placed]]:
 
 
 def _split(placed: Sequence[Placed]) -> Iterable[tuple[tuple[tuple[str, Any], ...], list[Placed]]]:
-    """Part the runs of one name so that those at one setting differ in the seed alone.
+    """Split the runs of one name so that runs at one setting differ only in the seed.
 
     Yields:
-        Keys and values that name a part, and its runs; a single part without keys for most curves.
+        The keys and values that name a part, and its runs. Most curves give a single part without keys.
     """
     named = list(dict.fromkeys(key for _, place in placed for key in place.apart))
     found = _varying((place.x, run.row.config) for run, place in placed)
@@ -311,10 +311,10 @@ def _split(placed: Sequence[Placed]) -> Iterable[tuple[tuple[tuple[str, Any], ..
 
 
 def apart(settings: Iterable[tuple[Any, dict[str, Any]]]) -> tuple[str, ...]:
-    """Return the keys that name a curve's parts, where runs at one setting differ in more than the seed.
+    """Return the keys that name the parts of a curve whose runs at one setting differ in more than the seed.
 
     Args:
-        settings: the setting and the config of every run of the curve, whether it has ended or not.
+        settings: the setting and the config of every run of the curve, finished or not.
     """
     some = list(settings)
     keys = _varying(some)
@@ -329,18 +329,18 @@ def _varying(settings: Iterable[tuple[Any, dict[str, Any]]]) -> list[str]:
 
 
 def _values(config: dict[str, Any], keys: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
-    """A config's values of some keys, as JSON and as they are."""
+    """A config's values of the given keys, as JSON and as they are."""
     flat = dict(leaves(config)) if keys else {}
     own = [flat.get(key) for key in keys]
     return tuple(json.dumps(value, sort_keys=True) for value in own), own
 
 
 NO_SETTING = frozenset({"seed", "trainer"})
-"""Keys of a config that are no setting: runs of one setting may differ in them."""
+"""Config keys that are not settings: runs of one setting may differ in them."""
 
 
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Dotted keys, without the seed and the trainer, in which configs differ from the first."""
+    """Dotted keys in which configs differ from the first one, except the seed and the trainer."""
     first = configs[0]
     odd = [one for one in configs[1:] if any(one.get(k) != first.get(k) for k in {*one, *first} - NO_SETTING)]
     if not odd:
@@ -351,12 +351,12 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _naming(parts: Sequence[tuple[str, ...]], keys: Sequence[str], given: int = 0) -> list[int]:
-    """The first keys that together tell all parts apart: those that :data:`AXES` names before others.
+    """Return the first keys that together distinguish all parts; keys in :data:`AXES` come before others.
 
     Args:
-        parts: values of the keys.
-        keys: what may name a part.
-        given: how many of the first keys name it in any case.
+        parts: each part's values of the keys.
+        keys: keys that may name a part.
+        given: the number of leading keys that are always used.
     """
     order = sorted(range(len(keys)), key=lambda k: (keys[k] != "optimizer.name", keys[k] not in AXES, k))
     chosen = list(range(given))
@@ -370,7 +370,7 @@ def _naming(parts: Sequence[tuple[str, ...]], keys: Sequence[str], given: int = 
 
 
 def _plain(value: Any) -> Any:
-    """A value that can be a part of a key."""
+    """A hashable form of the value."""
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 

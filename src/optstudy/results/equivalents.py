@@ -1,17 +1,19 @@
-"""Token-equivalents: the tokens with which a reference would reach a loss, over those spent. No torch.
+"""Token-equivalents: tokens the reference needs for the same loss, divided by tokens used. No torch.
 
-0.8 says that the reference needs 80 % of the tokens. The reference's best loss is known at some lengths, in
-tokens that a run reads. Between them it is interpolated over the logarithm of the tokens by a monotone cubic
-(scipy's ``PchipInterpolator``); beside it stands a fit of E + A D^-a. Outside the lengths there is no number.
+0.8 means that the reference needs 80 % of the tokens. The reference's best loss is known at some lengths, in
+tokens read by a run. Between them it is interpolated over the logarithm of the tokens by a monotone cubic
+(scipy's ``PchipInterpolator``); a fit of E + A D^-a is given for comparison. Outside the lengths there is no
+number.
 
-**The interval is one of losses.** The ratio of a curve with D tokens is above c if and only if its best loss
+**The interval comes from losses.** The ratio of a curve with D tokens is above c if and only if its best loss
 is below the reference's at c D, a weighted sum of the reference's losses at its lengths. So every c is
-tested by a difference of losses; those not excluded are the interval (Fieller 1954). At one length seeds
-are paired, as in :mod:`optstudy.results.stats`; between lengths they are not: what a seed does to a short
-run says little of a long one. Where fit and interpolation differ between lengths, the interval is wider.
+tested by a difference of losses; those not rejected are the interval (Fieller 1954). At one length seeds
+are paired, as in :mod:`optstudy.results.stats`. Between lengths they are not, because the effect of a seed on
+a short run says little about a long one. Where fit and interpolation differ between lengths, the interval is
+wider.
 
-From the same lengths comes the best learning rate's power law, and with it the rate for a longer run.
-``tests/test_equivalents.py`` simulates how often both hold the truth.
+The same lengths give a power law for the best learning rate, and with it the rate for a longer run.
+``tests/test_equivalents.py`` simulates how often both intervals contain the truth.
 """
 
 import math
@@ -31,17 +33,17 @@ if TYPE_CHECKING:
     from optstudy.results.figure import Figure
 
 LEAST = 4
-"""Lengths that a horizon must have."""
+"""Minimum number of lengths of a horizon."""
 GRID = 321
-"""Tokens, evenly spaced in the logarithm, at which losses are compared."""
+"""Number of token counts, evenly spaced in the logarithm, at which losses are compared."""
 LENGTHS = frozenset({"training.steps", "schedule.freeze_steps"})
-"""Config keys that may set apart the curves of a horizon."""
+"""Config keys in which the curves of a horizon may differ."""
 UNIFORM = 3
-"""Variance of an error that lies anywhere within ±r: r^2 / 3."""
+"""Divisor of the variance r^2 / 3 of an error that is uniform within ±r."""
 
 
 def read(curve: Curve) -> int | None:
-    """Tokens that each run of a curve reads; None where they differ."""
+    """Tokens that each run of a curve reads; None if they differ."""
     found = {_read(row.config) for row in curve.rows}
     return found.pop() if len(found) == 1 else None
 
@@ -64,7 +66,7 @@ class Length:
 
     @cached_property
     def by_seed(self) -> dict[int, float]:
-        """Its best loss with each seed."""
+        """Its best loss for each seed."""
         return stats.by_seed(self.best.terms)
 
     @cached_property
@@ -85,37 +87,37 @@ class Fit:
     """a."""
 
     def loss(self, tokens: Any) -> Any:
-        """The loss with so many tokens, nats."""
+        """The loss after this many tokens, nats."""
         return self.floor + self.scale * np.asarray(tokens, float) ** -self.power
 
     def tokens(self, loss: float) -> float:
-        """The tokens that it takes to a loss; infinite for one at or below the floor."""
+        """The tokens needed to reach a loss; infinite if it is at or below the floor."""
         above = (loss - self.floor) / self.scale
         return float(above ** (-1 / self.power)) if above > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """A reference's best loss over the tokens of a run."""
+    """A reference's best loss as a function of a run's tokens."""
 
     name: str
-    """The reference's curve."""
+    """The name of the reference's curve."""
     lengths: tuple[Length, ...]
-    """At least :data:`LEAST`, in order of tokens, losses falling."""
+    """At least :data:`LEAST`, in order of tokens, with decreasing losses."""
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """Of its lengths."""
+        """The tokens of each length."""
         return np.array([length.tokens for length in self.lengths], float)
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """At its lengths."""
+        """The loss at each length, nats."""
         return np.array([length.loss for length in self.lengths])
 
     @cached_property
     def fit(self) -> Fit:
-        """Least squares over the power, and over the rest for each power."""
+        """Least squares: over the power, and for each power over the other two parameters."""
         return fitted(self.tokens, self.losses)
 
     @cached_property
@@ -126,10 +128,10 @@ class Horizon:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """At each number of tokens of the grid the weights of the losses at its lengths, which add to 1.
+        """Weights of the losses at its lengths, for each token count of the grid; they add to 1.
 
-        The interpolation is not linear in the losses, but homogeneous: with its derivatives for weights the
-        sum is the interpolation itself.
+        The interpolation is not linear in the losses, but homogeneous. With its derivatives as weights, the
+        weighted sum equals the interpolation.
         """
         from scipy.interpolate import PchipInterpolator
 
@@ -142,19 +144,19 @@ class Horizon:
 
     @cached_property
     def between(self) -> np.ndarray:
-        """Nats by which the fit's shape and the interpolation differ between lengths; 0 at each."""
+        """Nats by which the shapes of fit and interpolation differ between lengths; 0 at each length."""
         off = np.interp(np.log(self.grid), np.log(self.tokens), self.losses - self.fit.loss(self.tokens))
         found: np.ndarray = np.abs(self.fit.loss(self.grid) + off - self.weights @ self.losses)
         return found
 
     @cached_property
     def slacks(self) -> np.ndarray:
-        """Nats by which each loss may be off whatever the number of seeds."""
+        """Nats by which each loss may be off, for any number of seeds."""
         return np.array([length.best.slack for length in self.lengths])
 
     @cached_property
     def variance(self) -> float:
-        """Of one run's loss over seeds, pooled over lengths."""
+        """Variance of one run's loss over seeds, pooled over lengths."""
         spreads = [stats.spread(length.curve) for length in self.lengths]
         pooled = math.fsum(variance * degrees for variance, degrees in spreads if degrees)
         return pooled / self.degrees if self.degrees else math.nan
@@ -165,16 +167,16 @@ class Horizon:
         return math.fsum(stats.spread(length.curve)[1] for length in self.lengths)
 
     def at(self, tokens: int) -> int | None:
-        """Which of its lengths has so many tokens."""
+        """The index of the length with this many tokens."""
         return next((k for k, length in enumerate(self.lengths) if length.tokens == tokens), None)
 
 
 def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
-    """Return a reference's horizon; None with fewer than :data:`LEAST` lengths or losses that do not fall.
+    """Return a reference's horizon; None with fewer than :data:`LEAST` lengths or if losses do not decrease.
 
     Args:
-        curves: of a figure, the reference's among them, one a length.
-        name: the reference's.
+        curves: the curves of a figure, among them one of the reference per length.
+        name: the reference's name.
     """
     lengths = [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
     falling = all(a.loss > b.loss for a, b in pairwise(lengths))
@@ -182,7 +184,7 @@ def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
 
 
 def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
-    """The curves of one name that differ in nothing but length, shortest first, each with its best."""
+    """The curves of one name that differ only in length, shortest first, each with its best."""
     found: dict[int, tuple[Curve, Best]] = {}
     for curve in curves:
         tokens, best = read(curve), stats.best(curve)
@@ -192,7 +194,7 @@ def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]
 
 
 def fitted(tokens: np.ndarray, losses: np.ndarray) -> Fit:
-    """Fit E + A D^-a by least squares: linear for each a, which is searched for on grids ever finer."""
+    """Fit E + A D^-a by least squares: linear for each a, which is searched on successively finer grids."""
     log = np.log(tokens)
     low, high = 0.02, 3.0
     for _ in range(4):
@@ -211,23 +213,23 @@ def fitted(tokens: np.ndarray, losses: np.ndarray) -> Fit:
 
 @dataclass(frozen=True)
 class Ratio(Estimate):
-    """A token-equivalent. Its interval is not symmetric, and may be open: 0, or infinite.
+    """A token-equivalent. Its interval is not symmetric and may be open: an end may be 0 or infinite.
 
-    That of the reference itself is 1 by definition, and nothing was compared. The standard error is for sums
-    with other numbers: that of the loss, over the slope of the reference's.
+    The reference's own is 1 by definition, without any comparison. The standard error is for sums with
+    other numbers: it is the error of the loss divided by the slope of the reference's loss.
     """
 
     sign: Literal["", "<", ">"] = ""
-    """The value is the end of the reference's lengths, and the ratio lies below or above it."""
+    """The value is the end of the reference's lengths, and the ratio is below or above it."""
     fitted: float | None = None
-    """The same by the fit; None outside the lengths."""
+    """The same from the fit; None outside the lengths."""
     ratios: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
-    """Ratios at which losses were compared, increasing."""
+    """Ratios at which losses were compared, in increasing order."""
     gaps: tuple[Estimate, ...] = field(default=(), repr=False, compare=False)
-    """At each, the curve's loss above the reference's with so many tokens, nats."""
+    """At each ratio, the curve's loss minus the reference's with that share of the tokens, nats."""
 
     def ends(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """The ends of its interval; None without seeds."""
+        """The ends of its interval; None without several seeds."""
         halves = [gap.half(level) for gap in self.gaps]
         if not halves:
             return self.value, self.value
@@ -243,32 +245,32 @@ class Ratio(Estimate):
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """Its ends at :data:`optstudy.results.stats.LEVEL`; None without seeds."""
+        """Its interval at :data:`optstudy.results.stats.LEVEL`; None without several seeds."""
         return self.ends()
 
     def half(self, level: float = LEVEL) -> float | None:
-        """The longer half of the interval; None without seeds, infinite where an end is open."""
+        """The longer half of the interval; None without several seeds, infinite if an end is open."""
         ends = self.ends(level)
         return (
             None if ends is None else max(self.value - ends[0] if ends[0] else math.inf, ends[1] - self.value)
         )
 
     def above(self, threshold: float) -> float:
-        """The p-value of the ratio's being above a threshold; 1 where it is below, or outside the lengths."""
+        """The p-value for a ratio above a threshold; 1 if it is below, or outside the lengths."""
         if not self.gaps:
             return float(self.value <= threshold)
         gap = self._gap(threshold)
         return 1.0 if gap is None or gap.value >= 0 else gap.beyond(-gap.value)
 
     def below(self, threshold: float) -> float:
-        """The p-value of its being below one."""
+        """The p-value for a ratio below a threshold."""
         if not self.gaps:
             return float(self.value >= threshold)
         gap = self._gap(threshold)
         return 1.0 if gap is None or gap.value <= 0 else gap.beyond(gap.value)
 
     def chance(self, low: float, high: float) -> float:
-        """The p-value of its lying on the side of both ends of a range where it was found."""
+        """The p-value for the ratio being on the side of both ends of a range on which it was found."""
         if self.value < low:
             return self.below(low)
         if self.value > high:
@@ -278,7 +280,7 @@ class Ratio(Estimate):
         )
 
     def beyond(self, distance: float) -> float:
-        """The larger p-value of both thresholds at a distance; 1 where the value is only a bound."""
+        """The larger p-value of the thresholds at a distance on both sides; 1 for a mere bound."""
         if self.sign:
             return 1.0
         return max(self.above(self.value - distance), self.below(self.value + distance))
@@ -291,7 +293,7 @@ class Ratio(Estimate):
 
 
 def _root(x: np.ndarray, y: np.ndarray, k: int) -> float:
-    """Where the line through two neighbours meets zero; the end of the grid where there is no second one."""
+    """Where the line through two neighbours crosses zero; at the end of the grid, that end."""
     if k < 0 or k + 1 >= len(x):
         return float(x[max(0, min(k, len(x) - 1))])
     share = -y[k] / (y[k + 1] - y[k])
@@ -299,12 +301,12 @@ def _root(x: np.ndarray, y: np.ndarray, k: int) -> float:
 
 
 def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Ratio | None:
-    """The token-equivalent of a curve; None where it never trained or its runs differ in length.
+    """The token-equivalent of a curve; None if it never trained or its runs differ in length.
 
     Args:
-        curve: of one optimizer at one length.
+        curve: one optimizer at one length.
         horizon: the reference's.
-        siblings: the same optimizer's curves at other lengths, which tell how much seeds matter.
+        siblings: the same optimizer's curves at other lengths, used to estimate the variance over seeds.
     """
     found, tokens = stats.best(curve), read(curve)
     if found is None or tokens is None:
@@ -367,14 +369,14 @@ def _runs(curve: Curve) -> set[str]:
 
 
 def _mean_of(value: float, variance: float, degrees: float, seeds: int) -> Estimate:
-    """A mean over seeds, by the variance of one."""
+    """A mean over seeds, with the error from one seed's variance."""
     if not degrees:
         return Estimate(value, seeds=seeds)
     return Estimate(value, math.sqrt(variance / seeds), degrees, seeds=seeds)
 
 
 def _differences(siblings: Iterable[Curve], horizon: Horizon) -> list[list[float]]:
-    """Each sibling's best above the reference's of its length, by seed."""
+    """For each seed, each sibling's best loss minus the reference's at the same length."""
     at = {length.tokens: length for length in horizon.lengths}
     found = []
     for curve in siblings:
@@ -386,7 +388,7 @@ def _differences(siblings: Iterable[Curve], horizon: Horizon) -> list[list[float
 
 
 def tokens_of(figure: "Figure", curve: Curve) -> Ratio | None:
-    """The token-equivalent of a figure's curve; None without a reference's horizon, see :func:`ratio`."""
+    """The token-equivalent of a figure's curve; None if the reference has no horizon, see :func:`ratio`."""
     if figure.horizon is None:
         return None
     family = [one for _, one, _ in _lengths(figure.curves, curve.name) if one.panel == curve.panel]
@@ -398,19 +400,19 @@ def tokens_of(figure: "Figure", curve: Curve) -> Ratio | None:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """An optimizer's best learning rate over the tokens of a run: a straight line in both logarithms."""
+    """The best learning rate as a function of a run's tokens: a straight line in both logarithms."""
 
     tokens: tuple[int, ...]
     bests: tuple[Estimate, ...]
-    """log10 of the best rate at each length; the slack is what a grid leaves open."""
+    """log10 of the best rate at each length; the slack is the uncertainty from the grid spacing."""
 
     @property
     def exponent(self) -> Estimate:
-        """The power of the tokens."""
+        """The exponent of the tokens."""
         return self._weighted(self._x / (self._x**2).sum())
 
     def predict(self, tokens: float) -> Estimate:
-        """log10 of the best rate of runs of another length."""
+        """log10 of the best rate for runs of another length."""
         x, share = self._x, math.log10(tokens) - float(np.log10(self.tokens).mean())
         return self._weighted(1 / len(x) + share * x / (x**2).sum())
 
@@ -420,7 +422,7 @@ class PowerLaw:
         return found
 
     def _weighted(self, weights: np.ndarray) -> Estimate:
-        """A weighted sum of the bests, with the larger of two errors: by their own, and by their scatter."""
+        """A weighted sum of the bests, with the larger of two errors: their own, and their scatter's."""
         y = np.array([best.value for best in self.bests])
         own = [(best.error or 0.0) ** 2 + best.slack**2 / UNIFORM for best in self.bests]
         degrees = len(y) - 2
@@ -435,7 +437,7 @@ class PowerLaw:
 
 
 def power_law(curves: Iterable[Curve], name: str) -> PowerLaw | None:
-    """The power law of an optimizer's best rate; None with fewer than :data:`LEAST` lengths or no rates."""
+    """An optimizer's power law; None with fewer than :data:`LEAST` lengths or without rates."""
     bests = {}
     for tokens, curve, found in _lengths(curves, name):
         if (best := _lowest(curve, found)) is not None:
@@ -444,9 +446,9 @@ def power_law(curves: Iterable[Curve], name: str) -> PowerLaw | None:
 
 
 def _lowest(curve: Curve, found: Best) -> Estimate | None:
-    """log10 of the best setting; where no parabola is known to fit, that of the best and its neighbours.
+    """log10 of the best setting; if no parabola fits, an estimate from the best and its neighbours.
 
-    Its slack is then half a spacing. None at the end of a grid and where the axis is not logarithmic.
+    The slack is then half a spacing. None at the end of a grid and if the axis is not logarithmic.
     """
     at = curve.points.index(curve.best)
     if not curve.log or not 0 < at < len(curve.points) - 1:
@@ -461,7 +463,7 @@ def _lowest(curve: Curve, found: Best) -> Estimate | None:
 
 
 def predictions(curves: Sequence[Curve], tokens: float) -> list[tuple[str, PowerLaw, Estimate]]:
-    """Each optimizer's power law, and log10 of its best rate with so many tokens, in order of curves."""
+    """Each optimizer's power law, and log10 of its best rate for this many tokens, in order of curves."""
     names = dict.fromkeys(curve.name for curve in curves)
     laws = [(name, power_law(curves, name)) for name in names]
     return [(name, law, law.predict(tokens)) for name, law in laws if law is not None]

@@ -1,4 +1,4 @@
-"""One tidy table of runs: a row per run, a column per config key and result, for other programs."""
+"""Export of runs for other programs: one table, a row per run, a column per config key and result."""
 
 import csv
 import importlib.util
@@ -19,16 +19,16 @@ FORMATS = ("csv", "parquet")
 
 
 TAKEN = frozenset({*RESULTS, "versions", "curve", "note"})
-"""Columns that no key of another program's config is called by."""
+"""Reserved columns: a key of another program's config that clashes gets the prefix ``config.``."""
 
 
 def table(figure: Figure) -> list[dict[str, Any]]:
-    """Return a figure's runs as flat records: ``id``, ``curve``, then as :func:`runs`.
+    """Return a figure's runs as flat records: ``id``, ``curve``, then the columns of :func:`runs`.
 
-    A run on two curves gives two records. ``note`` is what a reader must know of a run, if there is any.
-    ``token_equivalent`` is that of its curve (:func:`optstudy.results.equivalents.tokens_of`), the same in
-    all of its records, and ``token_equivalent_sign`` says ``<`` or ``>`` where it is only a bound; both are
-    there where the study has a reference for them.
+    A run on two curves gives two records. ``note`` holds a remark on a run, if any run has one.
+    ``token_equivalent`` is the curve's (:func:`optstudy.results.equivalents.tokens_of`), the same in all its
+    records. ``token_equivalent_sign`` is ``<`` or ``>`` for a mere bound. Both columns exist if the study
+    has a reference for them.
     """
     labels: dict[str, list[str]] = {}
     notes: dict[str, str] = {}
@@ -58,7 +58,7 @@ def _equivalent(found: Ratio | None) -> dict[str, Any]:
 def runs(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return runs as flat records: ``id``, results, then the config by dotted key, lists as JSON.
 
-    What another program reported follows as ``reported.KEY``.
+    Numbers reported by another program follow as ``reported.KEY``.
     """
     results = [name for name in RESULTS if name != "id"]
     records = []
@@ -77,17 +77,17 @@ def _cell(value: Any) -> Any:
 
 
 def plain(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return records whose columns have one type each, see :func:`_column`."""
+    """Return records with one type per column, see :func:`_column`."""
     columns = list(records[0]) if records else []
     made = [_column([record[name] for record in records]) for name in columns]
     return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
 
 
 def every(folder: Path) -> list[Row]:
-    """Return the rows of all finished runs of a runs folder, by id.
+    """Return the rows of all finished runs in a runs folder, by id.
 
     Raises:
-        UserError: no such folder.
+        UserError: the folder does not exist.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such runs folder")
@@ -97,7 +97,7 @@ def every(folder: Path) -> list[Row]:
     for name in sorted(names, key=lambda name: (ID.fullmatch(name) is None, name)):
         row = catalog.row(name)
         if row is not None and row.id in by_id:
-            say_once(f"{folder / name}: holds run {row.id}, which is there already; left out")
+            say_once(f"{folder / name}: holds run {row.id}, which another folder holds already; left out")
         elif row is not None:
             by_id[row.id] = row
     catalog.save()
@@ -105,15 +105,15 @@ def every(folder: Path) -> list[Row]:
 
 
 def kind_of(path: Path | None, kind: str | None) -> str:
-    """Return the format to write: the one asked for, else what the file's name ends in, else ``csv``.
+    """Return the output format: the one given, else from the file's extension, else ``csv``.
 
     Raises:
-        UserError: it is unknown, another than the name says, or its library is not installed.
+        UserError: it is unknown, contradicts the extension, or its library is not installed.
     """
     ending = path.suffix.lower().removeprefix(".") if path is not None else ""
     if kind is None and path is not None and ending not in FORMATS:
         raise UserError(
-            f"--out: {path}: ends in none of {', '.join(f'.{one}' for one in FORMATS)}; or say --format"
+            f"--out: {path}: must end in one of {', '.join(f'.{one}' for one in FORMATS)}; or give --format"
         )
     chosen = kind or ending or "csv"
     if chosen not in FORMATS:
@@ -129,7 +129,7 @@ def write(records: Sequence[Mapping[str, Any]], path: Path, kind: str) -> None:
     """Write a table atomically, as ``csv`` or ``parquet``.
 
     Raises:
-        UserError: an unknown format, or one whose library is not installed.
+        UserError: the format is unknown, or its library is not installed.
     """
     write_atomically(path, _csv(records) if kind_of(None, kind) == "csv" else _parquet(records))
 
@@ -155,7 +155,7 @@ def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """Give a column one type: integers beside floats become floats, anything else mixed becomes text."""
+    """Give a column one type: mixed integers and floats become floats, any other mix becomes text."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return [None if value is None else float(value) for value in values]

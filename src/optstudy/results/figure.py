@@ -1,6 +1,6 @@
-"""One study at one scale as a figure: its panels, curves, points and runs, and what it asks. No torch.
+"""One study at one scale as a figure: panels, curves, points and runs, and the study's question. No torch.
 
-Reports, claims, tables, exports and Python read this object; nothing else says which runs belong together.
+Reports, claims, tables, exports and the Python interface read this object; nothing else groups runs.
 """
 
 import math
@@ -18,7 +18,7 @@ from optstudy.results.equivalents import Horizon, Ratio, horizon, tokens_of
 from optstudy.results.table import Row
 
 SOME = 20
-"""Runs whose metrics are looked at to know what they hold."""
+"""Number of runs whose metrics are inspected to find out which columns they have."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Panel:
     """One plot: curves over one axis."""
 
     name: str
-    """Its name in the study file; empty where there are no panels."""
+    """Its name in the study file; empty if there are no panels."""
     title: str
-    """What is written above it; empty for a plot that needs none."""
+    """The text above it; empty if the plot needs none."""
     key: str
-    """The config key of its axis, or a study's own ``$name``."""
+    """The config key of its axis, or a variable ``$name`` of the study."""
     curves: tuple[Curve, ...]
 
     @property
     def axis(self) -> str:
-        """What its axis is called."""
+        """The axis label."""
         return axis(self.key)
 
     @property
@@ -45,54 +45,54 @@ class Panel:
 
     @property
     def plots(self) -> list[bool]:
-        """Its plots, by whether they are aligned at each best: learning rates are drawn both ways."""
+        """Its plots, by whether curves are aligned at their bests: learning rates are drawn both ways."""
         return [False, True] if self.key.endswith(".lr") else [False]
 
     @cached_property
     def summaries(self) -> list[stats.Summary]:
-        """One summary per curve, the best first."""
+        """One summary per curve, best first."""
         return stats.summarise(self.curves)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """The number that counts, as reports name it. Rows hold it the lower the better, see ``Row.loss``."""
+    """The compared number, as reports name it. Rows hold it so that lower is better, see ``Row.loss``."""
 
     name: str = "validation loss"
     unit: str = "nats"
-    """Empty where it is not known: then nothing is said of it."""
+    """Empty if unknown; then it is not shown."""
     maximise: bool = False
-    """Larger is better: what is shown has the opposite sign of what is computed."""
+    """Larger is better: shown values have the opposite sign of computed ones."""
     digits: int = 3
-    """After the point."""
+    """Decimal places."""
 
     @property
     def label(self) -> str:
-        """What an axis of it is called."""
+        """The axis label."""
         better = " (better downwards)" if self.maximise else ""
         return ", ".join(filter(None, (self.name, self.unit))) + better
 
     @property
     def best(self) -> str:
-        """Which extreme is best."""
+        """Whether the lowest or the highest value is best."""
         return "highest" if self.maximise else "lowest"
 
     @property
     def units(self) -> str:
-        """The unit as it follows a number: with a space, or nothing."""
+        """The unit with a leading space, or nothing."""
         return f" {self.unit}" if self.unit else ""
 
     def text(self, value: float, sign: str = "") -> str:
-        """A value or a difference of it as it is shown."""
+        """A value, or a difference of values, as shown."""
         return f"{-value if self.maximise else value:{sign}.{self.digits}f}"
 
     def size(self, value: float) -> str:
-        """A distance of it, without its direction."""
+        """The size of a difference, without its sign."""
         return f"{abs(value):.{self.digits}f}"
 
     @classmethod
     def of(cls, name: str, maximise: bool, values: Iterable[float]) -> "Metric":
-        """Return a metric of unknown unit, shown to four digits of the largest of some values."""
+        """Return a metric of unknown unit, shown to four digits of the largest of the values."""
         largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0) or 1.0
         return cls(name, "", maximise, min(12, max(0, 3 - math.floor(math.log10(largest)))))
 
@@ -107,47 +107,47 @@ class Figure:
     rows: Sequence[Row]
     """Finished runs."""
     places: Sequence[Place]
-    """Where each run lies, those included that have not ended."""
+    """Where each run belongs, including runs that have not finished."""
     scale: str = ""
     metric: Metric = Metric()
     asks: str = ""
-    """The question, a sentence."""
+    """The question, one sentence."""
     kind: str = "sweep"
     """``sweep``, ``map``, ``gaps``, or ``effective``: effective learning rates over the best run."""
     over: str = "training.steps"
-    """The config key of the setting that gaps are shown over."""
+    """The config key that gaps are shown over."""
     against: str = "adam"
     """The curve that gaps and tokens are compared with."""
     x: str = "optimizer.lr"
     """Config key of the axis, or a name for it."""
     axes: Mapping[str, str] = field(default_factory=dict)
-    """The same for a panel whose axis is another, by the panel's name."""
+    """Axes of panels that differ from ``x``, by the panel's name."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """What is written above a panel where that is not its name."""
+    """Titles of panels that differ from their names."""
     baselines: frozenset[tuple[str, str]] = frozenset()
-    """Panel and name of the curves that other studies ran and this one is compared with; drawn dashed."""
+    """Panel and name of curves from other studies, shown for comparison; drawn dashed."""
     waiting: frozenset[tuple[str, str]] = frozenset()
     """Panel and name of curves with runs that cannot be planned yet."""
     missing: int = 0
     """Runs of the study that have no result yet."""
     runs: Path | None = None
-    """Runs folder, for training curves and environments; None draws none."""
+    """Runs folder, for training curves and environments; with None, none are drawn."""
     recorded: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Training curves of runs that have no folder, by id."""
+    """Training curves of runs without a folder, by id."""
     command: str = ""
-    """What makes the runs again."""
+    """The command that repeats the runs."""
     lengths: "Figure | Literal['own'] | None" = None
-    """The figure that has the reference at several lengths; ``own``: this one; None: no token-equivalents."""
+    """The figure with the reference at several lengths; ``own``: this one; None: no token-equivalents."""
     claims: Sequence[Mapping[str, Any]] = field(default=())
-    """Verdicts of this study, as :meth:`optstudy.claims.verdict.Verdict.tree` gives them."""
+    """Verdicts on this study's claims, as :meth:`optstudy.claims.verdict.Verdict.tree` returns them."""
     further: frozenset[str] = frozenset()
     """Runs with seeds beyond the study's own, which ``--decide`` added."""
     noise: tuple[str, Mapping[str, str]] = ("", {})
-    """The study whose seeds tell how much seeds matter here where there is one, and curves' names there."""
+    """A study that gives the variance over seeds for this one, if any, and the names of curves there."""
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """The panels in the order of their first run; a map has one, which holds all its cells."""
+        """The panels in the order of their first run; a map has one panel with all its cells."""
         rows = {row.id: row for row in self.rows}
         found: dict[str, list[Placed]] = {}
         order: dict[str, list[Any]] = {}
@@ -169,24 +169,24 @@ class Figure:
 
     @cached_property
     def summaries(self) -> list[stats.Summary]:
-        """One summary per curve, by panel, the best of each first."""
+        """One summary per curve, panel by panel, best first."""
         return [summary for panel in self.panels for summary in panel.summaries]
 
     @cached_property
     def horizon(self) -> Horizon | None:
-        """The reference's losses over the tokens of a run; None where too few lengths are known."""
+        """The reference's loss as a function of a run's tokens; None if too few lengths are known."""
         if self.lengths is None:
             return None
         return horizon((self if self.lengths == "own" else self.lengths).curves, self.against)
 
     @cached_property
     def equivalents(self) -> Mapping[str, Ratio]:
-        """The token-equivalents there are, by the curve's label."""
+        """The available token-equivalents, by the curve's label."""
         found = {curve.label: tokens_of(self, curve) for curve in self.curves}
         return {label: one for label, one in found.items() if one is not None}
 
     def below(self, seed: int) -> "Figure":
-        """The same without the runs of that seed and higher ones."""
+        """The same figure without runs of this seed and higher ones."""
         later = {row.id for row in self.rows if row.seed >= seed}
         return replace(
             self,
@@ -195,26 +195,26 @@ class Figure:
         )
 
     def history(self, run: str) -> list[dict[str, Any]]:
-        """Rows of a run's metrics that say how far it was; none where they cannot be read."""
+        """A run's metrics that have a progress column; empty if they cannot be read."""
         folder = None if self.runs is None else self.runs / run
         rows = _curves.history(folder, self.recorded.get(run, ()))
         return [row for row in rows if is_number(row.get(self.progress))]
 
     @property
     def foreign(self) -> bool:
-        """Whether another program trains: of its runs only what they reported is known."""
+        """Whether another program trains: only what its runs reported is known."""
         return any(row.reported is not None for row in self.rows)
 
     @cached_property
     def progress(self) -> str:
-        """What training curves are drawn over: ``tokens``, or ``step`` where a program logs no tokens."""
+        """The horizontal axis of training curves: ``tokens``, or ``step`` if a program logs no tokens."""
         if not self.foreign:
             return "tokens"
         read = (_curves.history(self.runs and self.runs / row.id) for row in self.rows[:SOME])
         return "tokens" if any(is_number(row.get("tokens")) for rows in read for row in rows) else "step"
 
     def title_of(self, panel: str) -> str:
-        """What is written above a panel."""
+        """The text above a panel."""
         return self.titles.get(panel, panel)
 
     def panel_of(self, curve: Curve) -> Panel:
@@ -222,7 +222,7 @@ class Figure:
         return next(panel for panel in self.panels if self.kind == "map" or panel.name == curve.panel)
 
     def baseline(self, curve: Curve) -> bool:
-        """Whether another study ran it."""
+        """Whether the curve comes from another study."""
         return (curve.panel, curve.name) in self.baselines or ("", curve.name) in self.baselines
 
     @cached_property
@@ -231,16 +231,16 @@ class Figure:
         return frozenset((p.panel, p.row, p.curve) for p in self.places if p.run not in ended)
 
     def unfinished(self, curve: Curve) -> bool:
-        """Whether some runs of the curve have not ended: its best may move."""
+        """Whether some runs of the curve have not finished: its best may change."""
         return (curve.panel, curve.row, curve.name) in self._unfinished
 
     @property
     def incomplete(self) -> frozenset[tuple[str, str]]:
-        """Panel and name of every curve of which runs are missing, those that cannot be planned included."""
+        """Panel and name of every curve with missing runs, including runs that cannot be planned."""
         return self.waiting | {(panel, name) for panel, _, name in self._unfinished}
 
     def bare(self, panel: Panel) -> list[str]:
-        """Names of a panel's curves of which no run has ended."""
+        """Names of a panel's curves without any finished run."""
         ended = {row.id for row in self.rows}
         mine = [place for place in self.places if place.panel == panel.name]
         begun = {place.curve for place in mine if place.run in ended}
@@ -256,18 +256,18 @@ class Figure:
 
     @property
     def axis(self) -> str:
-        """What the axis is called; ``setting`` where panels differ."""
+        """The axis label; ``setting`` if panels differ."""
         names = {panel.axis for panel in self.panels}
         return names.pop() if len(names) == 1 else "setting"
 
     @property
     def reference(self) -> stats.Summary | None:
-        """Adam, which step times are compared with."""
+        """Adam, the reference for step times."""
         return next((s for s in self.summaries if s.curve.name == "adam" and not s.curve.apart), None)
 
     @property
     def one_seed(self) -> bool:
-        """Whether no setting was run with two seeds."""
+        """Whether no setting was run with more than one seed."""
         return all(len(point.rows) == 1 for curve in self.curves for point in curve.points)
 
     @property
@@ -275,7 +275,7 @@ class Figure:
         """Effective learning rates over the best run of the best curve that recorded any.
 
         Returns:
-            Rows of its metrics with ``step``, ``tokens`` and ``effective_lr`` by role; none where none did.
+            Rows of its metrics with ``step``, ``tokens`` and ``effective_lr`` by role; empty if none has any.
         """
         for summary in self.summaries:
             for row in summary.curve.best.rows:

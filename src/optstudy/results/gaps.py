@@ -14,15 +14,15 @@ from optstudy.results.stats import Estimate
 
 @dataclass(frozen=True)
 class Gap:
-    """One curve beside the reference's at the same setting."""
+    """One curve compared with the reference's at the same setting."""
 
     x: float
-    """The setting; tokens of a run, where it is its length."""
+    """The setting; for a run's length, its tokens."""
     curve: Curve
     nats: Estimate | None
-    """Its best loss above the reference's; None where there is none to compare with."""
+    """Its best loss minus the reference's; None if there is no reference to compare with."""
     tokens: Ratio | None
-    """Its token-equivalent, where there is a horizon."""
+    """Its token-equivalent, if there is a horizon."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Series:
     """One optimizer's gaps, by setting."""
 
     curve: Curve
-    """Its first one."""
+    """The series' first curve."""
     apart: tuple[tuple[str, Any], ...]
-    """Config keys and values that set it apart from other series of its name."""
+    """Config keys and values that distinguish it from other series of its name."""
     gaps: tuple[Gap, ...]
 
 
 def gaps(figure: Figure) -> list[Series]:
-    """Return a series per optimizer, the reference's included, in the order of curves.
+    """Return one series per optimizer, including the reference, in the order of curves.
 
-    Each panel is one setting, or each curve that ``figure.over`` sets apart. Curves that differ otherwise are
-    series of their own.
+    Each panel is one setting; without panels, ``figure.over`` separates the settings. Curves that differ
+    otherwise form separate series.
     """
     found: dict[Any, dict[float, Curve]] = {}
     for curve in figure.curves:
@@ -59,7 +59,7 @@ def gaps(figure: Figure) -> list[Series]:
 
 
 def beside(figure: Figure) -> dict[str, Estimate | None]:
-    """Each curve's best loss above the reference's at the same setting, by the curve's label."""
+    """Each curve's best loss minus the reference's at the same setting, by the curve's label."""
     return {gap.curve.label: gap.nats for series in gaps(figure) for gap in series.gaps}
 
 
@@ -78,5 +78,5 @@ def _at(figure: Figure, curve: Curve) -> float | None:
 
 
 def _rest(figure: Figure, curve: Curve) -> Sequence[tuple[str, Any]]:
-    """What sets a curve apart besides the setting; the number of steps goes with the size of the batch."""
+    """What distinguishes a curve besides the setting; the number of steps follows the batch size."""
     return tuple((key, value) for key, value in curve.apart if key != figure.over and key not in LENGTHS)

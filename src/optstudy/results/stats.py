@@ -3,18 +3,18 @@
 Loss is :attr:`optstudy.results.table.Row.loss` in nats per token. A diverged run counts as the loss before
 training.
 
-**Seeds are paired.** Runs of one seed share initial weights and batches, so most of what a seed does to the
-loss it does to every setting and every optimizer alike. Whatever compares settings or curves is computed seed
-by seed, over the seeds that both have, and its interval is a t interval over these numbers. One seed gives no
-interval: nothing is decided.
+**Seeds are paired.** Runs of one seed share initial weights and batches, so most of a seed's effect on the
+loss is the same for every setting and every optimizer. Comparisons of settings or curves are computed seed by
+seed, over the seeds that both have, with a t interval over these differences. One seed gives no interval, so
+nothing is decided.
 
-**The best may lie between the settings that were tried.** :func:`best` fits a parabola in the logarithm of
-the setting through the best setting tried and its neighbours. The next settings outwards tell what a parabola
-may miss: where it fits, that is added to the interval; where it does not, the best is that of the settings
-tried, and its interval includes that it was chosen from them.
+**The best may be between the settings that were tried.** :func:`best` fits a parabola, in the logarithm of
+the setting, through the best setting tried and its neighbours. The next settings outwards show how far off
+the parabola may be. If it fits, that error is added to the interval. If it does not, the best is the best
+setting tried, and the interval accounts for its being selected.
 
 **There is one estimator of a difference**, :func:`difference`; table, answer, claims and comparisons use it.
-``tests/test_coverage.py`` simulates how often the intervals hold the truth, and how wide they are.
+``tests/test_coverage.py`` simulates how often the intervals contain the truth, and how wide they are.
 """
 
 import math
@@ -30,25 +30,25 @@ import numpy as np
 from optstudy.results.curves import Curve, Point
 
 LEVEL = 0.95
-"""Coverage of every interval."""
+"""Confidence level of every interval."""
 MARGIN = 0.1
-"""Nats above the best that the safe window may cost."""
+"""Nats above the best that the safe window allows."""
 POOL_WINDOW = 1.0
-"""Half-width in decades of the window around the best whose seed variances are pooled."""
+"""Half-width, in decades, of the window around the best over which seed variances are pooled."""
 WINDOWS = (1.0, 0.5)
-"""Half-widths in decades that sensitivity is taken over, the widest that the grids cover first."""
+"""Half-widths, in decades, of the windows for sensitivity; the widest one that the grids cover is used."""
 SLACK = 0.02
-"""Decades by which 3.16e-3 may miss a half-decade."""
+"""Tolerance in decades, so that 3.16e-3 counts as a half-decade."""
 FINEST = 0.03
-"""Decades: no best setting is told more finely, as the shape between settings is not known so well."""
+"""Decades: minimum uncertainty of a best setting, since the curve's shape between settings is unknown."""
 ROUGH = 0.01
-"""Nats by which a parabola may be off and still be said to fit."""
+"""Maximum error of a parabola, in nats, at which it still counts as fitting."""
 MOST = 0.05
-"""Nats by which a parabola may be off, seeds included, and still be used."""
+"""Maximum error of a parabola, in nats and including seed noise, at which it is still used."""
 CONTENDS = 0.9
-"""Level of the interval by which other settings contend with the best one tried for being the best."""
+"""Level of the interval that decides which settings may be the best instead of the best one tried."""
 UNLIKELY = 0.05
-"""Significance of the tests within an estimate: whether a parabola fits, whether variances differ."""
+"""Significance level of the tests within an estimate: does a parabola fit, do variances differ."""
 
 T = TypeVar("T")
 Term = tuple[float, Point]
@@ -57,17 +57,17 @@ Term = tuple[float, Point]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval: a t interval over seeds, widened by what more seeds would not tell."""
+    """A number with its t interval over seeds, widened by errors that more seeds would not reduce."""
 
     value: float
     error: float | None = None
-    """Standard error; None where there are no seeds to take it from: then there is no interval."""
+    """Standard error; None without several seeds: then there is no interval."""
     degrees: float = math.inf
     """Degrees of freedom of the standard error."""
     slack: float = 0.0
-    """What the interval is wider by on either side, whatever the number of seeds."""
+    """Added to the interval on either side, for any number of seeds."""
     choices: int = 1
-    """Settings among which the best was chosen by chance: the t interval is Bonferroni's for so many."""
+    """Number of settings among which noise chose the best: the t interval is Bonferroni-corrected for it."""
     seeds: int = 1
     """Seeds of the runs compared."""
 
@@ -81,19 +81,19 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the interval at :data:`LEVEL`; None without seeds."""
+        """Half the width of the interval at :data:`LEVEL`; None without several seeds."""
         return self.half()
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Its ends at :data:`LEVEL`; None without seeds."""
+        """The interval at :data:`LEVEL`; None without several seeds."""
         half = self.half()
         return None if half is None else (self.value - half, self.value + half)
 
     def beyond(self, distance: float) -> float:
-        """The p-value of a number that lies ``distance`` on the right side of a threshold.
+        """The p-value of a number that is ``distance`` away from a threshold, on the right side.
 
-        It is 1 minus the highest level at which the interval stays on that side; 1 where none does.
+        It is 1 minus the highest level at which the interval stays on that side; 1 if there is no such level.
         """
         if self.error is None or distance < self.slack:
             return 1.0
@@ -107,17 +107,17 @@ class Best:
     """Where the loss of a curve is lowest: between the settings tried, or at the best of them."""
 
     terms: tuple[Term, ...]
-    """The loss there as a weighted sum of losses of settings; the weights add to 1."""
+    """The loss there, as a weighted sum of losses of settings; the weights add to 1."""
     position: float
-    """Where, as :attr:`optstudy.results.curves.Point.position`."""
+    """The position of the minimum, as :attr:`optstudy.results.curves.Point.position`."""
     fitted: bool
-    """A parabola's; else the best setting tried."""
+    """Whether it is a parabola's minimum; else it is the best setting tried."""
     slack: float = 0.0
-    """Nats by which the loss may be off, whatever the number of seeds."""
+    """Nats by which the loss may be off, for any number of seeds."""
     reach: float = 0.0
-    """The same of the position, decades."""
+    """Decades by which the position may be off."""
     slope: tuple[Term, ...] = ()
-    """The position's change with the losses of settings, decades per nat; the weights add to 0."""
+    """Derivative of the position by each setting's loss, decades per nat; the weights add to 0."""
 
 
 @dataclass(frozen=True)
@@ -130,31 +130,31 @@ class SafeWindow:
     decades: float
     open_low: bool
     open_high: bool
-    """The grid ends before the loss rises above the margin: the window is at least this wide."""
+    """The grid ends before the loss exceeds the margin: the window is at least this wide."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a table says of one curve; of one that never trained there is no best and what depends on it."""
+    """A table's statistics of one curve; a curve that never trained has no best and nothing that needs it."""
 
     curve: Curve
     best: Estimate | None
     """The lowest loss, see :func:`best_loss`."""
     setting: Estimate | None
-    """log10 of where it is, see :func:`best_setting`; None where the axis is not logarithmic."""
+    """log10 of the best setting, see :func:`best_setting`; None if the axis is not logarithmic."""
     fitted: bool
-    """The best is a parabola's; else that of the best setting tried."""
+    """The best is a parabola's minimum; else it is the best setting tried."""
     lower: Estimate | None
-    """Loss above the best setting tried at a third of it; None outside the grid."""
+    """Loss at a third of the best setting tried, minus the loss at that setting; None outside the grid."""
     higher: Estimate | None
-    """The same at three times the best setting."""
+    """The same at three times the best setting tried."""
     sensitivity: Estimate | None
-    """E[min(l, l0) - l*] over the window; None where the grid does not cover it."""
+    """E[min(l, l0) - l*] over the window; None if the grid does not cover it."""
     window: float
-    """Half-width of that window, decades; infinite: the whole grid."""
+    """Half-width of that window in decades; infinite for the whole grid."""
     safe: SafeWindow | None
     state_bytes: float | None
-    """Optimizer state, bytes per parameter; None where no run reported it."""
+    """Optimizer state, bytes per parameter; None if no run reported it."""
     step_ms: float | None
     """Median over its runs; None where none reported it."""
     peak_memory_mb: float | None
@@ -169,7 +169,7 @@ class Summary:
 
     @property
     def at(self) -> Any:
-        """The best setting: the parabola's to three digits, else the best one tried."""
+        """The best setting: the parabola's, to three digits, else the best one tried."""
         if self.fitted and self.setting is not None:
             return float(f"{10**self.setting.value:.3g}")
         return self.tried.x
@@ -197,7 +197,7 @@ def exceeds(variance: float, degrees: float, other: float, others: float) -> boo
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Mean of independent numbers with a t interval; none with a single one."""
+    """Mean of independent numbers with a t interval; a single number has no interval."""
     if len(values) < 2:
         return Estimate(_mean(values), seeds=len(values))
     variance, degrees = _variance([values])
@@ -208,11 +208,11 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def best(curve: Curve) -> Best | None:
-    """Where the loss is lowest: by a parabola in the logarithm of the setting where one fits.
+    """Where the loss is lowest, from a parabola in the logarithm of the setting if one fits.
 
-    The parabola goes through the best setting tried and both its neighbours; where a neighbour is lost or the
-    next settings outwards show that no parabola fits there, as at a cliff, through the best and two settings
-    on one side. None for a curve that never trained.
+    The parabola goes through the best setting tried and both its neighbours. If a neighbour diverged, or the
+    next settings outwards show that no parabola fits there (as at a cliff), it goes through the best setting
+    and two settings on one side. None for a curve that never trained.
     """
     if not curve.trained:
         return None
@@ -222,11 +222,11 @@ def best(curve: Curve) -> Best | None:
 
 
 def _parabola(curve: Curve, first: int, at: int) -> Best | None:
-    """The lowest point of the parabola through three settings from ``first`` on, of which ``at`` is the best.
+    """The minimum of the parabola through the three settings from ``first`` on; ``at`` is the best one.
 
-    None where there are not three such settings with the best one's seeds, where the parabola is lowest
-    beyond the best one's neighbours, and where the next settings outwards show that it does not fit: it may
-    be off by more than :data:`ROUGH`, and by more than seeds explain.
+    None if there are no three such settings with all of the best one's seeds, if the minimum is beyond the
+    best one's neighbours, or if the next settings outwards show that the parabola does not fit: its error may
+    exceed :data:`ROUGH` and what seed noise explains.
     """
     last = first + 2
     if not curve.log or first < 0 or last >= len(curve.points):
@@ -248,7 +248,7 @@ def _parabola(curve: Curve, first: int, at: int) -> Best | None:
         return None
     weights = [_product(low - b for b in x if b != a) / _product(a - b for b in x if b != a) for a in x]
     terms = tuple(zip(weights, points, strict=True))
-    # d low / d y: how the lowest point moves with the loss of each setting.
+    # d low / d y: how the minimum moves with the loss of each setting.
     rates = [_product(1 / (a - b) for b in x if b != a) for a in x]
     slants = [(1 / (x[0] - x[1]) if k == 0 else 1 / (x[1] - x[0])) if k < 2 else 0.0 for k in range(3)]
     tilt = _divided(x[:2], y[:2])
@@ -261,16 +261,16 @@ def _parabola(curve: Curve, first: int, at: int) -> Best | None:
 
 
 def _missed(curve: Curve, first: int, at: int, bend: float, drop: float) -> tuple[float, float] | None:
-    """What a parabola through three settings may be off by at its lowest point: nats, and decades.
+    """The possible error of a parabola through three settings at its minimum: in nats, and in decades.
 
-    The cubic through one setting more differs from the parabola by its third divided difference times a
-    product of distances. The best lies within half a spacing of the best setting tried, on the side of the
-    cliff for a parabola of one side: there the product is at most 3/8 or 15/8, its slope at most 1 or 23/4.
-    Three settings alone are not enough, but for those before a cliff: what their parabola may be off by is
-    then all that it lies below the best setting tried.
+    The cubic through one more setting differs from the parabola by its third divided difference times a
+    product of distances. The best is within half a spacing of the best setting tried; for a one-sided
+    parabola, on the side of the cliff. There the product is at most 3/8 (one-sided: 15/8), its slope at most
+    1 (23/4). Three settings alone do not suffice, except for three next to a cliff: the error is then at most
+    the whole distance of the parabola's minimum below the best setting tried.
 
     Returns:
-        None where the parabola does not fit: it is off by more than seeds explain, or by too much to be used.
+        None if the parabola does not fit: its error is more than seed noise explains, or too large.
     """
     last, inside = first + 2, first < at < first + 2
     outwards = [k for k, side in ((first - 1, at != first), (last + 1, at != last)) if side]
@@ -295,7 +295,7 @@ def _missed(curve: Curve, first: int, at: int, bend: float, drop: float) -> tupl
 
 
 def _beyond(curve: Curve, first: int, at: int) -> tuple[Point, ...]:
-    """The neighbour of the best setting tried that a parabola of one side leaves out."""
+    """The neighbour of the best setting tried that a one-sided parabola leaves out."""
     return curve.points[at - 1 : at] if at == first else curve.points[at + 1 : at + 2]
 
 
@@ -308,7 +308,7 @@ def best_loss(curve: Curve) -> Estimate | None:
 
 
 def best_setting(curve: Curve) -> Estimate | None:
-    """log10 of the setting with the lowest loss; None for other axes and for a curve that never trained."""
+    """log10 of the setting with the lowest loss; None on other axes and for a curve that never trained."""
     found = best(curve)
     if found is None or not curve.log:
         return None
@@ -324,7 +324,7 @@ def best_setting(curve: Curve) -> Estimate | None:
 
 
 def contenders(curve: Curve, noise: Curve | None = None) -> list[Point]:
-    """The settings that cannot be told from the best one tried, that one included."""
+    """The settings that do not differ significantly from the best one tried, including that one."""
     return _contenders(curve) if noise is None else _contending(curve, noise)
 
 
@@ -342,13 +342,13 @@ def _contending(curve: Curve, noise: Curve | None) -> list[Point]:
 
 
 def difference(curve: Curve, reference: Curve, noise: tuple[Curve, Curve] | None = None) -> Estimate | None:
-    """How much worse the best of ``curve`` is than that of ``reference``, nats.
+    """The best loss of ``curve`` minus the best loss of ``reference``, nats.
 
     Args:
-        noise: curves of the same two optimizers with several seeds, for two that have one.
+        noise: curves of the same two optimizers with several seeds, if these two have only one.
 
     Returns:
-        None where one of them never trained.
+        None if one of them never trained.
     """
     one, other = best(curve), best(reference)
     if one is None or other is None:
@@ -370,12 +370,12 @@ def paired(
     """The difference of two weighted sums of losses, seed by seed over the seeds that all their points have.
 
     The variance of one seed's difference is pooled with that of the differences between settings equally far
-    from both bests, unless it is significantly larger. Without a common seed the two are taken to be
+    from both bests, unless it is significantly larger. Without a common seed the two are treated as
     independent.
 
     Args:
-        terms: of points of ``curve``; the weights of either add to 1.
-        others: of points of ``reference``.
+        terms: terms over points of ``curve``; the weights add to 1.
+        others: terms over points of ``reference``; the weights add to 1.
         noise: see :func:`difference`.
     """
     mine, theirs = by_seed(terms), by_seed(others)
@@ -390,13 +390,13 @@ def paired(
 def over_seeds(
     values: Sequence[float], near: Sequence[Sequence[float]] = (), noise: tuple[float, float] = (math.nan, 0)
 ) -> Estimate:
-    """The mean of one number a seed, with a t interval.
+    """The mean of one number per seed, with a t interval.
 
     Args:
-        values: of each seed.
-        near: the same of numbers that vary alike: their variance is pooled with that of the values, unless
-            that is significantly larger.
-        noise: variance and its degrees of freedom, where there are no two seeds anywhere.
+        values: the number for each seed.
+        near: similar numbers with the same kind of variation; their variance is pooled with that of the
+            values, unless the latter is significantly larger.
+        noise: variance and its degrees of freedom, used if there are no two seeds anywhere.
     """
     value, n = _mean(values), len(values)
     pooled, degrees = _variance([values, *near])
@@ -436,9 +436,9 @@ def combined(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
 
 
 def rise_at(curve: Curve, factor: float) -> Estimate | None:
-    """Loss above the best setting tried at ``factor`` times it, interpolated over the logarithm.
+    """Loss at ``factor`` times the best setting tried, minus the loss there, interpolated over the logarithm.
 
-    None off the grid, on an axis that is not logarithmic, and for a curve that never trained.
+    None outside the grid, if the axis is not logarithmic, and for a curve that never trained.
     """
     if not curve.log or not curve.trained:
         return None
@@ -447,7 +447,7 @@ def rise_at(curve: Curve, factor: float) -> Estimate | None:
 
 
 def covers(curve: Curve, window: float, centre: Point | None = None) -> bool:
-    """Whether the grid reaches ``window`` decades to both sides of the best; False without decades."""
+    """Whether the grid extends ``window`` decades to both sides of the best; False if not logarithmic."""
     if not curve.log:
         return False
     at = (centre or curve.best).position
@@ -457,8 +457,8 @@ def covers(curve: Curve, window: float, centre: Point | None = None) -> bool:
 def common_window(some: Iterable[Curve]) -> float:
     """The widest of :data:`WINDOWS` over which every curve with its best inside the grid has a sensitivity.
 
-    Else the widest over which one has; infinite, the whole grid, where none has because the axis is not
-    logarithmic or the grid is coarser than the windows.
+    Otherwise the widest over which any curve has one. If none has, because the axis is not logarithmic or the
+    grid is too coarse, infinite: the whole grid.
     """
     curves = [curve for curve in some if curve.trained]
     inside = [curve for curve in curves if curve.edge is None]
@@ -475,16 +475,16 @@ def sensitivity(curve: Curve, window: float, noise: Curve | None = None) -> Esti
     """Wortsman et al. 2023 (2309.14322, section 2.2): E[min(l, l0) - l*], around the curve's own best.
 
     The expectation is the plain mean over the grid's points at most ``window`` decades from the best setting
-    tried, all of them for an infinite window. Where other settings cannot be told from the best, the interval
-    spans the sensitivities around each.
+    tried; over all of them for an infinite window. If other settings do not differ significantly from the
+    best, the interval spans the sensitivities around each of them.
 
     Args:
         window: half-width in decades.
-        noise: a curve of the same optimizer with several seeds, for one that has a single seed.
+        noise: a curve of the same optimizer with several seeds, if this one has a single seed.
 
     Returns:
-        None for a single point, where the grid does not reach as far as a finite window to both sides or has
-        no other point there, and for a curve that never trained.
+        None for a single point, for a curve that never trained, or if the grid does not cover a finite window
+        on both sides or has no other point in it.
     """
     inside = within(curve, window)
     if inside is None:
@@ -503,12 +503,12 @@ def sensitivity(curve: Curve, window: float, noise: Curve | None = None) -> Esti
 
 
 def within(curve: Curve, window: float) -> list[Point] | None:
-    """The points that a curve's sensitivity is the mean over; None where it has none."""
+    """The points that a curve's sensitivity averages over; None if it has no sensitivity."""
     return _window(curve, window, curve.best) if curve.trained else None
 
 
 def _window(curve: Curve, window: float, centre: Point) -> list[Point] | None:
-    """The points that the sensitivity around one is the mean over; None where there is none."""
+    """The points that the sensitivity around a centre averages over; None if there are none."""
     inside = [p for p in curve.points if abs(p.position - centre.position) <= window + SLACK]
     at_end = inside[0] is centre or inside[-1] is centre
     if len(inside) < 2 or (math.isfinite(window) and (at_end or not covers(curve, window, centre))):
@@ -521,7 +521,7 @@ def _sensitivity(curve: Curve, inside: Sequence[Point], centre: Point, noise: Cu
 
 
 def safe_window(curve: Curve, margin: float = MARGIN) -> SafeWindow | None:
-    """Settings around the best one tried with loss within ``margin`` of it, log-linearly interpolated."""
+    """Settings around the best one tried with loss within ``margin`` of it, by log-linear interpolation."""
     if not curve.log or len(curve.points) < 2 or not curve.trained:
         return None
     at = curve.points.index(curve.best)
@@ -531,7 +531,7 @@ def safe_window(curve: Curve, margin: float = MARGIN) -> SafeWindow | None:
 
 
 def above(curve: Curve, point: Point, noise: Curve | None = None, base: Point | None = None) -> Estimate:
-    """Loss of one setting above that of the best one tried, or of another."""
+    """Loss of one setting minus that of the best one tried, or of ``base``."""
     return _above(curve, [(1.0, point)], base or curve.best, noise)
 
 
@@ -571,7 +571,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _once(function: Callable[[Curve], T]) -> Callable[[Curve], T]:
-    """Compute once what is asked of every point of a curve; keep it with the curve, as a property would."""
+    """Cache a function of a curve on the curve object, as ``cached_property`` would."""
 
     @wraps(function)
     def kept(curve: Curve) -> T:
@@ -586,10 +586,10 @@ def _once(function: Callable[[Curve], T]) -> Callable[[Curve], T]:
 
 @_once
 def rest(curve: Curve) -> tuple[float, float]:
-    """Variance of one run's loss that is neither its setting's nor its seed's, and its degrees of freedom.
+    """Residual variance of one run's loss beyond setting and seed effects, and its degrees of freedom.
 
-    From the settings near the best that have all of the best one's seeds, without diverged runs: what a model
-    of setting plus seed leaves over.
+    It is the residual of an additive model, setting plus seed, over the settings near the best that have all
+    of the best one's seeds and no diverged run.
     """
     seeds = sorted(curve.best.by_seed)
     block = [
@@ -631,9 +631,9 @@ def _contenders(curve: Curve) -> list[Point]:
 
 
 def _above(curve: Curve, terms: Sequence[Term], base: Point, noise: Curve | None = None) -> Estimate:
-    """A weighted sum of losses above that of one point, each over the seeds that both have.
+    """A weighted sum of losses minus that of one point, each over the seeds that both have.
 
-    A setting at which runs diverged shares no seed's effect with the point, and has a variance of its own.
+    A setting with diverged runs shares no seed effect with the point, and has a separate variance.
     """
     variance, degrees = rest(curve)
     whole, shared = spread(curve)
@@ -691,12 +691,12 @@ def loss_of(terms: Sequence[Term], curve: Curve) -> Estimate:
 
 
 def choices(curve: Curve, found: Best) -> int:
-    """Settings that the best was chosen from by chance; a parabola takes three of them together."""
+    """Number of settings among which noise chose the best; a parabola's three settings count as one."""
     return max(1, len(contenders(curve)) - (2 if found.fitted else 0))
 
 
 def matched(one: Curve, other: Curve, own: bool = False) -> list[list[float]]:
-    """Differences between settings equally far from both bests, by seed; ``own``: between the bests too."""
+    """Differences between settings equally far from both bests, by seed; ``own``: including the bests."""
     found = []
     for point in _near(one):
         offset = point.position - one.best.position
@@ -711,7 +711,7 @@ def matched(one: Curve, other: Curve, own: bool = False) -> list[list[float]]:
 
 
 def _noise(one: Curve, other: Curve) -> tuple[float, float]:
-    """Variance of one seed's difference between two curves; of a curve twice, as if seeds were not paired."""
+    """Variance of one seed's difference between two curves; of a curve with itself, as if unpaired."""
     if one is other:
         variance, degrees = spread(one)
         return 2 * variance, degrees
@@ -719,14 +719,14 @@ def _noise(one: Curve, other: Curve) -> tuple[float, float]:
 
 
 def _near(curve: Curve) -> list[Point]:
-    """The points whose seeds tell how much seeds matter: those near the best, all without decades."""
+    """Points used for the variance over seeds: those near the best; all if the axis is not logarithmic."""
     if not curve.log:
         return list(curve.points)
     return [p for p in curve.points if abs(p.position - curve.best.position) <= POOL_WINDOW + SLACK]
 
 
 def by_seed(terms: Sequence[Term]) -> dict[int, float]:
-    """A weighted sum of losses for each seed that all its points have."""
+    """A weighted sum of losses, for each seed that all its points have."""
     first, *others = (point.by_seed for _, point in terms)
     common = [seed for seed in first if all(seed in other for other in others)]
     return {s: math.fsum(weight * point.by_seed[s] for weight, point in terms) for s in common}

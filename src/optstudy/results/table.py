@@ -13,7 +13,7 @@ from optstudy.record import ID, read_json, read_result
 
 @dataclass(frozen=True)
 class Row:
-    """One finished run. Of another training program's, what it did not report is None."""
+    """One finished run. In a run of another training program, fields that it did not report are None."""
 
     id: str
     """The hash of the config, twelve hexadecimal digits."""
@@ -22,16 +22,16 @@ class Row:
     reason: str | None
     """Why it diverged."""
     config: dict[str, Any]
-    """The run's whole config."""
+    """The run's complete config."""
     val_loss: float | None
-    """Final cross-entropy on the validation split, nats per token; None where it is not finite. Of another
-    program the number that its ``trainer.metric`` names."""
+    """Final cross-entropy on the validation split, nats per token; None if not finite. For another program,
+    the number that its ``trainer.metric`` names."""
     initial_val_loss: float | None
     """The same before the first step, nats per token."""
     train_loss: float | None
-    """Mean over the last tenth of the steps, nats per token, z-loss included; None where it diverged."""
+    """Mean over the last tenth of the steps, nats per token, z-loss included; None if it diverged."""
     step: int | None
-    """Steps taken; where it diverged, the step at which it certainly had."""
+    """Steps taken; for a diverged run, the first step at which divergence was certain."""
     tokens: int | None
     """Tokens read in these steps."""
     tokens_per_s: float | None
@@ -39,31 +39,31 @@ class Row:
     seconds: float
     """Seconds of training and validation, over all attempts."""
     step_ms: float | None
-    """Median milliseconds per step, validation left out."""
+    """Median milliseconds per step, without validation."""
     peak_memory_mb: float | None
-    """Peak memory of the process, or of the GPU where it ran on one, in MiB (2^20 bytes)."""
+    """Peak memory of the process, or of the GPU if it ran on one, in MiB (2^20 bytes)."""
     params: int | None
-    """Number of weights."""
+    """Number of parameters."""
     state_bytes_per_param: float | None
     """Bytes of optimizer state per parameter."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of torch and of the packages that its optimizer comes from; empty where they were not recorded."""
+    """Versions of torch and of the packages that its optimizer comes from; empty if not recorded."""
 
     reported: Mapping[str, Any] | None = None
-    """What another training program reported, by its own names; None of optstudy's own trainer."""
+    """Numbers reported by another training program, by its own names; None for optstudy's own trainer."""
     maximise: bool = False
     """Larger is better."""
     worst: float | None = None
-    """What counts where nothing else is known of a diverged run, see :func:`with_worst`."""
+    """The loss that a diverged run counts as if nothing else is known of it, see :func:`with_worst`."""
 
     @property
     def optimizer(self) -> str:
-        """The optimizer's name; empty where a config has none."""
+        """The optimizer's name; empty if the config has none."""
         return str(self._of_optimizer("name", ""))
 
     @property
     def lr(self) -> float | None:
-        """Peak learning rate, in the optimizer's own unit; None where a config has none."""
+        """Peak learning rate, in the optimizer's own unit; None if the config has none."""
         found = self._of_optimizer("lr", None)
         return float(found) if type(found) in (int, float) else None
 
@@ -80,16 +80,16 @@ class Row:
 
     @cached_property
     def start(self) -> float:
-        """What a run that learned nothing counts as: the loss before training, or the worst known."""
+        """The loss of a run that learned nothing: the loss before training, or the worst known one."""
         if self.initial_val_loss is None:
             return math.inf if self.worst is None else self.worst
         return -self.initial_val_loss if self.maximise else self.initial_val_loss
 
     @cached_property
     def loss(self) -> float:
-        """The loss that counts, the lower the better: the smaller of final and initial, or that if diverged.
+        """The loss used in comparisons, lower is better: final or initial, the smaller; initial if diverged.
 
-        Nats per token; of another program its metric, which is negated where larger is better.
+        Nats per token. For another program it is its metric, negated if larger is better.
         """
         if self.state == "diverged" or self.val_loss is None:
             return self.start
@@ -97,7 +97,7 @@ class Row:
 
     @property
     def code(self) -> str | None:
-        """Hash of the source of a program, or of an optimizer that no installed package holds."""
+        """Hash of the source of a training program, or of an optimizer that is in no installed package."""
         part, key = ("optimizer", "code") if self.reported is None else ("trainer", "fingerprint")
         found: str | None = self.config[part].get(key)
         return found
@@ -120,10 +120,10 @@ RESULTS = tuple(f.name for f in fields(Row) if f.name not in NOT_RESULTS)
 
 
 def measured(row: Row, metric: str, maximise: bool) -> Row:
-    """Return another program's run with one of the numbers that it reported as what counts.
+    """Return another program's run with one of its reported numbers as its validation loss.
 
     Raises:
-        UserError: it is done, and reported no such number.
+        UserError: the run is done but reported no such number.
     """
     if row.reported is None or row.state == "diverged":
         return replace(row, maximise=maximise)
@@ -135,9 +135,9 @@ def measured(row: Row, metric: str, maximise: bool) -> Row:
 
 
 def with_worst(rows: Sequence[Row]) -> list[Row]:
-    """Return a study's rows; diverged ones of which no start is known count as worse than all the others.
+    """Return a study's rows; diverged runs without an initial loss count as worse than all others.
 
-    What a program does not say is not made up: the order is all that is known of such a run.
+    Nothing is invented for a program that reports no initial loss: only such a run's rank is known.
     """
     known = [row.loss for row in rows if math.isfinite(row.loss)]
     worst = math.nextafter(max(known), math.inf) if known else 0.0
@@ -148,11 +148,11 @@ def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | 
     """Read one run's folder; None while the run has no result.
 
     Args:
-        folder: the run's.
-        shared: gives the config to hold in place of an equal one, so that many runs share its parts.
+        folder: the run's folder.
+        shared: maps a config to an equal one whose parts are shared between runs, to save memory.
 
     Raises:
-        UserError: a file is damaged, or the folder is named as one run and holds another.
+        UserError: a file is damaged, or the folder has the name of a different run.
     """
     result = read_result(folder)
     if result is None:
@@ -167,7 +167,7 @@ def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | 
     versions, reported = result.get("versions", {}), result.get("reported")
     trainer = config.get("trainer")
     if (trainer is None) != (reported is None) or not isinstance(trainer, (Mapping, type(None))):
-        raise UserError(f"{path}: damaged: it is not of the program that the result is of")
+        raise UserError(f"{path}: damaged: its trainer does not match that of the result")
     row = Row(
         config=config if shared is None else shared(config),
         versions=versions,
@@ -184,6 +184,6 @@ def read_row(folder: Path, shared: Callable[[dict[str, Any]], dict[str, Any]] | 
 
 
 def read_rows(runs: Path, ids: Iterable[str]) -> list[Row]:
-    """Read the finished ones among the named runs, in the order of ``ids``."""
+    """Read those of the given runs that have finished, in the order of ``ids``."""
     rows = (read_row(runs / run_id) for run_id in ids)
     return [row for row in rows if row is not None]

@@ -1,1 +1,1 @@
-"""Studies: a YAML file becomes runs, with a plan of what is still to run."""
+"""Studies: a YAML file is expanded into runs, with a plan of what is still to run."""

@@ -1,4 +1,4 @@
-"""A study's runs for a training loop of one's own, which asks for one after the other. No torch."""
+"""Gives a study's runs to the user's own training loop, one after the other. No torch."""
 
 import sys
 import time
@@ -18,14 +18,14 @@ from optstudy.training.external import Output, begin, outcome
 from optstudy.trials import Trial
 
 LOOK_SECONDS = 1.0
-"""Between looks at the runs that other processes work on."""
+"""Seconds between checks of the runs that other processes work on."""
 
 
 def ask(session: Session) -> Iterator[Trial]:
-    """Yield every run that has no result yet, until all have one or were set aside.
+    """Yield every run that has no result yet, until all have one or are set aside.
 
     Raises:
-        UserError: the study is of optstudy's own trainer.
+        UserError: the study uses optstudy's own trainer.
     """
     if session.study.file.trainer is None:
         raise UserError(f"{session.study.name}: ask: only for a study with trainer:; this one runs by run()")
@@ -37,7 +37,7 @@ def _each(session: Session) -> Iterator[Trial]:
     board = Board(session.todo, lambda event: None)
     while board.open:
         folder = board.startable([])
-        if folder is None:  # others work on those that are left
+        if folder is None:  # other processes work on the remaining runs
             time.sleep(LOOK_SECONDS)
         else:
             try:
@@ -50,7 +50,7 @@ def _each(session: Session) -> Iterator[Trial]:
 
 
 def _one(folder: Path) -> Iterator[Trial]:
-    """Yield one run, and write its result once the loop goes on; one that is left stays open."""
+    """Yield one run; write its result when the loop continues; if the loop is left, the run stays open."""
     config = read_config(folder)
     assert isinstance(config, Program)
     with attempt(folder, on_loss=lambda: None) as current:

@@ -1,4 +1,4 @@
-"""Every name in a study file matches something: what would be ignored is refused. Imports no torch."""
+"""Checks that every name in a study file matches something; others are refused. Imports no torch."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ FILLED_IN = {
     "data.tokenizer_fingerprint": "from the file of data.tokenizer",
     "optimizer.code": "from the optimizer's source",
 }
-"""Keys of a config that no study sets, and where their values come from."""
+"""Config keys that studies cannot set, and where their values come from."""
 SEEDS = "seeds are not set one by one: seeds: [0, 1] in the study, or --seeds 2"
 
 
@@ -29,11 +29,11 @@ def check(file: StudyFile, where: str) -> None:
     """Refuse names in a study file that match nothing at any scale.
 
     Args:
-        file: what it says.
-        where: the file, or the study's name.
+        file: the parsed file.
+        where: the file's path, or the study's name.
 
     Raises:
-        UserError: with the line, what came, and the nearest name that is allowed.
+        UserError: names the line, what came, and the nearest allowed name.
     """
     try:
         _Check(file, where).all()
@@ -42,10 +42,10 @@ def check(file: StudyFile, where: str) -> None:
 
 
 def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str, option: str = "--set") -> None:
-    """Refuse config values, or axes, over a study's that no run would have as they are meant.
+    """Refuse overriding config values or axes that no run would use as intended.
 
     Raises:
-        UserError: naming the key, and what to do.
+        UserError: names the key, and what to do.
     """
     own = {key for found in _layers(file) for key in found.layer.axes if "." not in key}
     config = keys_of(file)
@@ -66,16 +66,16 @@ def check_overrides(chosen: Mapping[str, Any], file: StudyFile, where: str, opti
 
 @dataclass(frozen=True)
 class _Found:
-    """A layer and its place in the file."""
+    """A layer and its position in the file."""
 
     path: str
-    """Dotted, with a dot at its end; empty for the file itself."""
+    """Dotted path with a trailing dot; empty for the file itself."""
     layer: Layer
     kind: str = ""
     """``optimizers``, ``curves``, ``panels``, ``scales`` or ``axes``."""
     name: str = ""
     above: Layer | None = None
-    """The layer that it is an entry of."""
+    """The layer that contains it."""
 
 
 def _layers(layer: Layer, found: _Found | None = None) -> Iterator[_Found]:
@@ -91,7 +91,7 @@ def _layers(layer: Layer, found: _Found | None = None) -> Iterator[_Found]:
 
 
 class _Check:
-    """The check of one file; its methods raise."""
+    """Checks one file; its methods raise UserError."""
 
     def __init__(self, file: StudyFile, where: str) -> None:
         self.file, self.where = file, where
@@ -99,7 +99,7 @@ class _Check:
         self.keys, self.scales = keys_of(file), [scale for scale in scales_of(file) if scale != "paper"]
         self.layers = list(_layers(file))
         self.made: list[tuple[str, Combination, Family]] = []
-        """Panel, combination and its first family: all families of a combination have the same axes."""
+        """Panel, combination and its first family; all families of a combination have the same axes."""
 
     def all(self) -> None:
         for found in self.layers:
@@ -116,7 +116,7 @@ class _Check:
         self._figure()
 
     def _settings(self, found: _Found) -> None:
-        """Refuse an unknown scale, and settings that no run takes from where they stand."""
+        """Refuse an unknown scale, and settings that no run uses from that layer."""
         if found.kind == "scales" and found.name not in self.scales:
             self._unknown(found.path[:-1], "scale", found.name, self.scales)
         best = found.layer.best_of
@@ -135,7 +135,7 @@ class _Check:
             self._refuse(f"{found.path}axes.seed", "the study has seeds already")
 
     def _labels(self, found: _Found) -> None:
-        """Refuse names that an axis of named settings, or a value on it, cannot have."""
+        """Refuse names that an axis of named settings, or one of its values, cannot have."""
         for key, axis in found.layer.axes.items():
             path = f"{found.path}axes.{key}"
             if isinstance(axis, dict) and (
@@ -149,7 +149,7 @@ class _Check:
                     self._refuse(f"{path}.{label}.axes.{NAME}", "must be a setting here, not an axis")
 
     def _expand(self) -> None:
-        """Make the first family of every combination, panel and scale; scales without entries are alike."""
+        """Create the first family of each combination, panel and scale; scales without entries are equal."""
         told = {found.name for found in self.layers if found.kind == "scales"}
         seen = set()
         for scale in self.scales:
@@ -163,7 +163,7 @@ class _Check:
                         self.made.append((title, some, next(made)))
 
     def _entries(self) -> None:
-        """Refuse entries for an optimizer, a curve or a scale that no run has."""
+        """Refuse entries for optimizers, curves or scales that no run has."""
         common = {id(layer) for _, some, _ in self.made for layer in some.common}
         used = {id(layer) for _, some, _ in self.made for layer in (*some.own, *some.variants)}
         new = [curve for _, some, _ in self.made if not some.naming for curve in _new(some)]
@@ -181,7 +181,7 @@ class _Check:
                 self._unknown(found.path[:-1], found.kind[:-1], found.name, filter(None, names))
 
     def _variables(self) -> None:
-        """Refuse ``$names`` that are no axis, and axes ``$name`` that set nothing."""
+        """Refuse ``$names`` without an axis, and axes ``$name`` that no setting uses."""
         used = {name for found in self.layers for name in _names(found.layer.base)}
         used |= {name for _, some, _ in self.made for layer in some.own for name in _names(layer.base)}
         for found in self.layers:
@@ -200,7 +200,7 @@ class _Check:
                     )
 
     def _rules(self) -> None:
-        """Refuse to extend or refine along what is no axis of numbers, or along two axes of one sweep."""
+        """Refuse to extend or refine an axis that is not numeric, or two axes of one sweep."""
         for name, rule in (("adaptive", self.file.adaptive), ("refine", self.file.refine)):
             if rule is None:
                 continue
@@ -219,7 +219,7 @@ class _Check:
                 self._refuse(at, f"{key} has no positive numbers to extend or refine")
 
     def _tokens(self) -> None:
-        """Refuse to compare lengths of another trainer's runs, whose tokens are not known."""
+        """Refuse token-equivalents for another trainer, whose tokens are not known."""
         if self.file.trainer is None:
             return
         own = "only for optstudy's own trainer"
@@ -229,7 +229,7 @@ class _Check:
             self._refuse("figure.kind", f"gaps: {own}; sweep and map are for any")
 
     def _figure(self) -> None:
-        """Refuse a figure whose axes are neither axes of the study nor keys of a config."""
+        """Refuse a figure whose axes are neither axes of the study nor config keys."""
         figure = self.file.figure
         for at, key, panel in [
             ("figure.curve", figure.curve, None),
@@ -263,8 +263,8 @@ class _Check:
 
 
 def _line(places: yamlfile.Places, path: str, value: str | None) -> int | None:
-    """The line of a path, or of what is nearest above; ``value``: of what below it has this value."""
-    short = path.replace(".base", "", 1)  # settings of a name on an axis may stand without ``base``
+    """The line of a path, or of its nearest ancestor; ``value``: of the entry below with this value."""
+    short = path.replace(".base", "", 1)  # settings of a named value on an axis may omit ``base``
     while path:
         for key in (path, short):
             found = [at for where, at, came in places if where.startswith(f"{key}.") and _said(came, value)]
@@ -288,7 +288,7 @@ def _has(tree: Any, key: str) -> bool:
 
 
 def _names(node: Any) -> set[str]:
-    """The ``$names`` among the values of settings."""
+    """The ``$names`` used in the values of settings."""
     if isinstance(node, str):
         times = TIMES.fullmatch(node)
         name = times[2] if times else node
@@ -298,7 +298,7 @@ def _names(node: Any) -> set[str]:
 
 
 def _new(some: Combination) -> list[int]:
-    """Entries of curves, by ``id()``, that only stand under ``scales``: nothing is there to differ from."""
+    """Entries of curves, by ``id()``, that exist only under ``scales``, so they vary no other entry."""
     known = {name for root in some.roots for name in root.curves}
     return [id(one) for layer in some.common for name, one in layer.curves.items() if name not in known]
 
@@ -310,7 +310,7 @@ def _settings_of(family: Family, key: str) -> bool:
 
 
 def _is_key(key: str) -> bool:
-    """Whether a config has a dotted key; below options and roles, which optimizers decide, any."""
+    """Whether a config has this dotted key; below options and roles, any key is allowed here."""
     kind: Any = RunConfig
     for part in key.split("."):
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -1,4 +1,4 @@
-"""What runs cost before they are run: tokens, FLOPs, time from measured speed, disk. Imports no torch."""
+"""Costs of runs before they start: tokens, FLOPs, time at measured speed, disk. Imports no torch."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,28 +14,28 @@ from optstudy.record import ended
 from optstudy.results.table import Row
 
 EFFICIENCY = 0.6
-"""Share of one core's matrix products that a run reaches, used only while no run has been timed: 0.8 at pico
-on a quiet machine and 0.4 on a busy one, 0.6 at nano, 0.7 at micro (AVX-512)."""
+"""Share of one core's matrix-product speed that a run reaches, used until a run has been timed. Measured: 0.8
+at pico on an idle machine and 0.4 on a busy one, 0.6 at nano, 0.7 at micro (AVX-512)."""
 PROBED = "one CPU core's matrix products, an estimate to a factor of about two until a run has been timed"
 STATE_BYTES = 8
-"""Optimizer state per parameter that is reckoned with: two float32 moments."""
+"""Assumed optimizer state per parameter: two float32 moments."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a list of runs costs."""
+    """The cost of a list of runs."""
 
     runs: int
     tokens: int
-    """Of optstudy's own trainer, as ``flops``; what another program will read is not known."""
+    """Tokens, for optstudy's own trainer only, like ``flops``; for other programs they are not known."""
     flops: float
-    """Of matrix products, training and validation."""
+    """Floating-point operations of matrix products, in training and validation."""
     seconds: float | None
-    """On this machine, with all its slots busy; None where nothing tells."""
+    """Time on this machine with all its slots busy; None if there is nothing to estimate it from."""
     measured_on: str
-    """What the speed was taken from."""
+    """The source of the estimated speed."""
     disk_bytes: int
-    """Records of all runs, and the checkpoints of those that run at a time."""
+    """The records of all runs, plus the checkpoints of those that run at the same time."""
 
 
 def flops(config: RunConfig) -> float:
@@ -44,24 +44,24 @@ def flops(config: RunConfig) -> float:
 
 
 def _whole(config: RunConfig) -> float:
-    """What a run computes, as a multiple of its training: validation takes a third of it per token."""
+    """A run's computation as a multiple of its training; validation costs a third as much per token."""
     validated = config.validation.sequences * config.data.sequence_length * (config.validation.points + 1)
     return 1 + validated / (3 * config.tokens)
 
 
 UNTIMED = "no run of this program has ended"
-UNKNOWN = "no run has been timed here; --device cpu reckons with this machine's cores"
+UNKNOWN = "no run has been timed here; --device cpu estimates with this machine's cores"
 
 
 class Speed:
-    """Seconds that a run takes in one slot, from finished runs, or from a matrix product timed here.
+    """Seconds per run in one slot, from finished runs, or from a matrix product timed here.
 
-    A run's time is that of its steps, from their median, so that it does not matter how short the run was
-    that tells it; validation beside it; and what the quickest run took besides, for its start.
+    A run's time has three parts: its steps, from their median, so that short runs give the same estimate;
+    its validation; and its start, from the fastest run.
 
     Args:
-        rows: finished runs on this machine, of any study, on the device that is asked for.
-        for_gpu: a GPU is wanted for the runs, of which a core tells nothing.
+        rows: finished runs on this machine, of any study, on the requested device.
+        for_gpu: the runs want a GPU, for which timing a CPU core is useless.
     """
 
     def __init__(self, rows: Iterable[Row], for_gpu: bool = False) -> None:
@@ -80,7 +80,7 @@ class Speed:
                 continue
             try:
                 config = RunConfig.model_validate(row.config)
-            except ValidationError:  # of another version of the program
+            except ValidationError:  # written by another version of optstudy
                 continue
             training = row.step * row.step_ms / 1e3
             took = training / row.tokens, max(0.0, row.seconds - training * _whole(config))
@@ -91,7 +91,7 @@ class Speed:
         self._probed: float | None = None
 
     def seconds(self, config: AnyConfig) -> tuple[float | None, str]:
-        """Seconds of the run in one slot, and what that rests on; None where nothing is known."""
+        """Seconds of the run in one slot, and the source of the estimate; None if nothing is known."""
         if isinstance(config, Program):
             ended = self._programs.get(_program(config.trainer.model_dump()))
             return (median(ended), "finished runs of this program") if ended else (None, UNTIMED)
@@ -111,13 +111,13 @@ class Speed:
 
 
 def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
-    """Add up what ``configs`` cost with ``slots`` of them running at a time.
+    """Add up the costs of ``configs`` with ``slots`` of them running at a time.
 
     Args:
         configs: the runs to do.
-        speed: of this machine.
-        slots: workers.
-        record_bytes: what a finished run's folder takes.
+        speed: this machine's speed.
+        slots: number of workers.
+        record_bytes: size of a finished run's folder.
     """
     timed = [speed.seconds(config) for config in configs]
     seconds = [one for one, _ in timed if one is not None]
@@ -137,7 +137,7 @@ def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_byte
 
 
 def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
-    """Return the mean size of finished runs' folders, or what one of a hundred rows takes."""
+    """Return the mean size of finished runs' folders, or a typical size if there are none."""
     sizes = []
     for folder in folders:
         if ended(folder):
@@ -148,10 +148,10 @@ def record_bytes(folders: Iterable[Path], sample: int = 20) -> int:
 
 
 def core_flops_per_s(size: int = 96, count: int = 60, rounds: int = 20) -> float:
-    """Time float32 matrix products on one core, the best of several rounds, in this thread's processor time.
+    """Time float32 matrix products on one core: the best of several rounds, in this thread's CPU time.
 
-    Other programs take none of that time, and products of that size no other thread, so that a busy machine
-    gives what an idle one does.
+    CPU time excludes other programs, and products of this size use no other thread. So a busy machine gives
+    the same result as an idle one.
     """
     import numpy as np
 

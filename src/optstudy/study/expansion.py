@@ -1,4 +1,4 @@
-"""From a study file to its runs: layers merged, axes multiplied, bests of other studies put in."""
+"""Expands a study file into runs: merges layers, multiplies axes, inserts the bests of other studies."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -27,17 +27,17 @@ class Expansion:
     """The runs of one study file at one scale.
 
     Args:
-        name: the study's, or its file: what other studies and errors call it.
-        file: what it says.
-        scale: one of the trainer's, or ``paper``: every panel at its own.
+        name: the study's name or file, as other studies and errors refer to it.
+        file: the parsed file.
+        scale: one of the trainer's scales, or ``paper``: each panel at its own.
         chosen: overrides by dotted key.
-        axes: further axes, over the file's.
-        folder: where the study's program is started; what relative paths mean.
-        seeds: number of seeds instead of the file's.
-        results: what is known of finished runs.
-        adaptive: extend axes and add seeds where the file says so.
+        axes: further axes, which replace the file's.
+        folder: the folder in which the study's program starts; relative paths start there.
+        seeds: number of seeds, instead of the file's.
+        results: the known results of finished runs.
+        adaptive: extend axes and add seeds as the file says.
         others: reads another study's file by name.
-        parents: studies that this one is expanded for.
+        parents: studies for which this one is expanded.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Expansion:
 
     @property
     def _stem(self) -> str:
-        """What the only curve of a study is called."""
+        """The name of the only curve of a study."""
         return Path(self.name).stem
 
     def plan(self) -> Plan:
-        """List the runs, each once per curve."""
+        """List the runs, once for each curve they are on."""
         trainer.scale_of(self.file, self.scale, self.name)
         parts: list[tuple[str, Plan]] = []
         seen: list[set[str]] = []
@@ -116,7 +116,7 @@ class Expansion:
         return whole
 
     def _check_reference(self, whole: Plan) -> None:
-        """Refuse a reference of token-equivalents that its study does not have."""
+        """Refuse a reference for token-equivalents that its study does not have."""
         wanted = self.file.tokens
         if wanted is None or self._narrowed or len(self.parents) > 1:
             return
@@ -178,7 +178,7 @@ class Expansion:
         into.points += [point(value, seed) for value, seed in extra]
 
     def _point(self, family: Family, taken: Mapping[str, Any], value: Any, seed: int) -> PlannedRun:
-        """Make one run; of several that differ in the seed alone, only the first is merged and checked."""
+        """Create one run; of runs that differ only in the seed, only the first is merged and checked."""
         if self._alike is not None and self._alike[0] is family and self._alike[1] is value:
             _, _, first, ids = self._alike
             return PlannedRun(first.config.model_copy(update={"seed": seed}), first.curve, first.x, ids(seed))
@@ -210,7 +210,7 @@ class Expansion:
         return PlannedRun(config, f"{curve}{family.suffix}", self._shown(config, "x", family.x, own))
 
     def _shown(self, config: AnyConfig, key: str, wanted: str, own: Mapping[str, Any]) -> Any:
-        """What a run has on an axis of the figure; ``own``: values on the study's own axes."""
+        """A run's value on an axis of the figure; ``own``: values on the study's own axes."""
         if wanted in own:
             return own[wanted]
         try:
@@ -218,7 +218,7 @@ class Expansion:
         except UserError as error:
             raise self._at(f"{key}: {error}", key, wanted) from None
         if isinstance(shown, Mapping):
-            raise self._at(f"{key}: {wanted!r} is no single value; name a key below it", key, wanted)
+            raise self._at(f"{key}: {wanted!r} is not a single value; name a key below it", key, wanted)
         return shown
 
     def _merged(
@@ -229,9 +229,9 @@ class Expansion:
         variables: Mapping[str, Any],
         seed: int,
     ) -> dict[str, Any]:
-        """Merge the layers of one run; what a family's runs share is merged once.
+        """Merge the layers of one run; the part shared by a family's runs is merged once.
 
-        Where a layer has ``$steps`` in the number of steps, ``--set training.steps`` is what it stands for.
+        If a layer sets the number of steps by ``$steps``, ``--set training.steps`` sets ``$steps``.
         """
         scale, known = self.trainer.scales[family.scale], variables
         if scale:
@@ -253,7 +253,7 @@ class Expansion:
         return merge(shared, *given, *(substituted(one, known) for one in sets), own, chosen)
 
     def _is_setting(self, key: str, family: Family) -> bool:
-        """Whether an override is a config value, and no name on an axis."""
+        """Whether an override is a config value, not a name on an axis."""
         own = self.trainer.keys
         return key != FIDELITY and (
             key not in family.labels and not key.startswith("$")
@@ -262,7 +262,7 @@ class Expansion:
         )
 
     def _best(self, wanted: BestOf, family: Family) -> tuple[str, Mapping[str, Any] | list[PlannedRun]]:
-        """Name another study's curve, and its values at the best; its runs while some are missing."""
+        """Return another study's curve and its values at the best, or its runs while some are missing."""
         other, file = self._other(wanted.study, family.scale, "best_of.study")
         if wanted.panel is not None and wanted.panel not in file.panels:
             said = f"best_of.panel: {wanted.study} has no panel {wanted.panel!r}"
@@ -291,14 +291,14 @@ class Expansion:
             raise self._at(f"best_of.keys: {error}", "best_of.keys", error.came) from None
 
     def _one(self, config: AnyConfig, key: str) -> Any:
-        """A setting, or options as a whole."""
+        """A single setting, or all options together."""
         value = value_at(config, key)
         if isinstance(value, Mapping) and "." not in key:
-            raise UserError(f"{key!r} is no setting; name one below it", came=key)
+            raise UserError(f"{key!r} is not a setting; name one below it", came=key)
         return value
 
     def _postpone(self, family: Family, curve: str, first: list[PlannedRun], into: Plan) -> None:
-        """Note the family's runs without the values to come; check them with some value in their place."""
+        """Record the family's runs without the missing values; check them with sample values instead."""
         assert family.best_of is not None
         like = next((p for p in reversed(first) if is_curve(p.curve, curve)), None)
         stand_in = self._values(family.best_of, like.config) if like else {}
@@ -353,7 +353,7 @@ class Expansion:
         return self._others[name, scale]
 
     def _at(self, said: str, key: str, came: Any) -> UserError:
-        """An error with its line in the file."""
+        """An error with the line in the file."""
         return located(UserError(said, key, came), self.name, self.file.places)
 
 
@@ -362,10 +362,10 @@ def _nearest(curve: str, other: Plan, file: StudyFile) -> str:
 
 
 def value_at(config: AnyConfig, key: str) -> Any:
-    """Read a config value by dotted key.
+    """Return a config value by dotted key.
 
     Raises:
-        UserError: there is no such key.
+        UserError: the key does not exist.
     """
     node: Any = config
     for part in key.split("."):
@@ -378,10 +378,10 @@ def value_at(config: AnyConfig, key: str) -> Any:
 
 
 def substituted(node: Any, variables: Mapping[str, Any]) -> Any:
-    """Put values in the place of ``$names``.
+    """Replace ``$names`` by their values.
 
     Raises:
-        UserError: a name that is no axis.
+        UserError: a name has no axis.
     """
     if isinstance(node, Mapping):
         return {key: substituted(value, variables) for key, value in node.items()}
@@ -397,10 +397,10 @@ def substituted(node: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _times(factor: str, value: Any, said: str) -> float:
-    """Multiply a value: whole numbers stay whole, others are rounded to three digits.
+    """Multiply a value: integers stay integers, others are rounded to three digits.
 
     Raises:
-        UserError: one of the two is no number.
+        UserError: one of the two is not a number.
     """
     try:
         product = float(factor) * value
@@ -412,5 +412,5 @@ def _times(factor: str, value: Any, said: str) -> float:
 
 
 def _stands_for(value: Any, name: str) -> bool:
-    """Whether a value of a study file is a ``$name``, or so many times it."""
+    """Whether a value of a study file is ``$name`` or a multiple of it."""
     return isinstance(value, str) and name.startswith("$") and value.rpartition("*")[2].strip() == name

@@ -1,4 +1,4 @@
-"""A study file's layers and axes as families: runs that differ in one axis and the seed."""
+"""Expands a study file's layers and axes into families: runs that differ in one axis and the seed."""
 
 import itertools
 import math
@@ -24,11 +24,11 @@ from optstudy.study.file import (
 )
 
 FIDELITY = "fidelity"
-"""The override that chooses between the released code and the paper's text."""
+"""The override that selects the released code or the paper's text."""
 MOST_RUNS = 100_000
-"""Of one study; more is taken for a mistake."""
+"""Maximum number of runs of a study; more is assumed to be a mistake."""
 MOST_COMBINATIONS = 10_000
-"""Of curves, optimizers and named settings in a panel."""
+"""Maximum number of curves, optimizers and named settings in a panel."""
 
 
 @dataclass(frozen=True)
@@ -36,52 +36,52 @@ class Family:
     """Runs that differ in one axis and the seed."""
 
     curve: str | None
-    """The curve's name; None: what its runs have under the figure's ``curve``."""
+    """The curve's name; None: the runs' values of the figure's ``curve``."""
     suffix: str
-    """What follows it: the names chosen on axes that are drawn nowhere else."""
+    """Suffix of the curve's name: the chosen names on axes that are not drawn otherwise."""
     like: Sequence[str]
-    """Names of the curve of another study that bests are taken from; the first that there is."""
+    """Names of a curve in another study that bests are taken from; the first that exists counts."""
     layers: list[Mapping[str, Any]]
-    """Settings, later ones winning: the optimizer's name, where it is an axis; layers; those of axes."""
+    """Settings, last wins: the optimizer's name if it is an axis, layers, layers of axes."""
     axis: str | None
     values: list[Any]
     best_of: BestOf | None
     scale: str
     x: str
     labels: Mapping[str, str]
-    """The name chosen on every labelled axis."""
+    """The chosen name on every labelled axis."""
     printed: bool = False
-    """By the paper's text where it differs from the released code."""
+    """Follow the paper's text where it differs from the released code."""
 
     @property
     def axes(self) -> list[str]:
-        """Its axes."""
+        """The config keys of its axes."""
         own = [] if self.axis is None else [self.axis]
         return list(dict.fromkeys([*self.layers[0], *self.labels, *self.layers[-1], *own]))
 
 
 @dataclass(frozen=True)
 class Combination:
-    """An optimizer and a name on every labelled axis: what decides which layers there are."""
+    """An optimizer and a name on every labelled axis, which together determine the layers."""
 
     roots: tuple[ScaleLayer, ScaleLayer]
     """The file and the panel."""
     common: Sequence[ScaleLayer]
-    """They and their entries for the scale."""
+    """File and panel with their entries for the scale."""
     naming: Sequence[str]
-    """Axes whose values name the curve, or row and column."""
+    """Axes whose values name the curve, or the row and column."""
     named: str | None = None
-    """One of the curves that the file names."""
+    """Name of a curve that the file lists."""
     chosen: Mapping[str, tuple[Any, Layer]] = field(default_factory=dict)
-    """The value chosen on each axis so far, and the layer that it stands for."""
+    """The value chosen on each axis so far, and the layer of that value."""
 
     def choose(self, key: str, value: Any, layer: Layer) -> "Combination":
-        """Return this one with a value on one more axis."""
+        """Return a copy with a value chosen on one more axis."""
         return replace(self, chosen={**self.chosen, key: (value, layer)})
 
     @cached_property
     def curve(self) -> str | None:
-        """The curve's name; None where only the config tells it, or not enough is chosen."""
+        """The curve's name; None if it depends on the config, or not enough is chosen yet."""
         if self.naming:
             values = [str(self.chosen[key][0]) for key in self.naming if key in self.chosen]
             return SEPARATOR.join(values) if len(values) == len(self.naming) else None
@@ -101,13 +101,13 @@ class Combination:
 
     @cached_property
     def variants(self) -> list[Layer]:
-        """What the file says of the curve."""
+        """The file's entries for the curve."""
         name = self.curve
         return [layer.curves[name] for layer in self.common if name in layer.curves]
 
     @property
     def labels(self) -> list[Layer]:
-        """What the values chosen stand for."""
+        """The layers of the chosen values."""
         return [layer for _, layer in self.chosen.values()]
 
     @cached_property
@@ -120,7 +120,7 @@ class Combination:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """All layers, later ones winning: of a curve that axes name, its own entry is the last."""
+        """All layers, last wins; if axes name the curves, the curve's own entry comes last."""
         last = [*self.labels, *self.variants] if self.naming else [*self.variants, *self.labels]
         return [*self.common, *self.own, *last]
 
@@ -129,12 +129,12 @@ class Families:
     """The families of one study file at one scale.
 
     Args:
-        name: the study's.
-        file: what it says.
-        scale: one of the trainer's, or ``paper``: every panel at its own.
+        name: the study's name.
+        file: the parsed file.
+        scale: one of the trainer's scales, or ``paper``: each panel at its own.
         chosen: overrides by dotted key.
         seeds: number of seeds.
-        axes: further axes, over the file's; on one of named settings, the names to run.
+        axes: further axes, which replace the file's; for an axis of named settings, the names to run.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Families:
         self._more = axes or {}
 
     def panels(self) -> list[tuple[str, PanelSpec, str]]:
-        """Title, layer and scale of the panels to run; at a small scale every one, at that scale."""
+        """Title, layer and scale of the panels to run; at a small scale, all panels at that scale."""
         panels = self.file.panels or {"": PanelSpec()}
         if self.scale == "paper":
             return [(title, panel, panel.scale or "150m") for title, panel in panels.items()]
@@ -165,7 +165,7 @@ class Families:
         """Yield the families of a panel at its scale.
 
         Raises:
-            UserError: more than :data:`MOST_RUNS` runs, or an override that is no name on its axis.
+            UserError: more than :data:`MOST_RUNS` runs, or an override is not a name on its axis.
         """
         left = MOST_RUNS
         for combination in self.combinations(panel, scale):
@@ -179,7 +179,7 @@ class Families:
         """Yield a panel's combinations at its scale.
 
         Raises:
-            UserError: more than :data:`MOST_COMBINATIONS`, or an override that is no name on its axis.
+            UserError: more than :data:`MOST_COMBINATIONS`, or an override is not a name on its axis.
         """
         roots = (self.file, panel)
         names = scales.layers(scale) if self.file.trainer is None else (scale,)
@@ -196,7 +196,7 @@ class Families:
             yield one
 
     def _axes(self, layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
-        """The axes of layers, and those over them."""
+        """The axes of the layers, replaced by those of the command line."""
         axes = axes_of(layers)
         for key, values in self._more.items():
             named = axes.get(key)
@@ -212,7 +212,7 @@ class Families:
         return named[label]
 
     def _naming(self, axes: Mapping[str, Any]) -> list[str]:
-        """The axes that name the curves, or rows and columns; none where the file names curves itself."""
+        """The axes that name the curves, or rows and columns; none if the file itself names curves."""
         figure = self.file.figure
         if figure.rows is not None and figure.columns is not None:
             wanted = [figure.rows, figure.columns]
@@ -221,7 +221,7 @@ class Families:
         return wanted if all(key in axes for key in wanted) else []
 
     def _completed(self, some: Combination) -> Iterator[Combination]:
-        """Choose on every axis that is not a plain one; what is chosen may bring further axes with it."""
+        """Choose a value on every axis that needs a choice; a chosen value may add further axes."""
         axes = self._axes(some.layers)
         if NAME in self.chosen:
             axes[NAME] = [self.chosen[NAME]]
@@ -238,7 +238,7 @@ class Families:
         return key == NAME or key in some.naming or isinstance(axis, dict)
 
     def _values(self, key: str, axis: list[Any] | dict[str, Layer]) -> list[tuple[Any, Layer]]:
-        """The values to choose from on an axis, and the layer that each stands for."""
+        """The values to choose from on an axis, each with its layer."""
         if not isinstance(axis, dict):
             values = [self.chosen[key]] if key in self.chosen else axis
             return [(value, Layer() if key == NAME else Layer(axes={key: [value]})) for value in values]
@@ -248,7 +248,7 @@ class Families:
         return [(label, self._named(key, label, axis, "--set"))]
 
     def products(self, some: Combination, scale: str, x: str) -> Iterator[Family]:
-        """Yield the families of a combination: the product of its plain axes but for the one they follow."""
+        """Yield a combination's families: the product of its plain axes, except the varying one."""
         layers = some.layers
         best = next((layer.best_of for layer in reversed(layers) if layer.best_of is not None), None)
         taken = {name for name in (best.taken.values() if best is not None else ()) if name.startswith("$")}

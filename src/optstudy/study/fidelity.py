@@ -1,7 +1,7 @@
-"""What the paper's text says where its released code, which made the figures, did something else. No torch.
+"""Where the paper's text differs from its released code, which made the figures. No torch.
 
-The rules of ``fidelity: printed``, applied to a run's merged settings; what runs is recorded as plain
-settings, so neither a config nor a run's id knows of the switch. Side by side: docs/fidelity.md.
+The rules of ``fidelity: printed`` are applied to a run's merged settings. The result is recorded as plain
+settings, so configs and run ids do not depend on the switch. docs/fidelity.md lists the differences.
 """
 
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ FIDELITIES = ("released", "printed")
 MOMENTS = {
     "tensor": "tensor-printed",  # Algorithm 1: the sum over p^(1/2), not the mean
     "row": "row-printed",
-    "split-3": "tensor-printed",  # a layer is one block; the text splits no fused query, key and value
+    "split-3": "tensor-printed",  # a layer is one block; the text does not split fused query, key and value
     "factored": "factored-textbook",  # Adafactor: a 1-D weight keeps one second moment per weight
 }
 SETTINGS: Mapping[str, Any] = {
     "training.clip_norm": None,  # the text has no gradient clipping
-    "schedule.warmup_start": 0.0,  # nor a start above zero
+    "schedule.warmup_start": 0.0,  # the text starts at zero
 }
 TRUNK: Mapping[str, Any] = {"momentum": 0.9}
-"""SGD of the hybrids: timm's SGDW (Appendix B), undamped; the code's is damped and bias-corrected."""
+"""SGD in hybrids: timm's SGDW (Appendix B), undamped; the code's is damped and bias-corrected."""
 
 
 def check(value: Any) -> None:
-    """Refuse what is neither.
+    """Refuse a value that is neither ``released`` nor ``printed``.
 
     Raises:
-        UserError: naming the two.
+        UserError: names both.
     """
     if value not in FIDELITIES:
         raise UserError(f"fidelity: unknown value {value!r}{nearest(str(value), FIDELITIES)}")
 
 
 def printed(tree: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings as the text has them.
+    """Return a run's settings according to the paper's text.
 
     Args:
         tree: a dumped config.
-        chosen: dotted keys that the user set; they stay as they are.
+        chosen: dotted keys that the user set; these do not change.
     """
     own = {key: value for key, value in SETTINGS.items() if key not in chosen}
     optimizer = dict(tree["optimizer"])
@@ -63,5 +63,5 @@ def _moments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _adaptive(own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a hybrid's adaptive role beside an SGD of another class."""
+    """Return the options of a hybrid's adaptive role, if its SGD is a different class."""
     return dict(own) if "train" in own else {"name": "adalayer", **own}

@@ -1,9 +1,9 @@
-"""What a study file may say, as pydantic models. Imports no torch.
+"""The contents of study files, as pydantic models. Imports no torch.
 
-A layer sets config values (``base``) and lists values to run (``axes``). Layers, later ones winning: the
-scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the named settings
-of axes, the point on the others, ``--set``. That every name in the file matches something is checked by
-:mod:`optstudy.study.checks`.
+A layer sets config values (``base``) and lists values to run (``axes``). Layers in order of precedence, last
+wins: the scale's config, the file, the panel, their entries for the scale, the optimizer, the curve, the
+named settings of axes, the point on the other axes, ``--set``. :mod:`optstudy.study.checks` checks that every
+name in the file matches something.
 """
 
 import itertools
@@ -42,13 +42,13 @@ ADAM = "$adam"
 TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
 """A multiple of a value: ``0.5 * $steps``."""
 FINE = 100
-"""Values per decade, from which on neighbours of three digits are hardly apart."""
+"""Values per decade from which neighbours of three digits can hardly be distinguished."""
 MOST_VALUES = 1_000
-"""On one axis."""
+"""Maximum number of values on one axis."""
 MOST_CLAIMS = 1_000
 LANGUAGE = (
-    "What must be true of the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "
-    "one less another by the same function, beside numbers; all(..., ...) of several, average(..., ...) over "
+    "A test on the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "
+    "a difference of two by one function, compared with numbers; all(..., ...), average(..., ...) over "
     'several. C is a curve\'s name, quoted unless it is an identifier, with in "panel" where there are '
     'several; "paper/fig1: adam" is another study\'s. Measures: '
     + "; ".join(f"{one.forms} ({one.unit}): {one.about}" for one in FUNCTIONS.values())
@@ -62,9 +62,9 @@ class HalfDecades(Strict):
     start: Annotated[Positive, Field(alias="from"), unit("the axis's")]
     """The first value."""
     stop: Annotated[Positive, Field(alias="to"), unit("the axis's")]
-    """The last value, where the spacing meets it."""
+    """The last value, if the spacing meets it."""
     per_decade: Annotated[Count, unit("values")] = 2
-    """Values in a factor of ten."""
+    """Values per factor of ten."""
 
     @model_validator(mode="after")
     def _some_values(self) -> Self:
@@ -77,7 +77,7 @@ class HalfDecades(Strict):
         return self
 
     def values(self) -> list[float]:
-        """All values, both ends included."""
+        """All values, including both ends."""
         steps = math.log10(self.stop / self.start) * self.per_decade
         count = math.floor(steps + min(0.5, max(0.01, 0.002 * self.per_decade)))  # both ends are rounded
         return [spaced(self.start, i, self.per_decade) for i in range(count + 1)]
@@ -86,9 +86,9 @@ class HalfDecades(Strict):
 def spaced(start: float, steps: int, per_decade: float) -> float:
     """Return the value ``steps`` steps above ``start``, to three significant digits.
 
-    Grids that start from different numbers of one grid meet in the same numbers: where ``start`` is a
-    rounded value of a grid through a number of one or two digits, as 3.16e-3 is of that through 1e-2, it
-    stands for the exact one.
+    Grids that start at different values of the same grid give the same numbers. If ``start`` is the rounded
+    value of a grid through a number of one or two digits, as 3.16e-3 is for the grid through 1e-2, the exact
+    value is used.
     """
     number, k = _exact(start, per_decade)
     return rounded(number * 10 ** ((steps - k) / per_decade))
@@ -96,9 +96,9 @@ def spaced(start: float, steps: int, per_decade: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _exact(start: float, per_decade: float) -> tuple[float, int]:
-    """Return a number of the grid through ``start``, and how many steps above it lies.
+    """Return a round number of the grid through ``start``, and its distance in steps above ``start``.
 
-    It is a power of ten if there is one, else one of one digit, else of two, else ``start`` itself.
+    It is a power of ten if there is one, else a number of one digit, else of two, else ``start`` itself.
     """
     steps = range(math.ceil(per_decade)) if per_decade < FINE else ()
     near = [(rounded(start * 10 ** (k / per_decade), n), k, n) for n, k in itertools.product((1, 2), steps)]
@@ -108,19 +108,19 @@ def _exact(start: float, per_decade: float) -> tuple[float, int]:
 
 
 def rounded(value: float, digits: int = 3) -> float:
-    """Return a number of so many significant digits."""
+    """Return a number rounded to this many significant digits."""
     return float(f"{value:.{digits}g}")
 
 
 def _repeats(values: Sequence[Any]) -> bool:
-    """Whether a number stands there twice: an axis that grows takes its spacing from how many there are."""
+    """Whether a number is repeated: the spacing of an axis that grows depends on the number of values."""
     numbers = [value for value in values if type(value) in (int, float)]
     return len(set(numbers)) < len(numbers)
 
 
 def _distinct(values: list[Any]) -> list[Any]:
     if _repeats(values):
-        raise ValueError("each number must stand there once")
+        raise ValueError("each number may appear only once")
     return values
 
 
@@ -135,7 +135,7 @@ def _kind(value: Any) -> str:
 
 
 def _layer(value: Any) -> Any:
-    """Take plain settings for a layer that has them as its ``base``."""
+    """Accept plain settings in place of a layer, as its ``base``."""
     plain = isinstance(value, Mapping) and not value.keys() & Layer.model_fields.keys()
     return {"base": value} if plain else value
 
@@ -144,7 +144,7 @@ Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_VALUES), After
 Labels = Annotated[
     dict[str, Annotated["Layer", BeforeValidator(_layer)]], Field(min_length=1, max_length=MOST_VALUES)
 ]
-"""Values that are names: each stands for settings, or for a layer."""
+"""Values that are names: each stands for settings or for a layer."""
 Axis = Annotated[
     Annotated[HalfDecades, Tag("grid")]
     | Annotated[Values, Tag("list")]
@@ -158,27 +158,28 @@ class BestOf(Strict):
     """Values taken from the best point of another study at the same scale."""
 
     study: str
-    """Which study."""
+    """The other study."""
     keys: Annotated[list[str] | dict[str, str], Field(min_length=1)] = ["optimizer.lr"]
-    """Config keys whose values are taken; a mapping says what each becomes: another key, or a ``$name``."""
+    """Config keys whose values are taken; a mapping renames each to another key or to a ``$name``."""
     curve: str | None = None
-    """Which of its curves; null: the one of the same name."""
+    """The other study's curve; null: the curve of the same name."""
     panel: str | None = None
-    """Which of its panels; null, or one not run at this scale: the first that has the curve."""
+    """The other study's panel; null, or one not run at this scale: the first that has the curve."""
 
     @property
     def taken(self) -> Mapping[str, str]:
-        """What each key becomes."""
+        """The new name of each key."""
         return self.keys if isinstance(self.keys, dict) else {key: key for key in self.keys}
 
 
 class Layer(Strict):
-    """Settings and axes over those of the layers before."""
+    """Settings and axes that override those of earlier layers."""
 
     base: dict[str, Any] = {}
-    """Config values by dotted key. ``$name`` stands for the value on the axis ``$name``, or for what
-    ``best_of`` calls so; ``$steps`` for the steps of the scale or of ``--set training.steps``; and
-    ``0.5 * $name`` for so many times it: whole numbers stay whole, others have three digits."""
+    """Config values by dotted key. ``$name`` is replaced by the value on the axis ``$name``, or by the value
+    that ``best_of`` stores under this name; ``$steps`` by the steps of the scale or of ``--set
+    training.steps``. ``0.5 * $name`` is a multiple: integers stay integers, others are rounded to three
+    digits."""
     axes: dict[str, Axis] = {}
     """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
     values stand where a setting is ``$name``; or has a name of its own and named settings as its values. The
@@ -187,7 +188,7 @@ class Layer(Strict):
     best_of: BestOf | None = None
     """Values taken from the best point of another study."""
     fidelity: Literal["released", "printed"] | None = None
-    """What the released code computed, or what the paper's text says where that differs."""
+    """What the released code computed, or the paper's text where it differs."""
 
     @model_validator(mode="after")
     def _presets_have_names_and_rates(self) -> Self:
@@ -201,23 +202,23 @@ class ScaleLayer(Layer):
     """A layer with entries for some optimizers and curves."""
 
     optimizers: dict[str, Layer] = {}
-    """What differs for one optimizer, by its name."""
+    """Settings for one optimizer, by its name."""
     curves: dict[str, Layer] = {}
-    """Named variants: each is run over all axes and is a curve of the figure. Where an axis names the curves
-    or the cells (:class:`FigureSpec`): what differs for one of them."""
+    """Named variants: each is run over all axes and is a curve of the figure. If an axis names the curves or
+    the cells (:class:`FigureSpec`): settings for one of them."""
 
 
 class PanelSpec(ScaleLayer):
-    """One plot of several."""
+    """One of several plots."""
 
     scale: str | None = None
-    """Its size, where the figure shows several sizes."""
+    """The panel's scale, if the figure shows several scales."""
     include: dict[str, list[str]] = {}
-    """As the file's, in this panel only."""
+    """Like the file's ``include``, for this panel only."""
     x: str | None = None
-    """Its horizontal axis, where it is not the figure's."""
+    """Its horizontal axis, if it differs from the figure's."""
     scales: dict[str, ScaleLayer] = {}
-    """What differs at one scale."""
+    """Settings for one scale."""
 
 
 class FigureSpec(Strict):
@@ -225,18 +226,18 @@ class FigureSpec(Strict):
 
     kind: Literal["sweep", "map", "gaps"] = "sweep"
     """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table; ``gaps``: each
-    optimizer's best beside that of the reference of ``tokens``, over a setting."""
+    optimizer's best compared with that of the reference of ``tokens``, over a setting."""
     over: str = "training.steps"
-    """The setting of ``gaps``, a config key."""
+    """The setting on the axis of ``gaps``, a config key."""
     x: str = "optimizer.lr"
-    """Config key, or an axis of another name, on the horizontal axis."""
+    """The horizontal axis: a config key, or an axis with another name."""
     curve: str = NAME
-    """Config key whose values are the curves, where none are named; or an axis whose values are names. Empty:
-    there is one curve."""
+    """If no curves are named, the config key, or axis of names, whose values are the curves. Empty: there is
+    one curve."""
     rows: str | None = None
-    """Of a map: the axis whose values are its rows, where no curves are named ``ROW / COLUMN``."""
+    """For a map: the axis whose values are its rows, if curves are not named ``ROW / COLUMN``."""
     columns: str | None = None
-    """The same for its columns."""
+    """For a map: the axis whose values are its columns."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -248,88 +249,88 @@ class FigureSpec(Strict):
 
 
 class Adaptive(Strict):
-    """Extend an axis until the best is inside it and the loss has risen on both sides."""
+    """Extends an axis until the best is inside it and the loss has risen on both sides."""
 
     axis: str = "optimizer.lr"
     """Config key of the axis that is extended."""
     rise: Annotated[NonNegative, unit("nats")] = 0.1
-    """Nats by which some point on either side must lie above the best."""
+    """Required rise: nats by which some point on either side must be above the best."""
     most: Annotated[int, Field(gt=0, le=MOST_VALUES), unit("values")] = 6
-    """Values that may be added at either end."""
+    """Maximum number of values added at either end."""
 
 
 class TokensSpec(Strict):
-    """Token-equivalents: the tokens with which a reference would reach each curve's loss, over its own."""
+    """Token-equivalents: the tokens with which a reference reaches each curve's loss, over the curve's."""
 
     reference: str = "adam"
     """The reference's curve."""
     source: Annotated[str | None, Field(alias="from")] = None
-    """The study that has it at several lengths; null: this one."""
+    """The study with the reference at several lengths; null: this one."""
 
 
 class Refine(Strict):
-    """Add seeds where a comparison needs them: at the best point and its neighbours."""
+    """Adds seeds where a comparison needs them: at the best point and its neighbours."""
 
     seeds: Annotated[int, Field(ge=2, le=MOST_VALUES), unit("seeds")] = 3
-    """Seeds of these points, 0 and up."""
+    """Number of seeds of these points, 0 and up."""
     neighbours: Annotated[int, Field(ge=0, le=MOST_VALUES), unit("points")] = 1
-    """Points on either side of the best."""
+    """Number of points on either side of the best."""
     axis: str = "optimizer.lr"
-    """Config key of the axis that the best is sought on."""
+    """Config key of the axis on which the best is searched."""
 
 
 class ClaimSpec(Strict):
-    """A statement, and the test that decides it."""
+    """A statement and the test that decides it."""
 
     says: Annotated[str, Field(min_length=1)]
-    """What is claimed, a sentence."""
+    """The claim, a sentence."""
     test: Annotated[str, Field(min_length=1, max_length=10_000, description=LANGUAGE)]
 
 
 class Noise(Strict):
-    """Where a curve of this study has one seed, claims take the variance over seeds from another study."""
+    """The study that gives the variance over seeds for claims on curves with one seed."""
 
     study: str
-    """Which study."""
+    """The other study."""
     curves: dict[str, str] = {}
-    """What a curve is called there; without, as here."""
+    """Names of curves in the other study, if they differ from those here."""
 
 
 class StudyFile(ScaleLayer):
     """The whole file."""
 
     title: str
-    """What it is called on its report."""
+    """Title of its report."""
     asks: str
     """The question that it answers."""
     notes: str = ""
-    """What a reader should know, in Markdown."""
+    """Notes for the reader, in Markdown."""
     panels: Annotated[dict[str, PanelSpec], Field(max_length=100)] = {}
     """Plots by title, in order."""
     scales: dict[str, ScaleLayer] = {}
-    """What differs at one scale."""
+    """Settings for one scale."""
     include: dict[str, list[str]] = {}
-    """Curves of other studies that are drawn too, by study."""
+    """Curves of other studies that are drawn as well, by study."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_VALUES)] = [0]
-    """Seeds of every point; ``--seeds`` in their place."""
+    """Seeds of every point; ``--seeds`` replaces them."""
     adaptive: Adaptive | None = None
-    """Whether an axis grows until its best lies inside; null: it does not."""
+    """Extends an axis until its best is inside; null: it does not grow."""
     refine: Refine | None = None
-    """Whether the best points get more seeds; null: they do not."""
+    """Adds seeds to the best points; null: no seeds are added."""
     tokens: TokensSpec | None = None
-    """Whether losses are told in tokens of a reference too; null: they are not."""
+    """Reports losses in tokens of a reference as well; null: it does not."""
     claims: Annotated[dict[str, ClaimSpec], Field(max_length=MOST_CLAIMS)] = {}
-    """Statements on what the runs will show, by name; ``optstudy claims`` and the reports judge them."""
+    """Statements about the expected results, by name; ``optstudy claims`` and the reports judge them."""
     decide: bool = False
     """Seeds were added until the claims were decided (``run --decide``): they are judged at several looks."""
     noise: Noise | None = None
-    """Where one-seed curves take their variance from; null: they have none."""
+    """The source of the variance for curves with one seed; null: there is none."""
     figure: FigureSpec = FigureSpec()
     """What the study draws."""
     slurm: Slurm = Slurm()
-    """How its runs are submitted to Slurm; ``--slurm`` over it."""
+    """Slurm options for its runs; ``--slurm`` overrides them."""
     trainer: TrainerSpec | None = None
-    """Another program that trains; its config may have any keys. Null: optstudy's own trainer."""
+    """Another program that does the training; its config may have any keys. Null: optstudy's own trainer."""
     _places: yamlfile.Places = PrivateAttr(default=())
 
     @property
@@ -374,7 +375,7 @@ def parse(content: str, where: str) -> StudyFile:
     try:
         file = StudyFile.model_validate(yamlfile.plain(tree, where))
     except ValidationError as error:
-        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelt key is missing too
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # misspelt keys are missing too
         loc = [part for part in first["loc"] if part not in ("grid", "list", "labels")]
         said = explain(first, loc, _keys_at(loc[:-1]), "file")
         raise UserError(f"{where}:{yamlfile.line(tree, loc)}: {said}") from None
@@ -387,9 +388,10 @@ def parse(content: str, where: str) -> StudyFile:
 
 
 def _fitted(file: StudyFile) -> StudyFile:
-    """Choose the axes that a study of another program leaves out, where its config has not the usual keys.
+    """Choose the axes that a study of another program does not give, if its config lacks the usual keys.
 
-    The figure's axis is that which grows or is refined, else the first of numbers; the curves are the next.
+    The figure's axis is the one that grows or is refined, else the first numeric one. The next axis gives the
+    curves.
     """
     layers = list(_layers(file))
     axes = axes_of(layers)
@@ -411,7 +413,7 @@ def _fitted(file: StudyFile) -> StudyFile:
 
 
 def _layers(layer: Layer) -> Iterator[Layer]:
-    """Yield a layer and all below it."""
+    """Yield a layer and all layers inside it."""
     yield layer
     below = [getattr(layer, kind, {}) for kind in ("panels", "scales", "optimizers", "curves")]
     below += [axis for axis in layer.axes.values() if isinstance(axis, dict)]
@@ -442,7 +444,7 @@ def _keys_at(loc: list[Any]) -> list[str]:
         if part in _BELOW and next(parts, None) is not None:
             kind = _BELOW[part]
         elif kind is HalfDecades:
-            kind = Layer  # of a name on a labelled axis
+            kind = Layer  # for a name on a labelled axis
         elif part in _SINGLE:
             kind = _SINGLE[part]
     return [field.alias or name for name, field in kind.model_fields.items()]

@@ -1,8 +1,8 @@
-"""Studies: a YAML file in, an ordered list of runs out. Imports no torch.
+"""Studies: reads YAML files and lists their runs in order. Imports no torch.
 
-What a file may say: :mod:`optstudy.study.file`. How it becomes runs: :mod:`optstudy.study.expansion`. Which
-points an adaptive axis gets: :mod:`optstudy.study.plan`. All here is a function of the file, the scale, the
-overrides and the results so far, so that any number of launchers come to the same list.
+:mod:`optstudy.study.file` defines the file, :mod:`optstudy.study.expansion` expands it into runs, and
+:mod:`optstudy.study.plan` chooses the points of adaptive axes. The list depends only on the file, the scale,
+the overrides and the results so far, so all launchers get the same list.
 """
 
 import re
@@ -51,25 +51,25 @@ class Study:
     name: str
     file: StudyFile
     path: str = ""
-    """Where it was read from, as given; empty for one that comes with the package."""
+    """The path it was read from, as given; empty for a study in the package."""
     axes: Mapping[str, list[Any]] = field(default_factory=dict)
-    """Axes of the command line, over the file's."""
+    """Axes from the command line, which replace the file's."""
     folder: Path = Path()
-    """Where a program is started; what relative paths mean."""
+    """Folder in which a program starts; relative paths start there."""
 
     def scale(self, given: str | None) -> str:
-        """Return the scale to run at: the one given, or the study's default.
+        """Return the scale to run: the one given, or the study's default.
 
         Raises:
-            UserError: the study has none of that name.
+            UserError: the study has no such scale.
         """
         return scale_of(self.file, given, self.path or self.name)
 
     def over(self, axes: Sequence[str]) -> "Study":
-        """Return the study over further axes, each given as ``key=value,value``.
+        """Return the study with further axes, each given as ``key=value,value``.
 
         Raises:
-            UserError: an argument that is none, or an axis without values.
+            UserError: an argument is not of this form, or an axis has no values.
         """
         return replace(self, axes={**self.axes, **_axes(axes)}) if axes else self
 
@@ -78,10 +78,10 @@ class Study:
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:
-        """Its claims, with their tests read and checked.
+        """Its claims, with parsed and checked tests.
 
         Raises:
-            UserError: a test that says what it may not, with file and line.
+            UserError: a test is not allowed; with file and line.
         """
         found: list[Claim] = []
         if not self.file.claims and self.file.noise is None:
@@ -106,7 +106,7 @@ class Study:
     def points(
         self, scale: str, overrides: Mapping[str, Any] | None = None, seeds: int | None = None
     ) -> list[PlannedRun]:
-        """List the study's runs at a scale that need no results: no extension, nothing around a best."""
+        """List the runs at a scale that need no results: without extended axes and seeds near a best."""
         return self.plan(scale, overrides, seeds).points
 
     def plan(
@@ -117,17 +117,17 @@ class Study:
         results: Results = lambda run_id: None,
         adaptive: bool = True,
     ) -> Plan:
-        """List the study's runs at a scale, each once per curve.
+        """List the study's runs at a scale, once for each curve they are on.
 
         Args:
-            scale: one of :meth:`scale`; ``paper``: every panel at its own.
-            overrides: config values by dotted key that win over the study's; an axis so named collapses.
+            scale: one of :meth:`scale`; ``paper``: each panel at its own.
+            overrides: config values by dotted key that override the study's; an axis of that key collapses.
             seeds: number of seeds, 0 and up, instead of the file's.
-            results: what is known of finished runs.
-            adaptive: extend axes and add seeds where the file says so.
+            results: the known results of finished runs.
+            adaptive: extend axes and add seeds as the file says.
 
         Raises:
-            UserError: an unknown scale, or a config that does not validate, named by its key.
+            UserError: an unknown scale, or an invalid config; names the key.
         """
         chosen = dict(overrides or {})
         return Expansion(
@@ -145,28 +145,28 @@ class Study:
 
 
 def names() -> list[str]:
-    """Names of the studies that come with the package."""
+    """Names of the studies in the package."""
     root = resources.files("optstudy") / "studies"
     return sorted(_files(root, ""), key=lambda name: (name != "demo", _natural(name)))
 
 
 def load(name: str, folder: Path = Path()) -> Study:
-    """Read a study that comes with the package, or a file of one's own (``./mine.yaml``).
+    """Read a study from the package, or the user's own file (``./mine.yaml``).
 
     Args:
-        name: the study's, or a path.
+        name: the study's name, or a path.
         folder: what a relative path is relative to.
 
     Raises:
         UserError: no such study, or a mistake in the file or a claim, with its line.
     """
     found = _read(name, folder)
-    _ = found.claims  # reads their tests
+    _ = found.claims  # parses their tests
     return found
 
 
 def _read(name: str, folder: Path = Path()) -> Study:
-    """Read a study without a look at its claims, which may speak of other studies."""
+    """Read a study without checking its claims, which may refer to other studies."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         try:
@@ -193,11 +193,11 @@ def overrides(
 
     Args:
         assignments: the arguments.
-        option: the option that they were given to, for errors.
-        example: one that is right, for errors.
+        option: the option they belong to, for errors.
+        example: a correct argument, for errors.
 
     Raises:
-        UserError: an argument that is no assignment, or whose value is missing or wrong.
+        UserError: an argument is not an assignment, or its value is missing or wrong.
     """
     found = {}
     for assignment in assignments:
@@ -233,12 +233,12 @@ def _axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
 def single(
     file: Path, chosen: Mapping[str, Any], automatic: Callable[[RunConfig], str] | None = None
 ) -> RunConfig:
-    """Read one run's config from a YAML or JSON file: ``scale`` and what differs from it.
+    """Read one run's config from a YAML or JSON file: ``scale`` and the values that differ from it.
 
     Args:
         file: the config.
-        chosen: config values by dotted key that win over the file's.
-        automatic: what ``training.precision: auto`` is for a config; refused without.
+        chosen: config values by dotted key that override the file's.
+        automatic: returns the precision for ``training.precision: auto``; without it, ``auto`` is refused.
 
     Raises:
         UserError: no such file, or a mistake in it.

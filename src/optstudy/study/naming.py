@@ -1,4 +1,4 @@
-"""The names of a study's curves, from its file alone: what claims may speak of."""
+"""The names of a study's curves, derived from its file alone; claims may refer to these."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -12,19 +12,19 @@ from optstudy.study.families import Families, Family
 from optstudy.study.file import StudyFile
 
 OTHER = ": "
-"""Between a study's name and that of a curve of it: ``paper/fig1: adam``."""
+"""Separates a study's name from the name of its curve: ``paper/fig1: adam``."""
 
 Names = Mapping[str, Sequence[str] | None]
-"""Curves by panel; None where only the runs will tell."""
+"""Curves by panel; None if they are only known from the runs."""
 
 
 class Naming:
-    """Finds the curves that a study's claims speak of.
+    """Finds the curves that a study's claims refer to.
 
     Args:
-        study: the study that has the claims.
+        study: the study with the claims.
         file: its file.
-        read: a study's name -> its file.
+        read: maps a study's name to its file.
     """
 
     def __init__(self, study: str, file: StudyFile, read: Callable[[str], StudyFile]) -> None:
@@ -32,7 +32,7 @@ class Naming:
         self._known = {study: (file, curves(study, file))}
 
     def __call__(self, curve: str, panel: str | None) -> Where:
-        """Return where a curve is.
+        """Return the place of a curve.
 
         Args:
             curve: as written: a curve of this study, or ``STUDY: CURVE``.
@@ -40,7 +40,7 @@ class Naming:
 
         Raises:
             Wrong: there is no such curve or panel.
-            UserError: there is no such study, or its file is wrong.
+            UserError: there is no such study, or its file is invalid.
         """
         study = self._study
         other, colon, rest = curve.partition(OTHER)
@@ -62,7 +62,7 @@ class Naming:
 
 
 def curves(study: str, file: StudyFile) -> Names:
-    """Return the curves of every panel of a study, at whatever scale."""
+    """Return the curves of every panel of a study, at any scale."""
     scales = {"paper", "pico", *file.scales, *(scale for p in file.panels.values() for scale in p.scales)}
     found: dict[str, dict[str, None] | None] = {}
     for scale in sorted(scales):
@@ -96,5 +96,5 @@ def _named(family: Family, key: str) -> Iterator[str]:
 
 
 def _has(names: Sequence[str], wanted: str) -> bool:
-    """Whether a curve is named so; a curve in several parts has what sets it apart after a comma."""
+    """Whether a curve has this name; curves in several parts have a comma and the difference after it."""
     return any(alike(name, wanted) or wanted.startswith(f"{name}, ") for name in names)

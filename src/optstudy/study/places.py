@@ -1,6 +1,6 @@
-"""The folder in which a study was first run: what relative paths of its program mean from then on.
+"""The folder in which a study was first run; relative paths of its program always start there.
 
-It is recorded in ``.studies.json`` of the runs folder, by the study file's place. No torch.
+It is stored in ``.studies.json`` in the runs folder, by the study file's path. No torch.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ NAME = ".studies.json"
 
 
 def in_first_folder(study: Study, runs: Path) -> Study:
-    """Return a study of a program with the folder in which it was first run; without a record, this one."""
+    """Return a program's study with the folder of its first run; without a record, the current folder."""
     if study.file.trainer is None:
         return study
     folder = Path(str(_recorded(runs).get(_key(study), "")) or ".")
@@ -23,7 +23,7 @@ def in_first_folder(study: Study, runs: Path) -> Study:
 
 
 def remember(study: Study, runs: Path) -> None:
-    """Record the folder of a study that begins to run."""
+    """Store the folder of a study that starts to run."""
     known = _recorded(runs)
     if study.file.trainer is not None and known.get(_key(study)) != str(study.folder):
         runs.mkdir(parents=True, exist_ok=True)

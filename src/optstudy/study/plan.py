@@ -1,4 +1,4 @@
-"""What a study consists of, and which points a sweep needs next by the losses known so far. No torch."""
+"""The plan of a study, and the points that a sweep needs next given the known losses. No torch."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,22 +11,22 @@ from optstudy.results.table import Row
 from optstudy.study.file import Adaptive, Refine, rounded, spaced
 
 Loss = Callable[[float, int], float | None]
-"""(value on the axis, seed) -> the loss that counts, or None while the run has no result."""
+"""Maps a value on the axis and a seed to the loss, or None while the run has no result."""
 Results = Callable[[str], Row | None]
-"""A run's id -> its row, or None while it has no result."""
+"""Maps a run's id to its row, or None while it has no result."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study."""
+    """One run of a study, before it is carried out."""
 
     config: AnyConfig
     curve: str
-    """The curve of the figure that it lies on; ``PANEL / CURVE`` where there are panels."""
+    """The curve of the figure that it is on; ``PANEL / CURVE`` if there are panels."""
     x: Any = None
-    """Where on the horizontal axis."""
+    """Its value on the horizontal axis."""
     known_id: str = field(default="", compare=False, repr=False)
-    """The run's id, where it has been taken already."""
+    """The run's id, if it is known without hashing the config."""
 
     @cached_property
     def id(self) -> str:
@@ -34,30 +34,30 @@ class PlannedRun:
         return self.known_id or self.config.id
 
     def labelled(self, curve: str) -> "PlannedRun":
-        """Return the same run on the curve of another name."""
+        """Return the same run with another curve."""
         return self if curve == self.curve else PlannedRun(self.config, curve, self.x, self.id)
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A run whose config is not known before another study is done."""
+    """A run whose config is unknown until another study is done."""
 
     settings: dict[str, Any]
-    """Its config; the values that are taken over are null."""
+    """Its config, with null for values from the other study."""
     curve: str
     depends_on: str
-    """The other study."""
+    """The other study's name."""
     like: AnyConfig = field(compare=False, repr=False)
-    """The same with some value of the other study in the place of what is not known."""
+    """The same config with sample values instead of the unknown ones."""
 
     def labelled(self, curve: str) -> "Pending":
-        """Return the same run on the curve of another name."""
+        """Return the same run with another curve."""
         return replace(self, curve=curve)
 
 
 @dataclass
 class Plan:
-    """What a study consists of, by the results so far."""
+    """The runs of a study, given the results so far."""
 
     points: list[PlannedRun]
     pending: list[Pending]
@@ -77,15 +77,16 @@ def grown(
     rule: Adaptive,
     has_run: Callable[[float], bool] = lambda value: False,
 ) -> list[float]:
-    """Return the values that the axis lacks: a step beyond each end towards which the loss has not risen.
+    """Return the values to add to the axis: one step beyond each end at which the loss has not risen.
 
-    An end counts as risen when some value between it and the best lies ``rule.rise`` above the best.
+    The loss has risen at an end if some value between it and the best is ``rule.rise`` above the best.
 
     Args:
         initial: the file's values, evenly spaced in the logarithm.
-        losses: mean loss of every value run so far, ``initial`` and earlier extensions.
-        rule: how far to rise, and how many values may be added at either end.
-        has_run: whether a value has a result; what ran where an earlier version put a step counts as it.
+        losses: mean loss of every value run so far, in ``initial`` and earlier extensions.
+        rule: the required rise, and the maximum number of values added at either end.
+        has_run: whether a value has a result. If a run exists where an earlier version of optstudy placed a
+            step, its value is used.
     """
     best = _lowest(losses)
     level = losses[best] + rule.rise
@@ -103,11 +104,11 @@ def grown(
 def beyond(
     initial: Sequence[float], values: Sequence[float], has_run: Callable[[float], bool]
 ) -> tuple[list[float], list[float]]:
-    """Return the next value below an axis and the next one above it; none where its values have no spacing.
+    """Return the next value below and above an axis; none if its values have no constant spacing.
 
     Args:
         initial: the file's values, evenly spaced in the logarithm.
-        values: all that the axis has by now.
+        values: all values of the axis so far.
         has_run: see :func:`grown`.
     """
     first, last = min(initial), max(initial)
@@ -119,14 +120,14 @@ def beyond(
     def step(steps: int) -> list[float]:
         value, earlier = spaced(first, steps, per_decade), rounded(first * 10 ** (steps / exactly))
         found = earlier if has_run(earlier) and not has_run(value) else value
-        return [] if found in values else [found]  # rounding may lead to one that is there
+        return [] if found in values else [found]  # rounding may give a value that exists already
 
     below, above = sum(value < first for value in values), sum(value > last for value in values)
     return step(-(below + 1)), step(len(initial) + above)
 
 
 def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, loss: Loss) -> list[float]:
-    """Return every value that the axis has by now, in increasing order."""
+    """Return every value of the axis so far, in increasing order."""
     values = list(initial)
     while (losses := _means(values, seeds, loss)) is not None:
         new = grown(initial, losses, rule, lambda v: any(loss(v, seed) is not None for seed in seeds))
@@ -139,9 +140,9 @@ def extended(initial: Sequence[float], seeds: Sequence[int], rule: Adaptive, los
 def with_runs_beyond(
     initial: Sequence[float], values: Sequence[float], seeds: Sequence[int], loss: Loss
 ) -> list[float]:
-    """Return an axis with the next values outwards that have run, in increasing order, up to the first gap.
+    """Return an axis with further values that have run, outwards up to the first gap, in increasing order.
 
-    They ran for a wider grid: another study's, or this one's before.
+    They were run for a wider grid, of another study or of this one earlier.
     """
 
     def has_run(value: float) -> bool:
@@ -158,8 +159,8 @@ def refined(
 ) -> list[tuple[float, int]]:
     """Return (value, seed) pairs beyond ``seeds`` for the best point and its neighbours.
 
-    The best is that of the mean over the seeds known so far. Where more seeds move it, its new neighbours are
-    added too.
+    The best has the lowest mean over the seeds known so far. If more seeds move the best, its new neighbours
+    are added too.
     """
     extra = [seed for seed in range(rule.seeds) if seed not in seeds]
     means = _means(values, seeds, loss)
@@ -183,18 +184,18 @@ def seeds_that_ran(
     wanted: Sequence[tuple[float, int]],
     loss: Loss,
 ) -> list[tuple[float, int]]:
-    """Return (value, seed) pairs of a rule's seeds that are not wanted and have run, for another study."""
+    """Return (value, seed) pairs of a rule that were not requested, but have run for another study."""
     others = [seed for seed in range(rule.seeds) if seed not in seeds]
     pairs = [(value, seed) for value in values for seed in others if (value, seed) not in wanted]
     return [pair for pair in pairs if loss(*pair) is not None]
 
 
 def best(points: Sequence[PlannedRun], losses: Sequence[float]) -> AnyConfig:
-    """Return the config, of those that differ in more than the seed, with the lowest mean loss.
+    """Return the config with the lowest mean loss over seeds.
 
     Args:
         points: runs.
-        losses: what counts of each.
+        losses: the loss of each run.
     """
     by_config: dict[str, list[float]] = {}
     configs: dict[str, AnyConfig] = {}
@@ -206,7 +207,7 @@ def best(points: Sequence[PlannedRun], losses: Sequence[float]) -> AnyConfig:
 
 
 def numbers(values: Sequence[object]) -> list[float] | None:
-    """Return an axis's values where all are positive numbers, else None."""
+    """Return an axis's values if all are positive numbers, else None."""
     found = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0]
     return found if len(found) == len(values) else None
 

@@ -1,7 +1,7 @@
-"""Claims as they were when the runs began, written beside these, so that later changes can be told. No torch.
+"""Stores claims as they were when the runs began, so that later changes can be reported. No torch.
 
-The first ``run`` of a study at a scale writes its claims with the time into the runs folder, in
-``STUDY.claims.json``; a later one adds what it finds changed, with the number of runs that had ended by then.
+The first ``run`` of a study at a scale writes its claims with the time to ``STUDY.claims.json`` in the runs
+folder. Later ones append the claims that have changed, with the number of runs that had ended by then.
 """
 
 from collections.abc import Mapping
@@ -19,30 +19,30 @@ FORMAT = 1
 
 
 class Registration(Strict):
-    """All claims of a study as one ``run`` found them."""
+    """All claims of a study at the time of one ``run``."""
 
     scale: str
     overrides: dict[str, Any] = {}
-    """Config values that it ran with, by dotted key."""
+    """Overriding config values of that ``run``, by dotted key."""
     time: str
-    """UTC."""
+    """Time, UTC."""
     runs: int
-    """Runs of the study that had ended, in this folder."""
+    """Number of the study's runs in this folder that had ended."""
     claims: dict[str, dict[str, str]]
-    """``says`` and ``test`` by name."""
+    """``says`` and ``test`` of each claim, by name."""
     decide: bool = False
-    """Seeds are added until the claims are decided: they are judged at several looks."""
+    """Seeds are added until the claims are decided, so they are judged at several looks."""
 
 
 class Register(Strict):
-    """The file."""
+    """The contents of ``STUDY.claims.json``."""
 
     format: int = FORMAT
     entries: list[Registration] = []
 
 
 def write(session: "Session", decide: bool = False) -> None:
-    """Write a study's claims, and whether they are to be decided, where that is not written yet."""
+    """Write a study's claims, and whether they are to be decided, if they are not stored yet."""
     now, register = _claims(session), _read(session)
     mine = _mine(session, register)
     decide = decide or decides(session)
@@ -65,7 +65,7 @@ def decides(session: "Session") -> bool:
 
 
 def changes(session: "Session") -> Mapping[str, str]:
-    """Say of each claim that was changed or added after runs had ended, after how many.
+    """Return, for each claim changed or added after runs had ended, how many runs had ended.
 
     Raises:
         UserError: the file is damaged.
@@ -83,7 +83,7 @@ def changes(session: "Session") -> Mapping[str, str]:
 
 
 def _mine(session: "Session", register: Register) -> list[Registration]:
-    """What was written at a session's scale and overrides."""
+    """The entries for a session's scale and overrides."""
     where = session.scale, session.overrides
     return [entry for entry in register.entries if (entry.scale, entry.overrides) == where]
 

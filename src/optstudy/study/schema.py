@@ -1,4 +1,4 @@
-"""The JSON Schema of study files, for editors: every config key and option with type, range and meaning."""
+"""The JSON Schema of study files, for editors: all config keys and options with type, range and meaning."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from optstudy.study.file import NAME, PRESETS, RATE, Layer, StudyFile
 FILLED_IN = frozenset(
     {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "optimizer.code"}
 )
-"""Keys of a config that no study file sets."""
+"""Config keys that no study file sets."""
 VARIABLE = {"type": "string", "pattern": r"^([0-9.e+-]+ *\* *)?\$"}
-"""Stands for the value on an axis, or so many times it."""
+"""A reference to the value on an axis, or a multiple of it."""
 
 
 def study_schema() -> dict[str, Any]:
-    """Return the schema: pydantic's of the file, with the config's keys under ``base`` and ``axes``."""
+    """Return the schema: pydantic's, with the config's keys under ``base`` and ``axes``."""
     schema = StudyFile.model_json_schema()
     keys = {key: _or_variable(one) for key, one in sorted(settings().items())}
     schema["$defs"]["Settings"] = {
@@ -38,7 +38,7 @@ def study_schema() -> dict[str, Any]:
         axes[key]["anyOf"].append({"const": PRESETS})
     schema["$defs"]["Axes"] = {
         "type": "object",
-        "description": "Values to run, by dotted key or $name; or by a name of its own, named settings.",
+        "description": "Values to run, by dotted key or $name; or named settings, by any other name.",
         "properties": axes,
         "additionalProperties": {"anyOf": [grid, {"type": "array"}, labels]},
     }
@@ -52,7 +52,7 @@ def study_schema() -> dict[str, Any]:
 def config_schema() -> dict[str, Any]:
     """Return the schema of a config file for ``optstudy train``: keys nested or dotted, none required."""
     known = {
-        "scale": {"enum": list(SCALES), "description": "What is left out is this scale's."},
+        "scale": {"enum": list(SCALES), "description": "The scale that provides all omitted values."},
         **settings(),
     }
     tree: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def config_schema() -> dict[str, Any]:
         node = tree
         for group in groups[:1]:
             node = node.setdefault(group, {"type": "object", "properties": {}})["properties"]
-        if len(groups) < 2:  # options of an optimizer stand in the schema of `options` too
+        if len(groups) < 2:  # an optimizer's options are also in the schema of `options`
             node[leaf] = one
     return {
         "title": "A run's config",
@@ -72,7 +72,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def settings() -> dict[str, Any]:
-    """Return the schema of each config key, dotted, options of every optimizer included."""
+    """Return the schema of each dotted config key, including the options of every optimizer."""
     config = RunConfig.model_json_schema()
     found = {key: one for key, one in _leaves(config, config["$defs"], "") if key not in FILLED_IN}
     found["optimizer.name"] = {
@@ -105,7 +105,7 @@ def settings() -> dict[str, Any]:
 
 
 def options() -> dict[str, Any]:
-    """Return the schema of each option of every class; what several call alike may be any of theirs."""
+    """Return the schema of each option of every class; options of the same name allow any of their types."""
     found: dict[str, list[Any]] = {}
     for kind in CLASSES.values():
         for key, one in kind.model_json_schema()["properties"].items():
@@ -118,7 +118,7 @@ def options() -> dict[str, Any]:
 
 
 def _or_variable(one: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema that allows ``$name`` in the place of every value."""
+    """Return a schema that also allows ``$name`` for every value."""
     inner = {
         key: [_or_variable(part) for part in value]
         if key in ("prefixItems", "anyOf")

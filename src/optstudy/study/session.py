@@ -1,4 +1,4 @@
-"""One study at one scale over one runs folder: its plan by the results there are, its folders, its states."""
+"""A study at a scale in a runs folder: its current plan, its run folders, and the runs' states."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -24,21 +24,22 @@ FINISHED = ("done", "diverged")
 
 
 class Session:
-    """Re-reads the runs folder whenever it is asked; finished runs are read once.
+    """Reads the runs folder again at every request; finished runs are read once.
 
     Args:
-        study: what is run.
-        scale: at which size; None: the study's default.
-        runs: where run folders are.
+        study: the study to run.
+        scale: the scale to run; None: the study's default.
+        runs: the folder that holds the run folders.
         overrides: config values by dotted key.
-        seeds: number of seeds instead of the file's.
-        adaptive: extend axes and add seeds where the file says so.
-        kept: runs that count as done though they have no folder, by id: a committed record's.
-        decides: seeds that were added until claims were decided count as the study's own.
-        all_seeds: without ``seeds``, runs of the folder with further seeds are shown; claims leave them out.
+        seeds: number of seeds, instead of the file's.
+        adaptive: extend axes and add seeds as the file says.
+        kept: runs of a committed record, by id, which count as done without a folder.
+        decides: seeds added until claims were decided count as the study's own.
+        all_seeds: if ``seeds`` is not given, show runs in the folder with further seeds; claims ignore them.
 
     Raises:
-        UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, or a mistake in the study.
+        UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, a file for a folder, or a mistake
+            in the study.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Session:
         if seeds is not None and not 0 < seeds <= MOST_VALUES:
             bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
             raise UserError(f"seeds: input should be {bound}, not {shown(seeds)}")
+        if runs.is_file():
+            raise UserError(f"--runs: {runs} is a file, where a folder is needed")
         self.kept = kept or {}
         self.study, self.scale, self.runs = in_first_folder(study, runs), study.scale(scale), runs
         self.overrides, self.seeds, self._adaptive = dict(overrides or {}), seeds, adaptive
@@ -65,9 +68,9 @@ class Session:
         self._ids: dict[str, Callable[[int], str]] = {}
         self._wanted: list[PlannedRun] = []
         self.further: frozenset[str] = frozenset()
-        """Finished runs with seeds beyond the study's own, which ``--decide`` added."""
+        """Finished runs with seeds beyond the study's own, added by ``--decide``."""
         self.shown: list[PlannedRun] = []
-        """Finished runs with seeds beyond the study's own, which are shown and count for no claim."""
+        """Finished runs with seeds beyond the study's own, which are shown but not used for claims."""
         self._all_seeds = all_seeds and seeds is None
         self._planned = False
         self.beside: dict[str, Session] = {}
@@ -76,7 +79,7 @@ class Session:
         self.plan = self.replan()
 
     def replan(self) -> Plan:
-        """Plan by the results there are now; the same plan while none has come that it had asked for."""
+        """Update the plan from the current results; it stays the same until a result it needs has arrived."""
         if self._planned and all(self.row(run_id) is None for run_id in self._missed):
             return self.plan
         self._missed: set[str] = set()
@@ -91,12 +94,12 @@ class Session:
         return self.plan
 
     def decide(self) -> None:
-        """Let seeds count that are added until claims are decided."""
+        """Include seeds that are added until claims are decided."""
         self.decides, self._planned = True, False
         self.replan()
 
     def want(self, points: Sequence[PlannedRun]) -> None:
-        """Have runs run that are none of the study's own: the same with further seeds."""
+        """Add runs that are not the study's own: the same settings with further seeds."""
         self._wanted = list(points)
         self._planned = False
         self.replan()
@@ -122,7 +125,7 @@ class Session:
         return found
 
     def _ran(self) -> list[PlannedRun]:
-        """The plan's points with further seeds that have run: of each, those up to the first that has not."""
+        """The plan's points with further seeds that have run; for each, up to the first seed that has not."""
         own = {point.id for point in self.plan.points}
         others = {path.name for path in self.runs.iterdir()} - own if self.runs.is_dir() else set()
         first = self.study.file.seeds[0]
@@ -138,7 +141,7 @@ class Session:
         return found
 
     def without_shown(self) -> "Session":
-        """Return the session whose runs count for claims: without :attr:`shown`."""
+        """Return the session of the runs that count for claims: without :attr:`shown`."""
         if not self.shown:
             return self
         return Session(
@@ -178,11 +181,11 @@ class Session:
 
     @property
     def runs_known(self) -> dict[str, PlannedRun]:
-        """Every run that is known by now, those of other studies that are needed first included."""
+        """All runs known so far, including those of other studies that are needed first."""
         return {point.id: point for point in (*self.plan.first, *self.plan.points)}
 
     def todo(self) -> list[Path]:
-        """Plan anew, make the folders of all runs that are known and return them; kept runs need none."""
+        """Update the plan, create the folders of all known runs, and return them; kept runs need none."""
         self.replan()
         known = self.runs_known.items()
         return [self._folder(i, point) for i, point in known if i in self._read or i not in self.kept]
@@ -201,11 +204,11 @@ class Session:
         return "begun" if (folder / "attempts.jsonl").exists() else "waiting"
 
     def why(self, run_id: str) -> str | None:
-        """Say why a run is ``failed``."""
+        """Return why a run is ``failed``."""
         return self._read.damaged.get(run_id) or attempts.set_aside(self.runs / run_id)
 
     def states(self) -> dict[str, str]:
-        """The state of every run that is known."""
+        """The states of all known runs."""
         states = {run_id: self.state(run_id) for run_id in self.runs_known}
         self._read.save()
         return states
@@ -216,7 +219,7 @@ class Session:
         return [row for row in rows if row is not None]
 
     def older(self) -> list[Row]:
-        """Rows of the folder that would be this study's, were their optimizer's code that of today."""
+        """Rows in the folder that differ from this study's runs only in the code of their optimizer."""
         mine = {p.id: p.config for p in self.runs_known.values() if code_of(p.config) is not None}
         wanted = {without_code(config.model_dump(mode="json")) for config in mine.values()}
         if not wanted or not self.runs.is_dir():
@@ -225,11 +228,11 @@ class Session:
         return [r for r in rows if r.code and r.id not in mine and without_code(r.config) in wanted]
 
     def remember(self) -> None:
-        """Write what was read of many runs to the runs folder's index, for next time."""
+        """Save the runs folder's index if many runs were read, to speed up the next time."""
         self._read.save()
 
     def forgive(self) -> int:
-        """Let runs that were set aside or are damaged be tried again; return how many."""
+        """Let runs that were set aside or are damaged be started again; return their number."""
         failed = [run_id for run_id, state in self.states().items() if state == "failed"]
         for run_id in failed:
             result = self.runs / run_id / "result.json"

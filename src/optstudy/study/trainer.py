@@ -1,8 +1,7 @@
-"""What carries out a study's runs: optstudy's own trainer, or any program. The engine asks both the same.
+"""Trainers carry out a study's runs: optstudy's own trainer, or any program, behind one interface.
 
-A trainer says which scales there are, turns the merged settings of a point into the config of a run, and
-checks a whole plan. Everything else that is done with a run asks its config, see :mod:`optstudy.program`.
-Imports no torch.
+A trainer defines scales, turns the merged settings of a point into the config of a run, and checks a whole
+plan. Everything else is done through the run's config, see :mod:`optstudy.program`. Imports no torch.
 """
 
 import json
@@ -22,29 +21,29 @@ from optstudy.study.file import StudyFile
 
 
 class Trainer(Protocol):
-    """What a study needs of a trainer."""
+    """The interface of a trainer that a study uses."""
 
     scales: Mapping[str, Mapping[str, Any]]
-    """Settings of each scale, under everything that a study says. The first one is the default."""
+    """Settings of each scale, which a study overrides. The first one is the default."""
     keys: Collection[str] | None
-    """First parts of the keys of a config; None: any."""
+    """Top-level keys of a config; None: any."""
 
     def settle(self, tree: dict[str, Any]) -> AnyConfig:
-        """Make a run's config of merged settings, or raise UserError with the wrong key."""
+        """Return the config of a run from merged settings, or raise UserError with the wrong key."""
 
     def printed(self, config: AnyConfig, chosen: Mapping[str, Any]) -> AnyConfig:
-        """Return a run as the paper's text has it, for ``fidelity: printed``."""
+        """Return a run according to the paper's text, for ``fidelity: printed``."""
 
     def check(
         self, configs: Iterable[AnyConfig], axes: Iterable[str], chosen: Mapping[str, Any], seeds: int
     ) -> None:
-        """Refuse a plan in which something varies that no run would notice.
+        """Refuse a plan in which something varies that the runs would ignore.
 
         Args:
-            configs: of all runs, one of each that differ in the seed alone.
+            configs: one config per group of runs that differ only in the seed.
             axes: keys of the study's axes.
-            chosen: config values over the study's, by dotted key.
-            seeds: how many seeds a point may get.
+            chosen: overriding config values, by dotted key.
+            seeds: maximum number of seeds per point.
         """
 
 
@@ -55,11 +54,11 @@ class Own:
     keys: Collection[str] | None = RunConfig.model_fields.keys()
 
     def settle(self, tree: dict[str, Any]) -> AnyConfig:
-        """Fill in what text, tokenizer and code are, and validate."""
+        """Fill in the hashes of text, tokenizer and code, and validate."""
         return settle(tree)
 
     def printed(self, config: AnyConfig, chosen: Mapping[str, Any]) -> AnyConfig:
-        """Apply what the text says where the code did something else."""
+        """Apply the paper's text where the released code differs."""
         return settle(fidelity.printed(config.model_dump(mode="json"), chosen))
 
     def check(
@@ -72,12 +71,12 @@ class Foreign:
     """A program that the study file names under ``trainer``.
 
     Args:
-        said: what the file says of it.
+        said: the file's ``trainer`` section.
         scales: names of the file's own scales.
-        folder: where it is started.
+        folder: the folder in which the program starts.
 
     Raises:
-        UserError: a program or file that is not there.
+        UserError: the program or a file does not exist.
     """
 
     keys: Collection[str] | None = None
@@ -87,24 +86,24 @@ class Foreign:
         self._said, self._placed = said, program.placed(said, folder).model_dump(mode="json")
 
     def settle(self, tree: dict[str, Any]) -> AnyConfig:
-        """Add the trainer, and check that its placeholders are keys."""
+        """Add the trainer section, and check that its placeholders are config keys."""
         if "trainer" in tree:
             key, came = next(leaves({"trainer": tree["trainer"]}))
             raise UserError(
-                f"{key}: the trainer is no part of the config: it stands at the file's top", key, came
+                f"{key}: the trainer is not part of the config: put it at the top of the file", key, came
             )
         config = validate(Program, {**tree, "trainer": self._placed})
         program.check(config)
         return config
 
     def printed(self, config: AnyConfig, chosen: Mapping[str, Any]) -> AnyConfig:
-        """Refuse: the paper's text says nothing of other programs."""
+        """Refuse: the paper's text does not cover other programs."""
         raise UserError("fidelity: only for optstudy's own trainer", "fidelity", "printed")
 
     def check(
         self, configs: Iterable[AnyConfig], axes: Iterable[str], chosen: Mapping[str, Any], seeds: int
     ) -> None:
-        """Refuse a key that varies, an axis or an override that the command does not name."""
+        """Refuse a varying key, axis or override that the command does not use."""
         if self._said.sees_all:
             return
         trees = [config.model_dump(mode="json", exclude={"trainer", "seed"}) for config in configs]
@@ -115,7 +114,7 @@ class Foreign:
         for key in dict.fromkeys(key for key in (*axes, *given, *varying) if not key.startswith("$")):
             if not any(key == name or key.startswith(f"{name}.") for name in self._said.names):
                 raise UserError(
-                    f"{key}: no word of trainer.command has {{{key}}}, so that the program would not notice; "
+                    f"{key}: no word of trainer.command has {{{key}}}, so the program would not see it; "
                     "add it, or say 'reads: config' under trainer if the program reads config.json",
                     key,
                 )
@@ -125,8 +124,8 @@ def of(file: StudyFile, folder: Path) -> Trainer:
     """Return a study's trainer.
 
     Args:
-        file: the study's.
-        folder: where a program is started; what relative paths mean.
+        file: the study's file.
+        folder: the folder in which a program starts; relative paths start there.
     """
     if file.trainer is None:
         return Own()
@@ -134,12 +133,12 @@ def of(file: StudyFile, folder: Path) -> Trainer:
 
 
 def keys_of(file: StudyFile) -> Collection[str] | None:
-    """First parts of the keys of a study's configs; None: any."""
+    """Top-level keys of the configs of a study; None: any."""
     return Own.keys if file.trainer is None else Foreign.keys
 
 
 def scales_of(file: StudyFile) -> list[str]:
-    """Names of the scales that a study can run at, the default first; of one without any, an empty name."""
+    """Names of a study's scales, default first; if it has none, a single empty name."""
     if file.trainer is None:
         return [*SCALES, "paper"]
     named = [*file.scales, *(name for panel in file.panels.values() for name in panel.scales)]
@@ -147,10 +146,10 @@ def scales_of(file: StudyFile) -> list[str]:
 
 
 def scale_of(file: StudyFile, given: str | None, where: str) -> str:
-    """Return the scale to run at: the one given, or the default.
+    """Return the scale to run: the one given, or the default.
 
     Raises:
-        UserError: the study has none of that name.
+        UserError: the study has no such scale.
     """
     known = scales_of(file)
     if given is None:

@@ -11,29 +11,31 @@ from typing import Any, TypeVar
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from optstudy.data import files
 from optstudy.errors import MOST_WHOLE, UserError, first_line, printable, shortened, shown
 
 BROKEN = (YAMLError, YAMLWarning, ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What ruamel.yaml raises on damaged files."""
+"""Exceptions that ruamel.yaml raises for invalid files."""
 MOST_SAID = 200
-"""Characters of an error of ruamel.yaml, which may quote half a file."""
+"""Maximum length of an error of ruamel.yaml, which may quote half a file."""
 MOST_NODES = 100_000
-"""Values that a file may hold, aliases unfolded."""
+"""Maximum number of values in a file, with aliases expanded."""
 MOST_BYTES = 1 << 20
-"""Of a file; reading takes a second for some ten thousand."""
+"""Maximum size of a file; reading about ten thousand bytes takes a second."""
 DEEPEST = 200
-"""Lists and mappings within each other in a file."""
+"""Maximum nesting of lists and mappings in a file."""
+WORDS = ("trainer", "command")
+"""Place of a list whose words are text: ``1e3``, ``1.10`` and ``~`` stay as written."""
 
 L = TypeVar("L", bound=int | None)
 Places = Sequence[tuple[str, int, Any]]
-"""Of :func:`places`."""
+"""The result of :func:`places`."""
 
 
 class _Constructor(RoundTripConstructor):
-    """Makes values of YAML; what cannot be made is an error with its line."""
+    """Builds values from YAML; a value that cannot be built is an error with its line."""
 
     def construct_document(self, node: Node) -> Any:
         left, seen = [node], set[int]()
@@ -49,6 +51,9 @@ class _Constructor(RoundTripConstructor):
                 ):  # ruamel takes exponential time for it
                     raise ConstructorError(None, None, "a key must be a plain text", key.start_mark)
                 left.append(value)
+        for word in _at(node, WORDS):
+            if isinstance(word, ScalarNode):
+                word.tag = "tag:yaml.org,2002:str"
         return super().construct_document(node)
 
     def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> Any:
@@ -62,11 +67,19 @@ class _Constructor(RoundTripConstructor):
             raise ConstructorError(None, None, first_line(error), node.start_mark) from None
 
 
+def _at(node: Node, keys: Sequence[str]) -> Sequence[Node]:
+    """Return the items of the list at a place of a document; none if there is no list."""
+    for key in keys:
+        parts = node.value if isinstance(node, MappingNode) else []
+        node = next((value for name, value in parts if name.value == key), Node(None, [], None, None))
+    return node.value if isinstance(node, SequenceNode) else []
+
+
 def read(path: Path) -> str:
     """Read a UTF-8 text file.
 
     Raises:
-        UserError: no such file, no right to it, a pipe or device, too large, or not UTF-8.
+        UserError: it is missing, unreadable, a pipe or device, too large, or not UTF-8.
     """
     try:
         size = files.regular(path).st_size
@@ -80,10 +93,10 @@ def read(path: Path) -> str:
 
 
 def parse(content: str, where: str) -> Any:
-    """Parse YAML; the result's mappings and lists know their lines (:func:`line`).
+    """Parse YAML; the resulting mappings and lists know their lines (:func:`line`).
 
     Raises:
-        UserError: no YAML, or nested so deeply that reading would take minutes.
+        UserError: it is not valid YAML, or nested so deeply that reading would take minutes.
     """
     _check_depth(content, where)
     try:
@@ -102,7 +115,7 @@ def parse(content: str, where: str) -> Any:
 
 
 def _check_depth(content: str, where: str) -> None:
-    """Refuse what ruamel.yaml would read for minutes."""
+    """Refuse nesting that ruamel.yaml would need minutes to read."""
     levels = itertools.accumulate((1 if c in "[{" else -1 for c in re.findall(r"[][{}]", content)), initial=0)
     if max(levels) > DEEPEST:
         raise UserError(f"{where}: nested too deeply")
@@ -115,37 +128,37 @@ def _yaml() -> YAML:
 
 
 def plain(tree: Any, where: str) -> Any:
-    """Turn ruamel's containers and numbers into Python's own.
+    """Convert ruamel's containers and numbers to Python's own.
 
     Raises:
-        UserError: the file is nested too deeply, unfolds to too many values, or has a number or text that no
-            key takes: one beyond 2^63, or half a character.
+        UserError: the file is nested too deeply, expands to too many values, or has a number or text that no
+            key accepts: one beyond 2^63, or half a character.
     """
     return _Plain(where).value(tree, (), None)
 
 
 def assigned(written: str) -> Any:
-    """Read what stands after the ``=`` of an assignment.
+    """Read the value after the ``=`` of an assignment.
 
-    A number, ``true``, ``false``, ``null``, a quoted text, a ``[list]`` or a ``{key: value}`` is read as YAML
-    1.2 reads it. Anything else is text to the letter: of ``notes #2``, ``a: b`` or ``*x`` YAML would read a
-    part, or something else.
+    Numbers, ``true``, ``false``, ``null``, quoted text, a ``[list]`` or a ``{key: value}`` are read as YAML
+    1.2. Anything else is literal text, because YAML would read only a part of ``notes #2``, ``a: b`` or
+    ``*x``, or something else.
 
     Raises:
-        UserError: a list or mapping with a mistake in it, such as a key that stands there twice.
+        UserError: a list or mapping has a mistake, such as a duplicate key.
     """
     return plain(parse(written, shown(written)), shown(written)) if _is_value(written) else written
 
 
 def assignment(value: Any) -> str:
-    """Return what :func:`assigned` reads as ``value``."""
+    """Return the text that :func:`assigned` reads as ``value``."""
     if isinstance(value, str) and value and not _is_value(value):
         return value
     return printable(json.dumps(value, ensure_ascii=False))
 
 
 def listed(values: Iterable[Any]) -> str:
-    """Return values with commas between them, as they stand in a YAML list: what is read back is the same."""
+    """Return values separated by commas, as in a YAML list; reading them back gives the same values."""
     return ",".join(_in_a_list(value) for value in values)
 
 
@@ -156,7 +169,7 @@ def _in_a_list(value: Any) -> str:
 
 
 def _is_value(written: str) -> bool:
-    """Whether a text is one YAML value from end to end, and no plain text."""
+    """Whether a text is a single complete YAML value other than plain text."""
     whole = written.strip(" ")
     if "\n" in whole:
         return False
@@ -175,7 +188,7 @@ def _is_value(written: str) -> bool:
 
 
 def line(tree: Any, loc: Sequence[Any]) -> int:
-    """Line (from 1) of the deepest part of ``loc`` that the file has."""
+    """Line (from 1) of the deepest part of ``loc`` that exists in the file."""
     found = 1
     for part in loc:
         if isinstance(tree, Mapping) and part in tree:
@@ -188,7 +201,7 @@ def line(tree: Any, loc: Sequence[Any]) -> int:
 
 
 def _key_line(tree: Any, key: Any, otherwise: L) -> int | L:
-    """Line of a key; keys merged in by ``<<`` have none of their own."""
+    """Line of a key; keys merged by ``<<`` have no line."""
     try:
         return int(tree.lc.key(key)[0]) + 1
     except (AttributeError, KeyError, TypeError):
@@ -208,9 +221,10 @@ def places(tree: Any, above: str = "", otherwise: int = 1) -> Iterator[tuple[str
 
 
 def place(known: Places, key: str, came: Any) -> int | None:
-    """Return the line at which a config key, or the nearest key above it, has a value; None without.
+    """Return the line on which a config key, or its nearest ancestor, gets a value; None if there is none.
 
-    Of several lines, the last that has the value itself (an axis: among others), else the last.
+    If several lines do, it is the last one with exactly this value (for an axis: among others), else the
+    last.
     """
     while key:
         found = [one for one in known if one[0] == key or one[0].endswith(f".{key}")]
@@ -227,7 +241,7 @@ def _has(value: Any, came: Any) -> bool:
 
 
 class _Plain:
-    """Makes plain values of those of one file, called ``where`` in errors."""
+    """Converts the values of one file, called ``where`` in errors, to plain Python values."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -237,9 +251,9 @@ class _Plain:
         """Return a plain value.
 
         Args:
-            node: ruamel's.
-            above: keys that lead to it.
-            line: where it stands, if that is known.
+            node: ruamel's value.
+            above: the keys that lead to it.
+            line: its line, if known.
         """
         self._left -= 1
         if self._left < 0 or len(above) > DEEPEST:
@@ -274,12 +288,12 @@ class _Plain:
 
 
 def located(error: UserError, where: str, places: Places, chosen: Iterable[str] = ()) -> UserError:
-    """Add where a wrong value stands: in a line of a file, or on the command line.
+    """Add the position of a wrong value to an error: a line of a file, or the command line.
 
     Args:
         error: names the config key.
         where: the file, or the study's name.
-        places: of the file's keys.
+        places: the places of the file's keys.
         chosen: keys that were given by ``--set``.
     """
     in_file = any(path == error.key or path.endswith(f".{error.key}") for path, _, _ in places)

@@ -1,12 +1,12 @@
-"""A model and a config -> the optimizer that a run steps.
+"""Builds the optimizer of a run from a model and a config.
 
-What a trainer does with it, whatever its name:
+A trainer uses it as follows, whatever its name:
 
 1. At every step it sets ``group["lr"] = group["peak_lr"] * share`` for each group, share in [0, 1].
 2. If the optimizer has a method ``update_hessian``, then after the parameter step of each ``step`` (from 0)
    with ``step % training.hessian_interval == training.hessian_interval - 1`` it draws labels from the
-   model's own output on that step's batch, takes the gradient of their mean cross-entropy (micro-batches
-   averaged, no z-loss), clips it like any gradient, and calls the method.
+   model's own output on that step's batch, takes the gradient of their mean cross-entropy (averaged over
+   micro-batches, without z-loss), clips it like any gradient, and calls the method.
 """
 
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ from optstudy.training import outside
 from optstudy.training.model import Transformer
 
 SMALL = {"vocab_size": 32, "d_model": 16, "n_layers": 1, "n_heads": 2}
-"""Of the model that optimizers of others are tried on."""
+"""Config of the small model on which other people's optimizers are tried."""
 
 
 def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
-    """Return the config's optimizer over the model's parameters; every group has its ``peak_lr``.
+    """Return the config's optimizer for the model's parameters; every group has its ``peak_lr``.
 
     Weight decay is independent (Wortsman et al. 2023): the coefficient that multiplies the learning rate is
     ``optimizer.weight_decay / optimizer.lr``, also for groups with a peak of their own; a role's own
     ``weight_decay`` takes the place of the first.
 
     Raises:
-        UserError: a class or option that does not exist, or roles that the model does not have.
+        UserError: an unknown class or option, or roles that the model does not have.
     """
     optimizer = _assembled(config.optimizer, _groups(model, config.optimizer, lent(config.model_dump())))
     for group in optimizer.param_groups:
@@ -46,7 +46,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
 
 
 def try_on_a_small_model(config: RunConfig) -> None:
-    """Build the config's optimizer and drop it, so that what is wrong with it shows before anything runs.
+    """Build the config's optimizer and discard it, so that errors show before anything runs.
 
     Raises:
         UserError: see :func:`build_optimizer`.
@@ -69,19 +69,19 @@ def create_optimizer(
 
     Args:
         name: a name of ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``.
-        model: its parameters that need a gradient; options by role ask for roles, see
+        model: the model; parameters that need a gradient are optimized. Options by role require roles, see
             :func:`optstudy.roles.assign_roles`.
         lr: learning rate.
         weight_decay: decoupled, per unit of lr: a step multiplies weights by 1 - lr weight_decay. A role
             may have its own.
         roles: options of the parameters that play one role, over ``options`` and the recipe's.
         named: roles by parameter name, see :func:`optstudy.roles.assign_roles`.
-        tied: what a weight plays that is embedding and head, see :func:`optstudy.roles.assign_roles`.
-        options: of the class, over the recipe's.
+        tied: the role of a weight that is both embedding and head, see :func:`optstudy.roles.assign_roles`.
+        options: options of the class, which override the recipe's.
 
     Raises:
-        UserError: an unknown name, option or role, a wrong value, one that the recipe takes from a run and is
-            not given, or a parameter whose role cannot be told.
+        UserError: an unknown name, option or role; a wrong value; a missing value that the recipe takes from
+            a run; or a parameter whose role is unknown.
     """
     chosen = validate(
         Chosen,
@@ -109,7 +109,7 @@ def _groups(
     named: Mapping[str, str] | None = None,
     tied: str = "embedding",
 ) -> list[dict[str, Any]]:
-    """Return parameters by role, with all options."""
+    """Return parameter groups by role, with all options."""
     asked = {role for rule in chosen.roles for role in (MATRICES if rule == "matrix" else (rule,))}
     rules = {
         role: _whole(options_of(role, chosen.roles), chosen, from_run) for role in ROLES if role in asked
@@ -132,7 +132,7 @@ def _assembled(chosen: Chosen, groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def _whole(own: Mapping[str, Any], chosen: Chosen, from_run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of one rule, with what the run itself decides."""
+    """Return all options of one rule, including those that the run determines."""
     base = {} if "name" in own else {"name": chosen.name, **chosen.options}
     decay = own.get("weight_decay", chosen.weight_decay) / chosen.lr
     return filled({"lr": chosen.lr, **base, **own, "weight_decay": decay}, from_run)

@@ -1,4 +1,4 @@
-"""Checkpoints of one run: written atomically, checksummed, the last two kept, loaded without unpickling.
+"""Checkpoints of a run: written atomically, with checksums, last two kept, loaded without unpickling.
 
 A checkpoint is one file written by ``torch.save``, ``checkpoints/step-STEP-HASH.pt``. HASH is the first 16
 hexadecimal digits of its SHA-256.
@@ -30,7 +30,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     Args:
         folder: the run's folder.
         step: steps taken so far.
-        state: tensors, numbers, texts, and lists, tuples and dictionaries of them.
+        state: tensors, numbers, strings, and lists, tuples and dictionaries of them.
     """
     directory = folder / "checkpoints"
     directory.mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         if writer.error is None:
             raise
         writer.error.filename = str(directory)
-        raise writer.error from error  # such as a full disk, for which torch raises something else
+        raise writer.error from error  # such as a full disk, for which torch raises another error
     path = directory / f"step-{step:09d}-{writer.digest()}.pt"
     Path(temporary).chmod(0o644)
     Path(temporary).replace(path)
@@ -56,10 +56,10 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 class Odd(Exception):
-    """A checkpoint whose bytes are whole does not hold what a run saves.
+    """A checkpoint has a correct checksum but does not contain what a run saves.
 
     Args:
-        path: which.
+        path: the checkpoint.
         why: what is wrong with it.
     """
 
@@ -69,13 +69,13 @@ class Odd(Exception):
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the newest undamaged checkpoint, or None; damaged ones are named."""
+    """Return the content of the newest undamaged checkpoint, or None; damaged ones are reported."""
     path = newest(folder)
     return None if path is None else read(path, device)
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the path of the newest undamaged checkpoint, or None; damaged ones are named."""
+    """Return the path of the newest undamaged checkpoint, or None; damaged ones are reported."""
     for path in _newest_first(folder):
         match = _NAME.fullmatch(path.name)
         assert match is not None
@@ -85,12 +85,12 @@ def newest(folder: Path) -> Path | None:
             why = "is damaged"
         except OSError as error:
             why = f"cannot be read ({error.strerror})"
-        say_once(f"{path}: checkpoint {why}; falling back to the one before")
+        say_once(f"{path}: checkpoint {why}; using the previous one")
     return None
 
 
 def read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
-    """Return the content of an undamaged checkpoint; with ``mmap``, on the CPU and read as it is used.
+    """Return the content of an undamaged checkpoint; with ``mmap``, on the CPU and read on demand.
 
     Raises:
         Odd: it does not load, or not without unpickling.
@@ -102,7 +102,7 @@ def read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]
 
 @contextmanager
 def refused(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong over the content of a checkpoint into :class:`Odd`."""
+    """Turn any error caused by the content of a checkpoint into :class:`Odd`."""
     try:
         yield
     except (OSError, Odd):
@@ -110,27 +110,27 @@ def refused(path: Path) -> Iterator[None]:
     except UserError as error:
         raise Odd(path, str(error)) from None
     except pickle.UnpicklingError:
-        raise Odd(path, "it holds what does not load without unpickling") from None
-    except Exception as error:  # of torch, of an optimizer's load_state_dict
+        raise Odd(path, "it contains something that does not load without unpickling") from None
+    except Exception as error:  # from torch, or an optimizer's load_state_dict
         if out_of_memory(error):
             raise
         raise Odd(path, f"{type(error).__name__}: {shortened(first_line(error), 200)}") from error
 
 
 def set_aside(odd: Odd) -> None:
-    """Rename a checkpoint that cannot be loaded, so that the one before is the newest.
+    """Rename a checkpoint that cannot be loaded, so that the previous one is the newest.
 
     Raises:
-        Unloadable: there is none before.
+        Unloadable: there is no previous one.
     """
     if not [path for path in _newest_first(odd.path.parent.parent) if path != odd.path]:
-        raise Unloadable(f"{odd}, and there is none before; delete {odd.path.parent} to begin again")
+        raise Unloadable(f"{odd}, and there is no previous one; delete {odd.path.parent} to begin again")
     odd.path.rename(odd.path.with_suffix(".odd"))
-    say_once(f"{odd}; going on from the one before")
+    say_once(f"{odd}; continuing from the previous one")
 
 
 def step_of(path: Path) -> int:
-    """Return the number of steps that a checkpoint's name says."""
+    """Return the number of steps in a checkpoint's name."""
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
@@ -156,7 +156,7 @@ def _digest(path: Path) -> str:
 
 
 class _HashingWriter:
-    """Writes to a file, hashes what it writes and keeps the operating system's error."""
+    """Writes to a file, hashes what it writes and stores the operating system's error."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
@@ -164,7 +164,7 @@ class _HashingWriter:
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """Write and hash all of it."""
+        """Write and hash all data."""
         left = memoryview(data)
         self._hash.update(left)
         try:
@@ -187,5 +187,5 @@ class _HashingWriter:
                 os.fsync(self._file.fileno())
 
     def digest(self) -> str:
-        """Return 16 hexadecimal digits of the hash of what was written."""
+        """Return the first 16 hexadecimal digits of the hash of the written data."""
         return self._hash.hexdigest()[:16]

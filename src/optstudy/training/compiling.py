@@ -1,7 +1,7 @@
-"""Compiled training steps: when they pay, and how the processes of a study share the compiler's work.
+"""Compiled training steps: when they pay off, and how a study's processes share the compiled code.
 
-What is compiled is one transformer block, whatever the number of layers, and the rows of the loss. Results of
-compiled and plain steps differ by rounding alone; which of them ran is in ``env.json``.
+One transformer block is compiled, regardless of the number of layers, and the rows of the loss. Results of
+compiled and plain steps differ only by rounding; ``env.json`` records which of them ran.
 """
 
 import hashlib
@@ -25,22 +25,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SWITCH = "OPTSTUDY_COMPILE"
-"""Environment variable: 0 never compiles, 1 always."""
+"""Environment variable: 0 never compiles, 1 always does."""
 
 
 def pays(config: RunConfig, device: torch.device) -> bool:
-    """Say whether this run's steps are to be compiled: for all but the smallest models, where it works."""
+    """Return whether to compile this run's steps: for all but the smallest models, if compiling works."""
     wanted = os.environ.get(SWITCH, "auto")
     if wanted == "0" or (wanted != "1" and parameter_count(config.model) < SMALL):
         return False
-    warnings.filterwarnings("ignore", message=ADVICE)  # a config says the precision
+    warnings.filterwarnings("ignore", message=ADVICE)  # the config sets the precision
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder("compiled")))
     return _works(device.type)
 
 
 @lru_cache(maxsize=2)
 def _works(device_type: str) -> bool:
-    """Try the compiler on a small function; say why, once, if there is none."""
+    """Try the compiler on a small function; warn once if it does not work."""
     try:
         torch.compile(_trial, options=ON_CPU)(torch.zeros(16, device=device_type))
     except Exception as error:
@@ -56,26 +56,26 @@ def _trial(x: torch.Tensor) -> torch.Tensor:
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """Return ``function`` compiled for each shape that it is called with."""
+    """Return ``function``, compiled for each shape that it is called with."""
     _allow_many_shapes()
     return torch.compile(function, dynamic=False, options=ON_CPU)
 
 
 def compile_blocks(model: Transformer) -> None:
-    """Have each block run as compiled code, which all blocks of one shape share."""
+    """Compile each block's forward; blocks of the same shape share the code."""
     _allow_many_shapes()
     for block in model.blocks:
         block.compile(dynamic=False, options=ON_CPU)
 
 
 def _allow_many_shapes() -> None:
-    """Let one function be compiled for training, validation and a last, smaller batch of each."""
+    """Allow one function to be compiled for training, validation and the smaller last batch of each."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
 
 
 @contextmanager
 def one_at_a_time(config: RunConfig, device: torch.device) -> Iterator[None]:
-    """Hold the first step of runs of one shape: the first compiles, the others find its code in the cache."""
+    """Serialise the first step of runs of one shape: the first compiles, the others use the cached code."""
     shape = (config.model, config.training.precision, config.training.batch_size, config.data.sequence_length)
     text = f"{shape} {config.training.micro_batch_size} {device.type} {torch.__version__}"
     done = cache.folder("compiled", "steps") / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -88,9 +88,9 @@ def one_at_a_time(config: RunConfig, device: torch.device) -> Iterator[None]:
 
 
 def choose_precision(config: RunConfig, device: torch.device) -> tuple[str, str]:
-    """Return ``bfloat16`` or ``float32`` for a model on a device, and why.
+    """Return ``bfloat16`` or ``float32`` for a model on a device, and the reason.
 
-    The rule depends on the machine and the model alone, so that asking again gives the same run.
+    The choice depends only on the machine and the model, so that repeating it gives the same run.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -105,5 +105,5 @@ def choose_precision(config: RunConfig, device: torch.device) -> tuple[str, str]
 
 
 def cpu_has_bfloat16() -> bool:
-    """Say whether the processor multiplies bfloat16 by itself (AVX512-BF16, AMX)."""
+    """Return whether the processor has bfloat16 multiplication (AVX512-BF16, AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,8 +1,8 @@
-"""A run of another training program: started, watched, and its result checked. Imports no torch.
+"""Runs another training program: starts it, watches it, and checks its result. Imports no torch.
 
-The contract, as docs/contract.md tells it to users: the program finds its run's folder in ``OPTSTUDY_RUN``,
-with ``config.json``; it writes ``metrics.jsonl`` as it likes, and ``result.json`` at the end. That file is
-input. After exit code 0 it is checked and replaced by ours, which has its keys under ``reported``; until then
+docs/contract.md describes the contract for users. The program finds its run's folder with ``config.json`` in
+``OPTSTUDY_RUN``. It may write ``metrics.jsonl``, and writes ``result.json`` at the end. That file is input:
+after exit code 0 it is checked and replaced by ours, with the program's keys under ``reported``; until then
 the run has no result. Exit codes are those of ``optstudy train``: 3 diverged, 75 to be run again.
 """
 
@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -37,21 +38,23 @@ from optstudy.ending import (
 from optstudy.errors import UserError, printable, shortened
 from optstudy.folders import check_unchanged
 from optstudy.program import MetricSpec, Program, require
-from optstudy.record import FORMAT, finite, write_json
+from optstudy.record import FORMAT, finite, read_json, write_json
 from optstudy.training import guard
 
 GRACE_SECONDS = 20.0
-"""Time for a program to end after SIGTERM, before it is killed; less than launchers give their workers."""
+"""Time for a program to exit after SIGTERM before it is killed; less than launchers give their workers."""
 PIPE_SECONDS = 5.0
-"""Time for the output of a program that has ended to come to its end."""
+"""Time to read the remaining output of a program that has ended."""
 MOST_LOGGED = 8_000_000
-"""Bytes of output that one attempt may add to the log; of what follows only the end is kept."""
+"""Bytes of output that one attempt may add to the log; of any further output only the end is kept."""
 TAIL = 64_000
-"""Bytes of that end, and of a line."""
+"""Maximum bytes of that end, and of a line."""
 MOST_RESULT = 16_000_000
-"""Bytes of a program's ``result.json``."""
+"""Maximum bytes of a program's ``result.json``."""
+THEIRS = "config.program.json"
+"""New name of a program's own ``config.json``, because the run's must stay."""
 MOST_SAID = 200
-"""Characters of output in a reason."""
+"""Maximum characters of output in a reason."""
 STANDS_FOR = "0.0"
 _NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(nan|inf(inity)?)(?![\w.])", re.IGNORECASE)
 
@@ -62,17 +65,17 @@ def carry_out(
     still_mine: Callable[[], None] = lambda: None,
     output: "Output | None" = None,
 ) -> dict[str, Any]:
-    """Run the program of a run to its end, write its result and return it.
+    """Run a program to its end, write the run's result and return it.
 
     Args:
-        folder: the run's.
-        config: the run's.
-        still_mine: called before the result is written; raises if another process has taken the run over.
-        output: takes what the program writes; by default one that is thrown away.
+        folder: the run's folder.
+        config: the run's config.
+        still_mine: called before the result is written; raises if another process has taken over the run.
+        output: receives the program's output; by default, it is discarded.
 
     Raises:
-        UserError: its code has changed, its folder is not there, or this machine has no such program.
-        Preempted: a signal came, and the program was stopped; or it ended with 75.
+        UserError: the code has changed, its folder is missing, or this machine does not have the program.
+        Preempted: a signal was received and the program stopped; or the program exited with 75.
         ProgramError: it failed, took too long, or left no result; its output is in the log.
     """
     trainer = config.trainer
@@ -84,18 +87,33 @@ def carry_out(
     output = output or Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
+    _put_back(folder, config)
     result = outcome(folder, config, code, output, time.monotonic() - began)
     still_mine()
     write_json(folder / "result.json", result)
     return result
 
 
+def _put_back(folder: Path, config: Program) -> None:
+    """Write the run's ``config.json`` again if the program has removed or overwritten it."""
+    path, wanted = folder / "config.json", config.model_dump(mode="json")
+    with suppress(UserError):
+        if read_json(path) == wanted:
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.replace(path.with_name(THEIRS))
+        _write(f"optstudy: the program's own config.json is {THEIRS} now\n".encode())
+    write_json(path, wanted)
+
+
 def outcome(folder: Path, config: Program, code: int, output: "Output", seconds: float) -> dict[str, Any]:
-    """Return a run's result, from how its program ended, what it left in ``result.json`` and what it wrote.
+    """Return a run's result from the program's exit code, its ``result.json`` and its output.
 
     Raises:
-        Asked: it asks to be run again, or someone else stopped it, as a scheduler stops all processes.
-        ProgramError: it failed, or there is no number.
+        Asked: it asks to be run again, or something else stopped it, such as a scheduler stopping all
+            processes.
+        ProgramError: it failed, or did not report the metric.
     """
     if code == PREEMPTED or code - 128 in SIGNALS:
         raise Asked(f"{_ended(code)}: it is to be run again")
@@ -121,8 +139,13 @@ def outcome(folder: Path, config: Program, code: int, output: "Output", seconds:
 
 
 def begin(folder: Path) -> float:
-    """Make a run's folder ready for an attempt, versions and machine in ``env.json``; return the time."""
-    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was killed
+    """Prepare a run's folder for an attempt, with versions and machine in ``env.json``; return the time."""
+    try:
+        (folder / "result.json").unlink(missing_ok=True)  # from an attempt that was killed
+    except OSError as error:
+        raise ProgramError(
+            f"the result.json of an earlier attempt cannot be removed: {error.strerror}"
+        ) from None
     write_json(folder / "env.json", _environment())
     return time.monotonic()
 
@@ -139,10 +162,10 @@ def _environment() -> dict[str, Any]:
 
 
 class Output:
-    """What a program writes: passed on up to a limit, and searched for the number that counts.
+    """The output of a program: passed on up to a limit, and searched for the metric.
 
     Args:
-        metric: what to look for.
+        metric: the metric to search for.
     """
 
     def __init__(self, metric: MetricSpec) -> None:
@@ -151,15 +174,15 @@ class Output:
         self._written, self._line = 0, b""
         self._tail: deque[bytes] = deque()
         self.last = ""
-        """The last line that is not empty, shortened."""
+        """The last non-empty line, shortened."""
         self.found: dict[str, Any] | None = None
-        """The last line that is a JSON object with the metric."""
+        """The last line that is a JSON object with the metric, parsed."""
         self.matched: str | None = None
-        """What the pattern found last."""
+        """The last match of the pattern."""
 
     def follow(self, pipe: IO[bytes]) -> None:
-        """Read to the end."""
-        with suppress(OSError, ValueError):  # closed, as a process that got away holds it
+        """Read the pipe to its end."""
+        with suppress(OSError, ValueError):  # closed while an escaped process holds the other end
             while chunk := os.read(pipe.fileno(), TAIL):
                 self._pass_on(chunk)
                 *lines, self._line = re.split(rb"[\r\n]", self._line + chunk)
@@ -170,7 +193,7 @@ class Output:
         self._line = b""
 
     def close(self) -> None:
-        """Write the end of an output of which a part was left out."""
+        """Write the end of the output if a part was left out."""
         if self._tail:
             _write(b"\n[...]\n" + b"".join(self._tail)[-TAIL:] + b"\n")
             self._tail.clear()
@@ -206,7 +229,7 @@ class Output:
 
 
 def _run(folder: Path, config: Program, output: Output, interruption: Interruption) -> int:
-    """Run the program, and return its exit code as the guard tells it."""
+    """Run the program, and return its exit code as reported by the guard."""
     trainer = config.trainer
     own = [sys.executable, "-m", "optstudy.trials", trainer.function or ""]
     command = own if trainer.function is not None else config.command(folder)
@@ -227,14 +250,14 @@ def _run(folder: Path, config: Program, output: Output, interruption: Interrupti
             code = process.wait(trainer.timeout)
         except subprocess.TimeoutExpired:
             _stop(process, interruption)
-            said = f"it had not ended after {trainer.timeout:g} s (trainer.timeout)"
+            said = f"it did not end within {trainer.timeout:g} s (trainer.timeout)"
             raise ProgramError(f"{said}{output.last and f': {output.last}'}") from None
         except Preempted as stop:
             _stop(process, interruption)
             raise Preempted(f"{interruption.came}: the program was stopped") from stop
     finally:
         interruption.deferred = True
-        process.stdin.close()  # the guard kills what is left
+        process.stdin.close()  # the guard kills any remaining processes
         process.wait()
         reader.join(PIPE_SECONDS)
         output.close()
@@ -242,7 +265,7 @@ def _run(folder: Path, config: Program, output: Output, interruption: Interrupti
 
 
 def _stop(process: "subprocess.Popen[bytes]", interruption: Interruption) -> None:
-    """Ask the program to end, and wait for a while; a second Ctrl-C does not wait."""
+    """Ask the program to exit, and wait for a while; a second Ctrl-C ends the wait."""
     interruption.deferred = True
     with suppress(subprocess.TimeoutExpired):
         process.send_signal(signal.SIGTERM)
@@ -257,18 +280,23 @@ def _variables(folder: Path, config: Program) -> dict[str, str]:
 
 
 def _left(folder: Path) -> dict[str, Any] | None:
-    """Read what the program left in ``result.json``, NaN included; None where it left nothing.
+    """Read the ``result.json`` that the program left, NaN included; None if it left none.
 
     Raises:
-        ProgramError: it is no JSON object.
+        ProgramError: it is not a JSON object.
     """
     path = folder / "result.json"
     try:
-        if path.stat().st_size > MOST_RESULT:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ProgramError("its result.json is no regular file")
+        if found.st_size > MOST_RESULT:
             raise ProgramError(f"its result.json has more than {MOST_RESULT} bytes")
         tree = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ProgramError(f"its result.json cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ProgramError(f"its result.json is not JSON ({shortened(str(error), 60)})") from None
     if not isinstance(tree, dict):
@@ -279,7 +307,7 @@ def _left(folder: Path) -> dict[str, Any] | None:
 def _result(
     config: Program, reported: Mapping[str, Any], state: str, reason: str | None, seconds: float
 ) -> dict[str, Any]:
-    """Return what ``result.json`` says of a run; null where the program did not say."""
+    """Return the content of ``result.json``, with null for values that the program did not report."""
 
     def told(key: str, whole: bool = False) -> Any:
         value: Any = reported.get(key)
@@ -329,7 +357,7 @@ def _nothing(metric: MetricSpec, left: Mapping[str, Any] | None) -> str:
 
 
 def _ended(code: int) -> str:
-    """Say how a program ended."""
+    """Describe how a program ended."""
     if code == guard.NOT_STARTED:
         return "it could not be started"
     number = code - 128 if code > 128 else -code
@@ -340,7 +368,7 @@ def _ended(code: int) -> str:
 
 
 def _write(content: bytes) -> None:
-    with suppress(OSError):  # whoever reads it is gone
+    with suppress(OSError):  # the reader is gone
         sys.stdout.flush()
         while content:
             content = content[os.write(1, content) :]

@@ -1,9 +1,9 @@
-"""Starts a program in a process group of its own, and ends all of the group when either side is gone.
+"""Starts a program in a new process group, and kills the whole group when the program or its watcher ends.
 
-Run by its path, with the command as arguments; standard library only. The program's processes must outlive
-neither the program itself nor whoever watches it. The watcher holds this process's standard input: as soon as
-that is closed, be it because the watcher was killed, the group is killed. SIGTERM is passed on to the group.
-The exit code is the program's; 128 and the number of the signal that ended it; 127 if it cannot be started.
+It is run by its path, with the command as arguments; standard library only. The program's processes must
+outlive neither the program nor its watcher. The watcher holds this process's standard input: when it is
+closed, for example because the watcher was killed, the group is killed. SIGTERM is passed on to the group.
+The exit code is the program's; 128 plus the signal number if a signal ended it; 127 if it cannot be started.
 """
 
 import os

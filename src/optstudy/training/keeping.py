@@ -1,8 +1,8 @@
-"""What of an optimizer a checkpoint holds, so that a resumed run goes on as if it had never stopped.
+"""What a checkpoint stores of an optimizer, so that a resumed run continues as if it had never stopped.
 
-Its ``state_dict``, packed (:mod:`optstudy.training.portable`); those values of its state and groups that
-torch's ``load_state_dict`` would change (it makes generators of texts, and deques without a limit); and
-random generators of its own, wherever they are found.
+It stores the ``state_dict``, packed (:mod:`optstudy.training.portable`); values of its state and groups that
+torch's ``load_state_dict`` would change (strings become generators, deques lose their limit); and the
+optimizer's random generators, wherever they are found.
 """
 
 import io
@@ -24,18 +24,18 @@ from optstudy.training.parallel import to_device
 from optstudy.training.portable import KIND, PLAIN, Packing, Unpacking, is_generator, put
 
 DEEPEST = 8
-"""Levels of attributes and containers in which random generators are looked for."""
+"""Levels of attributes and containers that are searched for random generators."""
 DRAWS = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 
 Place = tuple[str | int, ...]
-"""Names of attributes and keys, numbers of elements."""
+"""A path of attribute names, keys and element numbers."""
 
 
 class Keeping:
     """Saves and restores one optimizer.
 
     Args:
-        optimizer: before its first step.
+        optimizer: the optimizer, before its first step.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -43,10 +43,10 @@ class Keeping:
         self._at_first = set(_Search(optimizer).found)
 
     def state(self) -> tuple[Any, dict[str, Any]]:
-        """Return the optimizer's packed ``state_dict``, and what is kept beside it.
+        """Return the optimizer's packed ``state_dict``, and further values to store.
 
         Raises:
-            UserError: it keeps something that no checkpoint can hold.
+            UserError: it contains something that no checkpoint can store.
         """
         packing = Packing(type(self._optimizer).__name__)
         state = packing.pack(self._optimizer.state_dict())
@@ -62,16 +62,16 @@ class Keeping:
     def load(
         self, state: Any, beside: dict[str, Any], take: Callable[[Optimizer, Any], None], device: torch.device
     ) -> list[str]:
-        """Take over what :meth:`state` returned.
+        """Restore what :meth:`state` returned.
 
         Args:
             state: the packed ``state_dict``.
-            beside: what was kept beside it; empty in checkpoints of older versions.
+            beside: the further values; empty in checkpoints of older versions.
             take: loads a ``state_dict`` into an optimizer.
-            device: where tensors kept beside it go.
+            device: device for tensors among the further values.
 
         Returns:
-            Places of random generators that are no longer there.
+            Places of random generators that no longer exist.
         """
         found = _Search(self._optimizer).found
         known, missing = {}, []
@@ -95,14 +95,14 @@ class Keeping:
         parts = _parts(self._optimizer)
         lost = []
         for place, packed in missing:
-            if len(place) == 2 and place[0] in range(len(parts)):  # it is made in the first step
+            if len(place) == 2 and place[0] in range(len(parts)):  # it is created in the first step
                 setattr(parts[int(place[0])], str(place[1]), unpacking.unpack(packed))
             else:
                 lost.append(_said(place))
         return lost
 
     def lost(self) -> list[str]:
-        """Name what draws or counts in the optimizer and cannot be saved, or not be put back."""
+        """Places of generators and iterators in the optimizer that cannot be saved or restored."""
         search = _Search(self._optimizer)
         late = [place for place in search.found if place not in self._at_first and len(place) != 2]
         return [*search.lost, *map(_said, late)]
@@ -119,15 +119,15 @@ class Keeping:
         return enumerate(self._optimizer.param_groups)
 
     def _changed(self, dictionaries: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, str, Any]]:
-        """Values that torch's loading of a ``state_dict`` would not leave as they are."""
+        """Values that torch's loading of a ``state_dict`` would change."""
         for i, values in dictionaries:
             yield from ((i, key, v) for key, v in values.items() if key != "params" and not _stays(v))
 
 
 def _unpacked(state: Any, unpacking: Unpacking) -> Any:
-    """Unpack a ``state_dict`` but for the state of parameters: torch's loading fails for arrays there.
+    """Unpack a ``state_dict`` except for parameter state, where arrays make torch's loading fail.
 
-    What of that is packed is put in its place afterwards.
+    Packed values of that state are restored afterwards.
     """
     if isinstance(state, list):
         return [_unpacked(part, unpacking) for part in state]
@@ -141,7 +141,7 @@ def _unpacked(state: Any, unpacking: Unpacking) -> Any:
 
 
 def _sharded(packed: Any, parameter: Tensor) -> Any:
-    """Return a packed value with tensors of a sharded parameter's shape sharded as it is."""
+    """Return a packed value in which tensors of a sharded parameter's shape are sharded like it."""
     if not is_sharded(parameter):
         return packed
     if isinstance(packed, dict):
@@ -153,7 +153,7 @@ def _sharded(packed: Any, parameter: Tensor) -> Any:
 
 
 def _stays(value: Any) -> bool:
-    """Whether torch's ``load_state_dict`` leaves a value as it is."""
+    """Whether torch's ``load_state_dict`` leaves a value unchanged."""
     kind = type(value)
     if kind is list:
         return all(map(_stays, value))
@@ -163,7 +163,7 @@ def _stays(value: Any) -> bool:
 
 
 def _fits(generator: Any, packed: dict[str, Any]) -> bool:
-    """Whether a generator can take over a packed state."""
+    """Whether a packed state can be loaded into a generator."""
     now = Packing("").pack(generator)
     same_device = now.get("device", "").partition(":")[0] == packed.get("device", "").partition(":")[0]
     same_bits = now["of"] in ("torch", "random") or (
@@ -181,15 +181,15 @@ def _parts(optimizer: Optimizer) -> list[Optimizer]:
 
 
 def _ours(cls: type) -> bool:
-    """Whether a class is torch's, Python's or this package's, none of which draws from a generator."""
+    """Whether a class is torch's, Python's or this package's; these have no random generators."""
     return cls.__module__.partition(".")[0] in ("torch", "optstudy", "builtins", "abc", "typing")
 
 
 class _Search:
-    """Random generators of optimizers of others, beside their groups and state, by the first place found.
+    """Finds random generators of other people's optimizers outside groups and state, by their first place.
 
-    Looked through are attributes, those of objects and functions found there, the class and its module.
-    :attr:`lost` names what cannot be saved, such as an iterator.
+    It searches attributes, those of objects and functions found there, the class and its module. :attr:`lost`
+    names what cannot be saved, such as an iterator.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -211,7 +211,7 @@ class _Search:
             return
         if id(value) in self._seen or len(place) > DEEPEST:
             return
-        self._seen[id(value)] = value  # it stays, so that no other gets its id
+        self._seen[id(value)] = value  # keeps it alive, so that its id is not reused
         if is_generator(value):
             self.found[place] = value
         elif isinstance(value, DRAWS) or (isinstance(value, Iterator) and not isinstance(value, io.IOBase)):
@@ -222,7 +222,7 @@ class _Search:
 
 
 def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
-    """Yield what an object holds, each with its name; nothing of classes of the standard library."""
+    """Yield the contents of an object with their names; nothing for classes of the standard library."""
     if isinstance(value, dict):
         yield from ((key if isinstance(key, str) else i, item) for i, (key, item) in enumerate(value.items()))
     elif isinstance(value, (list, tuple, deque)):

@@ -1,13 +1,13 @@
 """Cross-entropy and z-loss over a linear head, in nats per token, without keeping the logits.
 
-Shapes: N targets, D width, V pieces, C rows of one chunk.
+Shapes: N targets, D width, V vocabulary size, C rows of one chunk.
 
 The training loss of the released code is, over the N targets,
 
     mean(lse_n - logits_n[y_n]) + z * mean(lse_n^2),   lse_n = logsumexp(logits_n)
 
-with z = 1e-4 (Wortsman et al. 2023, section 3.3); validation leaves the z term out. The gradient of row n
-with respect to its logits is (softmax(logits_n) (1 + 2 z lse_n) - onehot(y_n)) / N, so loss and gradient
+with z = 1e-4 (Wortsman et al. 2023, section 3.3); validation omits the z term. The gradient of row n
+with respect to its logits is (softmax(logits_n) (1 + 2 z lse_n) - onehot(y_n)) / N. So loss and gradient
 come from one pass over chunks of rows small enough to stay in cache, and the N x V logits are never stored.
 """
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 1 << 21
-"""Logits held at a time on a CPU: about one core's second-level cache."""
+"""Bytes of logits per chunk on a CPU: about one core's second-level cache."""
 CHUNK_BYTES_COMPILED = 1 << 24
-"""The same where the passes over a chunk are compiled into one."""
+"""The same if the passes over a chunk are compiled into one."""
 CHUNK_BYTES_CUDA = 1 << 28
 """The same on a GPU, where large matrix products matter more than cache."""
 
@@ -42,8 +42,8 @@ def language_model_loss(
         rows: a compiled :func:`loss_rows`.
 
     Returns:
-        Two scalars, at least float32: the training loss (with z-loss, once differentiable in h and w) and
-        the cross-entropy alone, which needs no gradient.
+        Two scalars, at least float32: the training loss (with z-loss, differentiable once in h and w) and the
+        cross-entropy alone, without gradient.
     """
     if torch.is_autocast_enabled(h_ND.device.type):
         dtype = torch.get_autocast_dtype(h_ND.device.type)
@@ -55,14 +55,14 @@ def language_model_loss(
 def loss_rows(
     logits_CV: Tensor, y_C1: Tensor, z: float, n: int, gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return logsumexp of some rows, shape C1, and the loss's gradient with respect to their logits.
+    """Return logsumexp of some rows, shape C1, and the gradient of the loss with respect to their logits.
 
     Args:
-        logits_CV: overwritten where they are at least float32.
+        logits_CV: logits; overwritten if they are at least float32.
         y_C1: targets.
         z: z-loss coefficient.
         n: number of rows in the whole mean.
-        gradient: whether to return a gradient; None otherwise.
+        gradient: whether to compute the gradient; if not, it is None.
     """
     wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     max_C1 = wide_CV.amax(1, keepdim=True)

@@ -1,11 +1,11 @@
 """The paper's decoder-only transformer, as its released code built it (OLMo's layout, not its code).
 
-Shapes: B sequences, T positions, D width, H heads, K width of one head (D = H K), V pieces.
+Shapes: B sequences, T positions, D width, H heads, K width of one head (D = H K), V vocabulary size.
 
 Embeddings untied; LayerNorm with a weight and no bias, computed in float32; queries and keys normed over
 their full width D before the head split and the rotary embedding; exact GELU in a 4x MLP; no biases.
 Initial weights are OLMo's "mitchell": normal, truncated at 3 standard deviations, with standard deviation
-1 / sqrt(d_in), the two matrices that write into the residual stream another 1 / sqrt(2 (layer + 1)) smaller.
+1 / sqrt(d_in), times 1 / sqrt(2 (layer + 1)) for the two matrices that write into the residual stream.
 """
 
 import torch
@@ -18,20 +18,20 @@ from optstudy.config import MLP_RATIO
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
 ATTENTION_ROWS = 128
-"""Queries that a CPU takes at a time in bfloat16; they meet only the keys up to the last of them."""
+"""Queries that a CPU processes at a time in bfloat16; each chunk only uses keys up to its last query."""
 ATTENTION_WEIGHTS = 1 << 26
-"""Attention weights of one layer up to which a CPU keeps them for the backward pass (128 MB)."""
+"""Maximum attention weights of a layer that a CPU stores for the backward pass (128 MB)."""
 
 
 class Linear(nn.Linear):
-    """Linear map without bias that says which role its weight plays (see :mod:`optstudy.roles`)."""
+    """Linear map without bias whose ``role`` names the role of its weight (see :mod:`optstudy.roles`)."""
 
     def __init__(self, d_in: int, d_out: int, role: str) -> None:
         super().__init__(d_in, d_out, bias=False)
         self.role = role
 
     def initialise(self, generator: torch.Generator, factor: float = 1.0) -> None:
-        """Draw the weight: standard deviation ``factor / sqrt(d_in)``."""
+        """Draw the weight with standard deviation ``factor / sqrt(d_in)``."""
         truncated_normal(self.weight, factor * self.in_features**-0.5, generator)
 
 
@@ -63,7 +63,7 @@ class Attention(nn.Module):
             self.scale /= layer + 1
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Attend to this and earlier positions."""
+        """Attend to the same and earlier positions."""
         q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
         if self.query_norm is not None and self.key_norm is not None:
             q_BTD, k_BTD = self.query_norm(q_BTD), self.key_norm(k_BTD)
@@ -85,7 +85,7 @@ class MLP(nn.Module):
         self.down = Linear(MLP_RATIO * model.d_model, model.d_model, "mlp_out")
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Act on each position alone."""
+        """Apply the MLP to each position separately."""
         out: Tensor = self.down(F.gelu(self.up(x_BTD)))
         return out
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
         self.layer = layer
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights; those that write into the residual stream are smaller in later layers."""
+        """Draw the weights; matrices that write into the residual stream are smaller in later layers."""
         residual = (2 * (self.layer + 1)) ** -0.5
         self.attention.qkv.initialise(generator)
         self.attention.out.initialise(generator, residual)
@@ -110,14 +110,14 @@ class Block(nn.Module):
         self.mlp.down.initialise(generator, residual)
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Add attention's and the MLP's contribution."""
+        """Add the outputs of attention and MLP to the residual stream."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope)
         out: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
         return out
 
 
 class Transformer(nn.Module):
-    """Tokens to the hidden states that :attr:`head` turns into logits."""
+    """Maps tokens to the hidden states that :attr:`head` turns into logits."""
 
     def __init__(self, model: config.Model, seed: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         self._initialise(seed)
 
     def forward(self, x_BT: Tensor) -> Tensor:
-        """Return the normed hidden states, shape BTD; logits are ``head`` of them."""
+        """Return the normed hidden states, shape BTD; :attr:`head` maps them to logits."""
         rope = rotary_table(x_BT.shape[1], self.head_width, x_BT.device)
         y_BTD = self.embedding(x_BT)
         for block in self.blocks:
@@ -148,14 +148,14 @@ class Transformer(nn.Module):
 
 @torch.no_grad()
 def truncated_normal(weight: Tensor, std: float, generator: torch.Generator) -> None:
-    """Fill with a normal of standard deviation ``std``, cut off at 3 of them."""
+    """Fill with a normal distribution of standard deviation ``std``, truncated at 3 of them."""
     nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
 
 
 def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float) -> Tensor:
     """Causal attention: softmax(scale q k^T) v, the softmax in at least float32.
 
-    torch's kernel, but for short sequences in bfloat16 on a CPU: there plain products (whose logits are
+    torch's kernel, except for short sequences in bfloat16 on a CPU: there plain products (whose logits are
     rounded to bfloat16 once) are 2 to 3 times faster.
     """
     B, H, T, _ = q_BHTK.shape

@@ -1,4 +1,4 @@
-"""Optimizers of others: imported by path, checked against their constructors, built. Runs their code."""
+"""Other people's optimizers: imported by path, checked against their constructors, built. Runs their code."""
 
 import importlib
 import inspect
@@ -15,16 +15,16 @@ from optstudy.errors import UserError, first_line, nearest
 from optstudy.provenance import require
 
 DECAYS = ("weight_decay", "wd")
-"""What the coefficient of weight decay per unit of lr may be called."""
+"""Names used for the coefficient of weight decay relative to lr."""
 BROKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError)
-"""What constructors raise on arguments that they do not take."""
+"""Exceptions that constructors raise for arguments that they do not accept."""
 
 
 def load(target: str) -> type[Optimizer]:
     """Import the class at a path.
 
     Raises:
-        UserError: there is none, or it cannot be imported, with the place of the mistake.
+        UserError: it does not exist or cannot be imported; gives the location of the mistake.
     """
     require(target)
     module, _, name = target.rpartition(".")
@@ -50,13 +50,13 @@ def load(target: str) -> type[Optimizer]:
         )
     if not (isinstance(found, type) and issubclass(found, Optimizer)):
         kind = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
-        said = f"optimizer {target!r} is no torch.optim.Optimizer, but {kind}"
+        said = f"optimizer {target!r} is not a torch.optim.Optimizer, but {kind}"
         raise UserError(said, "optimizer.name", target)
     return found
 
 
 def _place(error: BaseException) -> str:
-    """Return where code that was imported failed; empty where no file of it is known."""
+    """Return where imported code failed, as ``FILE:LINE: ``; empty if no file of it is known."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
     mine = [f for f in frames if f.filename != __file__ and f.filename != importlib.__file__]
     return f"{mine[-1].filename}:{mine[-1].lineno}: " if mine else ""
@@ -64,16 +64,16 @@ def _place(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a class takes."""
+    """What a class accepts."""
 
     arguments: frozenset[str]
-    """Names of its constructor's, and of those that ``**kwargs`` go to."""
+    """Argument names of its constructor, and of those that ``**kwargs`` are passed to."""
     words: frozenset[str]
-    """Texts in its own code: keys of groups that it reads are among them."""
+    """Strings in its own code, which include the keys of groups that it reads."""
 
 
 def taken(cls: type[Optimizer]) -> Taken:
-    """Return what a class takes: arguments, and keys that its code knows."""
+    """Return what a class accepts: arguments, and keys that its code knows."""
     arguments: set[str] = set()
     mine = cls.__mro__[: cls.__mro__.index(Optimizer)]
     for one in mine:
@@ -105,8 +105,8 @@ def _constants(code: CodeType) -> Iterator[str]:
 def construct(target: str, groups: list[dict[str, Any]]) -> Optimizer:
     """Return an instance of the class at an import path.
 
-    Options that all groups share are the constructor's arguments where it has them; a group's own stand in
-    the group. Weight decay is set in every group, so that a class's own default never counts.
+    Options that all groups share are passed to the constructor if it accepts them; a group's own options are
+    set in the group. Weight decay is set in every group, so that a class's default is never used.
 
     Args:
         target: the path.
@@ -114,7 +114,7 @@ def construct(target: str, groups: list[dict[str, Any]]) -> Optimizer:
             class has seen its groups.
 
     Raises:
-        UserError: the class has no such option, no weight decay, or refuses a value.
+        UserError: the class lacks an option or weight decay, or refuses a value.
     """
     cls = load(target)
     takes = taken(cls)
@@ -122,7 +122,9 @@ def construct(target: str, groups: list[dict[str, Any]]) -> Optimizer:
     told = ("params", "lr", "role", "weight_decay")
     options = {k: v for group in groups for k, v in group.items() if k not in told}
     for key in options.keys() & {*DECAYS}:
-        raise UserError(f"{key!r} is no option of {target}: set optimizer.weight_decay", key, options[key])
+        raise UserError(
+            f"{key!r} is not an option of {target}: set optimizer.weight_decay", key, options[key]
+        )
     given = [{k: v for k, v in group.items() if k not in ("role", "weight_decay")} for group in groups]
     if decay_name:
         given = [{**one, decay_name: group["weight_decay"]} for one, group in zip(given, groups, strict=True)]

@@ -1,11 +1,11 @@
-"""Several processes that train one run together: who they are, what they share, what each of them holds.
+"""Several processes that train one run together: their identity, communication, and sharding.
 
-Started by ``torchrun`` (one process per device), each takes an equal stretch of every batch's rows. With
-``training.parallel: ddp`` every process holds the whole model and gradients are averaged over processes
-(``DistributedDataParallel``); with ``fsdp`` each holds some rows of every parameter, gradient and optimizer
-state (``fully_shard``). Either way a step is that of one process with the whole batch, up to rounding, and a
-checkpoint is the same file, which any number of processes can read. One process is the plain case: nothing
-here then does anything.
+They are started by ``torchrun`` (one process per device), and each takes an equal contiguous part of every
+batch's rows. With ``training.parallel: ddp`` every process holds the whole model, and gradients are averaged
+over processes (``DistributedDataParallel``). With ``fsdp`` each holds some rows of every parameter, gradient
+and optimizer state (``fully_shard``). In both cases a step equals that of one process with the whole batch,
+up to rounding, and a checkpoint is the same file, readable by any number of processes. For a single process,
+nothing here has an effect.
 """
 
 import os
@@ -29,28 +29,28 @@ from optstudy.optim.sharded import is_sharded, shard_like, whole
 from optstudy.optim.together import Together
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others."""
+"""Maximum time that a process waits for the others."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of one run, seen from one of them; without arguments, a single one."""
+    """The processes of one run, as seen by one of them; without arguments, a single process."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Among the processes of the same machine: the number of its GPU."""
+    """Rank among the processes of the same machine: the number of its GPU."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes the run's folder."""
+        """Whether this process writes the run's folder."""
         return self.rank == 0
 
     @contextmanager
     def own(self, folder: Path) -> Iterator[Path]:
-        """Give the folder that this process writes its records to: the run's, or one that is thrown away."""
+        """Yield the folder for this process's records: the run's, or a temporary one that is discarded."""
         if self.first:
             yield folder
         else:
@@ -58,7 +58,7 @@ class Ranks:
                 yield Path(temporary)
 
     def device(self, device: torch.device) -> torch.device:
-        """Return this process's own one of several GPUs.
+        """Return this process's GPU, if there are several.
 
         Raises:
             UserError: there are fewer GPUs than processes.
@@ -75,9 +75,9 @@ class Ranks:
         return own
 
     def spread(self, model: nn.Module, how: Literal["ddp", "fsdp"]) -> nn.Module:
-        """Spread a model with ``blocks`` over the processes; return the module to call forward.
+        """Distribute a model with ``blocks`` over the processes; return the module to call forward.
 
-        Call before the optimizer is made: ``fsdp`` replaces the model's parameters.
+        Call it before the optimizer is created: ``fsdp`` replaces the model's parameters.
         """
         if self.size == 1:
             return model
@@ -90,14 +90,15 @@ class Ranks:
         mesh = init_device_mesh(device.type, (self.size,))
         for block in model.blocks:  # type: ignore[union-attr]
             fully_shard(block, mesh=mesh)
-        # the head is used after the model's forward, so the root stays whole until the backward pass
+        # the head is used after the model's forward, so the root stays unsharded until the backward pass
         fully_shard(model, mesh=mesh, reshard_after_forward=False)
         return model
 
     def rounds(self, count: int, size: int) -> list[slice]:
-        """Cut this process's share of ``count`` rows into stretches of at most ``size``.
+        """Split this process's share of ``count`` rows into parts of at most ``size``.
 
-        Every process gets equally many, so that each calls the model equally often; some may be empty.
+        Every process gets the same number of parts, so that each calls the model equally often;
+        some may be empty.
         """
         share = -(-count // self.size)
         stop = min(count, (self.rank + 1) * share)
@@ -105,7 +106,7 @@ class Ranks:
         return [slice(min(start, stop), min(start + size, stop)) for start in starts]
 
     def mean(self, x: Tensor) -> Tensor:
-        """Return the mean of the processes' values; each counts the same."""
+        """Return the mean of the processes' values, equally weighted."""
         return self.sum(x) / self.size if self.size > 1 else x
 
     def sum(self, x: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class Ranks:
         return x
 
     def most(self, value: int) -> int:
-        """Return the largest of the processes' values: what all are to do if one of them has to."""
+        """Return the maximum of the processes' values, to agree on an action that any of them needs."""
         if self.size == 1:
             return value
         shared = torch.tensor(int(value))
@@ -132,11 +133,11 @@ class Ranks:
         return values[0]
 
     def wait(self) -> None:
-        """Return once every process has come here."""
+        """Return when every process has called this."""
         self.most(0)
 
     def gather(self, tree: Any) -> Any:
-        """Return nested containers with sharded tensors made whole, on the first process's CPU."""
+        """Return nested containers with sharded tensors gathered on the first process's CPU."""
         if isinstance(tree, dict):
             return {key: self.gather(value) for key, value in tree.items()}
         if isinstance(tree, list):
@@ -149,9 +150,9 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started; a single one where it did not.
+    """Join the processes that ``torchrun`` started; without it, a single process.
 
-    The process is to end with :func:`optstudy.ending.end`.
+    The process must end with :func:`optstudy.ending.end`.
     """
     if not of_several():
         yield Ranks()
@@ -159,19 +160,19 @@ def joined() -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
     yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
-    leave()  # not after an error amid a run: it would wait for what never comes
+    leave()  # not after an error during a run: it would wait forever
 
 
 def leave() -> None:
-    """Take leave of the other processes, which do so too."""
+    """Leave the process group together with the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def accumulating(model: nn.Module, more: bool) -> AbstractContextManager[Any]:
-    """Around forward and backward of a micro-batch: keep gradients here if ``more`` of the batch follow.
+    """Wrap forward and backward of a micro-batch; do not average gradients if ``more`` of the batch follow.
 
-    Sharded gradients are averaged at every micro-batch: keeping them here would take a whole model's memory.
+    Sharded gradients are averaged at every micro-batch: local ones would need a whole model's memory.
     """
     if more and isinstance(model, nn.parallel.DistributedDataParallel):
         return model.no_sync()
@@ -179,7 +180,7 @@ def accumulating(model: nn.Module, more: bool) -> AbstractContextManager[Any]:
 
 
 def reshard(model: nn.Module) -> None:
-    """After a forward pass without a backward: give back the rows that are other processes'."""
+    """After a forward pass without a backward pass, free the rows of other processes."""
     for module in model.modules():
         give_back = getattr(module, "reshard", None)
         if give_back is not None:
@@ -197,16 +198,16 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 @torch.no_grad()
 def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Take over whole weights, sharded or not."""
+    """Load whole weights into a model, sharded or not."""
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     sharded = {name: shard_like(state[name], p) for name, p in parameters.items() if is_sharded(p)}
     model.load_state_dict({**state, **sharded})
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take over an optimizer's whole state.
+    """Load a whole optimizer state.
 
-    Of an optimizer of another package, tensors of a sharded parameter's shape are sharded as it is.
+    In other packages' optimizers, tensors of a sharded parameter's shape are sharded like it.
     """
     parts = optimizer.optimizers if isinstance(optimizer, Together) else [optimizer]
     placed = dict(state["state"])
@@ -215,7 +216,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for p, index in zip(
             [p for group in part.param_groups for p in group["params"]], indices, strict=False
         ):
-            if is_sharded(p) and index in placed and not isinstance(part, Rule):  # a rule places its own
+            if is_sharded(p) and index in placed and not isinstance(part, Rule):  # a rule shards its own
                 placed[index] = {
                     key: shard_like(x, p) if isinstance(x, Tensor) and x.shape == p.shape else x
                     for key, x in placed[index].items()

@@ -1,8 +1,8 @@
-"""Values as plain containers that load without unpickling, and back.
+"""Converts values to plain containers that load without unpickling, and back.
 
-``torch.load(weights_only=True)`` reads tensors, numbers, texts, lists, tuples and dictionaries. Whatever else
-an optimizer keeps (numpy values, deques, sets, dataclasses, random generators) becomes a dictionary with its
-kind under :data:`KIND`. What has no such form is refused when it is packed, not when it is read.
+``torch.load(weights_only=True)`` reads tensors, numbers, strings, lists, tuples and dictionaries. Anything
+else in an optimizer (numpy values, deques, sets, dataclasses, random generators) becomes a dictionary with
+its kind under :data:`KIND`. A value without such a form is refused when it is packed, not when it is read.
 """
 
 import dataclasses
@@ -27,18 +27,18 @@ PLAIN = (
     *(type(None), bool, int, float, complex, str),
     *(torch.Size, torch.dtype, torch.device, torch.layout),
 )
-"""Types that torch loads as they are."""
+"""Types that torch loads unchanged."""
 FACTORIES = {kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)}
-"""What a ``defaultdict`` may make."""
+"""Factories that a ``defaultdict`` may have."""
 DEEPEST = 50
-"""Levels of containers; more are taken for a container that holds itself."""
+"""Maximum nesting of containers; deeper ones are assumed to contain themselves."""
 
 
 class Packing:
-    """Packs values that belong together: a random generator in several places stays one.
+    """Packs related values: a random generator that is in several places stays a single one.
 
     Args:
-        owner: what errors name, such as the optimizer's class.
+        owner: the name used in errors, such as the optimizer's class.
     """
 
     def __init__(self, owner: str) -> None:
@@ -49,7 +49,7 @@ class Packing:
         """Return a value as plain containers.
 
         Raises:
-            UserError: something in it has no such form.
+            UserError: a part of it has no such form.
         """
         kind = type(value)
         if kind in PLAIN or (isinstance(value, Tensor) and _loads(value)):
@@ -67,7 +67,7 @@ class Packing:
         return [self.pack(value, *where, i) for i, value in enumerate(values)]
 
     def _container(self, value: Any, kind: type, where: tuple[Any, ...]) -> Any:
-        """Return what :func:`_made` makes the value of; None where it could not."""
+        """Return the arguments from which :func:`_made` rebuilds the value; None if it could not."""
         if kind is list:
             return self._each(value, where)
         if kind is dict and KIND not in value and all(type(key) in PLAIN for key in value):
@@ -94,7 +94,7 @@ class Packing:
         return self._instance(value, kind, where)
 
     def _instance(self, value: Any, kind: type, where: tuple[Any, ...]) -> dict[str, Any] | None:
-        """Pack an instance of a class that can be found by its name and made without running its code."""
+        """Pack an instance of a class that can be found by name and rebuilt without running its code."""
         named = {KIND: "instance", "module": kind.__module__, "class": kind.__qualname__}
         if _class(kind.__module__, kind.__qualname__) is not kind:
             return None
@@ -104,7 +104,7 @@ class Packing:
             return {**named, "items": self._each(tuple(value), where)}
         try:
             object.__new__(kind)
-        except TypeError:  # it has content of a built-in class
+        except TypeError:  # it has contents of a built-in class
             return None
         fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
         names = dict.fromkeys((*(f.name for f in fields), *getattr(value, "__dict__", {})))
@@ -126,7 +126,7 @@ class Packing:
 
 
 class Unpacking:
-    """The way back; each number of a generator is one object.
+    """The inverse; each generator number gives one object.
 
     Args:
         known: generators that exist already, by number.
@@ -173,7 +173,7 @@ def _made(packed: dict[str, Any]) -> Any:
     cls: Any = _class(packed["module"], packed["class"])
     if cls is None:
         raise UserError(
-            f"the checkpoint holds a {packed['module']}.{packed['class']}, which is no longer there"
+            f"the checkpoint holds a {packed['module']}.{packed['class']}, which no longer exists"
         )
     if "member" in packed:
         return cls[packed["member"]]
@@ -222,7 +222,7 @@ def _packed_array(value: Any) -> dict[str, Any] | None:
 
 
 def _loads(value: Tensor) -> bool:
-    """Whether a tensor loads without unpickling; one of a class that torch does not know is tried."""
+    """Whether a tensor loads without unpickling; tensors of classes unknown to torch are tried."""
     if type(value) in (Tensor, torch.nn.Parameter) or is_sharded(value):
         return True
     file = io.BytesIO()
@@ -239,7 +239,7 @@ def _name(kind: type) -> str:
 
 
 def is_generator(value: Any) -> bool:
-    """Whether a value is a random generator that can be packed: torch's, numpy's own or Python's."""
+    """Whether a value is a random generator that can be packed: torch's, numpy's or Python's."""
     if type(value) in (torch.Generator, random.Random):
         return True
     if type(value) is np.random.RandomState:
@@ -261,7 +261,7 @@ def _new_generator(packed: dict[str, Any]) -> Any:
 
 
 def put(generator: Any, packed: dict[str, Any]) -> None:
-    """Put a generator into a packed state of one of its kind."""
+    """Set a generator to the packed state of a generator of the same kind."""
     of, state = packed["of"], Unpacking({}).unpack(packed["state"])
     if of == "torch":
         generator.set_state(state.cpu())

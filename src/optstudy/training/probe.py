@@ -1,4 +1,4 @@
-"""Measurements inside a run besides its losses: norms and effective learning rates."""
+"""Measurements during a run in addition to losses: norms and effective learning rates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +13,16 @@ from optstudy.errors import UserError
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 MOST_VALUES = 1 << 18
-"""Values read per role; above this number, every n-th value of each tensor is used."""
+"""Maximum number of values read per role; with more, every n-th value of each tensor is used."""
 
 
 class Probe:
-    """Measures what a run's config asks for, to be added to its rows.
+    """Takes the measurements that a run's config requests, to be added to its rows.
 
-    Norms are those of one step. :meth:`expect` must say before that step that a row will end with it.
+    Norms are those of one step. :meth:`expect` must announce that step if a row will end with it.
 
     Raises:
-        UserError: effective learning rates are asked for, and the optimizer has no second moment.
+        UserError: effective learning rates are requested, but the optimizer has no second moment.
     """
 
     def __init__(self, config: RunConfig, optimizer: Optimizer) -> None:
@@ -34,7 +34,7 @@ class Probe:
         self._norms = Norms(optimizer) if config.watch.norms else None
 
     def expect(self, due: bool) -> None:
-        """Say whether to measure the next step."""
+        """Set whether to measure the next step."""
         if self._norms is not None:
             self._norms.due = due
 
@@ -49,12 +49,12 @@ class Probe:
 
 
 class Norms:
-    """Euclidean norms over all parameters of a role, for the steps that are due.
+    """Euclidean norms over all parameters of a role, for announced steps.
 
-    ``gradient`` is the clipped gradient that the optimizer gets. ``update`` is the change of the parameters
-    in the step, weight decay included. ``weight`` is their norm after it. Hooks around the optimizer's step
-    measure them and keep a copy of the parameters meanwhile. Nothing is read from the device before
-    :meth:`take`.
+    ``gradient`` is the norm of the clipped gradient that the optimizer gets, ``update`` that of the
+    parameters' change in the step, weight decay included, ``weight`` that of the parameters after it. Hooks
+    around the optimizer's step measure them and keep a copy of the parameters meanwhile. Nothing is copied
+    from the device before :meth:`take`.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -68,7 +68,7 @@ class Norms:
         optimizer.register_step_post_hook(self._measure_after)
 
     def take(self) -> dict[str, dict[str, float]]:
-        """Return the norms of the last measured step and forget them; empty where there are none."""
+        """Return the norms of the last measured step and clear them; empty if there are none."""
         kinds = [(role, kind) for role, found in self._found.items() for kind in found]
         if not kinds:
             return {}
@@ -98,7 +98,7 @@ class Norms:
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    """Return the norm of all tensors together; of the whole tensors where they are sharded."""
+    """Return the norm of all tensors together; sharded tensors count as a whole."""
     norm = torch.nn.utils.get_total_norm(tensors)
     whole = getattr(norm, "full_tensor", None)
     return norm if whole is None else whole()

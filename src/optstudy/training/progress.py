@@ -1,4 +1,4 @@
-"""What a run reports while it trains, and when it stops because it has diverged."""
+"""The progress of a run: what it records during training, and the rule by which it has diverged."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ from optstudy.config import RunConfig
 from optstudy.errors import UserError, shown
 
 FACTOR = 2.0
-"""Limit of the smoothed loss, as a multiple of the first step's."""
+"""Limit of the smoothed loss, as a multiple of the first step's loss."""
 SHARE = 0.1
 """How long the loss must stay above the limit, as a share of the steps after the freeze."""
 SMOOTHING = 0.01
@@ -22,7 +22,7 @@ SMOOTHING = 0.01
 
 
 class DivergenceRule:
-    """Takes the training loss of every step, in order.
+    """Decides whether a run has diverged, from the training losses of all steps in order.
 
     Args:
         steps: optimizer steps after any freeze.
@@ -97,7 +97,7 @@ class TrainingLog:
         return self._earlier_seconds + time.perf_counter() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to go on as if it had never stopped."""
+        """Return the state from which a resumed run continues as if it had never stopped."""
         return {
             "steps": self.steps,
             "validated": self.validated,
@@ -112,7 +112,7 @@ class TrainingLog:
         """Restore what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: the state is none that a run of this length can have.
+            ValueError: a run of this length cannot have this state.
         """
         steps, numbers = state["steps"], [*state["losses"], *state["seconds_per_step"], state["seconds"]]
         known = len(state["losses"]) + len(state["pending"])
@@ -146,7 +146,7 @@ class TrainingLog:
         """Write the pending steps as one row.
 
         Raises:
-            Diverged: at one of them the run had diverged.
+            Diverged: the run had diverged at one of them.
         """
         if not self._pending:
             return

@@ -1,4 +1,4 @@
-"""One run in memory: data, model and optimizer, and a step of training."""
+"""A run in memory: data, model and optimizer, and one step of training."""
 
 import ctypes
 import hashlib
@@ -30,11 +30,11 @@ from optstudy.training.probe import Probe
 from optstudy.training.progress import Diverged
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
+"""Constants from glibc's malloc.h."""
 
 
 def choose_device(config: RunConfig, device: str) -> torch.device:
-    """Resolve ``auto``: a GPU where there is one, but the CPU for models too small to fill it."""
+    """Resolve ``auto``: a GPU if there is one, but the CPU for models too small to use it well."""
     if device == "auto":
         small = parameter_count(config.model) < SMALL
         device = "cuda" if torch.cuda.is_available() and not small else "cpu"
@@ -46,7 +46,7 @@ def choose_device(config: RunConfig, device: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep memory that tensors free: mapping and clearing it again takes 5 to 10 % of a step."""
+    """Make glibc keep freed tensor memory: mapping and clearing it again takes 5 to 10 % of a step."""
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
@@ -54,20 +54,20 @@ def _keep_freed_memory() -> None:
 
 
 def _nothing() -> None:
-    """Do nothing between batches."""
+    """Default action between batches: nothing."""
 
 
 class Run:
-    """One run in memory: data, model, optimizer and the loop over them.
+    """A run in memory: data, model, optimizer and the training loop.
 
-    With several ``ranks`` it is this process's part of the run, and every method must be called on each.
+    With several ``ranks`` it is this process's part of the run, and every process must call each method.
     """
 
     def __init__(self, config: RunConfig, device: torch.device, ranks: Ranks | None = None) -> None:
         torch.set_num_threads(config.training.threads)
         torch.set_flush_denormal(True)  # else a run that diverges on a CPU takes twice as long
         _keep_freed_memory()
-        torch.manual_seed(config.seed)  # for optimizers that draw random numbers; nothing else here does
+        torch.manual_seed(config.seed)  # only used by optimizers that draw random numbers
         random.seed(config.seed)
         np.random.seed(config.seed % 2**32)
         self.config = config
@@ -112,10 +112,10 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on; batches are a function of the step alone.
 
-        Weights and optimizer state are whole, on the first of several ranks.
+        Weights and optimizer state are whole, and only on the first rank.
 
         Raises:
-            UserError: the optimizer keeps something that no checkpoint can hold.
+            UserError: the optimizer contains something that no checkpoint can store.
         """
         reshard(self.model)
         optimizer, beside = self._keeping.state()
@@ -133,10 +133,10 @@ class Run:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
-        """Restore what :meth:`state_dict` returned; what an older version did not save stays as it is.
+        """Restore what :meth:`state_dict` returned; values that an older version did not save stay unchanged.
 
         Returns:
-            Places of the optimizer's random generators that could not be put back.
+            Places of the optimizer's random generators that could not be restored.
         """
         load_model(self.model, state["model"])
         beside = state.get("beside", {})
@@ -151,10 +151,10 @@ class Run:
         return lost
 
     def unsaved(self) -> list[str]:
-        """Return, after a step, the places in the optimizer whose state no checkpoint holds.
+        """Return, after a step, the places in the optimizer whose state checkpoints do not contain.
 
         Raises:
-            UserError: it keeps something that no checkpoint can hold.
+            UserError: it contains something that no checkpoint can store.
         """
         self._keeping.state()
         return self._keeping.lost()
@@ -162,11 +162,11 @@ class Run:
     def step(self, step: int, between: Callable[[], None] = _nothing) -> tuple[Tensor, Tensor, float]:
         """Take one optimizer step; return loss (with z-loss), gradient norm and learning rate.
 
-        ``between`` is called before each micro-batch, with model and optimizer as they were before the step;
-        what it raises ends the step.
+        ``between`` is called before each micro-batch, while model and optimizer are as before the step; an
+        exception from it ends the step.
 
         Raises:
-            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
+            Diverged: a number of the step, such as the learning rate, is out of range of the weights' dtype.
         """
         share = schedule.factor(self.config, step)
         for group in self.optimizer.param_groups:
@@ -185,13 +185,13 @@ class Run:
         """Step the optimizer.
 
         Raises:
-            Diverged: a number of the step, such as the learning rate, is beyond the weights' type.
+            Diverged: a number of the step, such as the learning rate, is out of range of the weights' dtype.
         """
         self._stepped = True
         try:
             self.optimizer.step()
         except RuntimeError as error:
-            if "without overflow" not in str(error):  # as torch says it
+            if "without overflow" not in str(error):  # torch's wording
                 raise
             raise Diverged(step, f"the update could not be computed at step {step}: {error}") from error
 
@@ -199,7 +199,7 @@ class Run:
         self, batch: IntArray, loss_of: Callable[[slice], Tensor], between: Callable[[], None] = _nothing
     ) -> tuple[Tensor, Tensor]:
         """Compute the clipped gradient of ``loss_of(rows)`` over all micro-batches; return loss and norm."""
-        self.model.zero_grad(set_to_none=True)  # of parameters that no optimizer trains, too
+        self.model.zero_grad(set_to_none=True)  # includes parameters that no optimizer trains
         total = torch.zeros((), device=self.device)
         for rows in _micro_batches(len(batch), self.config.training.micro_batch_size):
             between()
@@ -232,7 +232,7 @@ class Run:
         self.optimizer.update_hessian()  # type: ignore[attr-defined]
 
     def _hidden(self, x_BT: Tensor) -> Tensor:
-        """Hidden states that have a target, shape ND with N = B (T - 1)."""
+        """Hidden states of positions that have a target, shape ND with N = B (T - 1)."""
         h_ND: Tensor = self.forward(x_BT)[:, :-1].flatten(0, 1)
         return h_ND
 
@@ -240,7 +240,7 @@ class Run:
         return self._losses(batch, self.config.training.z_loss)[0]
 
     def _losses(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
-        """Training loss and cross-entropy of sequences BT; each has T - 1 targets."""
+        """Training loss and cross-entropy of sequences BT, which have T - 1 targets each."""
         x_BT = torch.from_numpy(batch).to(self.device, non_blocking=True)
         y_N = x_BT[:, 1:].flatten()
         return language_model_loss(self._hidden(x_BT), self.model.head.weight, y_N, z, self.loss_rows)
@@ -249,7 +249,7 @@ class Run:
     def validation_loss(self, between: Callable[[], None] = _nothing) -> float:
         """Mean cross-entropy over the held-out sequences, nats per token, without z-loss.
 
-        ``between`` is called before each batch; what it raises ends the evaluation.
+        ``between`` is called before each batch; an exception from it ends the evaluation.
         """
         size = self.config.training.micro_batch_size or self.config.training.batch_size
         total = torch.zeros((), device=self.device, dtype=torch.float64)
@@ -264,10 +264,10 @@ class Run:
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
-        """Hold the weights at which an optimizer with ``eval`` and ``train`` (Schedule-Free) is evaluated.
+        """Switch an optimizer with ``eval`` and ``train`` (Schedule-Free) to its evaluation weights.
 
-        Before its first step these are the initial weights. Then only ``train`` is called, which some need
-        before they step and which others, that have no state yet, fail.
+        Before its first step these are the initial weights. Then only ``train`` is called: some optimizers
+        need it before a step; others raise an error, as they have no state yet.
         """
         parts = getattr(self.optimizer, "optimizers", [self.optimizer])
         switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
@@ -317,7 +317,7 @@ def bytes_held(state: Any, deepest: int = 8) -> int:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the process's peak memory in MiB: of tensors on a GPU, of everything on a CPU."""
+    """Return the process's peak memory in MiB: of tensors for a GPU, of the whole process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10

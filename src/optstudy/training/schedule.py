@@ -8,9 +8,9 @@ from optstudy.config import RunConfig
 def factor(config: RunConfig, step: int) -> float:
     """Return the share of the peak learning rate at ``step``, counted from 0.
 
-    The released loop raises its step counter before it asks for the rate (OLMo's ``CosWithWarmup`` and the
-    paper's ``FreezeCosWithWarmup``). So with s = step + 1, F = ``freeze_steps``, W warm-up steps,
-    S = F + ``training.steps``, and a0 and af the shares that the warm-up starts from and the cosine ends at:
+    The released loop increments its step counter before it computes the rate (OLMo's ``CosWithWarmup`` and
+    the paper's ``FreezeCosWithWarmup``). So let s = step + 1, F = ``freeze_steps``, W the warm-up steps,
+    S = F + ``training.steps``, and a0 and af the shares at the start of warm-up and the end of the cosine:
 
         s < F            0
         s < F + W        a0 + (1 - a0) (s - F) / W
@@ -22,7 +22,7 @@ def factor(config: RunConfig, step: int) -> float:
     ``decay`` of all steps, and a line down to 0 over these (Hu et al. 2024, arXiv 2404.06395; a line as in
     Haegele et al. 2024, arXiv 2405.18392). A ``constant`` rate has af = 1.
 
-    F - 1 steps have rate 0. The F-th, the last that estimates second moments, has rate a0.
+    F - 1 steps have rate 0. Step F, the last one that estimates second moments, has rate a0.
     """
     course = config.schedule
     warmup_steps = round(course.warmup * config.training.steps)

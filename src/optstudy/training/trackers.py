@@ -1,6 +1,6 @@
-"""Experiment trackers that get a run's metrics besides ``metrics.jsonl``: TensorBoard, Weights & Biases.
+"""Experiment trackers that also receive a run's metrics: TensorBoard, Weights & Biases.
 
-``watch`` in the config switches them on; it is no part of a run's id. Each is an optional extra.
+They are enabled by ``watch`` in the config, which is not part of a run's id. Each is an optional extra.
 """
 
 import importlib
@@ -15,22 +15,22 @@ Row = Mapping[str, Any]
 
 
 class Tracker(Protocol):
-    """Gets each row of ``metrics.jsonl`` as it is written."""
+    """Receives each row of ``metrics.jsonl`` as it is written."""
 
     def write(self, row: Row) -> None:
         """Log one row; it has a ``step``."""
 
     def close(self, code: int) -> None:
-        """Send what is pending; ``code`` is 0 unless the run failed."""
+        """Send pending data; ``code`` is 0 unless the run failed."""
 
 
 class Trackers:
-    """The trackers that a run's config switches on.
+    """The trackers that a run's config enables.
 
     Args:
-        config: the run's.
-        folder: the run's; local files go there.
-        steps: steps of the checkpoint that the run is resumed from, else 0.
+        config: the run's config.
+        folder: the run's folder; local files go there.
+        steps: steps of the checkpoint from which the run resumes, else 0.
 
     Raises:
         UserError: a tracker is not installed, or cannot be reached.
@@ -61,7 +61,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, steps: int) -> None:
         module = _import("torch.utils.tensorboard", "tensorboard")
-        # hides what a killed attempt wrote after its checkpoint
+        # hides rows that a killed attempt wrote after its checkpoint
         self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=steps + 1)
 
     def write(self, row: Row) -> None:
@@ -75,7 +75,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A W&B run with this run's id, resumed with it; with ``WANDB_MODE=offline`` kept in ``FOLDER/wandb``."""
+    """A W&B run with this run's id, resumed with it; stored in ``FOLDER/wandb`` if ``WANDB_MODE=offline``."""
 
     def __init__(self, config: RunConfig, folder: Path, project: str) -> None:
         wandb = _import("wandb", "wandb")
@@ -91,19 +91,19 @@ class WeightsAndBiases:
             )
         except wandb.Error as error:
             raise UserError(f"watch.wandb: {error}; or set WANDB_MODE=offline") from error
-        self._run.define_metric("*", step_metric="step")  # a resumed run may write a step again
+        self._run.define_metric("*", step_metric="step")  # a resumed run may write a step twice
 
     def write(self, row: Row) -> None:
         """Log one row."""
         self._run.log({"step": row["step"], **dict(flat(row))})
 
     def close(self, code: int) -> None:
-        """Send what is pending."""
+        """Send pending data."""
         self._run.finish(exit_code=code)
 
 
 def flat(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield numbers by their path, as ``norms/head/gradient``; not the step, nor what was not finite."""
+    """Yield finite numbers by their path, such as ``norms/head/gradient``, except the step."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{name}/")

@@ -1,4 +1,4 @@
-"""Training: takes a config, fills a run folder. Nothing here depends on an optimizer's name."""
+"""Training: takes a config and fills a run folder. Nothing here depends on an optimizer's name."""
 
 import os
 import platform
@@ -34,7 +34,7 @@ from optstudy.training.trackers import Trackers
 
 CHECKPOINT_MINUTES = 10.0
 SAVED: Mapping[str, type] = {"run": dict, "log": dict, "metrics": str, "id": str, "folder": str}
-"""What a checkpoint holds; older versions saved only the first two, and the length of the metrics."""
+"""Contents of a checkpoint; older versions saved only the first two, and the length of the metrics."""
 
 
 def train(
@@ -47,22 +47,23 @@ def train(
 ) -> dict[str, Any]:
     """Train the run in ``folder``, from its newest checkpoint if there is one, and return its result.
 
-    A finished run is returned as it is. Of several ranks each calls this, and the first alone writes to it.
+    For a finished run, its result is returned. With several ranks, each calls this, and only the first one
+    writes to the folder.
 
     Args:
-        folder: holds ``config.json``; gets everything else.
+        folder: contains ``config.json``; receives everything else.
         device: ``auto``, ``cpu`` or ``cuda``.
         on_progress: called with every row that is written to ``metrics.jsonl``.
         checkpoint_minutes: time between checkpoints.
         still_mine: called before a checkpoint or the result is written; raises if another process has taken
-            the run over.
+            over the run.
         ranks: the processes that train together, see :mod:`optstudy.training.parallel`.
 
     Raises:
-        UserError: no readable config, or a corpus that cannot be had.
+        UserError: no readable config, or the corpus is not available.
         Unloadable: none of its checkpoints can be loaded.
-        Preempted: SIGTERM, SIGUSR1 or SIGINT came, to whichever rank; a checkpoint was written, if there was
-            a step to save.
+        Preempted: some rank received SIGTERM, SIGUSR1 or SIGINT; a checkpoint was written if a step was
+            taken.
         OutOfMemory: an allocation failed, on CPU or GPU.
     """
     ranks = ranks or Ranks()
@@ -100,7 +101,7 @@ def train(
 
 
 class _Attempt:
-    """One process's work on a run: the loop over steps, records and checkpoints."""
+    """One process's attempt at a run: the loop over steps, records and checkpoints."""
 
     def __init__(
         self,
@@ -127,11 +128,12 @@ class _Attempt:
         self.trackers = Trackers(watched, own, self.log.steps)
 
     def _resume(self, path: Path, folder: Path) -> bytes:
-        """Go on from a checkpoint that the first rank has chosen; return what ``metrics.jsonl`` is to hold.
+        """Resume from a checkpoint chosen by the first rank; return the content that ``metrics.jsonl`` should
+        have.
 
         Raises:
-            Odd: it cannot be loaded; this attempt is worth nothing then.
-            UserError: it is of another run.
+            Odd: it cannot be loaded; this attempt is then unusable.
+            UserError: it belongs to another run.
         """
         run = self.run
         in_parts = self.ranks.size > 1 and run.config.training.parallel == "fsdp"
@@ -161,7 +163,7 @@ class _Attempt:
             )
 
     def _metrics_of(self, saved: dict[str, Any], folder: Path) -> bytes:
-        """Return what ``metrics.jsonl`` held at a checkpoint; older versions saved only its length."""
+        """Return the content of ``metrics.jsonl`` at a checkpoint; older versions saved only its length."""
         if "metrics" in saved:
             return bytes(saved["metrics"], "utf-8")
         path = folder / "metrics.jsonl"
@@ -179,7 +181,7 @@ class _Attempt:
             self._on_progress(row)
 
     def carry_out(self) -> dict[str, Any]:
-        """Train to the end or to divergence; return everything ``result.json`` says but id and format."""
+        """Train to the end or to divergence; return the content of ``result.json`` except id and format."""
         run, log = self.run, self.log
         state, reason, final = "done", None, None
         try:
@@ -208,7 +210,7 @@ class _Attempt:
         }
 
     def _train(self) -> float:
-        """Take all steps that are left; return the final validation loss."""
+        """Take all remaining steps; return the final validation loss."""
         run, log = self.run, self.log
         first = log.steps
         for step in range(first, run.config.total_steps):
@@ -229,11 +231,11 @@ class _Attempt:
         return final
 
     def _say_lost(self, places: list[str]) -> None:
-        """Say once, and in ``env.json``, what keeps a resumed run from going on bitwise as it would have."""
+        """Report once, and in ``env.json``, why a resumed run would not continue bitwise identically."""
         if places and not self._lost and self.ranks.first:
             named = ", ".join(places)
             say_once(
-                f"{self.folder}: a resumed run will not go on bitwise as it would have: "
+                f"{self.folder}: a resumed run will not continue bitwise as it would have: "
                 f"{named} of the optimizer cannot be saved"
             )
         self._lost = [*dict.fromkeys((*self._lost, *places))]
@@ -241,7 +243,7 @@ class _Attempt:
             write_json(self.folder / "env.json", {**environment(self.run), "not_saved": self._lost})
 
     def _stop_if_asked(self) -> None:
-        """Write a checkpoint and raise, if a signal came. The state is that after ``log.steps`` steps."""
+        """Write a checkpoint and raise if a signal came. The state is that after ``log.steps`` steps."""
         if self.ranks.most(self.interruption.came is not None):
             self._checkpoint()
             came = self.interruption.came or "a signal to another process"
@@ -269,7 +271,7 @@ def packages(run: Run) -> dict[str, str]:
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """Return versions and machine: what may explain a difference, and is no part of a run's id."""
+    """Return versions and machine, which may explain a difference but are not part of a run's id."""
     return {
         "optstudy": optstudy.__version__,
         "python": platform.python_version(),
