@@ -15,7 +15,8 @@ from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 from reference import reference_pages
 
-from optstudy.commands.optimizers import listing
+from optstudy import presets
+from optstudy.commands.optimizers import listed_presets, listing
 from optstudy.findings import RECORDED
 from optstudy.results import archive
 from optstudy.study import library as study
@@ -36,7 +37,7 @@ def write(folder: Path, load: Load = archive.load) -> None:
     for name in ("optimizers", "studies", "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
-    pages["parts/choose.md"] = choosing(load, "paper/fig1")
+    pages |= {"parts/choose.md": choosing(load, "paper/fig1"), "parts/field.md": field()}
     pages["parts/rivals.md"] = choosing(load, "beyond/rivals")
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
     pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
@@ -44,6 +45,41 @@ def write(folder: Path, load: Load = archive.load) -> None:
         path = folder / name
         if not path.exists() or path.read_text() != content:  # sphinx rebuilds newer files
             path.write_text(content)
+
+
+# The field
+
+
+def field() -> str:
+    """A row per preset, and what benchmarks call those that have no preset."""
+    rows = []
+    for name, one in presets.load().items():
+        adams = [role for role, own in one.roles.items() if own.get("name") == "adam"]
+        elsewhere = "" if not adams else f"; Adam {'elsewhere' if len(adams) > 1 else 'on ' + adams[0]}"
+        asked = "".join(f"; schedule {value}" for value in one.schedule.values())
+        said = [one.about + elsewhere + asked, one.source, f"{one.package} {one.tried}"]
+        state, faults = f"{one.state_bytes_per_param:.2f}", "; ".join(one.faults)
+        rates = f"{one.lr.start:g} to {one.lr.stop:g}"
+        rows.append((f"`{name}`", *said, state, rates, one.published, faults))
+    heading = (
+        "name",
+        "what it is",
+        "source",
+        "tried with",
+        "state, B/param",
+        "rates",
+        "published",
+        "known faults",
+    )
+    ours = sorted(
+        {
+            f"{called} is `{name}`"
+            for of in presets.read().benchmarks.values()
+            for called, name in of.items()
+            if name not in presets.load()
+        }
+    )
+    return f"{table(heading, rows)}\nThe benchmarks' others are this project's own: {', '.join(ours)}.\n"
 
 
 # Studies
@@ -136,7 +172,7 @@ def choosing(load: Load, name: str) -> str:
     found = [(label, figure) for label, figure in recorded(load, name) if len(figure.summaries) > 1]
     if not found:
         return f"{NO_RECORD}\n"
-    state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in listing()}
+    state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in (*listing(), *listed_presets())}
     parts = []
     for scale, figure in found:
         rows = [(*window_row(figure, one), state.get(one.curve.name, "")) for one in figure.summaries]

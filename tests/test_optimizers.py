@@ -15,7 +15,7 @@ from optstudy import optim
 from optstudy.commands.optimizers import listing, options_by_role, state_bytes
 from optstudy.config import RunConfig, resolve, shapes_by_role
 from optstudy.errors import UserError
-from optstudy.recipes import OPTIMIZERS, complete
+from optstudy.recipes import MATRICES, OPTIMIZERS, complete
 from optstudy.roles import assign_roles
 from optstudy.study import library as study
 from optstudy.training.build import build_optimizer
@@ -285,6 +285,21 @@ def test_weight_decay_is_independent_of_a_groups_own_peak() -> None:
     assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-3 / 1e-2}
     assert group_of(optimizer, "head")["peak_lr"] == 3.16e-3
     assert group_of(optimizer, "qkv")["peak_lr"] == 1e-2
+
+
+def test_weight_decay_may_be_on_matrices_alone() -> None:
+    off: dict[str, Any] = {role: {"weight_decay": 0.0} for role in ("embedding", "head", "norm")}
+    model, optimizer = built("adam", weight_decay=1e-3, roles=off)
+    decays = {group["role"]: group["weight_decay"] for group in optimizer.param_groups}
+    assert {role for role, decay in decays.items() if decay} == set(MATRICES)
+    assert {decays[role] for role in MATRICES} == {0.1}
+    made = optstudy.create_optimizer(
+        "adam", model, lr=1e-2, weight_decay=0.1, roles={"head": {"weight_decay": 0.3}}
+    )
+    assert group_of(made, "head")["weight_decay"] == pytest.approx(0.3)
+    assert group_of(made, "norm")["weight_decay"] == pytest.approx(0.1)
+    plain, one = config_of("adam"), config_of("adam", roles={"head": {"weight_decay": 0.0}})
+    assert plain.id != one.id
 
 
 def test_untrained_norms_are_left_out() -> None:
