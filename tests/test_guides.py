@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,16 +23,18 @@ SMALL = {**TINY, "training.steps": 12, "optimizer.lr": 1e-2}
 """Settings under which a command of a page takes seconds: one learning rate, a few steps."""
 
 
-def small(line: str, corpus: str) -> list[str]:
+def small(line: str, corpus: str, settings: Mapping[str, Any] = SMALL) -> list[str]:
     """A command line of a page as it is run here: on the slice of the corpus, at a tiny size."""
     words = shlex.split(line)
     assert words[0] == "optstudy"
     if words[1] in ("run", "show", "status", "report", "claims"):
-        words += [f"--set={key}={value}" for key, value in {"data.corpus": corpus, **SMALL}.items()]
+        words += [f"--set={key}={value}" for key, value in {"data.corpus": corpus, **settings}.items()]
     return [str(OPTSTUDY), *words[1:]]
 
 
-def carry_out(page: str, folder: Path, corpus: str, source: Path) -> list[str]:
+def carry_out(
+    page: str, folder: Path, corpus: str, source: Path, settings: Mapping[str, Any] = SMALL
+) -> list[str]:
     """Write a page's files, run its commands in order; return what they printed."""
     for block in pages.all_blocks():
         if block.page == page and block.name and not block.name.startswith(("src/", "tests/")):
@@ -41,7 +45,7 @@ def carry_out(page: str, folder: Path, corpus: str, source: Path) -> list[str]:
         for line in pages.commands(block):
             command, _, redirected = line.partition(" > ")
             ended = subprocess.run(
-                small(command, corpus), cwd=folder, env=environment, capture_output=True, text=True,
+                small(command, corpus, settings), cwd=folder, env=environment, capture_output=True, text=True,
                 timeout=240, check=False,
             )  # fmt: skip
             assert ended.returncode == 0, f"{line}\n{ended.stderr}"
@@ -60,6 +64,18 @@ def test_your_own_optimizer_beside_adam_as_the_tutorial_says(corpus_slice, tmp_p
     configs = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/config.json")]
     assert len(configs) == 6 and {one["seed"] for one in configs} == {0, 1, 2}
     assert {one["optimizer"]["name"] for one in configs} == {"adam", "mine.Tiger"}
+
+
+def test_your_own_model_and_one_of_hugging_face_as_the_tutorial_says(corpus_slice, tmp_path):
+    page = "docs/tutorials/own-model.md"
+    any_model = {key: one for key, one in SMALL.items() if not key.startswith("model.")}
+    counted, mine, qwen = carry_out(page, tmp_path, corpus_slice, ROOT / "src", any_model)
+    assert "mygpt.MyGPT: 366," in counted and "2 runs, 2 to do" in counted
+    assert "SGD" in mine and "Adalayer" in qwen
+    for name, said in (("gpt", "SGD"), ("qwen", "Adalayer")):
+        assert said in (tmp_path / "report" / name / "pico" / "index.html").read_text()
+    configs = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/config.json")]
+    assert len(configs) == 4 and sum(one["model"]["code"] is None for one in configs) == 2
 
 
 def test_a_study_in_three_steps(corpus_slice, tmp_path):

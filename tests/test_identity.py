@@ -160,7 +160,7 @@ def test_the_tables_have_every_default_that_there_is():
     keys = {key for key, _ in leaves(tiny().model_dump(mode="json"))}
     given = {key for key, _ in leaves(TINY)} - {"validation.points"} | {"numerics"}
     keys = {key for key in keys if not key.startswith(("optimizer.options", "optimizer.roles", "watch."))}
-    assert keys - given == identity.DEFAULTS.keys() | {"training.parallel"}
+    assert keys - given == identity.DEFAULTS.keys() | {"training.parallel", "model.config"}
     for target, options in CLASSES.items():
         fields = options.model_fields.keys() - {"lr", "weight_decay", "maximize", "compile"}
         assert fields == identity.OPTIONS[target].keys(), target

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from optstudy import cli
 from optstudy.config import resolve
@@ -170,13 +171,13 @@ def test_classes_are_found_where_a_package_gathers_them(tmp_path, monkeypatch):
 def test_what_cannot_be_imported_is_one_line_with_its_place(written, source, name, said):
     target = f"{written(source)}.{name}"
     with pytest.raises(UserError, match=said) as error:
-        outside.load(target)
+        outside.load(target, "optimizer", torch.optim.Optimizer)
     assert "\n" not in str(error.value)
 
 
 def test_source_in_another_encoding_that_says_so_is_fine(written):
     name = written(b"# -*- coding: latin-1 -*-\n# caf\xe9\nimport torch\nclass X(torch.optim.SGD): pass\n")
-    assert outside.load(f"{name}.X").__name__ == "X"
+    assert outside.load(f"{name}.X", "optimizer", torch.optim.Optimizer).__name__ == "X"
 
 
 def test_an_optimizer_that_cannot_evaluate_before_its_first_step_is_trained(corpus_slice, tmp_path, written):
@@ -248,8 +249,8 @@ def test_a_dry_run_refuses_what_could_not_be_run(change, said, tmp_path, monkeyp
 def test_nothing_is_imported_for_classes_of_ours():
     code = (
         "import sys; from optstudy.study import library as study\n"
-        "from optstudy.commands.importing import try_optimizers\n"
-        "try_optimizers(p.config for p in study.load('demo').points('pico'))\n"
+        "from optstudy.commands.importing import try_code\n"
+        "try_code(p.config for p in study.load('demo').points('pico'))\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

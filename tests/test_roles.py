@@ -192,3 +192,80 @@ def test_an_optimizer_on_hugging_face_groups_lowers_the_loss() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
+
+
+def kinds_by_head(model: nn.Module) -> dict[str, str]:
+    """The granularity that each map of q, k and v of the first layer gets under ``head``."""
+    groups = param_groups(model, {"qkv": {"second_moment": "head"}, "rest": {"second_moment": "tensor"}})
+    kinds = {id(p): group["second_moment"] for group in groups for p in group["params"]}
+    return {
+        name: kinds[id(p)]
+        for name, p in model.named_parameters()
+        if assign_roles(model)[name] == "qkv" and ".0." in name and p.ndim > 1
+    }
+
+
+def test_head_is_a_value_per_head_of_q_and_k_and_per_row_of_v() -> None:
+    import transformers
+
+    def rows(*heads: int, v: int) -> str:
+        return "split-" + "-".join(map(str, [*heads, *[1] * v]))
+
+    assert kinds_by_head(own_model()) == {"blocks.0.attention.qkv.weight": rows(*[4] * 4, v=8)}
+    config = transformers.Qwen3Config(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=4,
+    )  # fmt: skip
+    layer = "model.layers.0.self_attn."
+    assert kinds_by_head(transformers.Qwen3ForCausalLM(config)) == {
+        f"{layer}q_proj.weight": "split-4", f"{layer}k_proj.weight": "split-2", f"{layer}v_proj.weight": "row"
+    }  # fmt: skip
+    gpt2 = transformers.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)
+    assert kinds_by_head(transformers.GPT2LMHeadModel(gpt2)) == {
+        "transformer.h.0.attn.c_attn.weight": rows(*[8] * 4, v=16)
+    }
+    neox = transformers.GPTNeoXConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    head_by_head = "split-" + "-".join(map(str, [8, 8, *[1] * 8] * 2))
+    found = kinds_by_head(transformers.GPTNeoXForCausalLM(neox))
+    assert found == {"gpt_neox.layers.0.attention.query_key_value.weight": head_by_head}
+
+
+def test_head_gives_the_means_over_heads() -> None:
+    """Two heads of two rows: q's and k's values are means over a head, v's over a row."""
+    model = own_model().double()
+    qkv = model.blocks[0].attention.qkv.weight
+    groups = param_groups(model, {"qkv": {"second_moment": "head"}, "rest": {"train": False}})
+    optimizer = Adalayer(groups, lr=1e-3, betas=(0.9, 0.0), eps=0.0)
+    qkv.grad = torch.randn(qkv.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = qkv.detach().clone()
+    optimizer.step()
+    squares = qkv.grad.square()
+    v = torch.cat([squares[i : i + 4].mean().expand(4) for i in (0, 4, 8, 12)] + [squares[16:].mean(1)])
+    assert torch.allclose(before - qkv.detach(), 1e-3 * qkv.grad / v.sqrt()[:, None], rtol=1e-9)
+
+
+class Heads(nn.Module):
+    """Attention that does not say how many heads it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(8, 8, bias=False) for _ in range(4))
+
+
+def test_head_is_refused_where_heads_cannot_be_told_and_for_other_roles() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(16, 8), "attention": Heads()})
+    rules = {"qkv": {"second_moment": "head"}}
+    with pytest.raises(
+        UserError, match=r"'attention.q_proj.weight': its heads cannot be told; give the Heads"
+    ):
+        param_groups(model, rules)
+    model["attention"].n_heads = 2
+    kinds = [group["second_moment"] for group in param_groups(model, rules) if group["role"] == "qkv"]
+    assert kinds == ["split-2", "row"]
+    with pytest.raises(UserError, match=r"plays 'attention_out'; only the role 'qkv' has heads"):
+        param_groups(model, {"attention_out": {"second_moment": "head"}})
+    with pytest.raises(UserError, match="only q, k and v have heads"):
+        tiny(**{"optimizer.name": "adalayer", "optimizer.roles.norm.second_moment": "head"})
+    tiny(**{"optimizer.name": "adalayer", "optimizer.roles.qkv.second_moment": "head"})

@@ -98,7 +98,18 @@ def _number(module: Any, *names: str) -> int:
     return 0
 
 
-_HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads")
+_HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "heads")
+
+
+def is_latent(attribute: str) -> bool:
+    """Whether a map of attention goes into or comes out of a latent space of lower rank."""
+    return attribute in _LATENT
+
+
+def head_width(module: Any, queries: int) -> int | None:
+    """Return the rows of one head in a module of attention whose queries have ``queries`` rows, if told."""
+    heads = _number(module, *_HEADS)
+    return queries // heads if heads and queries % heads == 0 else None
 
 
 def _head_by_head(module: Any, outputs: int) -> tuple[int, ...] | None:

@@ -5,13 +5,16 @@ config is recorded, so it contains every value that ran. Imports no torch.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import InitErrorDetails
 
 from optstudy import identity, recipes
-from optstudy.errors import Strict, UserError, shown, validate
+from optstudy.errors import TOLD, Strict, UserError, missing, nearest, refuse, shown, validate, wrong
+from optstudy.record import leaves
 
 NUMERICS: Literal[1] = 1
 """Increased only when a change of the code alters results: runs with an older number are not reused."""
@@ -32,44 +35,151 @@ def unit(name: str) -> Any:
     return Field(json_schema_extra={"unit": name})
 
 
+def _flat(tree: Any) -> Any:
+    """Return names with dots, which merging has nested, as they were written."""
+    return dict(leaves(tree)) if isinstance(tree, Mapping) else tree
+
+
 class Data(Strict):
     """The text and how it is tokenized."""
 
     corpus: str
-    """A name from ``optstudy data list``, or ``path:`` and a file or folder."""
+    """A name from ``optstudy data list``; ``path:`` and a file or folder; or a dataset of the Hugging
+    Face hub, ``hf:OWNER/NAME@COMMIT``."""
     fingerprint: str
     """Hash of the cleaned text. Filled in."""
     tokenizer: str
-    """``bpe-N``: a byte-level BPE with a vocabulary of N, trained on the corpus; ``t5``; ``gpt2``; a file."""
+    """``bpe-N``: a byte-level BPE with a vocabulary of N, trained on the corpus; ``t5``; ``gpt2``; a file;
+    or ``hf:OWNER/NAME@COMMIT``."""
     tokenizer_fingerprint: str | None = None
     """Hash of a tokenizer file, which replaces its name in the id; null: no file. Filled in."""
+    text_key: str = "text"
+    """Key of a document's text in JSON lines, and in rows of the hub."""
+    end_token: str | None = None
+    """The tokenizer's piece that ends documents; null: ``</s>``, ``<|endoftext|>`` or another usual one."""
     tokens: Annotated[int, Field(gt=0, le=10**15), unit("tokens")] | None = None
     """Tokens of the train split to use, from its start; null: all."""
     sequence_length: Annotated[int, Field(ge=2, le=10**7), unit("tokens")]
     """Tokens per sequence; the loss has one fewer target."""
 
 
-class Model(Strict):
-    """The paper's decoder-only transformer (Appendix B)."""
+class Sizes(NamedTuple):
+    """Sizes of the models that a scale has sizes for."""
 
+    width: int
+    layers: int
+    heads: int
+
+
+class Model(Strict):
+    """Which language model, and how large. A key that a model does not have is null."""
+
+    name: str = "paper"
+    """``paper``: the decoder-only transformer of Appendix B; ``llama``; ``transformers.LlamaForCausalLM`` or
+    another causal language model of Hugging Face; or the import path of a class of your own."""
     vocab_size: Annotated[Count, unit("rows")]
     """Rows of embedding and head; at least the tokenizer's vocabulary size."""
-    d_model: Annotated[int, Field(gt=0, le=10**6), unit("features")]
-    """Width of the residual stream: an even multiple of ``n_heads``."""
-    n_layers: Annotated[int, Field(gt=0, le=10**4), unit("blocks")]
+    d_model: Annotated[int, Field(gt=0, le=10**6), unit("features")] | None = None
+    """Width of the residual stream: an even multiple of ``n_heads``. Of ``paper`` and ``llama``, as all keys
+    down to ``tie_embeddings``."""
+    n_layers: Annotated[int, Field(gt=0, le=10**4), unit("blocks")] | None = None
     """Number of blocks, each with attention and MLP."""
-    n_heads: Annotated[Count, unit("heads")]
+    n_heads: Annotated[Count, unit("heads")] | None = None
     """Attention heads per block, each ``d_model / n_heads`` wide."""
-    qk_norm: bool = True
-    """LayerNorm over the full width of queries and keys, before the head split."""
-    scale_attention_by_layer: bool = False
-    """Multiply attention logits by 1 / (layer index + 1), as Liu et al.'s Sophia runs did (Figure 18)."""
+    qk_norm: bool | None = True
+    """LayerNorm over the full width of queries and keys, before the head split. Of ``paper`` alone."""
+    scale_attention_by_layer: bool | None = False
+    """Multiply attention logits by 1 / (layer index + 1), as Liu et al.'s Sophia runs did (Figure 18). Of
+    ``paper`` alone."""
+    n_kv_heads: Annotated[Count, unit("heads")] | None = None
+    """Heads of keys and values, which divide ``n_heads``; by default half of them. Of ``llama`` alone."""
+    tie_embeddings: bool | None = None
+    """Whether the head's weight is the embedding's; by default false. Of ``llama`` alone."""
+    config: str | None = None
+    """A Hugging Face ``config.json``: ``options`` go over what it says, and its vocabulary does not count."""
+    options: dict[str, Any] = {}
+    """What an imported class is told besides ``vocab_size``: arguments of your own class, or keys of a
+    Hugging Face configuration."""
+    code: str | None = None
+    """Hash of the source of a class that comes in no installed package; null: there is none. Filled in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        name = data.get("name", "paper")
+        if name == "paper" or not isinstance(name, str):
+            return data
+        filled: dict[str, Any] = {"qk_norm": None, "scale_attention_by_layer": None}
+        if name == "llama":
+            heads = data.get("n_heads")
+            filled["n_kv_heads"] = max(1, heads // 2) if isinstance(heads, int) else None
+            filled["tie_embeddings"] = False
+        return {**data, **{key: value for key, value in filled.items() if data.get(key) is None}}
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.d_model % (2 * self.n_heads):
-            raise ValueError(f"d_model ({self.d_model}) must be n_heads ({self.n_heads}) times an even one")
+    def _keys_fit(self) -> Self:
+        refuse([self._unnamed()] if self.imported and not _IMPORT_PATH.fullmatch(self.name) else [])
+        own = KEYS.get(self.name, IMPORTED)
+        refuse([missing((key,), self) for key in own if getattr(self, key) is None and key not in OPTIONAL])
+        instead = "; its own keys stand under model.options" if self.imported else ""
+        foreign = {key for keys in (*KEYS.values(), IMPORTED) for key in keys}.difference(own)
+        refuse(
+            [
+                wrong((key,), f"{self.name} has no such key{instead}", getattr(self, key), TOLD)
+                for key in sorted(foreign)
+                if getattr(self, key) not in (None, {})
+            ]
+        )
+        if "vocab_size" in self.options:
+            said = "no option: set model.vocab_size"
+            refuse([wrong(("options", "vocab_size"), said, self.options["vocab_size"], TOLD)])
+        refuse(
+            [
+                wrong(("options", key), "must be finite", value)
+                for key, value in self.options.items()
+                if not recipes.finite(value)
+            ]
+        )
+        if not self.imported:
+            width, _, heads = self.sizes
+            if width % (2 * heads):
+                raise ValueError(f"d_model ({width}) must be n_heads ({heads}) times an even one")
+            if heads % (self.n_kv_heads or heads):
+                raise ValueError(f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({heads})")
         return self
+
+    def _unnamed(self) -> InitErrorDetails:
+        said = f"unknown model {self.name!r}{nearest(self.name, KEYS)}"
+        return wrong(("name",), f"{said} (or give the import path of a class: MODULE.CLASS)", self.name, TOLD)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of ``paper`` and ``llama``."""
+        assert self.d_model is not None and self.n_layers is not None and self.n_heads is not None
+        return Sizes(self.d_model, self.n_layers, self.n_heads)
+
+    @property
+    def imported(self) -> bool:
+        """Whether it is a class that is imported by its path."""
+        return self.name not in KEYS
+
+    @property
+    def targets(self) -> list[str]:
+        """Import path of its class, if it is imported."""
+        return [self.name] if self.imported else []
+
+
+_SIZED = ("d_model", "n_layers", "n_heads")
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "paper": (*_SIZED, "qk_norm", "scale_attention_by_layer"),
+    "llama": (*_SIZED, "n_kv_heads", "tie_embeddings"),
+}
+"""Keys of the models that come with optstudy, besides those of all models."""
+IMPORTED = ("config", "options", "code")
+OPTIONAL = ("config", "code")
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 class Optimizer(Strict):
@@ -86,6 +196,10 @@ class Optimizer(Strict):
     roles: dict[str, dict[str, Any]] = {}
     """Options of the parameters that play one role, over ``options``; and their own ``lr``, ``weight_decay``,
     ``name`` of an optimizer, and ``train: false``."""
+    tied: Literal["embedding", "head"] = "embedding"
+    """The role of a weight that is embedding and head at once."""
+    named: Annotated[dict[str, str], BeforeValidator(_flat)] = {}
+    """Roles by parameter name, before all else; ``*`` stands for a part between dots."""
     code: str | None = None
     """Hash of the source of classes that are in no installed package; null: there are none. Filled in."""
 
@@ -96,6 +210,14 @@ class Optimizer(Strict):
             options, roles = recipes.complete(data["name"], data.get("options", {}), data.get("roles", {}))
             return {**data, "options": options, "roles": roles}
         return data
+
+    @model_validator(mode="after")
+    def _named_roles(self) -> Self:
+        for pattern, role in self.named.items():
+            if role not in recipes.ROLES:
+                said = f"unknown role {role!r}{nearest(role, recipes.ROLES)}"
+                refuse([wrong(("named", pattern), said, role, TOLD)])
+        return self
 
     @property
     def targets(self) -> list[str]:
@@ -222,7 +344,8 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _optimizer_fits(self) -> Self:
         parts = {"schedule": vars(self.schedule), "training": vars(self.training), "data": vars(self.data)}
-        recipes.check_fit(vars(self.optimizer), recipes.lent(parts), shapes_by_role(self.model))
+        shapes = shapes_by_role(self.model) if self.model.name == "paper" else {}  # others are built to see
+        recipes.check_fit(vars(self.optimizer), recipes.lent(parts), shapes)
         return self
 
     @property
@@ -296,11 +419,25 @@ Shape = tuple[int, ...]
 
 
 def shapes_by_role(model: Model) -> dict[str, list[Shape]]:
-    """Return the shapes of the transformer's weights, by role."""
-    d, layers = model.d_model, model.n_layers
+    """Return the shapes of a transformer's weights, by role; of an imported class nothing is known."""
+    if model.imported:
+        return {}
+    d, layers, heads = model.sizes
+    table = (model.vocab_size, d)
+    if model.name == "llama":
+        hidden, keys = gated_width(d), d // heads * (model.n_kv_heads or heads)
+        return {
+            "embedding": [table],
+            **({} if model.tie_embeddings else {"head": [table]}),
+            "norm": [(d,)] * (2 * layers + 1),
+            "qkv": [(d + 2 * keys, d)] * layers,
+            "attention_out": [(d, d)] * layers,
+            "mlp_in": [(hidden, d)] * (2 * layers),
+            "mlp_out": [(d, hidden)] * layers,
+        }
     return {
-        "embedding": [(model.vocab_size, d)],
-        "head": [(model.vocab_size, d)],
+        "embedding": [table],
+        "head": [table],
         "norm": [(d,)] * ((4 if model.qk_norm else 2) * layers + 1),
         "qkv": [(3 * d, d)] * layers,
         "attention_out": [(d, d)] * layers,
@@ -309,8 +446,13 @@ def shapes_by_role(model: Model) -> dict[str, list[Shape]]:
     }
 
 
+def gated_width(d: int) -> int:
+    """Return the width of a SwiGLU: 8/3 d, rounded up to a multiple of 8, so as many weights as a GELU's."""
+    return 8 * -(-d // 3)
+
+
 def parameter_count(model: Model) -> int:
-    """Number of parameters of the whole model, including embedding and head."""
+    """Number of parameters of ``paper`` or ``llama``, including embedding and head."""
     return sum(math.prod(shape) for shapes in shapes_by_role(model).values() for shape in shapes)
 
 
@@ -318,8 +460,10 @@ def forward_flops(model: Model, sequence_length: int) -> int:
     """Floating-point operations of matrix products per token, forward; training takes three times as many.
 
     2 per weight of a matrix, without the embedding, and 2 L D T for causal attention: half of the count of
-    Chowdhery et al. 2022 ("PaLM", appendix B), as a position only attends to earlier ones.
+    Chowdhery et al. 2022 ("PaLM", appendix B), as a position only attends to earlier ones. Of ``paper`` and
+    ``llama``.
     """
-    shapes = {role: some for role, some in shapes_by_role(model).items() if role not in ("embedding", "norm")}
-    weights = sum(math.prod(shape) for some in shapes.values() for shape in some)
-    return 2 * weights + 2 * model.n_layers * model.d_model * sequence_length
+    matrices = [shape for some in shapes_by_role(model).values() for shape in some if len(shape) == 2]
+    weights = sum(map(math.prod, matrices)) - (0 if model.tie_embeddings else math.prod(matrices[0]))
+    width, layers, _ = model.sizes
+    return 2 * weights + 2 * layers * width * sequence_length

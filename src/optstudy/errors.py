@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Operating-system errors of a full disk."""
@@ -98,6 +99,22 @@ def validate(kind: type[M], data: Any, where: str = "") -> M:
         said = [explain(e, e["loc"], _fields(kind, e["loc"][:-1])) for e in found]
         key = ".".join(part for part in found[0]["loc"] if isinstance(part, str))
         raise UserError(prefix + "; ".join(said), key, found[0]["input"]) from None
+
+
+def wrong(place: tuple[str | int, ...], said: str, came: Any, kind: str = "value") -> InitErrorDetails:
+    """Return an error of pydantic's; what came is added to the message unless its kind is :data:`TOLD`."""
+    return InitErrorDetails(type=PydanticCustomError(kind, said), loc=place, input=came)
+
+
+def missing(place: tuple[str | int, ...], tree: Any) -> InitErrorDetails:
+    """Return pydantic's error of a key that is not given."""
+    return InitErrorDetails(type="missing", loc=place, input=tree)
+
+
+def refuse(errors: list[InitErrorDetails]) -> None:
+    """Raise errors, if there are any, inside of a validator."""
+    if errors:
+        raise ValidationError.from_exception_data("config", errors) from None
 
 
 def _unique(errors: Iterable[Any]) -> list[Any]:

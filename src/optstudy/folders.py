@@ -1,24 +1,29 @@
 """Prepares a run: completes its config, creates its folder, and checks both. Imports no torch."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optstudy import program, provenance
+from optstudy.cache import expanded
 from optstudy.config import RunConfig
 from optstudy.data import names, text
-from optstudy.errors import UserError, say_once, validate
+from optstudy.data.hub import PREFIX
+from optstudy.errors import UserError, first_line, printable, say_once, validate
 from optstudy.program import AnyConfig, Program
 from optstudy.record import ID, ended, read_json, read_result, write_json
+from optstudy.scales import with_sizes
 
 
-def settle(tree: dict[str, Any]) -> RunConfig:
-    """Fill in the hashes of text, tokenizer and code, and validate.
+def settle(tree: Mapping[str, Any]) -> RunConfig:
+    """Fill in the scale's sizes, a model's file and the hashes of text, tokenizer and code; validate.
 
     Raises:
         UserError: a wrong value, with its key; or a file cannot be read.
     """
+    tree = _with_model_file(with_sizes(tree))
     data = tree.get("data")
     if isinstance(data, Mapping):
         corpus, tokenizer = data.get("corpus"), data.get("tokenizer")
@@ -27,13 +32,49 @@ def settle(tree: dict[str, Any]) -> RunConfig:
             filled["fingerprint"] = ""  # one error is enough
         else:
             try:
-                filled["fingerprint"] = text.fingerprint(corpus)
+                column = data.get("text_key", text.TEXT)
+                column = column if isinstance(column, str) else text.TEXT
+                filled["fingerprint"] = text.fingerprint(corpus, column)
             except UserError as error:
-                raise UserError(f"data.corpus: {error}", "data.corpus", corpus) from None
+                key = error.key or "data.corpus"
+                raise UserError(f"{key}: {error}", key, error.came or corpus) from None
         tree = {**tree, "data": {**data, **filled}}
     config = validate(RunConfig, tree)
-    code = provenance.fingerprint(config.optimizer.targets)
-    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"code": code})})
+    chosen, model = config.optimizer, config.model
+    return config.model_copy(
+        update={
+            "optimizer": chosen.model_copy(update={"code": provenance.fingerprint(chosen.targets)}),
+            "model": model.model_copy(update={"code": provenance.fingerprint(model.targets)}),
+        }
+    )
+
+
+OF_NO_MODEL = frozenset(
+    {
+        *("architectures", "auto_map", "dtype", "model_type", "torch_dtype", "transformers_version"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "vocab_size"),
+    }
+)
+"""Keys of a Hugging Face ``config.json`` that say how a model was saved and used, or which pieces it read."""
+
+
+def _with_model_file(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put what the file of ``model.config`` says under ``model.options``, so that the config says all."""
+    model = tree.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("config"), str):
+        return tree
+    path, options = model["config"], model.get("options", {})
+    try:
+        found = json.loads(expanded(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or f"no JSON ({first_line(error)})"
+        raise UserError(f"model.config: {printable(path)}: {said}", "model.config", path) from None
+    if not isinstance(found, dict):
+        raise UserError(f"model.config: {printable(path)}: must be a JSON object", "model.config", path)
+    if not isinstance(options, Mapping):  # which is told when all is checked
+        return tree
+    said = {key: one for key, one in found.items() if key not in OF_NO_MODEL and not key.startswith("_")}
+    return {**tree, "model": {**model, "options": {**said, **options}}}
 
 
 def tokenizer_fingerprint(name: Any) -> str | None:
@@ -60,7 +101,7 @@ def validated(tree: Mapping[str, Any], where: str = "") -> AnyConfig:
 
 
 def check_unchanged(config: AnyConfig) -> None:
-    """Refuse to continue a run whose text, tokenizer, optimizer or program has changed since it began.
+    """Refuse to continue a run whose text, tokenizer, classes or program have changed since it began.
 
     Raises:
         UserError: names what has changed or cannot be read.
@@ -73,11 +114,12 @@ def check_unchanged(config: AnyConfig) -> None:
                 f"{config.trainer.fingerprint}; restore it, or run the study again, which makes new runs"
             )
         return
-    data, chosen = config.data, config.optimizer
+    data, chosen, model = config.data, config.optimizer, config.model
     for key, name, now, then in (
-        ("data.corpus", data.corpus, text.fingerprint(data.corpus), data.fingerprint),
+        ("data.corpus", data.corpus, text.fingerprint(data.corpus, data.text_key), data.fingerprint),
         ("data.tokenizer", data.tokenizer, tokenizer_fingerprint(data.tokenizer), data.tokenizer_fingerprint),
         ("optimizer.name", chosen.name, provenance.fingerprint(chosen.targets), chosen.code),
+        ("model.name", model.name, provenance.fingerprint(model.targets), model.code),
     ):
         if now != then:
             raise UserError(
@@ -130,8 +172,9 @@ def _leans_on_folder(config: RunConfig) -> bool:
     """Whether the files that a run reads depend on the folder in which it starts."""
     data = config.data
     paths = [data.corpus.removeprefix("path:")] if data.corpus.startswith("path:") else []
-    paths += [data.tokenizer] if data.tokenizer_fingerprint is not None else []
-    return config.optimizer.code is not None or not all(Path(path).is_absolute() for path in paths)
+    if data.tokenizer_fingerprint is not None and not data.tokenizer.startswith(PREFIX):
+        paths += [data.tokenizer]
+    return program.code_of(config) is not None or not all(Path(path).is_absolute() for path in paths)
 
 
 def prepare(runs: Path, config: AnyConfig, held: Callable[[Path], object]) -> Path:

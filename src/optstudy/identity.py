@@ -15,8 +15,9 @@ from typing import Any
 from optstudy.recipes import OF_A_ROLE, filled, lent, spec_of
 from optstudy.record import leaves
 
-NOT_IN_ID = frozenset({"scale", "data.corpus", "training.parallel"})
-"""Names and locations; the text itself is identified by ``data.fingerprint``. ``watch`` is not hashed either.
+NOT_IN_ID = frozenset({"scale", "data.corpus", "model.config", "training.parallel"})
+"""Names and locations; the text itself is identified by ``data.fingerprint``, the contents of a model's file
+by ``model.options``. ``watch`` is not hashed either.
 
 How a run is distributed over processes, and over how many, is not part of its id: both may change from one
 checkpoint to the next, and results stay the same up to rounding.
@@ -24,10 +25,19 @@ checkpoint to the next, and results stay the same up to rounding.
 DEFAULTS: Mapping[str, Any] = {
     "seed": 0,
     "data.tokens": None,
+    "data.text_key": "text",
+    "data.end_token": None,
     "data.tokenizer_fingerprint": None,
+    "model.name": "paper",
     "model.qk_norm": True,
     "model.scale_attention_by_layer": False,
+    "model.n_kv_heads": None,
+    "model.tie_embeddings": None,
+    "model.options": {},
+    "model.code": None,
     "optimizer.weight_decay": 0,
+    "optimizer.tied": "embedding",
+    "optimizer.named": {},
     "optimizer.code": None,
     "schedule.kind": "cosine",
     "schedule.decay": None,
@@ -77,12 +87,12 @@ def ids_by_seed(config: Mapping[str, Any]) -> Callable[[int], str]:
 
 
 def without_code(config: Mapping[str, Any]) -> str:
-    """Return the id of a run regardless of the source code of its optimizer's class or its program.
+    """Return the id of a run regardless of the source code of its classes or its program.
 
     Two runs for which this is equal but whose ids differ were made with different versions of that code.
     """
-    part, key = ("trainer", "fingerprint") if "trainer" in config else ("optimizer", "code")
-    return run_id({**config, part: {**config[part], key: None}})
+    own = {"trainer": "fingerprint"} if "trainer" in config else {"optimizer": "code", "model": "code"}
+    return run_id({**config, **{part: {**config[part], key: None} for part, key in own.items()}})
 
 
 def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:

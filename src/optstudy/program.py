@@ -211,7 +211,9 @@ def gpus_of(config: AnyConfig) -> int:
 
 def code_of(config: AnyConfig) -> str | None:
     """Hash of the user's own source that a run depends on; None if there is none."""
-    return config.trainer.fingerprint if isinstance(config, Program) else config.optimizer.code
+    if isinstance(config, Program):
+        return config.trainer.fingerprint
+    return config.optimizer.code or config.model.code
 
 
 def placeholders(word: str) -> Iterator[str]:

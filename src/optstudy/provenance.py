@@ -1,4 +1,4 @@
-"""The origin of other people's optimizers: an installed package, or the user's own code. Imports none of it.
+"""The origin of other people's classes: an installed package, or the user's own code. Imports none of it.
 
 Runs with a class that is not from an installed package are identified by its source: its module and the
 user's own modules that it imports, according to ``import`` statements. An editable installation counts as the
@@ -47,8 +47,12 @@ def versions(targets: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in sorted(packages)}
 
 
-def require(target: str) -> None:
+def require(target: str, kind: str = "optimizer") -> None:
     """Check that the module of an import path exists, without importing it.
+
+    Args:
+        target: the path.
+        kind: what it leads to; the config key ``KIND.name`` says the path.
 
     Raises:
         UserError: it does not exist.
@@ -60,9 +64,9 @@ def require(target: str) -> None:
             said = f"optimizer {target!r}: {top} is not installed; pip install 'optstudy[{extra}]'"
             raise UserError(said, "optimizer.name", target)
         raise UserError(
-            f"optimizer {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
+            f"{kind} {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
             "put that folder on PYTHONPATH, or install the package",
-            "optimizer.name",
+            f"{kind}.name",
             target,
         )
 

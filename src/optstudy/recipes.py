@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
 from optstudy import presets
-from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest
+from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest, refuse, wrong
 from optstudy.optim.options import REGISTRY, NonNegative, Options, Positive, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
@@ -196,16 +196,6 @@ OF_A_ROLE = tuple(_OfARole.model_fields)
 Place = tuple[str | int, ...]
 
 
-def _wrong(place: Place, said: str, came: Any, kind: str = "value") -> InitErrorDetails:
-    """Return a pydantic error; the value is appended to the message unless its kind is ``TOLD``."""
-    return InitErrorDetails(type=PydanticCustomError(kind, said), loc=place, input=came)
-
-
-def _refuse(errors: list[InitErrorDetails]) -> None:
-    if errors:
-        raise ValidationError.from_exception_data("optimizer", errors) from None
-
-
 def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Check an optimizer's options, and fill in omitted ones if the class is one of ours.
 
@@ -221,26 +211,26 @@ def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[
     try:
         spec = spec_of(name)
     except UserError as error:
-        _refuse([_wrong(("name",), str(error), name, TOLD)])
+        refuse([wrong(("name",), str(error), name, TOLD)])
     for key, given, example in (("options", options, "{eps: 1e-8}"), ("roles", roles, "{head: {lr: 1e-3}}")):
         if not isinstance(given, Mapping):
-            _refuse([_wrong((key,), f"must be a mapping such as {example}", given)])
+            refuse([wrong((key,), f"must be a mapping such as {example}", given)])
     errors: list[InitErrorDetails] = []
     whole = _checked(name, spec, {**spec.options, **options}, ("options",))
     rules = {rule: dict(own) for rule, own in spec.roles.items()}
     for rule, own in roles.items():
         place = ("roles", rule)
         if rule not in RULES:
-            errors.append(_wrong(place, f"unknown role {rule!r}{nearest(rule, RULES)}", own, TOLD))
+            errors.append(wrong(place, f"unknown role {rule!r}{nearest(rule, RULES)}", own, TOLD))
         elif not isinstance(own, Mapping):
-            errors.append(_wrong(place, "must be a mapping such as {lr: 1e-3}", own))
+            errors.append(wrong(place, "must be a mapping such as {lr: 1e-3}", own))
         else:
             rules[rule] = {**({} if "name" in own else rules.get(rule, {})), **own}
-    _refuse(errors)
+    refuse(errors)
     for rule, own in rules.items():
         told = {key: value for key, value in own.items() if key in _OfARole.model_fields}
         errors += _errors(_OfARole, told, ("roles", rule), name)
-    _refuse(errors)
+    refuse(errors)
     return whole, {rule: _complete_rule(name, spec, whole, rules, rule) for rule in rules}
 
 
@@ -257,7 +247,7 @@ def _complete_rule(
         try:
             spec = spec_of(chosen)
         except UserError as error:
-            _refuse([_wrong((*place, "name"), str(error), chosen, TOLD)])
+            refuse([wrong((*place, "name"), str(error), chosen, TOLD)])
         name, whole = chosen, spec.options
     below = {key: value for key, value in below.items() if key not in _OfARole.model_fields}
     found = _checked(name, spec, {**whole, **below, **options}, place)
@@ -274,19 +264,19 @@ def _checked(name: str, spec: Spec, options: Mapping[str, Any], place: Place) ->
         place: where they are in the config.
     """
     reserved = [key for key in options if key in OF_THE_CONFIG]
-    _refuse(
+    refuse(
         [
-            _wrong((*place, key), f"no option of {name}: set optimizer.{key}", options[key], TOLD)
+            wrong((*place, key), f"no option of {name}: set optimizer.{key}", options[key], TOLD)
             for key in reserved
         ]
     )
     if spec.known is None:
-        odd = [key for key, value in options.items() if not _finite(value)]
-        _refuse([_wrong((*place, key), "must be finite", options[key]) for key in odd])
+        odd = [key for key, value in options.items() if not finite(value)]
+        refuse([wrong((*place, key), "must be finite", options[key]) for key in odd])
         return dict(options)
     lent = {key for key in FROM_RUN if options.get(key, 0) is None and spec.options.get(key, 0) is None}
     given = {**options, **dict.fromkeys(lent, 1)}
-    _refuse(_errors(spec.known, given, place, name))
+    refuse(_errors(spec.known, given, place, name))
     made = spec.known.model_validate(given).model_dump(mode="json", exclude=set(Options.model_fields))
     return {**made, **dict.fromkeys(lent)}
 
@@ -304,22 +294,22 @@ def _placed(error: Any, kind: type[Strict], place: Place, name: str) -> InitErro
     loc, came = error["loc"], error["input"]
     if error["type"] == "extra_forbidden":
         fields = [key for key in kind.model_fields if key not in Options.model_fields]
-        return _wrong(
+        return wrong(
             (*place, *loc), f"unknown option {loc[-1]!r} of {name}{nearest(str(loc[-1]), fields)}", came, TOLD
         )
     said = error["msg"].removeprefix("Value error, ")
     key, _, rest = said.partition(": ")
     if key in kind.model_fields:  # from a check of all options together, which names one
-        return _wrong((*place, key), rest, came.get(key))
-    return _wrong((*place, *loc), said, came, error["type"])
+        return wrong((*place, key), rest, came.get(key))
+    return wrong((*place, *loc), said, came, error["type"])
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
     """Whether all numbers of a JSON value are finite, and integers fit in 64 bits."""
     if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
+        return all(map(finite, value.values()))
     if isinstance(value, (list, tuple)):
-        return all(map(_finite, value))
+        return all(map(finite, value))
     if isinstance(value, int):
         return abs(value) <= MOST_WHOLE
     return not isinstance(value, float) or math.isfinite(value)
@@ -400,18 +390,20 @@ def check_fit(
         steps, wanted = own.get("estimate_steps", 0), lent["estimate_steps"]
         if steps is None and not wanted:
             said = "must be above 0: a frozen second moment is estimated in these steps"
-            _refuse([_wrong(("schedule", "freeze_steps"), said, wanted)])
+            refuse([wrong(("schedule", "freeze_steps"), said, wanted)])
         if steps and steps != wanted and isinstance(steps, int):
             place = ("optimizer", *(("roles", rule) if rule else ("options",)), "estimate_steps")
-            _refuse([_wrong(place, f"must be schedule.freeze_steps ({wanted})", steps)])
+            refuse([wrong(place, f"must be schedule.freeze_steps ({wanted})", steps)])
     for role, some in shapes.items():
         how = trained(chosen, role, lent)
         if how.train and (known := how.known) is not None:
             for shape in dict.fromkeys(some):
+                if getattr(known, "second_moment", "") == "head" and role == "qkv":
+                    continue  # what it comes to is told by the model itself
                 try:
                     known.state(shape)
                 except ValueError as error:
-                    _refuse([_misfit(chosen, role, str(error))])
+                    refuse([_misfit(chosen, role, str(error))])
 
 
 def _misfit(chosen: Mapping[str, Any], role: str, said: str) -> InitErrorDetails:
@@ -420,4 +412,4 @@ def _misfit(chosen: Mapping[str, Any], role: str, said: str) -> InitErrorDetails
     rules = [rule for rule in (role, "matrix" if role in MATRICES else "", "rest") if rule in chosen["roles"]]
     rule = next((rule for rule in rules if key in chosen["roles"][rule]), None)
     place = ("options", key) if rule is None else ("roles", rule, key)
-    return _wrong(("optimizer", *place), f"{said} ({role})", None, TOLD)
+    return wrong(("optimizer", *place), f"{said} ({role})", None, TOLD)

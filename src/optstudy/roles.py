@@ -99,7 +99,8 @@ def param_groups(
     ``role``, and ``layout`` if its weights are not stored with one row per output.
 
     ``second_moment: split-3`` of ``qkv`` and ``split-2`` of ``mlp_in`` give one value to each of the matrices
-    fused in a weight, wherever they are in it; a separate matrix gets one value.
+    fused in a weight, wherever they are in it; a separate matrix gets one value. ``head`` of ``qkv`` is
+    Adam-mini's partition: one value for the rows of each head of q and of k, and one per row of v.
 
     Args:
         model: may be wrapped: compiled, DDP, FSDP2.
@@ -121,7 +122,8 @@ def param_groups(
         said = "its weight is the embedding's" if other == "head" else "its weight plays 'head'"
         raise UserError(
             f"role {other!r}: {ties[0]!r} is tied: {said}, so there is no {other} of its own; "
-            f"leave the rule out, or pass tied={other!r}: then the weight plays {other!r}"
+            f"leave the rule out, or pass tied={other!r} (optimizer.tied in a config): then the weight plays "
+            f"{other!r}"
         )
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in played:
@@ -183,8 +185,8 @@ def _refuse_unknown(unknown: Sequence[Played]) -> None:
     more = f", nor have {others} others" if others else ""
     raise UserError(
         f"parameter {first.name!r} has no role{more}: {first.place.said}; give modules an attribute 'role', "
-        f"or correct these lines and pass them as named=, each one of {', '.join(ROLES)}:\n"
-        + "\n".join(["{", *lines, "}"])
+        f"or correct these lines and pass them as named= (optimizer.named in a config), each one of "
+        f"{', '.join(ROLES)}:\n" + "\n".join(["{", *lines, "}"])
     )
 
 
@@ -567,11 +569,17 @@ def _fitting(one: Played, kind: str) -> str:
             "with torch.distributed.fsdp.fully_shard"
         )
     split = kind.startswith("split")
-    if (split or kind.startswith("row")) and one.role in MATRICES and one.place.transposed is None:
+    if (
+        (split or kind.startswith("row") or kind == "head")
+        and one.role in MATRICES
+        and one.place.transposed is None
+    ):
         raise UserError(
             f"second_moment {kind!r}: which dimension of {one.name!r}, {tuple(one.parameter.shape)}, counts "
             "outputs cannot be told; give its module an attribute 'transposed', true or false"
         )
+    if kind == "head":
+        return _by_head(one)
     if FUSED.get(one.role) != kind:
         if split and one.role == "qkv" and 0 < sum(_sizes(one) or ()) < _outputs(one):
             raise UserError(
@@ -591,6 +599,46 @@ def _fitting(one: Played, kind: str) -> str:
         return "tensor"
     equal = len(set(sizes)) == 1 and sum(sizes) == rows
     return f"split-{len(sizes)}" if equal else "split-" + "-".join(map(str, sizes))
+
+
+def _by_head(one: Played) -> str:
+    """Return Adam-mini's blocks (Zhang et al. 2024, arXiv 2406.16793): heads of q and k, rows of v."""
+    said = f"second_moment 'head': {one.name!r}"
+    if one.role != "qkv":
+        raise UserError(f"{said} plays {one.role!r}; only the role 'qkv' has heads")
+    sizes, rows, (around, attribute) = _sizes(one), _outputs(one), one.place.held
+    letters = known.letters(attribute) or known.letters(one.place.path[-2][0])
+    if (
+        sizes is None
+        or rows % sum(sizes)
+        or not 0 < len(sizes) <= 3
+        or (len(sizes) == 1 and len(letters) != 1)
+    ):
+        raise UserError(
+            f"{said}: where q, k and v begin cannot be told; give its module an attribute 'parts'"
+        )
+    parts = list(zip("qkv"[-len(sizes) :] if len(sizes) > 1 else letters, sizes, strict=True))
+    turns = rows // sum(sizes)
+    queries = sizes[0] * turns if parts[0][0] == "q" else _rows_of_queries(around)
+    width = known.head_width(around.module, queries) if queries and not known.is_latent(attribute) else None
+    if width is None or any(size % width for letter, size in parts if letter != "v"):
+        owner = class_of(around.module)
+        raise UserError(
+            f"{said}: its heads cannot be told; give the {owner} around it an attribute 'n_heads'"
+        )
+    blocks = [
+        part
+        for letter, size in parts
+        for part in ([1] * size if letter == "v" else [width] * (size // width))
+    ] * turns
+    if len(blocks) == rows:
+        return "row"
+    return f"split-{len(blocks)}" if len(set(blocks)) == 1 else "split-" + "-".join(map(str, blocks))
+
+
+def _rows_of_queries(around: _Around) -> int:
+    """Return the rows of the map that makes q alone; 0 for none."""
+    return next((around.sides(name)[0] for name in around.shapes if known.letters(name) == "q"), 0)
 
 
 def _outputs(one: Played) -> int:

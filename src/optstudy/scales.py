@@ -62,8 +62,26 @@ SCALES: Mapping[str, Mapping[str, Any]] = {
     "150m-long": _paper(1024, 12, 100_000, 128),
 }
 """``pico`` takes about a minute on one core, ``nano`` minutes on a GPU, ``micro`` hours."""
+SIZED = ("paper", "llama")
+"""Models whose sizes a scale sets; for others it sets data, batch, steps and vocabulary."""
 LONG = "-long"
 """Suffix of the name of a scale with runs four times as long."""
+
+
+def for_any_model(scale: str) -> dict[str, Any]:
+    """Return what a scale says whatever the model is: all but sizes."""
+    chosen = SCALES[scale]
+    return {**chosen, "model": {"vocab_size": chosen["model"]["vocab_size"]}}
+
+
+def with_sizes(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return nested settings with the sizes that their scale has for their model, where they say none."""
+    model, scale = tree.get("model", {}), tree.get("scale")
+    if not isinstance(model, Mapping) or not isinstance(scale, str) or scale not in SCALES:
+        return tree
+    if model.get("name", "paper") not in SIZED:
+        return tree
+    return {**tree, "model": {**SCALES[scale]["model"], **model}}
 
 
 def layers(scale: str) -> tuple[str, ...]:

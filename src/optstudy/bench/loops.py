@@ -46,11 +46,12 @@ class PlainModel(nn.Module):
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         model = config.model
-        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
-        self.blocks = nn.ModuleList(PlainBlock(model.d_model, model.n_heads) for _ in range(model.n_layers))
-        self.norm = nn.LayerNorm(model.d_model, bias=False)
-        self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
-        self.head_width = model.d_model // model.n_heads
+        width, layers, heads = model.sizes
+        self.embedding = nn.Embedding(model.vocab_size, width)
+        self.blocks = nn.ModuleList(PlainBlock(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.head = nn.Linear(width, model.vocab_size, bias=False)
+        self.head_width = width // heads
 
     def forward(self, x_BT: Tensor) -> Tensor:
         """Return logits BTV."""
@@ -77,7 +78,7 @@ def transformers(config: RunConfig, device: torch.device) -> Step:
             hidden_size=model.d_model,
             num_hidden_layers=model.n_layers,
             num_attention_heads=model.n_heads,
-            intermediate_size=4 * model.d_model,
+            intermediate_size=4 * model.sizes.width,
             max_position_embeddings=length,
             rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
             use_parallel_residual=False,

@@ -140,8 +140,8 @@ def _shape(config: RunConfig) -> Shape:
     model = config.model
     return (
         model.vocab_size,
-        model.d_model,
-        model.n_layers,
+        model.sizes.width,
+        model.sizes.layers,
         config.data.sequence_length,
         config.training.batch_size,
     )

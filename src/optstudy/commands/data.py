@@ -28,6 +28,8 @@ def prepare(
     *,
     tokenizer: str = "t5",
     tokens: str | None = None,
+    text_key: str = text.TEXT,
+    end_token: str | None = None,
     jobs: int | None = None,
     json_: Json = False,
 ) -> None:
@@ -36,11 +38,17 @@ def prepare(
     Parameters
     ----------
     corpus
-        A name from `optstudy data list`, or `path:` and a text file or folder.
+        A name from `optstudy data list`; `path:` and a text file or folder; or a dataset of the
+        Hugging Face hub, `hf:OWNER/NAME@COMMIT`.
     tokenizer
-        `t5`, `gpt2`, `bpe-N` (N tokens, trained on the corpus), a `tokenizer.json`, a SentencePiece `.model`.
+        `t5`, `gpt2`, `bpe-N` (N tokens, trained on the corpus), a `tokenizer.json`, a SentencePiece `.model`,
+        or `hf:OWNER/NAME@COMMIT`.
     tokens
         Number of training tokens to make, such as 3e9; all, if not given or if there are fewer.
+    text_key
+        Key of a document's text in JSON lines and rows of the hub.
+    end_token
+        The tokenizer's piece that ends documents; by default a usual one that it has.
     jobs
         Number of encoding processes; one per core, if not given.
     json_
@@ -51,7 +59,15 @@ def prepare(
     jobs = _positive(cores if jobs is None else jobs)
     if jobs > MOST_JOBS:
         raise UserError(f"--jobs: at most {MOST_JOBS:,}, not {jobs:,}")
-    made = make(corpus, tokenizer, tokens=count, fewer=True, jobs=jobs, check=True)
+    made = make(
+        text.corpus(corpus, text_key),
+        tokenizer,
+        tokens=count,
+        fewer=True,
+        jobs=jobs,
+        check=True,
+        end_token=end_token,
+    )
     if json_:
         _write_json(_facts(made.folder, made.manifest))
         return
@@ -145,15 +161,18 @@ def verify(name: str | None = None, *, json_: Json = False) -> None:
         out = _console()
         for home, found in faults.items():
             out.print("\n".join(found) or f"{home.name}: good", soft_wrap=True)
-    broken = [
-        shlex.join(["optstudy", "data", "prepare", sets[home].corpus, "--tokenizer", sets[home].tokenizer])
-        for home, found in faults.items()
-        if found and home in sets
-    ]
+    broken = [_again(sets[home]) for home, found in faults.items() if found and home in sets]
     if broken:
         raise UserError(f"damaged; make them again with: {'; '.join(broken)}")
     if damaged:
         raise UserError("; ".join(damaged.values()))
+
+
+def _again(manifest: Manifest) -> str:
+    """Return the command that makes a token set."""
+    words = ["optstudy", "data", "prepare", manifest.corpus, "--tokenizer", manifest.tokenizer]
+    told = {"--text-key": manifest.text_key, "--end-token": manifest.recipe.end_token}
+    return shlex.join([*words, *(word for key, value in told.items() if value for word in (key, value))])
 
 
 def show(
@@ -183,7 +202,7 @@ def show(
     )
     there = len(stream) // _positive(sequence_length)
     batches = Batches(stream, sequence_length, min(_positive(sequences), max(there, 1)), seed)
-    model = tokenizer.load(home / manifest.tokenizer_file).model
+    model = tokenizer.load(home / manifest.tokenizer_file, manifest.recipe.end_token).model
     out = _console()
     for number, ids in zip(batches.order(0), batches[0], strict=True):
         out.rule(f"sequence {number:,} of {len(batches):,}")

@@ -1,7 +1,7 @@
 """``optstudy show``: lists a study's runs, and the cost of those to do."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from optstudy.launch.slots import gpus, slots, want_gpu
 from optstudy.program import AnyConfig, Program
 from optstudy.record import read_json
 from optstudy.results import export
+from optstudy.sizes import size_of
 from optstudy.study import cost
 from optstudy.study.session import FINISHED, Session
 
@@ -40,8 +41,24 @@ def describe(session: Session, jobs: int | None, device: str, per_gpu: int) -> N
     for row in session.older():
         about = f"{row.optimizer}, lr {row.lr:g}, " if row.lr is not None else ""
         say(f"{row.id}  {OLDER:8}  {about}seed {row.seed}: left out\n")
+    for line in _sizes([point.config for point in session.runs_known.values()]):
+        say(f"{line}\n")
     say(f"{len(states) + len(session.plan.pending)} runs, ")
     _say_cost(_left(session), jobs, device, per_gpu, session.runs)
+
+
+def _sizes(configs: Iterable[AnyConfig]) -> list[str]:
+    """Say how large models are whose size no scale says, and how many tokens a parameter gets."""
+    found: dict[str, None] = {}
+    for config in configs:
+        if isinstance(config, Program) or not config.model.imported:
+            continue
+        if (size := size_of(config)) is None:
+            found[f"{config.model.name}: size not counted; optstudy run --dry-run counts it"] = None
+        else:
+            each = config.tokens / size.parameters
+            found[f"{config.model.name}: {size.parameters:,} parameters, {each:.3g} tokens each"] = None
+    return list(found)
 
 
 def describe_all(sessions: Sequence[Session], jobs: int | None, device: str, per_gpu: int) -> None:
@@ -78,7 +95,8 @@ def _say_cost(todo: Sequence[AnyConfig], jobs: int | None, device: str, per_gpu:
     folders = (runs / row.id for row in everything)
     spent = cost.estimate(todo, cost.Speed(timed, for_gpu), len(places), cost.record_bytes(folders))
     own = not any(isinstance(config, Program) for config in todo)
-    work = f" {spent.tokens:,} tokens, {spent.flops:.2g} FLOPs," if own else ""
+    flops = "FLOPs not counted" if spent.flops is None else f"{spent.flops:.2g} FLOPs"
+    work = f" {spent.tokens:,} tokens, {flops}," if own else ""
     time = f"hours unknown: {spent.measured_on}"
     if spent.seconds is not None:
         time = f"about {duration(spent.seconds)} with {len(places)} at a time (from {spent.measured_on})"

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from optstudy.commands import deciding
 from optstudy.commands.describe import OLDER, describe, describe_all, listed
-from optstudy.commands.importing import try_optimizers
+from optstudy.commands.importing import try_code
 from optstudy.commands.launching import Launching, at_least_one
 from optstudy.commands.options import RUNS, Assignments, Axes, Json, Scale, StudyName, existing, known_device
 from optstudy.commands.reports import names_in, write_report
@@ -134,27 +134,28 @@ def _try_programs(session: Session, name: str) -> None:
     try:
         if (trainer := session.study.file.trainer) is not None:
             require(trainer, session.study.folder)
-        try_optimizers(point.config for point in session.runs_known.values())
+        try_code(point.config for point in session.runs_known.values())
     except UserError as error:
         raise located(error, name, session.study.file.places, session.overrides) from None
 
 
 def _carry_out(session: Session, launching: Launching) -> None:
     """Prepare the data for the runs, and do those that have no result."""
-    from optstudy.data import tokens
+    from optstudy.data import text, tokens
 
     configs = [point.config for point in session.runs_known.values()]
-    for (corpus, tokenizer), count in _texts(configs).items():
-        tokens.prepare(corpus, tokenizer, tokens=count)
+    for (corpus, text_key, tokenizer, end_token), count in _texts(configs).items():
+        tokens.prepare(text.corpus(corpus, text_key), tokenizer, tokens=count, end_token=end_token)
     with ProgressView(session, len(launching.slots())) as watch:
         launching.start(watch.on_event)
 
 
-def _texts(configs: Sequence[AnyConfig]) -> dict[tuple[str, str], int | None]:
+def _texts(configs: Sequence[AnyConfig]) -> dict[tuple[str, str, str, str | None], int | None]:
     """Corpora and tokenizers that runs read, each with the maximum number of tokens; None: all."""
-    counts: dict[tuple[str, str], list[int | None]] = {}
+    counts: dict[tuple[str, str, str, str | None], list[int | None]] = {}
     for data in (config.data for config in configs if isinstance(config, RunConfig)):
-        counts.setdefault((data.corpus, data.tokenizer), []).append(data.tokens)
+        read = data.corpus, data.text_key, data.tokenizer, data.end_token
+        counts.setdefault(read, []).append(data.tokens)
     return {text: None if None in taken else max(n for n in taken if n) for text, taken in counts.items()}
 
 

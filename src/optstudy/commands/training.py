@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optstudy.commands.importing import try_optimizers
+from optstudy.commands.importing import try_code
 from optstudy.commands.options import RUNS, Assignments, known_device
 from optstudy.commands.progress_bar import ProgressBar
 from optstudy.config import RunConfig, merge
@@ -193,7 +193,7 @@ def _folder_of(file: Path, runs: Path, overrides: dict[str, Any], device: str) -
 
     config = study.single(file, overrides, automatic)
     try:
-        try_optimizers([config])
+        try_code([config])
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     return prepare(runs, config, lease.holder)

@@ -1,4 +1,4 @@
-"""Documents in local files: plain text, and JSON lines with a ``text`` key, optionally gzipped.
+"""Documents of local files: plain text, and JSON lines whose text has a key, each also gzipped.
 
 A JSON line holds one document. Plain text is split into documents at the first blank line after 4,096 bytes,
 or at the first line end after 65,536 bytes. The text is UTF-8; a byte order mark at the start is removed.
@@ -121,14 +121,18 @@ def regular(path: Path) -> os.stat_result:
     return status
 
 
-def documents(path: Path) -> Iterator[str]:
+def documents(path: Path, key: str = "text") -> Iterator[str]:
     """Yield the documents of one file.
+
+    Args:
+        path: the file.
+        key: of JSON lines, the key of the text.
 
     Raises:
         UserError: it cannot be read, is not UTF-8, or a line is too long or not an object with a text.
     """
     _refuse_ending(path)
-    return _json_lines(path) if ending(path) in LINES else _plain(path)
+    return _json_lines(path, key) if ending(path) in LINES else _plain(path)
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -289,14 +293,14 @@ def _decode(data: bytes, path: Path, line: int) -> str:
         ) from None
 
 
-def _json_lines(path: Path) -> Iterator[str]:
+def _json_lines(path: Path, key: str) -> Iterator[str]:
     for number, line in enumerate(_lines(path), 1):
         line = line.removeprefix(MARK)  # from concatenated files
         if line.strip():
-            yield _text(_decode(line, path, number), _place(path, number))
+            yield _text(_decode(line, path, number), _place(path, number), key)
 
 
-def _text(line: str, place: str) -> str:
+def _text(line: str, place: str, key: str) -> str:
     """Return the text of one JSON line."""
     try:
         tree = json.loads(line)
@@ -307,9 +311,13 @@ def _text(line: str, place: str) -> str:
     except ValueError:
         most = sys.get_int_max_str_digits()
         raise UserError(f"{place}: JSON with an integer of more than {most:,} digits") from None
-    text = tree.get("text") if isinstance(tree, dict) else None
+    text = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(text, str):
-        raise UserError(f'{place}: must be an object whose "text" is a string')
+        texts = (
+            [name for name, value in tree.items() if isinstance(value, str)] if isinstance(tree, dict) else []
+        )
+        hint = f"; set data.text_key to one of {', '.join(map(printable, texts[:9]))}" if texts else ""
+        raise UserError(f'{place}: must be an object whose "{printable(key)}" is a string{hint}')
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,12 +1,20 @@
-"""Rows of files on the Hugging Face hub, streamed with the library ``datasets`` (an optional extra)."""
+"""Rows of the Hugging Face hub, streamed by the library ``datasets`` (an optional extra), and its tokenizers.
+
+What is on the hub may change: all names here have a revision that does not.
+"""
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from optstudy.errors import UserError, first_line
+from optstudy.errors import UserError, first_line, printable
+
+PREFIX = "hf:"
+_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?::([\w.-]+))?@([0-9a-f]{40})")
 
 
 @dataclass(frozen=True)
@@ -26,19 +34,68 @@ class HubFiles:
         Raises:
             UserError: ``datasets`` is not installed, or the file cannot be read.
         """
-        datasets = _library(name)
         url = f"{self.root}/{name}"
+        return _texts(_library(name), url, "text", self.builder, data_files=url)
+
+
+@dataclass(frozen=True)
+class HubName:
+    """What ``hf:OWNER/NAME@COMMIT`` names: a repository of the hub at one commit."""
+
+    repository: str
+    subset: str | None
+    """Of a dataset, ``hf:OWNER/NAME:SUBSET@COMMIT``."""
+    commit: str
+
+    def texts(self, key: str) -> Iterator[str]:
+        """Yield a column of the split ``train`` of a dataset.
+
+        Raises:
+            UserError: ``datasets`` is not installed, the dataset cannot be read, or has no such column.
+        """
+        told = {} if self.subset is None else {"name": self.subset}
+        return _texts(
+            _library(self.repository), str(self), key, self.repository, revision=self.commit, **told
+        )
+
+    def tokenizer(self) -> Path:
+        """Return the repository's ``tokenizer.json``, from the hub's own cache once it is there.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        hub: Any = importlib.import_module("huggingface_hub")
         try:
-            stream = datasets.load_dataset(self.builder, data_files=url, split="train", streaming=True)
-            for row in stream:
-                yield _text(row, url)
-        except UserError:
-            raise
-        except Exception as error:  # its layers raise errors without a common base
+            return Path(hub.hf_hub_download(self.repository, "tokenizer.json", revision=self.commit))
+        except Exception as error:
             raise UserError(
-                f"{url} cannot be read ({first_line(error)}); it needs a connection to the hub, "
-                "or give local shards as path:FOLDER"
+                f"{self}: its tokenizer.json cannot be had ({first_line(error)}); it needs a connection to "
+                "the hub, once, or give the file's path"
             ) from None
+
+    def __str__(self) -> str:
+        subset = "" if self.subset is None else f":{self.subset}"
+        return f"{PREFIX}{self.repository}{subset}@{self.commit}"
+
+
+def parsed(name: str, kind: str) -> HubName:
+    """Return what a name that begins with :data:`PREFIX` names.
+
+    Args:
+        name: the name.
+        kind: ``dataset`` or ``tokenizer``, for errors.
+
+    Raises:
+        UserError: it names no repository at one commit.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None or (kind == "tokenizer" and found[2] is not None):
+        subset = "[:SUBSET]" if kind == "dataset" else ""
+        raise UserError(
+            f"{printable(name)}: a {kind} of the hub is {PREFIX}OWNER/NAME{subset}@COMMIT, with the 40 "
+            "digits of a commit, so that it stays the same; its page lists them under 'Files and versions'"
+        )
+    return HubName(found[1], found[2], found[3])
 
 
 def numbered(pattern: str, count: int) -> tuple[str, ...]:
@@ -46,11 +103,23 @@ def numbered(pattern: str, count: int) -> tuple[str, ...]:
     return tuple(pattern.format(i, count) for i in range(count))
 
 
-def _text(row: dict[str, Any], url: str) -> str:
-    text = row.get("text")
-    if not isinstance(text, str):
-        raise UserError(f"{url}: a row without text")
-    return text
+def _texts(datasets: ModuleType, place: str, key: str, *what: str, **told: str) -> Iterator[str]:
+    """Yield a column of what ``load_dataset`` streams."""
+    try:
+        for row in datasets.load_dataset(*what, split="train", streaming=True, **told):
+            text = row.get(key)
+            if not isinstance(text, str):
+                keys = ", ".join(name for name, value in row.items() if isinstance(value, str))
+                hint = f"; set data.text_key to one of {keys}" if keys else ""
+                raise UserError(f"{place}: a row without a text {key!r}{hint}")
+            yield text
+    except UserError:
+        raise
+    except Exception as error:  # its layers raise errors without a common base
+        raise UserError(
+            f"{place} cannot be read ({first_line(error)}); it needs a connection to the hub, "
+            "or give local shards as path:FOLDER"
+        ) from None
 
 
 def _library(name: str) -> ModuleType:

@@ -59,11 +59,13 @@ class Recipe(BaseModel):
     format: int = shards.FORMAT
     encoding: int = 1
     """:data:`ENCODING` at its creation; older sets lack it."""
+    end_token: str | None = None
+    """What ends documents; None, which leaves no trace: what the tokenizer has for it."""
 
     @property
     def digest(self) -> str:
         """The hash of these settings, twelve hexadecimal digits."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class ShardText:
     """The documents of one shard, for the process that encodes them."""
 
     tokenizer_file: Path
+    end_token: str | None
     stop: Position
     documents: list[str]
     facts: dict[str, Any]
@@ -218,19 +221,19 @@ class _Reader:
             "empty": empty,
             "characters": characters,
         }
-        return ShardText(work.tokenizer_file, self.position, documents, facts)
+        return ShardText(work.tokenizer_file, work.recipe.end_token, self.position, documents, facts)
 
 
 def encode(block: ShardText) -> tuple[Header, bytes]:
     """Return the header and the file contents of a block's shard; runs in a worker process."""
-    encoder = _encoder(block.tokenizer_file)
+    encoder = _encoder(block.tokenizer_file, block.end_token)
     tokens, ends = encoder.encode(block.documents)
     return shards.pack(tokens, ends, vocab_size=encoder.vocab_size, **block.facts)
 
 
 @lru_cache(maxsize=1)
-def _encoder(path: Path) -> tokenizer.Encoder:
-    return tokenizer.load(path)
+def _encoder(path: Path, end: str | None) -> tokenizer.Encoder:
+    return tokenizer.load(path, end)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""Names of tokenizers: ``t5``, ``gpt2``, ``bpe-N`` and files. Resolves names without loading anything."""
+"""Names of tokenizers: ``t5``, ``gpt2``, ``bpe-N``, files and those of the hub. Loads none."""
 
 import re
 from functools import lru_cache
 from pathlib import Path
 
 from optstudy import cache
-from optstudy.data import files
+from optstudy.data import files, hub
 from optstudy.errors import UserError, nearest
 
 PUBLISHED = ("t5", "gpt2")
@@ -38,11 +38,13 @@ def path(name: str) -> Path | None:
     """
     if name in PUBLISHED or pieces(name) is not None:
         return None
+    if name.startswith(hub.PREFIX):
+        return hub.parsed(name, "tokenizer").tokenizer()
     if not name.lower().endswith(ENDINGS):
         raise UserError(
             f"unknown tokenizer {name!r}"
             f"{nearest(name, [*PUBLISHED, 'bpe-2048', 'bpe-4096', 'bpe-8192'])}; "
-            "or a tokenizer.json or SentencePiece .model file"
+            "or a tokenizer.json or SentencePiece .model file, or hf:OWNER/NAME@COMMIT"
         )
     return cache.expanded(name)
 

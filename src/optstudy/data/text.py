@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 from optstudy import cache
 from optstudy.data import enwik8, files, held_out, wikitext
-from optstudy.data.hub import HubFiles, numbered
+from optstudy.data.hub import PREFIX, HubFiles, HubName, numbered, parsed
 from optstudy.errors import UserError, nearest, printable
 
 SPLITS = ("train", "validation")
+TEXT = "text"
+"""The key of a document's text where nothing else is said."""
 
 
 class Source(NamedTuple):
@@ -57,6 +59,8 @@ class Corpus:
     """The splits have different sources; else they share them, and one of twenty documents is held out."""
     large: bool = False
     """Too large to use whole: the user must give the number of tokens."""
+    text_key: str = TEXT
+    """The key of the text, of JSON lines and rows of the hub."""
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +73,7 @@ class Corpus:
         Raises:
             UserError: they differ from those that :func:`corpus` saw.
         """
-        if corpus(self.name).identity != self.identity:
+        if corpus(self.name, self.text_key).identity != self.identity:
             raise UserError(f"{printable(self.name)}: its files changed while they were read; run again")
 
     def documents(self, split: str) -> Iterator[str]:
@@ -183,35 +187,65 @@ _REGISTERED = (
 CORPORA = {corpus.name: corpus for corpus in _REGISTERED}
 
 
-def corpus(name: str | Corpus) -> Corpus:
-    """Return a registered corpus, or the one that ``path:FILE_OR_FOLDER`` names; a corpus is returned as is.
+def corpus(name: str | Corpus, text_key: str = TEXT) -> Corpus:
+    """Return a registered corpus, or the one that a name stands for; a corpus stands for itself.
 
-    In a folder, files whose relative path contains the word ``validation`` are the validation split.
+    ``path:FILE_OR_FOLDER`` are local files: in a folder, those whose relative path has the word
+    ``validation`` are the validation split. ``hf:OWNER/NAME@COMMIT``, or ``hf:OWNER/NAME:SUBSET@COMMIT``, is
+    the split ``train`` of a dataset of the Hugging Face hub.
+
+    Args:
+        name: of the corpus.
+        text_key: the key of the text, of JSON lines and rows of the hub.
 
     Raises:
-        UserError: an unknown name, or files that cannot be read or contain no text.
+        UserError: an unknown name, files that cannot be read or hold no text, or a key where there are none.
     """
     if isinstance(name, Corpus):
         return name
     if name == "path:":
         raise UserError("path: needs a file or folder after it")
     if name.startswith("path:"):
-        return _local(name)
+        return _local(name, text_key)
+    if name.startswith(PREFIX):
+        return _of_hub(parsed(name, "dataset"), text_key)
     if name not in CORPORA:
-        raise UserError(f"unknown corpus {name!r}{nearest(name, CORPORA)}; or path: and a file or folder")
+        raise UserError(
+            f"unknown corpus {name!r}{nearest(name, CORPORA)}; or path: and a file or folder, or "
+            "hf:OWNER/NAME@COMMIT"
+        )
+    if text_key != TEXT:
+        raise UserError(f"{name} has no key {text_key!r}; leave it out", "data.text_key", text_key)
     return CORPORA[name]
 
 
-def _local(name: str) -> Corpus:
+def _of_hub(named: HubName, text_key: str) -> Corpus:
+    return Corpus(
+        name=str(named),
+        source=f"https://huggingface.co/datasets/{named.repository}",
+        licence="see its page",
+        size="see its page",
+        identity=f"{named} {text_key}",
+        sources=lambda split: [Source(str(named), partial(named.texts, text_key))],
+        splits_itself=False,
+        large=True,
+        text_key=text_key,
+    )
+
+
+def _local(name: str, text_key: str) -> Corpus:
     written = cache.joined(name.removeprefix("path:"))
     root = cache.expanded(written)
     digests = files.digests(root)
     held_out = {name for name in digests if "validation" in name}
     splits_itself = 0 < len(held_out) < len(digests)
+    if text_key != TEXT and not any(files.ending(root / name) in files.LINES for name in digests):
+        said = f"{printable(root)}: plain text has no key {text_key!r}; leave it out"
+        raise UserError(said, "data.text_key", text_key)
 
     def sources(split: str) -> list[Source]:
         chosen = (n for n in digests if not splits_itself or (n in held_out) == (split == "validation"))
-        return [Source(name, partial(files.documents, root / name)) for name in chosen]
+        return [Source(name, partial(files.documents, root / name, text_key)) for name in chosen]
 
     megabytes = sum((root / name).stat().st_size for name in digests) / 1e6
     contents = [
@@ -223,19 +257,20 @@ def _local(name: str) -> Corpus:
         source=printable(root),
         licence="the owner's",
         size=f"{megabytes:,.1f} MB in {len(digests):,} files",
-        identity=f"reading:{files.READING} {contents}",
+        identity=f"reading:{files.READING} {contents}" + (f" key:{text_key}" if text_key != TEXT else ""),
         sources=sources,
         splits_itself=splits_itself,
+        text_key=text_key,
     )
 
 
-def fingerprint(name: str | Corpus) -> str:
+def fingerprint(name: str | Corpus, text_key: str = TEXT) -> str:
     """Return :attr:`Corpus.fingerprint` of a corpus, given as an object or by name.
 
     Raises:
         UserError: an unknown corpus, or a file that cannot be read.
     """
-    return corpus(name).fingerprint
+    return corpus(name, text_key).fingerprint
 
 
 def documents(name: str | Corpus, split: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from optstudy import cache, record
 from optstudy.data import download, files, names, sentencepiece, text
 from optstudy.data.download import HubFile, IndexFile
 from optstudy.data.text import Corpus
-from optstudy.errors import UserError, first_line, printable
+from optstudy.errors import UserError, first_line, nearest, printable
 
 TRAINING = 2
 """Increased when the training of ``bpe-N`` changes. 2: long words and very long documents are cut."""
@@ -134,11 +134,15 @@ def file(name: str, corpus: Corpus | str) -> Path:
     return _gpt2() if name == "gpt2" else _fetched("t5/spiece.model")
 
 
-def load(path: Path) -> Encoder:
+def load(path: Path, end: str | None = None) -> Encoder:
     """Load a tokenizer file.
 
+    Args:
+        path: the file.
+        end: the piece that ends documents; None: the first of :data:`ENDS` that it has.
+
     Raises:
-        UserError: it cannot be read, is not a tokenizer, or has no end token.
+        UserError: it cannot be read, is not a tokenizer, or has no such token.
     """
     checksum = files.sha256(path)
     if path.suffix.lower() == ".model":
@@ -153,10 +157,14 @@ def load(path: Path) -> Encoder:
         model.no_padding()
         model.no_truncation()
     vocabulary = model.get_vocab(with_added_tokens=True)
-    end = next((piece for piece in ENDS if piece in vocabulary), None)
+    if end is not None and end not in vocabulary:
+        said = f"data.end_token: {printable(path)} has no token {end!r}"
+        raise UserError(f"{said}{nearest(end, [piece for piece in ENDS if piece in vocabulary])}")
+    end = end or next((piece for piece in ENDS if piece in vocabulary), None)
     if end is None:
         raise UserError(
-            f"{printable(path)}: no token to end a document with; it must have one of {', '.join(ENDS)}"
+            f"{printable(path)}: no token to end a document with; it must have one of {', '.join(ENDS)}, or "
+            "data.end_token says which it is"
         )
     _read_as_text(model, end)
     whole = model.encode(PROBE, add_special_tokens=False).ids

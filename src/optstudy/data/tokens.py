@@ -51,6 +51,8 @@ class Manifest(BaseModel):
     tokenizer_file: str
     """A copy of the tokenizer's file, in the same folder."""
     recipe: Recipe
+    text_key: str | None = None
+    """The key of the text, where it is not the usual one."""
     splits: dict[str, Split]
 
     @field_validator("splits")
@@ -81,6 +83,7 @@ def prepare(
     fewer: bool = False,
     jobs: int = 1,
     check: bool = False,
+    end_token: str | None = None,
     shard_characters: int = making.SHARD_CHARACTERS,
 ) -> Tokens:
     """Return the tokens of a corpus; they are created if they are not in the cache.
@@ -92,6 +95,7 @@ def prepare(
         tokens: number of tokens from the start of the train split; None: all.
         fewer: use all if the train split has fewer than ``tokens``.
         jobs: number of encoding processes; with one, the tokenizer uses its own threads.
+        end_token: see :func:`optstudy.data.tokenizer.load`.
         check: read every existing shard, and recreate damaged ones.
         shard_characters: see :data:`optstudy.data.making.SHARD_CHARACTERS`.
 
@@ -109,6 +113,7 @@ def prepare(
         tokenizer_sha256=files.sha256(path),
         shard_characters=shard_characters,
         encoding=making.ENCODING,
+        end_token=end_token,
     )
     home = cache.folder("tokens", f"{_slug(corpus.name)}-{_slug(tokenizer_name)}-{recipe.digest}")
     wanted = {"train": tokens, "validation": VALIDATION_TOKENS}
@@ -127,10 +132,13 @@ def prepare(
                 tokenizer=printable(tokenizer_name),
                 tokenizer_file=f"tokenizer{path.suffix.lower()}",
                 recipe=recipe,
+                text_key=None if corpus.text_key == text.TEXT else corpus.text_key,
                 splits=splits,
             )
             record.write_atomically(home / manifest.tokenizer_file, path.read_bytes())
-            record.write_atomically(home / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+            record.write_atomically(
+                home / MANIFEST, manifest.model_dump_json(indent=1, exclude_none=True) + "\n"
+            )
     made = _open(home, manifest, tokens)
     if tokens is not None and len(made.train) < tokens and not fewer:
         raise UserError(

@@ -5,8 +5,9 @@ import subprocess
 from collections.abc import Iterable
 from itertools import cycle, islice
 
-from optstudy.config import SMALL, parameter_count
+from optstudy.config import SMALL
 from optstudy.program import AnyConfig, Program, gpus_of, threads_of
+from optstudy.sizes import size_of
 
 
 def slots(configs: Iterable[AnyConfig], jobs: int | None, device: str, per_gpu: int) -> list[str]:
@@ -30,7 +31,9 @@ def slots(configs: Iterable[AnyConfig], jobs: int | None, device: str, per_gpu: 
 
 def want_gpu(configs: Iterable[AnyConfig], device: str) -> bool:
     """Whether runs use a GPU if there is one; the built-in small models do so only on request."""
-    large = any(isinstance(c, Program) or parameter_count(c.model) >= SMALL for c in configs)
+    large = any(
+        isinstance(c, Program) or ((size := size_of(c)) and size.parameters >= SMALL) for c in configs
+    )
     return device == "cuda" or (device == "auto" and large)
 
 

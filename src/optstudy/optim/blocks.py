@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = tuple[int, ...]
 
-KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|column|split(-[1-9]\d{0,8})+|none"
+KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|column|split(-[1-9]\d{0,8})+|head|none"
 """The names of granularities, as a regular expression."""
 LAYOUTS = ("", "columns", "experts", "experts-columns")
 """How weights are stored: with one row per output, or, for ``columns``, one column (the last dimension); for
@@ -139,8 +139,11 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
     above. With ``experts``, the rules apply to each index of the first dimension, a matrix or a bias.
 
     Raises:
-        ValueError: N, or A + B + C, does not divide the rows; an unknown layout.
+        ValueError: N, or A + B + C, does not divide the rows; an unknown layout; ``head``, which
+            :func:`optstudy.roles.param_groups` turns into one of these.
     """
+    if kind == "head":
+        raise ValueError(f"second_moment {kind!r}: only q, k and v have heads, which param_groups tells")
     if layout not in LAYOUTS:
         raise ValueError(f"Invalid layout {layout!r}: must be one of {', '.join(map(repr, LAYOUTS))}")
     experts = layout.startswith("experts")

@@ -92,7 +92,8 @@ class PreconditionedOptions(Options):
     """Added to the root of the second moment, in the gradient's unit."""
     second_moment: Kind = "weight"
     """Which weights share a second moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``,
-    ``row``, ``column``, ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``."""
+    ``row``, ``column``, ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``; for
+    the role ``qkv`` also ``head``."""
     estimate_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """F, in steps: up to step F the averages of g^2 use the weight 1 / (t + 1) instead of 1 - beta2, so they
     are sums divided by t + 1 (one more than the number of terms). If F > 0, they are never bias-corrected."""

@@ -21,7 +21,16 @@ from optstudy.results.stats import Estimate
 from optstudy.results.table import Row, with_worst
 
 UNPAIRED = frozenset(
-    {"scale", "numerics", "data.corpus", "optimizer.code", "trainer.fingerprint", "trainer.folder"}
+    {
+        "scale",
+        "numerics",
+        "data.corpus",
+        "optimizer.code",
+        "model.code",
+        "model.config",
+        "trainer.fingerprint",
+        "trainer.folder",
+    }
 )
 """Config keys that may differ between the two runs of a pair."""
 SHOWN = 20

@@ -97,9 +97,12 @@ class Row:
 
     @property
     def code(self) -> str | None:
-        """Hash of the source of a training program, or of an optimizer that is in no installed package."""
-        part, key = ("optimizer", "code") if self.reported is None else ("trainer", "fingerprint")
-        found: str | None = self.config[part].get(key)
+        """Hash of the source of a training program, or of classes that are in no installed package."""
+        found: str | None
+        if self.reported is not None:
+            found = self.config["trainer"].get("fingerprint")
+        else:
+            found = self.config["optimizer"].get("code") or self.config["model"].get("code")
         return found
 
     def value(self, key: str) -> Any:

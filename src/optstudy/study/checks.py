@@ -19,6 +19,7 @@ FILLED_IN = {
     "numerics": "by the version of the code",
     "data.fingerprint": "from the text of data.corpus",
     "data.tokenizer_fingerprint": "from the file of data.tokenizer",
+    "model.code": "from the model's source",
     "optimizer.code": "from the optimizer's source",
 }
 """Config keys that studies cannot set, and where their values come from."""

@@ -8,10 +8,11 @@ from statistics import median
 
 from pydantic import ValidationError
 
-from optstudy.config import RunConfig, forward_flops, parameter_count
+from optstudy.config import RunConfig
 from optstudy.program import AnyConfig, Program
 from optstudy.record import ended
 from optstudy.results.table import Row
+from optstudy.sizes import size_of
 
 EFFICIENCY = 0.6
 """Share of one core's matrix-product speed that a run reaches, used until a run has been timed. Measured: 0.8
@@ -28,8 +29,8 @@ class Cost:
     runs: int
     tokens: int
     """Tokens, for optstudy's own trainer only, like ``flops``; for other programs they are not known."""
-    flops: float
-    """Floating-point operations of matrix products, in training and validation."""
+    flops: float | None
+    """Operations of matrix products, in training and validation; None if a model was not counted yet."""
     seconds: float | None
     """Time on this machine with all its slots busy; None if there is nothing to estimate it from."""
     measured_on: str
@@ -38,9 +39,10 @@ class Cost:
     """The records of all runs, plus the checkpoints of those that run at the same time."""
 
 
-def flops(config: RunConfig) -> float:
-    """Floating-point operations of a run's matrix products, training and validation."""
-    return forward_flops(config.model, config.data.sequence_length) * 3.0 * config.tokens * _whole(config)
+def flops(config: RunConfig) -> float | None:
+    """Operations of a run's matrix products, training and validation; None: not counted yet."""
+    size = size_of(config)
+    return None if size is None else size.forward_flops * 3.0 * config.tokens * _whole(config)
 
 
 def _whole(config: RunConfig) -> float:
@@ -49,6 +51,7 @@ def _whole(config: RunConfig) -> float:
     return 1 + validated / (3 * config.tokens)
 
 
+UNCOUNTED = "the size of a model was not counted; optstudy run --dry-run counts it"
 UNTIMED = "no run of this program has ended"
 UNKNOWN = "no run has been timed here; --device cpu estimates with this machine's cores"
 
@@ -87,7 +90,8 @@ class Speed:
             shape = _shape(config)
             self._exact.setdefault(f"{shape} {row.optimizer}", []).append(took)
             self._shape.setdefault(shape, []).append(took)
-            self._flops.append(flops(config) / config.tokens / _whole(config) / took[0])
+            if (work := flops(config)) is not None:
+                self._flops.append(work / config.tokens / _whole(config) / took[0])
         self._probed: float | None = None
 
     def seconds(self, config: AnyConfig) -> tuple[float | None, str]:
@@ -101,13 +105,15 @@ class Speed:
                 per_token = median(one for one, _ in known[key])
                 start = min(more for _, more in known[key])
                 return per_token * config.tokens * _whole(config) + start, "runs of this size on this machine"
+        if (work := flops(config)) is None:
+            return None, UNCOUNTED
         if self._flops:
-            return flops(config) / median(self._flops), "runs of another size on this machine"
+            return work / median(self._flops), "runs of another size on this machine"
         if self._for_gpu:
             return None, UNKNOWN
         if self._probed is None:
             self._probed = core_flops_per_s() * EFFICIENCY
-        return flops(config) / self._probed, PROBED
+        return work / self._probed, PROBED
 
 
 def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_bytes: int) -> Cost:
@@ -122,12 +128,14 @@ def estimate(configs: Sequence[AnyConfig], speed: Speed, slots: int, record_byte
     timed = [speed.seconds(config) for config in configs]
     seconds = [one for one, _ in timed if one is not None]
     own = [config for config in configs if isinstance(config, RunConfig)]
-    weights = max((parameter_count(config.model) for config in own), default=0)
+    sizes = [size_of(config) for config in own]
+    weights = max((size.parameters for size in sizes if size is not None), default=0)
+    work = [flops(config) for config in own]
     took = max(sum(seconds) / slots, max(seconds, default=0.0))
     return Cost(
         runs=len(configs),
         tokens=sum(config.tokens for config in own),
-        flops=sum(flops(config) for config in own),
+        flops=None if None in work else sum(one for one in work if one is not None),
         seconds=took if len(seconds) == len(configs) else None,
         measured_on=next(
             (why for one, why in timed if one is None), timed[0][1] if timed else "nothing to do"
@@ -172,4 +180,4 @@ def _program(trainer: Mapping[str, object]) -> str:
 def _shape(config: RunConfig) -> str:
     training = config.training
     told = (training.batch_size, training.micro_batch_size, training.precision, training.threads)
-    return repr((sorted(dict(config.model).items()), config.data.sequence_length, told))
+    return repr((sorted(dict(config.model).items(), key=str), config.data.sequence_length, told))

@@ -20,7 +20,7 @@ from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, explain, nearest
 from optstudy.folders import settle
-from optstudy.scales import SCALES, check_scale
+from optstudy.scales import check_scale, for_any_model
 from optstudy.study import yamlfile
 from optstudy.study.checks import check
 from optstudy.study.expansion import Expansion
@@ -250,7 +250,7 @@ def single(
     try:
         tree = merge(tree, chosen)
         scale = check_scale(tree.setdefault("scale", "pico"))
-        tree = merge(SCALES[scale], tree)
+        tree = merge(for_any_model(scale), tree)
         training = tree["training"]
         if automatic is not None and isinstance(training, Mapping) and training.get("precision") == "auto":
             precision = automatic(settle(merge(tree, {"training.precision": "float32"})))

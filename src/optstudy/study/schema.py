@@ -10,7 +10,7 @@ from optstudy.scales import SCALES
 from optstudy.study.file import NAME, PRESETS, RATE, Layer, StudyFile
 
 FILLED_IN = frozenset(
-    {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "optimizer.code"}
+    {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "model.code", "optimizer.code"}
 )
 """Config keys that no study file sets."""
 VARIABLE = {"type": "string", "pattern": r"^([0-9.e+-]+ *\* *)?\$"}

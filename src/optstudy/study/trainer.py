@@ -15,7 +15,7 @@ from optstudy.errors import UserError, nearest, validate
 from optstudy.folders import settle
 from optstudy.program import AnyConfig, Program
 from optstudy.record import leaves
-from optstudy.scales import SCALES
+from optstudy.scales import SCALES, for_any_model
 from optstudy.study import fidelity
 from optstudy.study.file import StudyFile
 
@@ -48,9 +48,9 @@ class Trainer(Protocol):
 
 
 class Own:
-    """optstudy's trainer: the paper's transformer, see :mod:`optstudy.training`."""
+    """optstudy's trainer, see :mod:`optstudy.training`."""
 
-    scales = SCALES
+    scales: Mapping[str, Mapping[str, Any]] = {name: for_any_model(name) for name in SCALES}
     keys: Collection[str] | None = RunConfig.model_fields.keys()
 
     def settle(self, tree: dict[str, Any]) -> AnyConfig:

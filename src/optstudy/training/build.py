@@ -39,7 +39,9 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     Raises:
         UserError: an unknown class or option, or roles that the model does not have.
     """
-    optimizer = _assembled(config.optimizer, _groups(model, config.optimizer, lent(config.model_dump())))
+    chosen = config.optimizer
+    groups = _groups(model, chosen, lent(config.model_dump()), chosen.named, chosen.tied)
+    optimizer = _assembled(chosen, groups)
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer

@@ -7,7 +7,7 @@ compiled and plain steps differ only by rounding; ``env.json`` records which of 
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import ParamSpec, TypeVar
@@ -15,11 +15,11 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from optstudy import cache
-from optstudy.config import SMALL, RunConfig, parameter_count
+from optstudy.config import SMALL, RunConfig
 from optstudy.errors import first_line
 from optstudy.optim.compiled import ADVICE, ON_CPU
 from optstudy.record import write_atomically
-from optstudy.training.model import Transformer
+from optstudy.training import models
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ SWITCH = "OPTSTUDY_COMPILE"
 def pays(config: RunConfig, device: torch.device) -> bool:
     """Return whether to compile this run's steps: for all but the smallest models, if compiling works."""
     wanted = os.environ.get(SWITCH, "auto")
-    if wanted == "0" or (wanted != "1" and parameter_count(config.model) < SMALL):
+    if wanted == "0" or (wanted != "1" and models.size_of(config).parameters < SMALL):
         return False
     warnings.filterwarnings("ignore", message=ADVICE)  # the config sets the precision
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder("compiled")))
@@ -61,10 +61,10 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     return torch.compile(function, dynamic=False, options=ON_CPU)
 
 
-def compile_blocks(model: Transformer) -> None:
+def compile_blocks(blocks: Iterable[torch.nn.Module]) -> None:
     """Compile each block's forward; blocks of the same shape share the code."""
     _allow_many_shapes()
-    for block in model.blocks:
+    for block in blocks:
         block.compile(dynamic=False, options=ON_CPU)
 
 
@@ -98,7 +98,7 @@ def choose_precision(config: RunConfig, device: torch.device) -> tuple[str, str]
         return ("bfloat16", f"{name} has it") if native else ("float32", f"{name} has no bfloat16")
     if not cpu_has_bfloat16():
         return "float32", "this CPU has no bfloat16 instructions"
-    count = parameter_count(config.model)
+    count = models.size_of(config).parameters
     if count < SMALL:
         return "float32", f"{count:,} parameters are too few to gain by bfloat16"
     return "bfloat16", "this CPU has bfloat16 instructions"

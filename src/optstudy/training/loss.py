@@ -52,6 +52,14 @@ def language_model_loss(
     return loss, cross_entropy
 
 
+def logits_loss(logits_NV: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return the same two losses of logits that a model makes itself, which are kept whole."""
+    wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    lse_N = wide_NV.logsumexp(-1)
+    cross_entropy = (lse_N - wide_NV.gather(-1, y_N[:, None])[:, 0]).mean()
+    return cross_entropy + z * lse_N.square().mean(), cross_entropy.detach()
+
+
 def loss_rows(
     logits_CV: Tensor, y_C1: Tensor, z: float, n: int, gradient: bool
 ) -> tuple[Tensor, Tensor | None]:

@@ -26,6 +26,9 @@ ATTENTION_WEIGHTS = 1 << 26
 class Linear(nn.Linear):
     """Linear map without bias whose ``role`` names the role of its weight (see :mod:`optstudy.roles`)."""
 
+    parts: tuple[int, ...]
+    """Outputs of each of the matrices that are fused in it, where they are several."""
+
     def __init__(self, d_in: int, d_out: int, role: str) -> None:
         super().__init__(d_in, d_out, bias=False)
         self.role = role
@@ -49,22 +52,25 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and full-width QK-norm."""
+    """Causal self-attention with rotary positions; heads of queries share heads of keys and values."""
 
     def __init__(self, model: config.Model, layer: int) -> None:
         super().__init__()
-        self.n_heads = model.n_heads
-        self.qkv = Linear(model.d_model, 3 * model.d_model, "qkv")
-        self.query_norm = LayerNorm(model.d_model) if model.qk_norm else None
-        self.key_norm = LayerNorm(model.d_model) if model.qk_norm else None
-        self.out = Linear(model.d_model, model.d_model, "attention_out")
-        self.scale = (model.d_model // model.n_heads) ** -0.5
+        width, _, heads = model.sizes
+        self.n_heads, self.head_width = heads, width // heads
+        keys = self.head_width * (model.n_kv_heads or heads)
+        self.qkv = Linear(width, width + 2 * keys, "qkv")
+        self.qkv.parts = (width, keys, keys)
+        self.query_norm = LayerNorm(width) if model.qk_norm else None
+        self.key_norm = LayerNorm(width) if model.qk_norm else None
+        self.out = Linear(width, width, "attention_out")
+        self.scale = self.head_width**-0.5
         if model.scale_attention_by_layer:
             self.scale /= layer + 1
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Attend to the same and earlier positions."""
-        q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
+        q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).split(self.qkv.parts, dim=-1)
         if self.query_norm is not None and self.key_norm is not None:
             q_BTD, k_BTD = self.query_norm(q_BTD), self.key_norm(k_BTD)
         q_BHTK, k_BHTK, v_BHTK = (self._split_heads(x) for x in (q_BTD, k_BTD, v_BTD))
@@ -73,16 +79,21 @@ class Attention(nn.Module):
         return out
 
     def _split_heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.view(*x_BTD.shape[:2], self.n_heads, -1).transpose(1, 2)
+        return x_BTD.view(*x_BTD.shape[:2], -1, self.head_width).transpose(1, 2)
 
 
 class MLP(nn.Module):
     """Two matrices around an exact GELU."""
 
-    def __init__(self, model: config.Model) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.up = Linear(model.d_model, MLP_RATIO * model.d_model, "mlp_in")
-        self.down = Linear(MLP_RATIO * model.d_model, model.d_model, "mlp_out")
+        self.up = Linear(width, MLP_RATIO * width, "mlp_in")
+        self.down = Linear(MLP_RATIO * width, width, "mlp_out")
+
+    def initialise(self, generator: torch.Generator, residual: float) -> None:
+        """Draw the weights; ``residual`` scales those that write into the residual stream."""
+        self.up.initialise(generator)
+        self.down.initialise(generator, residual)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Apply the MLP to each position separately."""
@@ -93,12 +104,16 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm residual block: attention, then MLP."""
 
+    Norm: type[nn.Module] = LayerNorm
+    Mlp: type[MLP] = MLP
+
     def __init__(self, model: config.Model, layer: int) -> None:
         super().__init__()
-        self.attention_norm = LayerNorm(model.d_model)
+        width = model.sizes.width
+        self.attention_norm = self.Norm(width)
         self.attention = Attention(model, layer)
-        self.mlp_norm = LayerNorm(model.d_model)
-        self.mlp = MLP(model)
+        self.mlp_norm = self.Norm(width)
+        self.mlp = self.Mlp(width)
         self.layer = layer
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -106,8 +121,7 @@ class Block(nn.Module):
         residual = (2 * (self.layer + 1)) ** -0.5
         self.attention.qkv.initialise(generator)
         self.attention.out.initialise(generator, residual)
-        self.mlp.up.initialise(generator)
-        self.mlp.down.initialise(generator, residual)
+        self.mlp.initialise(generator, residual)
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Add the outputs of attention and MLP to the residual stream."""
@@ -119,13 +133,18 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Maps tokens to the hidden states that :attr:`head` turns into logits."""
 
+    Block: type[Block] = Block
+
     def __init__(self, model: config.Model, seed: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
-        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.n_layers))
-        self.norm = LayerNorm(model.d_model)
-        self.head = Linear(model.d_model, model.vocab_size, "head")
-        self.head_width = model.d_model // model.n_heads
+        width, layers, heads = model.sizes
+        self.embedding = nn.Embedding(model.vocab_size, width)
+        self.blocks = nn.ModuleList(self.Block(model, layer) for layer in range(layers))
+        self.norm = self.Block.Norm(width)
+        self.head = Linear(width, model.vocab_size, "head")
+        self.head_width = width // heads
+        if model.tie_embeddings:
+            self.head.weight = self.embedding.weight
         self._initialise(seed)
 
     def forward(self, x_BT: Tensor) -> Tensor:
@@ -143,7 +162,8 @@ class Transformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             block.initialise(generator)
-        self.head.initialise(generator)
+        if self.head.weight is not self.embedding.weight:
+            self.head.initialise(generator)
 
 
 @torch.no_grad()
@@ -159,6 +179,8 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float) -> Tens
     rounded to bfloat16 once) are 2 to 3 times faster.
     """
     B, H, T, _ = q_BHTK.shape
+    if k_BHTK.shape[1] < H:  # groups of heads of queries share one of keys and values
+        k_BHTK, v_BHTK = (x.repeat_interleave(H // x.shape[1], dim=1) for x in (k_BHTK, v_BHTK))
     if q_BHTK.device.type != "cpu" or q_BHTK.dtype != torch.bfloat16 or B * H * T * T > ATTENTION_WEIGHTS:
         return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True, scale=scale)
     parts = []

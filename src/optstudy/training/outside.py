@@ -1,5 +1,9 @@
-"""Other people's optimizers: imported by path, checked against their constructors, built. Runs their code."""
+"""Other people's classes: imported by path; optimizers checked against their constructors, and built.
 
+Runs their code.
+"""
+
+import difflib
 import importlib
 import inspect
 import traceback
@@ -7,59 +11,76 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar
 
+from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from optstudy.errors import UserError, first_line, nearest
+from optstudy.errors import UserError, first_line, nearest, shortened
 from optstudy.provenance import require
 
 DECAYS = ("weight_decay", "wd")
 """Names used for the coefficient of weight decay relative to lr."""
+KNOWN_AS = {Optimizer: "torch.optim.Optimizer", nn.Module: "torch.nn.Module"}
+PACKAGE = Path(__file__).parents[1]
+INSTALLED = {"site-packages", "dist-packages"}
+MOST_SAID = 300
+"""Characters that are told of what an error says."""
 BROKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError)
 """Exceptions that constructors raise for arguments that they do not accept."""
 
 
-def load(target: str) -> type[Optimizer]:
+C = TypeVar("C")
+
+
+def load(target: str, kind: str, base: type[C]) -> type[C]:
     """Import the class at a path.
+
+    Args:
+        target: the path.
+        kind: what it is to be, ``optimizer`` or ``model``: the config key ``KIND.name`` says the path.
+        base: the class that it derives from.
 
     Raises:
         UserError: it does not exist or cannot be imported; gives the location of the mistake.
     """
-    require(target)
+    require(target, kind)
     module, _, name = target.rpartition(".")
     try:
         home = importlib.import_module(module)
         found = getattr(home, name, None)
     except SyntaxError as error:
         place = f"{error.filename}:{error.lineno or 1}" if error.filename else module
-        raise UserError(f"optimizer {target!r}: {place}: {error.msg}", "optimizer.name", target) from None
+        raise UserError(f"{kind} {target!r}: {place}: {error.msg}", f"{kind}.name", target) from None
     except (Exception, SystemExit) as error:
-        said = f"{_place(error)}{type(error).__name__}: {first_line(error)}"
-        raise UserError(
-            f"optimizer {target!r} cannot be imported: {said}", "optimizer.name", target
-        ) from None
+        said = said_where(error)
+        raise UserError(f"{kind} {target!r} cannot be imported: {said}", f"{kind}.name", target) from None
     if found is None:
-        classes = [
-            key for key, one in vars(home).items() if isinstance(one, type) and issubclass(one, Optimizer)
-        ]
-        raise UserError(
-            f"optimizer {target!r}: {module} has no {name!r}{nearest(name, classes)}",
-            "optimizer.name",
-            target,
-        )
-    if not (isinstance(found, type) and issubclass(found, Optimizer)):
-        kind = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
-        said = f"optimizer {target!r} is not a torch.optim.Optimizer, but {kind}"
-        raise UserError(said, "optimizer.name", target)
+        classes = [key for key, one in vars(home).items() if isinstance(one, type) and issubclass(one, base)]
+        classes = difflib.get_close_matches(name, dir(home), n=1) or classes  # not all need be imported yet
+        said = f"{kind} {target!r}: {module} has no {name!r}{nearest(name, classes)}"
+        raise UserError(said, f"{kind}.name", target)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        what = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
+        said = f"{kind} {target!r} is not a {KNOWN_AS[base]}, but {what}"
+        raise UserError(said, f"{kind}.name", target)
     return found
+
+
+def said_where(error: BaseException, whole: bool = False) -> str:
+    """Return where an error of imported code was raised, and its first line, or all of it on one."""
+    said = shortened(" ".join(str(error).split()), MOST_SAID) if whole else first_line(error)
+    return f"{_place(error)}{type(error).__name__}: {said}"
 
 
 def _place(error: BaseException) -> str:
     """Return where imported code failed, as ``FILE:LINE: ``; empty if no file of it is known."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
-    mine = [f for f in frames if f.filename != __file__ and f.filename != importlib.__file__]
-    return f"{mine[-1].filename}:{mine[-1].lineno}: " if mine else ""
+    theirs = [
+        f for f in frames if not Path(f.filename).is_relative_to(PACKAGE) and f.filename != importlib.__file__
+    ]
+    own = [f for f in theirs if not INSTALLED & set(Path(f.filename).parts)] or theirs
+    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,7 @@ def construct(target: str, groups: list[dict[str, Any]]) -> Optimizer:
     Raises:
         UserError: the class lacks an option or weight decay, or refuses a value.
     """
-    cls = load(target)
+    cls = load(target, "optimizer", Optimizer)
     takes = taken(cls)
     decay_name = next((name for name in DECAYS if name in takes.arguments | takes.words), None)
     told = ("params", "lr", "role", "weight_decay")

@@ -10,7 +10,7 @@ nothing here has an effect.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,8 +74,8 @@ class Ranks:
         torch.cuda.set_device(own)
         return own
 
-    def spread(self, model: nn.Module, how: Literal["ddp", "fsdp"]) -> nn.Module:
-        """Distribute a model with ``blocks`` over the processes; return the module to call forward.
+    def spread(self, model: nn.Module, blocks: Iterable[nn.Module], how: Literal["ddp", "fsdp"]) -> nn.Module:
+        """Distribute a model over the processes, with ``fsdp`` block by block; return what to call forward.
 
         Call it before the optimizer is created: ``fsdp`` replaces the model's parameters.
         """
@@ -88,7 +88,7 @@ class Ranks:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(device.type, (self.size,))
-        for block in model.blocks:  # type: ignore[union-attr]
+        for block in blocks:
             fully_shard(block, mesh=mesh)
         # the head is used after the model's forward, so the root stays unsharded until the backward pass
         fully_shard(model, mesh=mesh, reshard_after_forward=False)
@@ -199,7 +199,7 @@ def to_device(tree: Any, device: torch.device) -> Any:
 @torch.no_grad()
 def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load whole weights into a model, sharded or not."""
-    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     sharded = {name: shard_like(state[name], p) for name, p in parameters.items() if is_sharded(p)}
     model.load_state_dict({**state, **sharded})
 

@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optstudy.config import SMALL, RunConfig, parameter_count
-from optstudy.data import tokens
+from optstudy.config import SMALL, RunConfig
+from optstudy.data import text, tokens
 from optstudy.data.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.errors import UserError
 from optstudy.optim.sharded import whole
-from optstudy.training import compiling, schedule
+from optstudy.training import compiling, models, schedule
 from optstudy.training.build import build_optimizer
 from optstudy.training.keeping import Keeping
-from optstudy.training.loss import language_model_loss, loss_rows
-from optstudy.training.model import Transformer
+from optstudy.training.loss import language_model_loss, logits_loss, loss_rows
 from optstudy.training.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
 from optstudy.training.portable import Packing, Unpacking
 from optstudy.training.probe import Probe
@@ -36,7 +35,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def choose_device(config: RunConfig, device: str) -> torch.device:
     """Resolve ``auto``: a GPU if there is one, but the CPU for models too small to use it well."""
     if device == "auto":
-        small = parameter_count(config.model) < SMALL
+        small = models.size_of(config).parameters < SMALL
         device = "cuda" if torch.cuda.is_available() and not small else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: 'cuda' was asked for and torch sees no CUDA device; use 'cpu' or 'auto'")
@@ -74,28 +73,30 @@ class Run:
         self.ranks = ranks or Ranks()
         self.device = device = self.ranks.device(device)
         data, training = config.data, config.training
-        text = tokens.prepare(data.corpus, data.tokenizer, tokens=data.tokens)
-        if text.vocab_size > config.model.vocab_size:
+        corpus = text.corpus(data.corpus, data.text_key)
+        made = tokens.prepare(corpus, data.tokenizer, tokens=data.tokens, end_token=data.end_token)
+        if made.vocab_size > config.model.vocab_size:
             raise UserError(
-                f"model.vocab_size: {data.tokenizer} has {text.vocab_size} pieces, "
+                f"model.vocab_size: {data.tokenizer} has {made.vocab_size} pieces, "
                 f"and the model only {config.model.vocab_size} rows; raise it"
             )
         self.batches = Batches(
-            text.train,
+            made.train,
             data.sequence_length,
             training.batch_size,
             config.seed,
             self.ranks.rank,
             self.ranks.size,
         )
-        self.held_out = _sequences(text.validation, data.sequence_length, config.validation.sequences)
+        self.held_out = _sequences(made.validation, data.sequence_length, config.validation.sequences)
         dtype = torch.float64 if training.precision == "float64" else torch.float32
-        self.model = Transformer(config.model, config.seed).to(device, dtype)
+        self.built = models.build(config)
+        self.model = self.built.module.to(device, dtype)
         self.compiled = compiling.pays(config, device)
         self.loss_rows = compiling.compiled(loss_rows) if self.compiled else None
         if self.compiled:
-            compiling.compile_blocks(self.model)
-        self.forward = self.ranks.spread(self.model, training.parallel)
+            compiling.compile_blocks(self.built.blocks)
+        self.forward = self.ranks.spread(self.model, self.built.blocks, training.parallel)
         self.optimizer = build_optimizer(self.model, config)
         for group in self.optimizer.param_groups:
             if self.compiled and group.get("compile", False) is None:
@@ -221,20 +222,27 @@ class Run:
         uniform_BT = uniform_BT[self.batches.rows].to(self.device)
 
         def sampled_loss(rows: slice) -> Tensor:
-            h_ND = self._hidden(torch.from_numpy(batch[rows]).to(self.device))
+            out_NX = self._output(torch.from_numpy(batch[rows]).to(self.device))
             with torch.no_grad():
-                cdf_NV = self.model.head(h_ND).float().softmax(-1).cumsum(-1)
+                cdf_NV = self.built.logits(out_NX).float().softmax(-1).cumsum(-1)
                 at_N1 = uniform_BT[rows].flatten()[:, None] * cdf_NV[:, -1:]
                 y_N = torch.searchsorted(cdf_NV, at_N1).flatten().clamp_max(cdf_NV.shape[1] - 1)
-            return language_model_loss(h_ND, self.model.head.weight, y_N, rows=self.loss_rows)[0]
+            return self._loss(out_NX, y_N)[0]
 
         self._gradient(batch, sampled_loss)
         self.optimizer.update_hessian()  # type: ignore[attr-defined]
 
-    def _hidden(self, x_BT: Tensor) -> Tensor:
-        """Hidden states of positions that have a target, shape ND with N = B (T - 1)."""
-        h_ND: Tensor = self.forward(x_BT)[:, :-1].flatten(0, 1)
-        return h_ND
+    def _output(self, x_BT: Tensor) -> Tensor:
+        """Hidden states, or logits, that have a target: shape ND or NV with N = B (T - 1)."""
+        out_BTX = models.tensor_of(self.forward(x_BT))
+        assert out_BTX is not None  # a model was tried when it was built
+        return out_BTX[:, :-1].flatten(0, 1)
+
+    def _loss(self, out_NX: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Training loss and cross-entropy of what :meth:`_output` returned."""
+        if self.built.head is None:
+            return logits_loss(out_NX, y_N, z)
+        return language_model_loss(out_NX, self.built.head.weight, y_N, z, self.loss_rows)
 
     def _training_loss(self, batch: IntArray) -> Tensor:
         return self._losses(batch, self.config.training.z_loss)[0]
@@ -243,7 +251,7 @@ class Run:
         """Training loss and cross-entropy of sequences BT, which have T - 1 targets each."""
         x_BT = torch.from_numpy(batch).to(self.device, non_blocking=True)
         y_N = x_BT[:, 1:].flatten()
-        return language_model_loss(self._hidden(x_BT), self.model.head.weight, y_N, z, self.loss_rows)
+        return self._loss(self._output(x_BT), y_N, z)
 
     @torch.no_grad()
     def validation_loss(self, between: Callable[[], None] = _nothing) -> float:
@@ -264,19 +272,21 @@ class Run:
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
-        """Switch an optimizer with ``eval`` and ``train`` (Schedule-Free) to its evaluation weights.
+        """Switch off dropout, and an optimizer with ``eval`` and ``train`` to its evaluation weights.
 
         Before its first step these are the initial weights. Then only ``train`` is called: some optimizers
-        need it before a step; others raise an error, as they have no state yet.
+        (Schedule-Free) need it before a step; others raise an error, as they have no state yet.
         """
         parts = getattr(self.optimizer, "optimizers", [self.optimizer])
         switching = [part for part in parts if hasattr(part, "eval") and hasattr(part, "train")]
+        self.model.eval()
         if self._stepped:
             for part in switching:
                 part.eval()
         try:
             yield
         finally:
+            self.model.train()
             for part in switching:
                 with nullcontext() if self._stepped else suppress(Exception):
                     part.train()

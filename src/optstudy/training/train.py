@@ -266,8 +266,8 @@ class _Attempt:
 
 
 def packages(run: Run) -> dict[str, str]:
-    """Versions of the installed packages that the optimizer's classes come from."""
-    return provenance.versions(run.config.optimizer.targets)
+    """Versions of the installed packages that the optimizer's and the model's classes come from."""
+    return provenance.versions([*run.config.optimizer.targets, *run.config.model.targets])
 
 
 def environment(run: Run) -> dict[str, Any]:
