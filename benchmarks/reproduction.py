@@ -164,20 +164,11 @@ def with_length(before: list[Verdict], after: list[Verdict], shorter: Length, lo
         cells = [
             one.claim.statement,
             one.claim.figure.removeprefix("paper/"),
-            *map(short_verdict, (one, other)),
+            one.short,
+            other.short,
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def short_verdict(verdict: Verdict) -> str:
-    """A verdict with the number it is based on."""
-    tree = verdict.tree()
-    if verdict.why_not.startswith("missing"):
-        return "not run yet"
-    if tree["interval"] is None:
-        return verdict.word
-    return f"**{verdict.word}** ({{:+.3f}} to {{:+.3f}})".format(*tree["interval"])
 
 
 def section(

@@ -15,8 +15,9 @@ from measured import NO_RECORD, WINDOW, Load, recorded, table, window_row
 from optimizer_pages import optimizer_pages
 from reference import reference_pages
 
-from optstudy.commands.optimizers import listing
-from optstudy.findings import RECORDED
+from optstudy import presets
+from optstudy.commands.optimizers import listed_presets, listing
+from optstudy.findings import LENGTH, RECORDED, verdicts
 from optstudy.results import archive
 from optstudy.study import library as study
 from optstudy.study import yamlfile
@@ -36,14 +37,50 @@ def write(folder: Path, load: Load = archive.load) -> None:
     for name in ("optimizers", "studies", "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
-    pages["parts/choose.md"] = choosing(load, "paper/fig1")
+    pages |= {"parts/choose.md": choosing(load, "paper/fig1"), "parts/field.md": field()}
     pages["parts/rivals.md"] = choosing(load, "beyond/rivals")
+    pages["parts/adaptivity.md"] = adaptivity()
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
     pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
     for name, content in pages.items():
         path = folder / name
         if not path.exists() or path.read_text() != content:  # sphinx rebuilds newer files
             path.write_text(content)
+
+
+# The field
+
+
+def field() -> str:
+    """A row per preset, and what benchmarks call those that have no preset."""
+    rows = []
+    for name, one in presets.load().items():
+        adams = [role for role, own in one.roles.items() if own.get("name") == "adam"]
+        elsewhere = "" if not adams else f"; Adam {'elsewhere' if len(adams) > 1 else 'on ' + adams[0]}"
+        asked = "".join(f"; schedule {value}" for value in one.schedule.values())
+        said = [one.about + elsewhere + asked, one.source, f"{one.package} {one.tried}"]
+        state, faults = f"{one.state_bytes_per_param:.2f}", "; ".join(one.faults)
+        rates = f"{one.lr.start:g} to {one.lr.stop:g}"
+        rows.append((f"`{name}`", *said, state, rates, one.published, faults))
+    heading = (
+        "name",
+        "what it is",
+        "source",
+        "tried with",
+        "state, B/param",
+        "rates",
+        "published",
+        "known faults",
+    )
+    ours = sorted(
+        {
+            f"{called} is `{name}`"
+            for of in presets.read().benchmarks.values()
+            for called, name in of.items()
+            if name not in presets.load()
+        }
+    )
+    return f"{table(heading, rows)}\nThe benchmarks' others are this project's own: {', '.join(ours)}.\n"
 
 
 # Studies
@@ -128,7 +165,46 @@ def gallery() -> str:
     )
 
 
-# How to choose, the command line, layers, citing
+# How to choose, where adaptivity is needed, the command line, layers, citing
+
+_PAPER = "Zhao et al. ([2407.07972](https://arxiv.org/abs/2407.07972)), 150M and 600M"
+_SLIM = "Kalra et al. ([2503.01843](https://arxiv.org/abs/2503.01843)), 124M"
+_SCALE = "Glentis et al. ([2506.16659](https://arxiv.org/abs/2506.16659)), 60M to 1B"
+_SAUCE = "Orvieto and Gower ([2505.21829](https://arxiv.org/abs/2505.21829)), 160M"
+_OWN = "asked here"
+ASKED = {
+    "Which layers": [
+        (_PAPER, "paper/fig9", "star-almost-adam"),
+        (_PAPER, "paper/fig9", "star-improves-adalayer"),
+        (_PAPER, "paper/fig9", "first-layer-no-matter"),
+        (_PAPER, "paper/fig3", "last-layer-improves"),
+        (_PAPER, "paper/fig3", "last-layer-unstable"),
+        (_PAPER, "paper/fig3", "last-norm-loss"),
+        (_PAPER, "paper/fig3", "last-norm-stable"),
+        (_PAPER, "paper/fig11", "matrices-only"),
+        (_PAPER, "paper/fig14", "frozen-recovers"),
+        (_PAPER, "paper/fig15", "frozen-all-fails"),
+    ],
+    "Along which axis": [
+        (_SLIM, "beyond/axes", "slim-costs-nothing"),
+        (_SLIM, "beyond/axes", "tokens-need-rows"),
+        (_SLIM, "beyond/axes", "slim-axis-of-matrices"),
+        (_SLIM, "beyond/axes", "norms-resist"),
+    ],
+    "Adaptivity, or a rate for each role": [
+        (_OWN, "beyond/rates-per-role", "adam-gains"),
+        (_OWN, "beyond/rates-per-role", "adam-is-tuned-elsewhere"),
+        (_OWN, "beyond/rates-per-role", "scale-is-not-enough"),
+    ],
+    "Signs and momentum in its place": [
+        (_PAPER, "paper/fig1", "non-sgd-same-loss"),
+        (_SAUCE, "beyond/secret-sauce", "equal-betas"),
+        (_SAUCE, "beyond/secret-sauce", "signum-slower"),
+        (_SCALE, "beyond/momentum-where", "last-layer-enough"),
+        (_SCALE, "beyond/momentum-where", "reaches-adam"),
+    ],
+}
+"""Claims about where adaptivity is needed, by question: who stated it at which scale, study, claim."""
 
 
 def choosing(load: Load, name: str) -> str:
@@ -136,11 +212,35 @@ def choosing(load: Load, name: str) -> str:
     found = [(label, figure) for label, figure in recorded(load, name) if len(figure.summaries) > 1]
     if not found:
         return f"{NO_RECORD}\n"
-    state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in listing()}
+    state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in (*listing(), *listed_presets())}
     parts = []
     for scale, figure in found:
         rows = [(*window_row(figure, one), state.get(one.curve.name, "")) for one in figure.summaries]
         parts.append(f"### At {scale}\n\n{table((*WINDOW, 'state, bytes/param'), rows)}")
+    return "\n".join(parts)
+
+
+def adaptivity() -> str:
+    """What others and the paper say of where adaptivity is needed, with the verdicts of the record."""
+    names = sorted({name for asked in ASKED.values() for _, name, _ in asked})
+    lengths: dict[str, dict[str, Any]] = {"2,400 steps": {}, "600 steps": {LENGTH: 600}}
+    found = {
+        (length, one.claim.figure, one.claim.name): one
+        for length, overrides in lengths.items()
+        for one in verdicts("pico", Path("no-runs"), names=names, overrides=overrides)
+    }
+    parts = []
+    for question, asked in ASKED.items():
+        rows = [
+            (
+                found["600 steps", name, claim].claim.statement,
+                source,
+                f"[{name}](generated/studies/{name.replace('/', '-')}.md)",
+                *(found[length, name, claim].short for length in lengths),
+            )
+            for source, name, claim in asked
+        ]
+        parts.append(f"## {question}\n\n{table(('statement', 'by', 'study', *lengths), rows)}")
     return "\n".join(parts)
 
 

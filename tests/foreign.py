@@ -78,11 +78,19 @@ class Fixed:
     steps: int
 
 
+class Projector:
+    """A plain class with a tensor, as GaLore's."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.basis = steps, torch.ones(3)
+
+
 def kept(steps: int) -> dict[str, Any]:
     """One of everything that an optimizer may keep."""
     return {
         "float64": np.sqrt(np.float64(2.0)) * steps,
         "float32": np.float32(steps),
+        "projector": Projector(steps),
         "integer": np.int64(steps),
         "boolean": np.bool_(True),
         "array": np.arange(6.0).reshape(2, 3) * steps,
@@ -238,7 +246,10 @@ class Unsaved(Drawing):
 
 
 class Thing:
-    """What no checkpoint holds."""
+    """What no checkpoint holds: something happens when it ends."""
+
+    def __del__(self) -> None:
+        pass
 
 
 class Unkept(Descent):

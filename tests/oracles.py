@@ -13,7 +13,9 @@ def block_means(s: Array, kind: str) -> Array:
     out = np.empty_like(s)
     if kind == "weight":
         return s.copy()
-    if kind == "tensor":
+    if kind == "column" and s.ndim > 1:
+        parts = [(..., slice(i, i + 1)) for i in range(s.shape[-1])]
+    elif kind in ("tensor", "column"):
         parts = [slice(None)]
     elif kind == "row":
         parts = [slice(i, i + 1) for i in range(len(s))]

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optstudy import presets
 from optstudy.config import resolve
 from optstudy.errors import UserError
 from optstudy.recipes import ROLES, options_of
 from optstudy.results import archive
 from optstudy.study import library as study
+from optstudy.study.file import parse
 
 GROUPS = {"embedding": ("embedding",), "head": ("head",), "norm": ("norm",), "qkv": ("qkv",),
           "matrices": ("attention_out", "mlp_in", "mlp_out")}  # fmt: skip
@@ -68,15 +70,41 @@ def test_the_map_takes_adams_best_rate_of_the_scale():
     assert {wait.settings["optimizer"]["lr"] for wait in waits} == {1.0, 3.16, 10.0, 31.6, 100.0, 316.0}
 
 
-def test_rivals_are_their_packages_classes_with_adam_beside_muon():
-    rivals = {p.curve: p.config.optimizer for p in points("beyond/rivals")}
-    assert all(rivals[name].code is None for name in ("muon", "soap", "adopt", "schedule-free"))
-    muon = next(p for p in points("beyond/rivals") if p.curve == "muon").config.optimizer
-    assert {role for role, own in muon.roles.items() if own["name"] == "adam"} == {
-        "embedding",
-        "head",
-        "norm",
-    }
+def test_rivals_are_the_whole_field_each_over_its_own_rates():
+    found = points("beyond/rivals")
+    rivals = {p.curve: p.config for p in found}
+    assert rivals.keys() == {*presets.load(), "adam", "adafactor", "lion", "signum", "sgdw", "sophia"}
+    assert all(config.optimizer.code is None for config in rivals.values())
+    for name, preset in presets.load().items():
+        rates = sorted({p.config.optimizer.lr for p in found if p.curve == name})
+        assert len(rates) == 5 and (rates[0], rates[-1]) == (preset.lr.start, preset.lr.stop)
+    assert rivals["schedule_free"].schedule.kind == "constant" and rivals["splus"].schedule.kind == "cosine"
+
+
+def test_what_rivals_leave_to_adam_has_its_best_rate():
+    for scale, best in (("pico", 1e-2), ("150m", 3.16e-3)):
+        rivals = {p.curve: p.config.optimizer for p in points("beyond/rivals", scale)}
+        for name in ("muon", "normuon", "racs"):
+            adams = {role: own["lr"] for role, own in rivals[name].roles.items() if own["name"] == "adam"}
+            assert adams == dict.fromkeys(("embedding", "head", "norm"), best)
+        assert rivals["scion"].roles["norm"]["lr"] == best and "lr" not in rivals["scion"].roles["head"]
+
+
+def test_rivals_recorded_at_600_steps_stay_found():
+    """Under import paths, before they had names: five rates and two seeds more at the best, at least."""
+    kept, mine = archive.load("pico"), points("beyond/rivals")
+    for name in ("muon", "soap", "adopt", "schedule_free"):
+        own = [p for p in mine if p.curve == name]
+        assert len(own) == 5 and all(p.id in kept for p in own)
+        assert {kept[p.id].row.config["optimizer"]["name"] for p in own} == {presets.load()[name].target}
+
+
+def test_rates_of_presets_are_for_presets():
+    with pytest.raises(UserError, match=r"axes.optimizer.lr: presets: adam is none; give it values"):
+        study.load("beyond/rivals").plan("150m", {"optimizer.name": "adam"})
+    file = "title: t\nasks: a\naxes: {optimizer.name: [muon], optimizer.lr: [1e-3], seed: presets}\n"
+    with pytest.raises(UserError, match=r"presets have values for optimizer.name and optimizer.lr alone"):
+        parse(file, "s.yaml")
 
 
 def test_the_printed_second_moment_is_the_sum_over_the_root_of_the_size():
@@ -133,3 +161,37 @@ def test_the_page_of_what_was_reproduced_keeps_its_remarks(tmp_path):
     before = page.read_text()
     subprocess.run(command, check=True, capture_output=True)
     assert page.read_text() == before
+
+
+def test_schedules_differ_in_the_course_alone_and_its_cosines_are_figure_1s_runs():
+    kinds = {"cosine": ("cosine", 0.1), "cosine to 0": ("cosine", 0.0), "linear to 0": ("linear", 0.0),
+             "wsd to 0": ("wsd", 0.0)}  # fmt: skip
+    found = points("beyond/schedules")
+    seen = {}
+    for point in found:
+        panel, course = point.curve.split(" / ")
+        config = point.config
+        assert (config.schedule.kind, config.schedule.final) == kinds[course]
+        plain = resolve(config.model_dump(mode="json"), {"schedule.kind": "cosine", "schedule.final": 0.1})
+        seen.setdefault((panel, point.x), set()).add(plain.id)
+    assert all(len(ids) == 1 for ids in seen.values()) and len(seen) == 20
+    known = {p.id for name in ("paper/fig1", "beyond/rivals") for p in points(name)}
+    assert all(ids <= known for ids in seen.values())
+
+
+def test_coupled_decay_grows_with_the_rate_and_independent_does_not():
+    found = {}
+    for point in points("beyond/weight-decay"):
+        chosen = point.config.optimizer
+        assert chosen.lr == point.x
+        found.setdefault(point.curve, []).append((chosen.lr, chosen.weight_decay))
+    assert {len(of) for of in found.values()} == {5} and len(found) == 4 * 8 + 3
+    for panel, share in (("adam", 0.1), ("muon", 0.1), ("lion", 1), ("signum", 1)):
+        assert {decay for _, decay in found[f"{panel} / none"]} == {0.0}
+        assert {decay for _, decay in found[f"{panel} / independent 1e-3"]} == {1e-3}
+        for lr, decay in found[f"{panel} / coupled, middle"]:
+            assert decay == pytest.approx(share * lr, rel=1e-2)
+    one = next(p for p in points("beyond/weight-decay") if p.curve == "muon / matrices 1e-3").config.optimizer
+    assert {own["weight_decay"] for own in one.roles.values()} == {0.0} and one.roles["head"][
+        "name"
+    ] == "adam"

@@ -74,11 +74,11 @@ def test_a_table_on_a_terminal_fits_into_it(monkeypatch, capsys):
 
 
 def test_tables_of_commands_do_not_wrap_in_a_pipe():
-    from optstudy.recipes import OPTIMIZERS
+    from optstudy.recipes import names
     from optstudy.study import library as study
 
     count = sum(len(study.load(name).claims) for name in study.names())
-    for arguments, lines in ((["claims"], count + 1), (["optimizers"], len(OPTIMIZERS) + 1)):
+    for arguments, lines in ((["claims"], count + 1), (["optimizers"], len(names()) + 1)):
         said = optstudy(*arguments, env={**os.environ, "COLUMNS": "80"}).stdout.splitlines()
         assert len(said) == lines, said
 

@@ -104,6 +104,24 @@ def test_an_optimizer_in_four_steps(corpus_slice, tmp_path):
     assert config["optimizer"]["name"] == "adamax" and config["optimizer"]["options"]["betas"] == [0.9, 0.999]
 
 
+def test_an_optimizer_of_the_field_by_one_entry(corpus_slice, tmp_path):
+    page = "docs/field.md"
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (block,) = pages.of(page, "yaml")
+    path = tmp_path / block.name
+    path.write_text(path.read_text() + block.text.partition("\n")[2])
+    first, ran, _, listed, shown, mine = carry_out(page, tmp_path, corpus_slice, tmp_path / "src")
+    assert any(line.startswith("radam") for line in first.splitlines()) and "muon" in ran
+    (entry,) = [one for one in json.loads(listed) if one["name"] == "radam"]
+    assert entry["installed"] and entry["lr"]["from"] == 1e-3 and "radam" in shown and "radam" in mine
+    configs = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/config.json")]
+    named = {one["optimizer"]["name"]: one["optimizer"] for one in configs}
+    assert (
+        named["radam"]["options"]["decoupled_weight_decay"]
+        and named["muon"]["roles"]["head"]["name"] == "adam"
+    )
+
+
 def test_the_record_has_the_keys_that_its_page_names(corpus_slice, tmp_path):
     from optstudy.training.train import train
 

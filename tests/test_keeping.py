@@ -96,7 +96,7 @@ def same(one, other):
         assert len(one) == len(other)
         for a, b in zip(one, other, strict=True):
             same(a, b)
-    elif isinstance(one, foreign.Note):
+    elif isinstance(one, (foreign.Note, foreign.Projector)):
         same(vars(one), vars(other))
     else:
         assert one == other

@@ -17,7 +17,7 @@ STEPS = 24
 SHAPES = [(7,), (1,), (6, 5), (5, 11), (40, 33)]
 PRECONDITIONED = [
     {"kind": kind, "betas": betas, "eps": eps, **more}
-    for kind in ("weight", "factored", "factored-textbook", "tensor", "row", "none")
+    for kind in ("weight", "factored", "factored-textbook", "tensor", "row", "column", "none")
     for betas, eps in (((0.9, 0.95), 1e-15), ((0.0, 0.999), 1e-8), ((0.95, 0.5), 1e-3))
     for more in ({}, {"estimate_steps": 6}, {"estimate_steps": 6, "freeze": True})
 ]
@@ -66,6 +66,23 @@ def test_preconditioned_is_its_formula(options: dict[str, Any], shape: tuple[int
         p, gradients, rates,
     )  # fmt: skip
     assert_close(ours, oracles.preconditioned(p, gradients, rates, weight_decay=0.1, **options))
+
+
+def test_without_momentum_there_is_no_state_of_it() -> None:
+    """The gradient over the root mean square of its column: SGD with normalised gradients."""
+    p, gradients, rates = data((6, 5))
+    plain = optim.Preconditioned(
+        [w := torch.zeros(6, 5, requires_grad=True)], betas=(0, 0), second_moment="none"
+    )
+    w.grad = torch.ones(6, 5)
+    plain.step()
+    assert plain.state[w].keys() == {"step"}
+    ours = trajectory(
+        lambda ps: optim.Preconditioned(ps, betas=(0, 0), eps=0.0, second_moment="column"),
+        p, gradients[:9], rates[:9],
+    )  # fmt: skip
+    for lr, g, before, after in zip(rates[:9], gradients, [p, *ours], ours, strict=False):
+        assert_close([after], [before - lr * g / np.sqrt((g**2).mean(0))])
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 5), (12, 4)], ids=str)

@@ -23,7 +23,7 @@ FAMILIES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
             *({"second_moment": kind} for kind in ("weight", "factored", "factored-textbook", "tensor")),
             *(
                 {"second_moment": kind}
-                for kind in ("row", "split-2", "none", "tensor-printed", "row-printed")
+                for kind in ("row", "column", "split-2", "none", "tensor-printed", "row-printed")
             ),
             {"second_moment": "row", "estimate_steps": 9},
             {"second_moment": "tensor", "estimate_steps": 2, "freeze": True},

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from optstudy import optim
 from optstudy.commands.optimizers import listing, options_by_role, state_bytes
 from optstudy.config import RunConfig, resolve, shapes_by_role
 from optstudy.errors import UserError
-from optstudy.recipes import OPTIMIZERS, complete
+from optstudy.recipes import MATRICES, OPTIMIZERS, complete
 from optstudy.roles import assign_roles
 from optstudy.study import library as study
 from optstudy.training.build import build_optimizer
@@ -287,6 +288,21 @@ def test_weight_decay_is_independent_of_a_groups_own_peak() -> None:
     assert group_of(optimizer, "qkv")["peak_lr"] == 1e-2
 
 
+def test_weight_decay_may_be_on_matrices_alone() -> None:
+    off: dict[str, Any] = {role: {"weight_decay": 0.0} for role in ("embedding", "head", "norm")}
+    model, optimizer = built("adam", weight_decay=1e-3, roles=off)
+    decays = {group["role"]: group["weight_decay"] for group in optimizer.param_groups}
+    assert {role for role, decay in decays.items() if decay} == set(MATRICES)
+    assert {decays[role] for role in MATRICES} == {0.1}
+    made = optstudy.create_optimizer(
+        "adam", model, lr=1e-2, weight_decay=0.1, roles={"head": {"weight_decay": 0.3}}
+    )
+    assert group_of(made, "head")["weight_decay"] == pytest.approx(0.3)
+    assert group_of(made, "norm")["weight_decay"] == pytest.approx(0.1)
+    plain, one = config_of("adam"), config_of("adam", roles={"head": {"weight_decay": 0.0}})
+    assert plain.id != one.id
+
+
 def test_untrained_norms_are_left_out() -> None:
     model, optimizer = built("hybrid_last_norms_off")
     roles = assign_roles(model)
@@ -354,7 +370,8 @@ def test_options_are_described_by_their_class() -> None:
     (betas, eps, *_) = next(one for one in listing() if one.name == "adam").options
     assert betas == {
         "name": "betas", "type": "2 numbers", "default": [0.9, 0.95], "allowed": "[0, 1)",
-        "meaning": "Decay of the first and of the second moment.",
+        "meaning": "Decay of the first and of the second moment; without momentum, (0, ...), there is no "
+        "state m.",
     }  # fmt: skip
     assert (eps["type"], eps["default"], eps["allowed"]) == ("number", 1e-15, "[0, inf)")
     assert all(option["meaning"] and option["type"] for one in listing() for option in one.options)
@@ -397,6 +414,28 @@ def test_a_model_without_roles_takes_what_asks_for_none() -> None:
     assert len(group["params"]) == 2 and list(group["betas"]) == [0.8, 0.9] and group["weight_decay"] == 0
     with pytest.raises(UserError, match="' has no role"):
         optstudy.create_optimizer("adalayer_star", model, lr=1e-2)
+
+
+def test_slim_adam_is_its_restatement() -> None:
+    """Adam whose second moment is a mean over inputs or over outputs, by role; norms per weight."""
+    model = Transformer(config_of("slim_adam").model, seed=0).double()
+    roles = assign_roles(model)
+    weights = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    optimizer = optstudy.create_optimizer("slim_adam", model, lr=1e-2)
+    m, v = ({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+    over = {"embedding": 1, "head": 1, "qkv": 1, "attention_out": 0, "mlp_in": 0, "mlp_out": 0}
+    for t in range(1, 6):
+        steps(model, optimizer, range(t, t + 1))
+        for name, p in model.named_parameters():
+            g = p.grad.numpy()
+            square = np.square(g)
+            if (axis := over.get(roles[name])) is not None:
+                square = np.broadcast_to(square.mean(axis, keepdims=True), g.shape)
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.95 * v[name] + 0.05 * square
+            root = np.sqrt(v[name] / (1 - 0.95**t)) + 1e-15
+            weights[name] = weights[name] - 1e-2 * m[name] / (1 - 0.9**t) / root
+            np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-12, atol=1e-12)
 
 
 def test_a_recipe_is_made_with_its_roles_and_with_those_asked_for() -> None:

@@ -93,6 +93,15 @@ def test_wd_is_weight_decay_too(written, kind):
         built(target, options={"wd": 0.1})
 
 
+@pytest.mark.parametrize("kind", ["Dotted", "Fixed", "Hidden", "Wd"])
+def test_weight_decay_is_a_roles_own(written, kind):
+    target, key = written(HEAD + CLASSES[kind]) + ".X", "wd" if kind == "Wd" else "weight_decay"
+    off = {"embedding": {"weight_decay": 0.0}, "norm": {"weight_decay": 0.002}}
+    decays = {g["role"]: g[key] for g in built(target, weight_decay=1e-3, roles=off).param_groups}
+    assert (decays["embedding"], decays["norm"]) == (0.0, 0.2)
+    assert {decays[role] for role in ("head", "qkv", "mlp_in")} == {0.1}
+
+
 def test_no_weight_decay_is_refused_where_there_is_none():
     with pytest.raises(UserError, match="takes no weight_decay"):
         built("torch.optim.Rprop", weight_decay=0.1)

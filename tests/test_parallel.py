@@ -56,7 +56,7 @@ SOME = ["hybrid_adafactor_last_norm", *MIXED]
 RESUMED = ["adafactor", "adafactor_bigvision", "adalayer_star", "frozen_keep_last", "sophia", *MIXED]
 ODD = [
     *(several.odd_job("Preconditioned", second_moment=kind, weight_decay=0.1) for kind in (
-        "weight", "factored", "factored-textbook", "tensor", "row", "split-3", "none",
+        "weight", "factored", "factored-textbook", "tensor", "row", "column", "split-3", "none",
         "tensor-printed", "row-printed",
     )),
     several.odd_job("Adalayer", estimate_steps=2, freeze=True),

@@ -1,5 +1,6 @@
 """The page in a real browser: Debian's chromium, driven by selenium; skipped where any of them is missing."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -445,3 +446,89 @@ def test_a_served_page_loads_itself_again_when_a_run_ends_and_keeps_what_is_hidd
         wait.until(lambda b: "have no result" not in b.execute_script(said))
         wait.until(lambda b: b.execute_script(pressed) == "false")
         assert console_of(browser) == []
+
+
+def cells(browser: Any, selector: str, column: int) -> list[str]:
+    rows = [row for row in all_of(browser, f"{selector} tbody tr") if row.is_displayed()]
+    return [all_of_row(row)[column].text.split("\n")[0] for row in rows]
+
+
+def all_of_row(row: Any) -> list[Any]:
+    return list(row.find_elements("css selector", "th, td"))
+
+
+def heading(browser: Any, selector: str, text: str) -> Any:
+    return next(h for h in all_of(browser, f"{selector} thead th") if h.text.startswith(text))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_heading_sorts_a_table_and_again_the_other_way(browser: Any, path: Path, size: str) -> None:
+    visit(browser, path, size)
+    names = cells(browser, "table.summary", 0)
+    column = [h.text for h in all_of(browser, "table.summary thead th")].index("State, bytes/param")
+    head = heading(browser, "table.summary", "State, bytes/param")
+    for direction, down in (("ascending", False), ("descending", True)):
+        browser.execute_script("arguments[0].scrollIntoView({inline: 'center', block: 'center'})", head)
+        head.find_element("css selector", ".sort").click()
+        assert head.get_attribute("aria-sort") == direction
+        values = [float(text) for text in cells(browser, "table.summary", column)]
+        assert values == sorted(values, reverse=down) and len(set(values)) > 1
+    assert sorted(cells(browser, "table.summary", 0)) == sorted(names)
+    assert console_of(browser) == [] and browser.execute_script(SIDEWAYS) == 0
+
+
+def test_a_word_filters_table_and_list_of_runs(browser: Any, path: Path, study: Figure) -> None:
+    visit(browser, path)
+    browser.find_element("css selector", "#runs summary").click()
+    assert sorted(cells(browser, "#runs", 0)) == sorted(row.id for row in study.rows)
+    find = browser.find_element("css selector", ".tools input")
+    find.send_keys("lion")
+    assert cells(browser, "table.summary", 0) == ["Lion"]
+    mine = [row.id for row in study.rows if row.optimizer == "lion"]
+    assert sorted(cells(browser, "#runs", 0)) == sorted(mine) and mine
+    find.clear()
+    find.send_keys("no such thing")
+    assert cells(browser, "table.summary", 0) == []
+    assert console_of(browser) == []
+
+
+def test_the_address_of_a_page_is_a_link_to_what_is_shown(browser: Any, path: Path) -> None:
+    visit(browser, path)
+    browser.find_element("css selector", '.chips button[data-curve="SGD"]').click()
+    heading(browser, "table.summary", "State").find_element("css selector", ".sort").click()
+    browser.find_element("css selector", ".tools input").send_keys("a")
+    browser.find_element("css selector", "#runs summary").click()
+    drawn = len(all_of(browser, "#figure path.line"))
+    shown, address = cells(browser, "table.summary", 0), browser.current_url
+    browser.get("about:blank")
+    browser.get(address)
+    assert cells(browser, "table.summary", 0) == shown
+    assert browser.find_element("css selector", ".tools input").get_attribute("value") == "a"
+    assert [row.text.split()[0] for row in all_of(browser, "tr.off") if row.is_displayed()] in ([], ["SGD"])
+    chip = browser.find_element("css selector", '.chips button[data-curve="SGD"]')
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert len(all_of(browser, "#figure path.line")) == drawn
+    assert cells(browser, "#runs", 0) and console_of(browser) == []
+
+
+def test_what_a_page_shows_is_saved_as_tables_and_data(
+    browser: Any, path: Path, study: Figure, tmp_path: Path
+) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    visit(browser, path)
+    browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    for one in all_of(browser, ".tools button"):
+        one.click()
+    WebDriverWait(browser, 30).until(lambda _: {p.suffix for p in tmp_path.iterdir()} == {".csv", ".json"})
+    WebDriverWait(browser, 30).until(lambda _: len(list(tmp_path.iterdir())) == 3)
+    texts = [next(tmp_path.glob(f"*-{name}.csv")).read_text() for name in ("table", "runs")]
+    table, runs = (list(csv.DictReader(text.splitlines())) for text in texts)
+    assert [row["Optimizer"] for row in table] == cells(browser, "table.summary", 0)
+    assert {row["run"] for row in runs} == {row.id for row in study.rows}
+    losses = {row.id: row.loss for row in study.rows}
+    assert all(float(row["validation loss"]) == pytest.approx(losses[row["run"]], abs=1e-3) for row in runs)
+    data = json.loads(next(tmp_path.glob("*-data.json")).read_text())
+    assert len(data["runs"]) == len(study.rows) and console_of(browser) == []

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from optstudy.errors import UserError
 from optstudy.training import schedule
 from tests.configs import tiny
 from tests.golden_recipe import NAMES, read
@@ -61,3 +62,50 @@ def test_the_course_is_that_of_the_released_loop(name):
 
 def test_the_released_loop_is_recorded_with_and_without_a_freeze():
     assert len(RELEASED) > 1 and any("frozen" in name for name in RELEASED)
+
+
+def test_linear_falls_on_a_line_and_may_end_at_zero():
+    factors = course(**{"training.steps": 100, "schedule": {"kind": "linear", "final": 0.0}})
+    assert factors[:10] == course(**{"training.steps": 100})[:10]  # every kind has the same warm-up
+    for s in range(10, 101):
+        assert factors[s - 1] == pytest.approx(1 - (s - 10) / 90, abs=1e-12)
+    assert factors[-1] == 0.0
+
+
+@pytest.mark.parametrize(("decay", "share"), [(None, 0.2), (0.4, 0.4), (0.9, 0.9)])
+def test_wsd_stays_at_its_peak_and_falls_on_a_line_over_the_last_steps(decay, share):
+    settings = {"kind": "wsd", "final": 0.1, "decay": decay}
+    factors = course(**{"training.steps": 100, "schedule": settings})
+    last = round(100 * share)
+    for s in range(10, 101):
+        assert factors[s - 1] == pytest.approx(0.1 + 0.9 * min(1, (100 - s) / last))
+
+
+def test_constant_stays_and_is_the_run_of_a_cosine_that_ends_at_its_peak():
+    constant = tiny(**{"schedule.kind": "constant"})
+    assert course(**{"schedule.kind": "constant"}) == course(**{"schedule.final": 1.0})
+    assert constant.schedule.final == 1.0
+    assert constant.id == tiny(**{"schedule.final": 1.0}).id != tiny().id
+
+
+def test_kinds_are_runs_of_their_own_and_the_default_is_the_run_that_it_was():
+    kinds = ("cosine", "linear", "wsd", "constant")
+    assert len({tiny(**{"schedule.kind": kind}).id for kind in kinds}) == 4
+    assert tiny(**{"schedule.kind": "cosine", "schedule.decay": None}).id == tiny().id
+    wsd = {"schedule.kind": "wsd"}
+    assert tiny(**wsd, **{"schedule.decay": 0.3}).id != tiny(**wsd).id
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"kind": "constant", "final": 0.0}, "final \\(0\\) must be 1 where kind is constant"),
+        ({"decay": 0.2}, "decay \\(0.2\\) is of kind wsd alone"),
+        ({"kind": "wsd", "decay": 0.0}, "greater than 0"),
+        ({"kind": "wsd", "decay": 0.8, "warmup": 0.3}, "must not exceed 1"),
+        ({"kind": "WSD"}, "'cosine', 'linear', 'wsd' or 'constant'"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        tiny(**{"schedule": settings})

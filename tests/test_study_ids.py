@@ -13,13 +13,24 @@ from optstudy.study import library as study
 PINNED = json.loads(Path(__file__).with_name("study_ids.json").read_text())
 """A hash of all runs by study and scale."""
 FEW = ("pico", "paper")
+LATER = {"schedule": {"kind": "cosine", "decay": None}}
+"""Config keys that are younger than the pins, with the defaults at which they leave a run's id as it was."""
+
+
+def as_pinned(settings: dict[str, Any]) -> dict[str, Any]:
+    """A config without younger keys at their defaults."""
+    kept = dict(settings)
+    for part, defaults in LATER.items():
+        own = kept[part]
+        kept[part] = {key: one for key, one in own.items() if key not in defaults or one != defaults[key]}
+    return kept
 
 
 def runs_of(name: str, scale: str) -> list[Any]:
     """Id, curve and place on the axis of every run, in order; settings of those that wait for others."""
     plan = study.load(name).plan(scale, adaptive=False)
     known = [[point.id, point.curve, point.x] for point in plan.points]
-    waiting = [[wait.settings, wait.curve, wait.depends_on] for wait in plan.pending]
+    waiting = [[as_pinned(wait.settings), wait.curve, wait.depends_on] for wait in plan.pending]
     return [known, waiting, [point.id for point in plan.first]]
 
 

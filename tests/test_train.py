@@ -3,6 +3,7 @@
 import json
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,8 +42,9 @@ def test_state_counts_wherever_an_optimizer_keeps_it():
     nested = {
         "step": torch.tensor(0.0),
         "preconditioners": [torch.zeros(3, 3), (torch.zeros(2).bfloat16(), None)],
+        "projector": SimpleNamespace(basis=torch.zeros(5), name="std"),
     }
-    assert bytes_held({torch.nn.Parameter(torch.zeros(3)): nested}) == 4 + 36 + 4
+    assert bytes_held({torch.nn.Parameter(torch.zeros(3)): nested}) == 4 + 36 + 4 + 20
 
 
 def test_a_finished_run_is_never_run_again(config, tmp_path):

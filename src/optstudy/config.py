@@ -26,6 +26,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+WSD_DECAY = 0.2
+"""Share of the steps in which the rate of a ``wsd`` schedule falls, where none is given."""
+
+
 def unit(name: str) -> Any:
     """Give the unit of a number, for the reference and the schema."""
     return Field(json_schema_extra={"unit": name})
@@ -190,7 +194,8 @@ class Optimizer(Strict):
     options: dict[str, Any] = {}
     """The optimizer's own options, by name: see its page."""
     roles: dict[str, dict[str, Any]] = {}
-    """Options for the parameters of one role, which override ``options``."""
+    """Options of the parameters that play one role, over ``options``; and their own ``lr``, ``weight_decay``,
+    ``name`` of an optimizer, and ``train: false``."""
     tied: Literal["embedding", "head"] = "embedding"
     """The role of a weight that is embedding and head at once."""
     named: Annotated[dict[str, str], BeforeValidator(_flat)] = {}
@@ -222,17 +227,45 @@ class Optimizer(Strict):
 
 
 class Schedule(Strict):
-    """Learning rate over the run: freeze, linear warm-up, cosine decay."""
+    """Learning rate over the run: freeze, linear warm-up, then the course that ``kind`` names."""
 
+    kind: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """After the warm-up: half a ``cosine`` down to ``final``, a line down to it, the peak and over the last
+    steps a line down to it (``wsd``), or the peak to the end."""
     warmup: Annotated[Fraction, unit("of the steps")] = 0.1
     """Share of the steps (after any freeze) used for the warm-up."""
     warmup_start: Annotated[Fraction, unit("of the peak")] = 0.1
     """Share of the peak at the start of the warm-up."""
     final: Annotated[Fraction, unit("of the peak")] = 0.1
-    """Share of the peak at the end of the cosine."""
+    """Share of the peak that the run ends at; 0: the last step changes nothing. 1 where ``kind`` is
+    ``constant``."""
+    decay: Annotated[float, Field(gt=0, le=1), unit("of the steps")] | None = None
+    """Of ``wsd`` alone: the last steps, in which the rate falls; null: a fifth."""
     freeze_steps: Annotated[int, Field(ge=0, le=10**9), unit("steps")] = 0
     """F, first steps that estimate second moments, added to ``steps``. As in the released code, the first
     F - 1 have learning rate 0, and step F already has the rate at the start of the warm-up."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _constant_ends_at_the_peak(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("kind") == "constant":
+            return {"final": 1.0, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if self.kind == "constant" and self.final != 1:
+            raise ValueError(f"final ({self.final:g}) must be 1 where kind is constant; leave it out")
+        if self.kind != "wsd" and self.decay is not None:
+            raise ValueError(f"decay ({self.decay:g}) is of kind wsd alone; leave it out")
+        if self.kind == "wsd" and self.warmup + self.decay_share > 1:
+            raise ValueError(f"warmup ({self.warmup:g}) and decay ({self.decay_share:g}) must not exceed 1")
+        return self
+
+    @property
+    def decay_share(self) -> float:
+        """Share of the steps in which the rate of ``wsd`` falls."""
+        return WSD_DECAY if self.decay is None else self.decay
 
 
 class Training(Strict):
@@ -302,6 +335,16 @@ class RunConfig(Strict):
     watch: Watch = Watch()
     numerics: Literal[1] = NUMERICS
     """Version of the computation. Filled in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scheduled_as_the_optimizer_asks(cls, data: Any) -> Any:
+        """Fill in what a preset asks of the schedule, such as a constant rate; what is given stays."""
+        chosen = data.get("optimizer") if isinstance(data, Mapping) else None
+        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        asked = recipes.schedule_of(name) if isinstance(name, str) else {}
+        given = data.get("schedule", {}) if asked else None
+        return {**data, "schedule": {**asked, **given}} if isinstance(given, Mapping) else data
 
     @model_validator(mode="after")
     def _optimizer_fits(self) -> Self:

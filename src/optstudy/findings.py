@@ -246,6 +246,7 @@ def _summarised(figure: Figure, panel: Any, summary: Any) -> dict[str, Any]:
         "safe_high": safe and safe.high,
         "state_bytes_per_param": summary.state_bytes,
         "step_ms": summary.step_ms,
+        "peak_memory_mb": summary.peak_memory_mb,
         "diverged": summary.diverged,
         "runs": summary.runs,
     }

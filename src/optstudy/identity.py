@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optstudy.recipes import FROM_RUN, lent, spec_of
+from optstudy.recipes import OF_A_ROLE, filled, lent, spec_of
 from optstudy.record import leaves
 
 NOT_IN_ID = frozenset({"scale", "data.corpus", "model.config", "training.parallel"})
@@ -39,6 +39,8 @@ DEFAULTS: Mapping[str, Any] = {
     "optimizer.tied": "embedding",
     "optimizer.named": {},
     "optimizer.code": None,
+    "schedule.kind": "cosine",
+    "schedule.decay": None,
     "schedule.warmup": 0.1,
     "schedule.warmup_start": 0.1,
     "schedule.final": 0.1,
@@ -65,6 +67,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "optstudy.optim.Signum": {"beta": 0.9},
     "optstudy.optim.SGDW": {"momentum": 0.9, "dampening": 0, "nesterov": False},
     "optstudy.optim.Sophia": {"betas": [0.965, 0.99], "rho": 0.04, "batch_tokens": 131_072},
+    "torch.optim.Muon": {"ns_coefficients": [3.4445, -4.775, 2.0315], "eps": 1e-7, "ns_steps": 5},
 }  # fmt: skip
 """Default values of options, by class."""
 
@@ -98,6 +101,8 @@ def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
         return _of_program(config)
     tree = {key: part for key, part in config.items() if key != "watch"}
     tree["optimizer"] = _optimizer(config)
+    if config["schedule"].get("kind") == "constant":  # the same rates as a cosine that ends at the peak
+        tree["schedule"] = {**config["schedule"], "kind": "cosine"}
     if config["data"].get("tokenizer_fingerprint") is not None:
         tree["data"] = {key: part for key, part in config["data"].items() if key != "tokenizer"}
     return _but(_LEFT_OUT, {key: value for key, value in leaves(tree) if key not in NOT_IN_ID})
@@ -128,10 +133,9 @@ def _optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(given: Mapping[str, Any], from_run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of an optimizer or of a role's rule; if it names a class, without defaults."""
-    told = {key: given[key] for key in ("lr", "train") if key in given}
-    options = {key: value for key, value in given.items() if key not in ("name", *told)}
-    options |= {key: from_run[key] for key in FROM_RUN if key in options and options[key] is None}
+    """Return the options of an optimizer or of a rule for a role; where one is named, without defaults."""
+    told = {key: given[key] for key in OF_A_ROLE if key in given and key != "name"}
+    options = filled({key: value for key, value in given.items() if key not in OF_A_ROLE}, from_run)
     if "name" in given:
         told["class"] = spec_of(given["name"]).target
         options = _but(_LEFT_OUT_OPTIONS.get(told["class"], {}), options)

@@ -16,6 +16,7 @@ from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from optstudy import presets
 from optstudy.errors import UserError
 
 OURS = frozenset({"optstudy"})
@@ -58,6 +59,10 @@ def require(target: str, kind: str = "optimizer") -> None:
     """
     top = target.partition(".")[0]
     if _spec(top) is None:
+        extra = presets.that_brings(top)
+        if extra is not None:
+            said = f"optimizer {target!r}: {top} is not installed; pip install 'optstudy[{extra}]'"
+            raise UserError(said, "optimizer.name", target)
         raise UserError(
             f"{kind} {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
             "put that folder on PYTHONPATH, or install the package",

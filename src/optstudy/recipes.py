@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
+from optstudy import presets
 from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest, refuse, wrong
-from optstudy.optim.options import REGISTRY, Options, Positive, PreconditionedOptions
+from optstudy.optim.options import REGISTRY, NonNegative, Options, Positive, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES, "other")
@@ -24,7 +25,9 @@ RULES = (*ROLES, "matrix", "rest")
 OF_THE_CONFIG = ("self", "params", *Options.model_fields)
 """Arguments of optimizers that are not options: the config sets them, or they are not allowed."""
 FROM_RUN = ("estimate_steps", "batch_tokens")
-"""Options that the run may determine: null means the schedule's freeze_steps, or the tokens of a batch."""
+"""Options that a recipe may leave to the run: null is the schedule's freeze_steps, or a batch's tokens."""
+STEPS = "$steps"
+"""The value of an option of others' classes that stands for the run's steps, any freeze included."""
 
 OURS = "optstudy.optim."
 CLASSES: dict[str, type[Options]] = {
@@ -130,12 +133,20 @@ OPTIMIZERS: dict[str, Spec] = {
     ),
     "frozen_all_norms_off": _frozen((), "Figure 15, LayerNorm training off", **_NORMS_OFF),
     "frozen_keep_last_norms_off": _frozen(("head",), "Figure 17: LayerNorm training off", **_NORMS_OFF),
+    "slim_adam": Spec(
+        "optstudy.optim.Adam",
+        roles={
+            **{role: {"second_moment": "row"} for role in ("embedding", "head", "qkv")},
+            **{role: {"second_moment": "column"} for role in ("attention_out", "mlp_in", "mlp_out")},
+        },
+        source="Kalra et al. 2025 (arXiv 2503.01843): rows of q, k and tokens, else columns",
+    ),
 }
-"""The registry's optimizers, then the paper's recipes."""
+"""The registry's optimizers, then the paper's recipes, then those of later papers."""
 
 
 def spec_of(name: str) -> Spec:
-    """Return the optimizer or recipe with a name; a name with a dot is the import path of a class.
+    """Return what a name stands for: one of ours, a preset, or with a dot the import path of a class.
 
     Raises:
         UserError: an unknown name.
@@ -149,18 +160,37 @@ def spec_of(name: str) -> Spec:
         raise UserError(f"unknown optimizer {name!r}{nearest(target, CLASSES)}")
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         return Spec(name, source=name)
+    if (preset := presets.load().get(name)) is not None:
+        return Spec(preset.target, preset.options, preset.roles, preset.source)
     raise UserError(
-        f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} "
+        f"unknown optimizer {name!r}{nearest(name, names())} "
         "(or give the import path of a class: MODULE.CLASS)"
     )
+
+
+def names() -> list[str]:
+    """Return every name: the registry's optimizers, the paper's recipes, presets."""
+    return [*OPTIMIZERS, *presets.load()]
+
+
+def schedule_of(name: str) -> dict[str, Any]:
+    """Return the keys of ``schedule`` that an optimizer asks for by itself."""
+    if name in OPTIMIZERS or "." in name or (preset := presets.load().get(name)) is None:
+        return {}
+    return dict(preset.schedule)
 
 
 class _OfARole(Strict):
     """Settings of a role in addition to options of its optimizer."""
 
     lr: Positive = 1.0
+    weight_decay: NonNegative = 0.0
     train: bool = True
     name: str = ""
+
+
+OF_A_ROLE = tuple(_OfARole.model_fields)
+"""Keys of a rule for a role that are no options of its optimizer."""
 
 
 Place = tuple[str | int, ...]
@@ -209,7 +239,7 @@ def _complete_rule(
 ) -> dict[str, Any]:
     """Check the options of one rule together with those that they override."""
     own, place = rules[rule], ("roles", rule)
-    told = {key: own[key] for key in ("name", "lr", "train") if key in own}
+    told = {key: own[key] for key in OF_A_ROLE if key in own}
     options = {key: value for key, value in own.items() if key not in told}
     below = rules.get("matrix", {}) if rule in MATRICES and "name" not in own else {}
     chosen = own.get("name", below.get("name"))
@@ -324,15 +354,23 @@ def trained(chosen: Mapping[str, Any], role: str | None, lent: Mapping[str, Any]
     own = dict(options_of(role, chosen["roles"])) if role else {}
     name = own.pop("name", None)
     lr, train = own.pop("lr", chosen["lr"]), own.pop("train", True)
-    options = {**({} if name else chosen["options"]), **own}
-    options = {key: lent.get(key) if key in FROM_RUN and v is None else v for key, v in options.items()}
+    own.pop("weight_decay", None)
+    options = filled({**({} if name else chosen["options"]), **own}, lent)
     return Trained(spec_of(name or chosen["name"]), options, lr, train)
 
 
 def lent(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the optimizer's options that a run, as nested mappings, determines, see :data:`FROM_RUN`."""
+    """Return what a run, as nested mappings, decides of its optimizer: :data:`FROM_RUN`, :data:`STEPS`."""
     tokens = config["training"]["batch_size"] * config["data"]["sequence_length"]
-    return {"estimate_steps": config["schedule"].get("freeze_steps", 0), "batch_tokens": tokens}
+    frozen = config["schedule"].get("freeze_steps", 0)
+    return {"estimate_steps": frozen, "batch_tokens": tokens, STEPS: frozen + config["training"]["steps"]}
+
+
+def filled(options: Mapping[str, Any], lent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with what the run decides in the place of null (:data:`FROM_RUN`) and :data:`STEPS`."""
+    given = {key: lent.get(key) for key in FROM_RUN if key in options and options[key] is None}
+    given |= {key: lent.get(STEPS) for key, value in options.items() if value == STEPS}
+    return {**options, **given}
 
 
 def check_fit(

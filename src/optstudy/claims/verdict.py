@@ -160,6 +160,14 @@ class Verdict:
             return "the interval reaches over the threshold"
         return f"decided alone, but not as one of {len(self.parts)} parts"
 
+    @property
+    def short(self) -> str:
+        """The verdict and the interval that it rests on, as Markdown."""
+        interval = self.tree()["interval"]
+        if self.why_not.startswith("missing"):
+            return "not run yet"
+        return f"**{self.word}**" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
+
     def tree(self) -> dict[str, Any]:
         """As JSON for programs; estimate, interval and seeds are those of the deciding part."""
         m, interval = self.deciding.measured, self.deciding.interval(self.level)

@@ -5,14 +5,16 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from optstudy import presets
 from optstudy.commands.options import Json
 from optstudy.commands.tables import show_table
 from optstudy.config import Model, Shape, shapes_by_role
 from optstudy.ending import DONE
 from optstudy.optim.options import Options
+from optstudy.provenance import installed
 from optstudy.recipes import FROM_RUN, OPTIMIZERS, ROLES, Spec, complete, trained
 from optstudy.scales import SCALES
 
@@ -34,11 +36,26 @@ class Listed:
     """For the shapes of the 150m model, with float32 parameters."""
     source: str
     options: list[dict[str, Any]]
-    """Name, type, default, allowed values and meaning of each option, see :func:`described`."""
+    """Name, type, default, allowed and meaning of each (:func:`described`); of a preset name and default."""
+    about: str = ""
+    roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of a preset: what differs for a role."""
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """Of a preset: what it asks of the schedule."""
+    lr: Mapping[str, float] | None = None
+    """Of a preset: the rates that a sweep begins with, ``from``, ``to`` and ``per_decade``."""
+    published: str = ""
+    faults: list[str] = field(default_factory=list)
+    package: str = "optstudy"
+    tried: str | None = None
+    """The package's version that a preset was tried with."""
+    extra: str | None = None
+    """The extra of optstudy that installs the package; None: it is there with optstudy."""
+    installed: bool = True
 
     @property
     def moments(self) -> str:
-        """The most common granularity, then the roles that differ."""
+        """The commonest granularity, then the roles that differ; of ours alone."""
         common, _ = Counter(self.second_moment.values()).most_common(1)[0]
         others = [f"{role} {kind}" for role, kind in self.second_moment.items() if kind != common]
         return ", ".join([common, *others])
@@ -60,6 +77,19 @@ def listing() -> list[Listed]:
         moments = {role: second_moment(options, shapes[role][0]) for role, options in by_role.items()}
         result.append(Listed(name, spec.target, moments, state / weights, spec.source, described(spec)))
     return result
+
+
+def listed_presets() -> list[Listed]:
+    """Return every preset, in the order of their file. Imports none of them."""
+    return [
+        Listed(
+            name, one.target, {}, one.state_bytes_per_param, one.source,
+            [{"name": key, "default": value} for key, value in one.options.items()],
+            one.about, one.roles, one.schedule, one.lr.model_dump(by_alias=True), one.published, one.faults,
+            one.package, one.tried, one.extra, installed(one.target),
+        )
+        for name, one in presets.load().items()
+    ]  # fmt: skip
 
 
 def options_by_role(name: str) -> dict[str, Options | None]:
@@ -135,15 +165,26 @@ WIDTH = 160
 
 
 def optimizers(*, json_: Json = False) -> int:
-    """List every optimizer and recipe: second moment by role, state at 150m, source.
+    """List every optimizer, recipe and preset: its second moment by role, its state at 150m, its source.
+
+    Presets are optimizers of others: of these the table says what they are, and whether they are installed.
 
     Args:
         json_: write JSON.
     """
-    found = listing()
+    found = [*listing(), *listed_presets()]
     if json_:
         sys.stdout.write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
         return DONE
-    rows = [(one.name, one.moments, f"{one.state_bytes_per_param:.2f}", one.source) for one in found]
-    show_table(("optimizer", "second moment", "B/param", "source"), rows, least=WIDTH)
+    rows = [
+        (
+            one.name,
+            one.about or one.moments,
+            f"{one.state_bytes_per_param:.2f}",
+            "yes" if one.installed else f"no: optstudy[{one.extra}]",
+            one.source,
+        )
+        for one in found
+    ]
+    show_table(("optimizer", "second moment, or rule", "B/param", "installed", "source"), rows, least=WIDTH)
     return DONE

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = tuple[int, ...]
 
-KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|split(-[1-9]\d{0,8})+|head|none"
+KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|column|split(-[1-9]\d{0,8})+|head|none"
 """The names of granularities, as a regular expression."""
 LAYOUTS = ("", "columns", "experts", "experts-columns")
 """How weights are stored: with one row per output, or, for ``columns``, one column (the last dimension); for
@@ -124,9 +124,10 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
     """Return the granularity ``kind`` for tensors of ``shape``, stored as ``layout``.
 
     ``weight``: one value per weight. ``tensor``: one value. ``row``: one per index of the first dimension, an
-    output row. ``split-N``: one for each of N equal parts of the first dimension, such as fused query, key
-    and value. ``split-A-B-C``: one for each of three consecutive matrices of A, B and C rows; the pattern
-    repeats until the rows end. ``none``: None, where V = 1. Each value is the mean of g^2 over its block. For
+    output row. ``column``: one per index of the last dimension, an input; a vector has one value.
+    ``split-N``: one for each of N equal parts of the first dimension, such as fused query, key and value.
+    ``split-A-B-C``: one for each of three consecutive matrices of A, B and C rows; the pattern repeats until
+    the rows end. ``none``: None, where V = 1. Each value is the mean of g^2 over its block. For
     ``tensor-printed`` and ``row-printed`` it is the sum divided by the *root* of the block's size, as printed
     in the paper's Algorithm 1.
 
@@ -153,7 +154,8 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
         return PerWeight()
     if kind.startswith("factored") and len(inner) > 1:
         return Factored()
-    outputs = -1 if layout.endswith("columns") else -max(len(inner), 1)
+    by_column = kind == "column" and len(inner) > 1
+    outputs = -1 if layout.endswith("columns") is not by_column else -max(len(inner), 1)
     rows = inner[outputs] if inner else 1
     sizes: tuple[int, ...] = (rows,)
     size = math.prod(inner)
@@ -163,7 +165,7 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
             total = " + ".join(map(str, sizes))
             raise ValueError(f"second_moment {kind!r}: {total} does not divide the rows of shape {shape}")
         sizes = sizes if len(sizes) > 1 else (rows // sizes[0],) * sizes[0]
-    if len(sizes) == rows or kind.startswith("row"):
+    if len(sizes) == rows or by_column or kind.startswith("row"):
         size, sizes = size // max(rows, 1), ()
     scale = size**0.5 if kind.endswith("-printed") else 1.0
     return Blocks(sizes, rows // max(sum(sizes), 1) if sizes else 1, outputs, experts, scale)

@@ -87,13 +87,13 @@ class PreconditionedOptions(Options):
     """Momentum divided by the root of a second moment."""
 
     betas: Betas = (0.9, 0.95)
-    """Decay of the first and of the second moment."""
+    """Decay of the first and of the second moment; without momentum, (0, ...), there is no state m."""
     eps: NonNegative = 1e-15
     """Added to the root of the second moment, in the gradient's unit."""
     second_moment: Kind = "weight"
     """Which weights share a second moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``,
-    ``row``, ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``; for the role
-    ``qkv`` also ``head``."""
+    ``row``, ``column``, ``split-N``, ``split-A-B-C``, ``tensor-printed``, ``row-printed`` or ``none``; for
+    the role ``qkv`` also ``head``."""
     estimate_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """F, in steps: up to step F the averages of g^2 use the weight 1 / (t + 1) instead of 1 - beta2, so they
     are sums divided by t + 1 (one more than the number of terms). If F > 0, they are never bias-corrected."""
@@ -107,9 +107,9 @@ class PreconditionedOptions(Options):
         return self
 
     def state(self, shape: Shape, layout: str = "") -> Mapping[str, Shape]:
-        """Return m and the averages of g^2."""
+        """Return m, unless beta1 is 0, and the averages of g^2."""
         moment = second_moment(self.second_moment, shape, layout)
-        return {"m": shape, **(moment.state(shape) if moment else {})}
+        return {**({"m": shape} if self.betas[0] else {}), **(moment.state(shape) if moment else {})}
 
 
 @_entry("adam", "preconditioned", "Kingma and Ba 2015 (arXiv 1412.6980), Algorithm 1")

@@ -26,8 +26,9 @@ class Preconditioned(Rule):
     its text and the released code use the mean, as here. ``tensor-printed`` and ``row-printed`` follow the
     printed form. For ``none`` the denominator is 1, without eps: SGD with EMA momentum and bias correction.
 
-    State: m, with the parameter's shape, and the averages of g^2: a number per block, or r and c. It is
-    float32 for parameters in half precision, otherwise of the parameter's dtype.
+    State: m, with the parameter's shape, unless beta1 is 0 in the first step, and the averages of g^2: a
+    number per block, or r and c. It is float32 for parameters in half precision, otherwise of the parameter's
+    dtype.
     """
 
     options = PreconditionedOptions
@@ -50,15 +51,16 @@ class Preconditioned(Rule):
 
     @staticmethod
     def update(
-        p: Tensor, g: Tensor, m: Tensor, *, lr: Any, decay: Any, w1: Any, w2: Any, correction: Any, eps: Any,
+        p: Tensor, g: Tensor, m: Tensor | None = None, *,
+        lr: Any, decay: Any, w1: Any, w2: Any, correction: Any, eps: Any,
         moment: Granularity | None, means: tuple[Tensor, ...] = (), **averages: Tensor,
     ) -> None:  # fmt: skip
         """Take one step of one parameter, in place."""
-        step = m.lerp_(g, w1)
+        step = g if m is None else m.lerp_(g, w1)
         if moment is not None:
             for average, mean in zip(averages.values(), means or moment.means(g.square()), strict=True):
                 average.lerp_(mean, w2)
-            step = m / (moment.root(*averages.values()) * correction + eps)
+            step = step / (moment.root(*averages.values()) * correction + eps)
         p.mul_(decay).sub_(lr * step)
 
     @torch.no_grad()

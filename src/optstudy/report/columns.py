@@ -105,6 +105,11 @@ def columns(figure: Figure) -> list[Column]:
     about = "optimizer state, bytes per parameter"
     if any(summary.state_bytes is not None for summary in figure.summaries):
         add("state B/param", "State, bytes/param", about, lambda s: _known(s.state_bytes))
+    if any(summary.peak_memory_mb is not None for summary in figure.summaries):
+        about = (
+            "peak memory of the process, or of the GPU where it ran on one, MiB; median over the curve's runs"
+        )
+        add("peak MiB", "Peak memory, MiB", about, _peak, extra=True)
     timed = any(summary.step_ms is not None for summary in figure.summaries)
     if timed and not figure.recorded:  # a record's steps were timed on various machines under load
         add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: _known(s.step_ms))
@@ -175,6 +180,10 @@ def _level(metric: Metric, estimate: Estimate | None) -> str:
 
 def _known(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
+
+
+def _peak(summary: Summary) -> str:
+    return MISSING if summary.peak_memory_mb is None else f"{summary.peak_memory_mb:.0f}"
 
 
 def _gap(metric: Metric, found: Estimate | None) -> str:

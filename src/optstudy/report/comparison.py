@@ -177,7 +177,7 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
     head, *rows = cells(comparison)
     text = render(
         "comparison.html",
-        None,
+        (),
         refresh=None,
         title="Before and after",
         before=comparison.before,

@@ -83,7 +83,7 @@ def index(
     shown = [claim_cells(claim) for study in studies for claim in study.claims]
     return render(
         "index.html",
-        None,
+        (),
         refresh=refresh,
         title=title,
         cards=cards,

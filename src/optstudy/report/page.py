@@ -27,6 +27,8 @@ from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("report.js", "tables.js")
+"""The page's one script, in order."""
 POLL = 5
 """Seconds between a served page's checks for new runs."""
 OF_A_PROCESS = ("pid", "argv")
@@ -53,7 +55,7 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
     slots = style.slots(figure.curves)
     return render(
         "page.html",
-        "report.js" if data else None,
+        SCRIPTS if data else (),
         refresh=POLL if live and not data else None,
         home=home,
         name=figure.name,
@@ -67,6 +69,7 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         answer=answer(figure) if figure.rows else EMPTY,
         columns=made,
         rows=_table_rows(figure, slots),
+        count=len(figure.rows),
         chips=_chips(figure, slots),
         heat=heats(figure) if figure.rows and figure.kind == "map" else None,
         swept=figure.swept,
@@ -86,9 +89,9 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
     )
 
 
-def render(template: str, script: str | None, **values: Any) -> str:
-    """Fill a template; ``script`` names the only script that the page may run."""
-    text = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
+def render(template: str, scripts: Iterable[str], **values: Any) -> str:
+    """Fill a template; ``scripts`` are the only files of script that the page may run, as one."""
+    text = "".join((TEMPLATES / script).read_text(encoding="utf-8") for script in scripts)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return (
         _environment()
@@ -259,7 +262,7 @@ def claims_page(
     shown = list(map(claim_cells, claims))
     told = verdicts(shown)
     return render(
-        "claims.html", None, refresh=None, title=title, home=home, claims=shown, places=places, verdicts=told
+        "claims.html", (), refresh=None, title=title, home=home, claims=shown, places=places, verdicts=told
     )
 
 

@@ -156,7 +156,9 @@ class Summary:
     state_bytes: float | None
     """Optimizer state, bytes per parameter; None if no run reported it."""
     step_ms: float | None
-    """Median milliseconds per step over its runs; None if none reported it."""
+    """Median over its runs; None where none reported it."""
+    peak_memory_mb: float | None
+    """Median over its runs, MiB; None where none reported it."""
     diverged: int
     runs: int
 
@@ -554,6 +556,7 @@ def _summary(curve: Curve, window: float) -> Summary:
         safe=safe_window(curve),
         state_bytes=_median(row.state_bytes_per_param for row in rows),
         step_ms=_median(row.step_ms for row in rows),
+        peak_memory_mb=_median(row.peak_memory_mb for row in rows),
         diverged=sum(row.state == "diverged" for row in rows),
         runs=len(rows),
     )

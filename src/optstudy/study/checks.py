@@ -184,6 +184,7 @@ class _Check:
     def _variables(self) -> None:
         """Refuse ``$names`` without an axis, and axes ``$name`` that no setting uses."""
         used = {name for found in self.layers for name in _names(found.layer.base)}
+        used |= {name for _, some, _ in self.made for layer in some.own for name in _names(layer.base)}
         for found in self.layers:
             for key, axis in found.layer.axes.items():
                 settings = isinstance(axis, list) and any(isinstance(value, Mapping) for value in axis)

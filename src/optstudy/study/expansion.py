@@ -330,7 +330,7 @@ class Expansion:
                 into.first += other.first if pending else []
 
     def _other(self, name: str, scale: str, key: str) -> tuple[Plan, StudyFile]:
-        """Another study and its file; ``key``: where this file names it."""
+        """Another study and its file; ``key``: where the file names it. Its optimizers are its own."""
         if (name, scale) not in self._others:
             try:
                 file = self.others(name)
@@ -340,7 +340,7 @@ class Expansion:
                 name,
                 file,
                 scale if scale in trainer.scales_of(file) else trainer.scale_of(file, None, name),
-                self.chosen,
+                {key: one for key, one in self.chosen.items() if key != NAME},
                 {},
                 self.folder,
                 None,

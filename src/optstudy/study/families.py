@@ -11,7 +11,17 @@ from optstudy import scales
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.results.curves import SEPARATOR
-from optstudy.study.file import NAME, BestOf, Layer, PanelSpec, ScaleLayer, StudyFile, axes_of
+from optstudy.study.file import (
+    NAME,
+    RATE,
+    BestOf,
+    Layer,
+    PanelSpec,
+    ScaleLayer,
+    StudyFile,
+    axes_of,
+    layer_of,
+)
 
 FIDELITY = "fidelity"
 """The override that selects the released code or the paper's text."""
@@ -102,9 +112,11 @@ class Combination:
 
     @cached_property
     def own(self) -> list[Layer]:
-        """The file's entries for the optimizer."""
+        """What its preset and the file say of the optimizer."""
         name = self.optimizer
-        return [layer.optimizers[name] for layer in self.common if name in layer.optimizers]
+        preset = layer_of(name, self.common)
+        mine = [layer.optimizers[name] for layer in self.common if name in layer.optimizers]
+        return mine if preset is None else [preset, *mine]
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -244,6 +256,9 @@ class Families:
         axes = {k: v for k, v in plain if not isinstance(v, dict)}
         for key in self.chosen.keys() & axes.keys():
             axes[key] = [self.chosen[key]]
+        if axes.get(RATE) == []:
+            lacking = f"axes.{RATE}: presets: {some.optimizer} is none; give it values under optimizers"
+            raise UserError(f"{self.name}: {lacking}", f"axes.{RATE}")
         rules = (self.file.adaptive, self.file.refine)
         spread = next((rule.axis for rule in rules if rule is not None and rule.axis in axes), None)
         values = axes.pop(spread) if spread is not None else [None]

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from optstudy import presets
 from optstudy.claims.grammar import FUNCTIONS
 from optstudy.config import Count, NonNegative, Positive, Seed, merge, unit
 from optstudy.errors import Strict, UserError, explain
@@ -33,7 +34,11 @@ from optstudy.program import TrainerSpec
 from optstudy.record import leaves
 from optstudy.study import yamlfile
 
-NAME = "optimizer.name"
+NAME, RATE = "optimizer.name", "optimizer.lr"
+PRESETS: Literal["presets"] = "presets"
+"""In the place of values: every preset on the axis ``optimizer.name``, its rates on ``optimizer.lr``."""
+ADAM = "$adam"
+"""The rate of those roles of a preset that are Adam's, where a study has an axis of this name."""
 TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
 """A multiple of a value: ``0.5 * $steps``."""
 FINE = 100
@@ -120,6 +125,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _kind(value: Any) -> str:
+    if value == PRESETS:
+        return PRESETS
     if isinstance(value, HalfDecades):
         return "grid"
     if isinstance(value, Mapping):
@@ -139,7 +146,10 @@ Labels = Annotated[
 ]
 """Values that are names: each stands for settings or for a layer."""
 Axis = Annotated[
-    Annotated[HalfDecades, Tag("grid")] | Annotated[Values, Tag("list")] | Annotated[Labels, Tag("labels")],
+    Annotated[HalfDecades, Tag("grid")]
+    | Annotated[Values, Tag("list")]
+    | Annotated[Labels, Tag("labels")]
+    | Annotated[Literal["presets"], Tag("presets")],
     Discriminator(_kind),
 ]
 
@@ -171,12 +181,21 @@ class Layer(Strict):
     training.steps``. ``0.5 * $name`` is a multiple: integers stay integers, others are rounded to three
     digits."""
     axes: dict[str, Axis] = {}
-    """Values to run; the product of all axes is run. An axis is a dotted config key; or ``$name``, whose
-    values replace ``$name`` in settings; or any other name with named settings as its values."""
+    """Values to run; the product of all axes is run. An axis is a config key, dotted; or ``$name``, whose
+    values stand where a setting is ``$name``; or has a name of its own and named settings as its values. The
+    word ``presets`` is every preset on the axis ``optimizer.name``, and each one's own rates on
+    ``optimizer.lr``; there ``$adam``, if it is an axis, is the rate of roles that a preset leaves to Adam."""
     best_of: BestOf | None = None
     """Values taken from the best point of another study."""
     fidelity: Literal["released", "printed"] | None = None
     """What the released code computed, or the paper's text where it differs."""
+
+    @model_validator(mode="after")
+    def _presets_have_names_and_rates(self) -> Self:
+        for key, axis in self.axes.items():
+            if axis == PRESETS and key not in (NAME, RATE):
+                raise ValueError(f"axes.{key}: presets have values for {NAME} and {RATE} alone")
+        return self
 
 
 class ScaleLayer(Layer):
@@ -321,12 +340,31 @@ class StudyFile(ScaleLayer):
 
 
 def axes_of(layers: Sequence[Layer]) -> dict[str, list[Any] | dict[str, Layer]]:
-    """Return the values of every axis, later layers winning; for a labelled axis, its names."""
+    """Return the values of every axis, later layers winning; those of a labelled axis by name.
+
+    Rates of presets are an empty list: :func:`layer_of` has those of one.
+    """
     found: dict[str, list[Any] | dict[str, Layer]] = {}
     for layer in layers:
         for key, axis in layer.axes.items():
-            found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
+            if axis == PRESETS:
+                found[key] = list(presets.load()) if key == NAME else []
+            else:
+                found[key] = list(axis.values()) if isinstance(axis, HalfDecades) else axis
     return found
+
+
+def layer_of(optimizer: str | None, layers: Sequence[Layer]) -> Layer | None:
+    """Return what an optimizer's preset says in a study whose rates are the presets'; None without one."""
+    if not any(layer.axes.get(RATE) == PRESETS for layer in layers):
+        return None
+    preset = presets.load().get(optimizer or "")
+    if preset is None:
+        return None
+    adams = [role for role, own in preset.roles.items() if own.get("name") == "adam"]
+    known = any(ADAM in layer.axes for layer in layers)
+    base = {f"optimizer.roles.{role}.lr": ADAM for role in adams if known}
+    return Layer(axes={RATE: HalfDecades.model_validate(preset.lr.model_dump(by_alias=True))}, base=base)
 
 
 def parse(content: str, where: str) -> StudyFile:

@@ -5,9 +5,9 @@ from typing import Any
 
 from optstudy.config import RunConfig
 from optstudy.optim.options import Options
-from optstudy.recipes import CLASSES, FROM_RUN, OPTIMIZERS, RULES
+from optstudy.recipes import CLASSES, FROM_RUN, RULES, names
 from optstudy.scales import SCALES
-from optstudy.study.file import Layer, StudyFile
+from optstudy.study.file import NAME, PRESETS, RATE, Layer, StudyFile
 
 FILLED_IN = frozenset(
     {"scale", "numerics", "data.fingerprint", "data.tokenizer_fingerprint", "model.code", "optimizer.code"}
@@ -34,6 +34,8 @@ def study_schema() -> dict[str, Any]:
     named = {"anyOf": [plain, {"$ref": "#/$defs/Layer"}]}
     labels = {"type": "object", "minProperties": 1, "additionalProperties": named}
     axes = {key: {"anyOf": [grid, {"type": "array", "items": one}]} for key, one in keys.items()}
+    for key in (NAME, RATE):
+        axes[key]["anyOf"].append({"const": PRESETS})
     schema["$defs"]["Axes"] = {
         "type": "object",
         "description": "Values to run, by dotted key or $name; or named settings, by any other name.",
@@ -75,15 +77,20 @@ def settings() -> dict[str, Any]:
     found = {key: one for key, one in _leaves(config, config["$defs"], "") if key not in FILLED_IN}
     found["optimizer.name"] = {
         "description": found["optimizer.name"]["description"],
-        "anyOf": [{"enum": list(OPTIMIZERS)}, {"type": "string", "pattern": r"\."}],
+        "anyOf": [{"enum": names()}, {"type": "string", "pattern": r"\."}],
     }
     by_option = options()
     rule = {
         "type": "object",
         "properties": {
             **by_option,
-            "lr": {"type": "number", "exclusiveMinimum": 0, "description": "This role's peak learning rate."},
-            "train": {"type": "boolean", "description": "false: the parameters are frozen."},
+            "lr": {"type": "number", "exclusiveMinimum": 0, "description": "Peak of the role's own."},
+            "weight_decay": {
+                "type": "number",
+                "minimum": 0,
+                "description": "Independent decay of the role's own.",
+            },
+            "train": {"type": "boolean", "description": "false: parameters stay as they are."},
             "name": found["optimizer.name"],
         },
     }

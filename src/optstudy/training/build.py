@@ -20,7 +20,7 @@ from optstudy.config import Optimizer as Chosen
 from optstudy.config import RunConfig
 from optstudy.errors import UserError, validate
 from optstudy.optim import Together
-from optstudy.recipes import FROM_RUN, MATRICES, OURS, ROLES, lent, options_of, spec_of
+from optstudy.recipes import FROM_RUN, MATRICES, OURS, ROLES, STEPS, filled, lent, options_of, spec_of
 from optstudy.roles import param_groups, say_others
 from optstudy.training import outside
 from optstudy.training.model import Transformer
@@ -33,7 +33,8 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     """Return the config's optimizer for the model's parameters; every group has its ``peak_lr``.
 
     Weight decay is independent (Wortsman et al. 2023): the coefficient that multiplies the learning rate is
-    ``optimizer.weight_decay / optimizer.lr``, also for groups with their own peak.
+    ``optimizer.weight_decay / optimizer.lr``, also for groups with a peak of their own; a role's own
+    ``weight_decay`` takes the place of the first.
 
     Raises:
         UserError: an unknown class or option, or roles that the model does not have.
@@ -73,8 +74,9 @@ def create_optimizer(
         model: the model; parameters that need a gradient are optimized. Options by role require roles, see
             :func:`optstudy.roles.assign_roles`.
         lr: learning rate.
-        weight_decay: decoupled, relative to lr: a step multiplies weights by 1 - lr weight_decay.
-        roles: options by role, which override ``options`` and the recipe's.
+        weight_decay: decoupled, per unit of lr: a step multiplies weights by 1 - lr weight_decay. A role
+            may have its own.
+        roles: options of the parameters that play one role, over ``options`` and the recipe's.
         named: roles by parameter name, see :func:`optstudy.roles.assign_roles`.
         tied: the role of a weight that is both embedding and head, see :func:`optstudy.roles.assign_roles`.
         options: options of the class, which override the recipe's.
@@ -87,9 +89,15 @@ def create_optimizer(
         Chosen,
         {"name": name, "lr": lr, "weight_decay": weight_decay * lr, "options": options, "roles": roles or {}},
     )
-    for key in FROM_RUN:
-        if any(own.get(key, 0) is None for own in (chosen.options, *chosen.roles.values())):
-            raise UserError(f"{name} takes {key} from a run: give {key}=, a number", key)
+    rules = {rule: dict(own) for rule, own in chosen.roles.items()}
+    for own in rules.values():
+        if "weight_decay" in own:
+            own["weight_decay"] *= lr
+    chosen = chosen.model_copy(update={"roles": rules})
+    for own in (chosen.options, *chosen.roles.values()):
+        for key, value in own.items():
+            if value == STEPS or (key in FROM_RUN and value is None):
+                raise UserError(f"{name} takes {key} from a run: give {key}=, a number", key)
     if chosen.roles:
         return _assembled(chosen, _groups(model, chosen, {}, named, tied))
     params = [p for p in model.parameters() if p.requires_grad]
@@ -119,7 +127,7 @@ def _assembled(chosen: Chosen, groups: list[dict[str, Any]]) -> Optimizer:
     by_class: dict[str, list[dict[str, Any]]] = {}
     for group in groups:
         by_class.setdefault(spec_of(group.pop("name")).target, []).append(group)
-    parts = [_construct(target, own, chosen.weight_decay / chosen.lr) for target, own in by_class.items()]
+    parts = [_construct(target, own) for target, own in by_class.items()]
     if not parts:
         raise UserError("optimizer.roles: every parameter is 'train: false', nothing is left to train")
     return parts[0] if len(parts) == 1 else Together(parts)
@@ -128,17 +136,17 @@ def _assembled(chosen: Chosen, groups: list[dict[str, Any]]) -> Optimizer:
 def _whole(own: Mapping[str, Any], chosen: Chosen, from_run: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of one rule, including those that the run determines."""
     base = {} if "name" in own else {"name": chosen.name, **chosen.options}
-    whole = {"lr": chosen.lr, **base, **own}
-    return {k: from_run[k] if k in FROM_RUN and value is None else value for k, value in whole.items()}
+    decay = own.get("weight_decay", chosen.weight_decay) / chosen.lr
+    return filled({"lr": chosen.lr, **base, **own, "weight_decay": decay}, from_run)
 
 
-def _construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimizer:
+def _construct(target: str, groups: list[dict[str, Any]]) -> Optimizer:
     """Return an instance of the class at an import path."""
     if not target.startswith(OURS):
-        return outside.construct(target, groups, decay)
+        return outside.construct(target, groups)
     cls = getattr(import_module("optstudy.optim"), target.removeprefix(OURS))
     try:
-        made: Optimizer = cls([{"weight_decay": decay, **group} for group in groups], lr=groups[0]["lr"])
+        made: Optimizer = cls(groups, lr=groups[0]["lr"])
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer {target!r}: {error}") from None
     return made

@@ -123,16 +123,16 @@ def _constants(code: CodeType) -> Iterator[str]:
                 yield word
 
 
-def construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimizer:
+def construct(target: str, groups: list[dict[str, Any]]) -> Optimizer:
     """Return an instance of the class at an import path.
 
     Options that all groups share are passed to the constructor if it accepts them; a group's own options are
     set in the group. Weight decay is set in every group, so that a class's default is never used.
 
     Args:
-        target: the import path.
-        groups: parameters, ``lr`` and options; ``role`` is added after the class has seen its groups.
-        decay: coefficient of weight decay relative to lr.
+        target: the path.
+        groups: parameters, ``lr``, ``weight_decay`` per unit of lr, and options; ``role`` is added after the
+            class has seen its groups.
 
     Raises:
         UserError: the class lacks an option or weight decay, or refuses a value.
@@ -140,14 +140,15 @@ def construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimi
     cls = load(target, "optimizer", Optimizer)
     takes = taken(cls)
     decay_name = next((name for name in DECAYS if name in takes.arguments | takes.words), None)
-    options = {k: v for group in groups for k, v in group.items() if k not in ("params", "lr", "role")}
-    for key in options.keys() & {"params", *DECAYS}:
+    told = ("params", "lr", "role", "weight_decay")
+    options = {k: v for group in groups for k, v in group.items() if k not in told}
+    for key in options.keys() & {*DECAYS}:
         raise UserError(
             f"{key!r} is not an option of {target}: set optimizer.weight_decay", key, options[key]
         )
-    given = [{key: value for key, value in group.items() if key != "role"} for group in groups]
+    given = [{k: v for k, v in group.items() if k not in ("role", "weight_decay")} for group in groups]
     if decay_name:
-        given = [{**group, decay_name: decay} for group in given]
+        given = [{**one, decay_name: group["weight_decay"]} for one, group in zip(given, groups, strict=True)]
     first = {key: value for key, value in given[0].items() if key in takes.arguments - {"params"}}
     arguments = {
         key: value
@@ -168,11 +169,12 @@ def construct(target: str, groups: list[dict[str, Any]], decay: float) -> Optimi
         if key not in takes.arguments:
             raise _unknown(target, takes, key, value)
         raise UserError(f"option {key!r} of {target} must be the same for all parameters", key, value)
-    _set_decay(target, optimizer, decay_name, decay)
-    roles = {id(p): group["role"] for group in groups if "role" in group for p in group["params"]}
+    _set_decay(target, optimizer, decay_name, groups)
+    by_parameter = {id(p): group for group in groups for p in group["params"]}
     for group in optimizer.param_groups:
-        if (role := roles.get(id(group["params"][0]))) is not None:
-            group["role"] = role
+        own = by_parameter.get(id(group["params"][0]), {})
+        if "role" in own:
+            group["role"] = own["role"]
     return optimizer
 
 
@@ -190,11 +192,12 @@ def _unknown(target: str, takes: Taken, key: str, value: Any) -> UserError:
     return UserError(f"unknown option {key!r} of {target}{nearest(key, known)}", key, value)
 
 
-def _set_decay(target: str, optimizer: Optimizer, known: str | None, decay: float) -> None:
-    """Set weight decay if the class has it, whatever its default; refuse weight decay otherwise."""
+def _set_decay(target: str, optimizer: Optimizer, known: str | None, groups: list[dict[str, Any]]) -> None:
+    """Set weight decay where the class has a default of its own; refuse it where there is none."""
     names = [name for name in DECAYS if name in optimizer.defaults]
-    if decay and known is None and not names:
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    if any(decays.values()) and known is None and not names:
         said = f"optimizer {target!r} takes no weight_decay; leave optimizer.weight_decay at 0"
         raise UserError(said, "optimizer.weight_decay")
     for group in optimizer.param_groups:
-        group.update(dict.fromkeys(names, decay))
+        group.update(dict.fromkeys(names, decays[id(group["params"][0])]))

@@ -106,7 +106,8 @@ class Packing:
             object.__new__(kind)
         except TypeError:  # it has contents of a built-in class
             return None
-        names = dict.fromkeys((*(f.name for f in dataclasses.fields(value)), *getattr(value, "__dict__", {})))
+        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        names = dict.fromkeys((*(f.name for f in fields), *getattr(value, "__dict__", {})))
         values = {name: getattr(value, name) for name in names if hasattr(value, name)}
         return {**named, "values": self.pack(values, *where)}
 
@@ -185,7 +186,10 @@ def _made(packed: dict[str, Any]) -> Any:
 
 
 def _class(module: str, name: str) -> type | None:
-    """Find a dataclass, named tuple or enumeration in a loaded module; nothing is imported."""
+    """Find a class in a module that is loaded; nothing is imported.
+
+    It is a dataclass, a named tuple, an enumeration, or a plain class.
+    """
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -193,7 +197,19 @@ def _class(module: str, name: str) -> type | None:
         return None
     is_namedtuple = issubclass(found, tuple) and hasattr(found, "_fields")
     is_dataclass = dataclasses.is_dataclass(found) and not hasattr(found, "__del__")
-    return found if is_dataclass or is_namedtuple or issubclass(found, enum.Enum) else None
+    is_known = is_dataclass or is_namedtuple or issubclass(found, enum.Enum)
+    return found if is_known or _is_plain(found) else None
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether a class says nothing of how it is made, copied or ended: instances are their attributes."""
+    hooks = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setattr__", "__getattribute__")
+    as_objects = all(getattr(cls, hook) is getattr(object, hook) for hook in hooks)
+    own = [one for one in cls.__mro__ if one is not object]
+    slots = any("__slots__" in vars(one) for one in own)
+    of_python = all("__module__" in vars(one) for one in own)
+    ends = hasattr(cls, "__setstate__") or hasattr(cls, "__del__")
+    return as_objects and of_python and not slots and not ends
 
 
 def _packed_array(value: Any) -> dict[str, Any] | None:

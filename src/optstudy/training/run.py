@@ -336,13 +336,17 @@ class Run:
         }
 
 
-def bytes_held(state: Any) -> int:
-    """Return the bytes of all tensors in an optimizer's state, including nested containers (SOAP: lists)."""
+def bytes_held(state: Any, deepest: int = 8) -> int:
+    """Return the bytes of all tensors in an optimizer's state, also in containers and in objects."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, Mapping):
-        return sum(map(bytes_held, state.values()))
-    return sum(map(bytes_held, state)) if isinstance(state, list | tuple) else 0
+        parts = list(state.values())
+    elif isinstance(state, list | tuple):
+        parts = list(state)
+    else:
+        parts = list(getattr(state, "__dict__", {}).values())
+    return sum(bytes_held(part, deepest - 1) for part in parts) if deepest else 0
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -262,27 +262,17 @@ document.querySelectorAll("button[data-curve]").forEach((button) =>
     const hide = button.getAttribute("aria-pressed") === "true";
     names.forEach((n) => (hide ? hidden.add(n) : hidden.delete(n)));
     button.setAttribute("aria-pressed", String(!hide));
+    remember();
     document.querySelectorAll("tr[data-curve]").forEach((row) => row.classList.toggle("off", hidden.has(row.dataset.curve)));
     drawAll();
   }));
-document.querySelectorAll("input[name=which]").forEach((input) => input.addEventListener("change", drawTraining));
+document.querySelectorAll("input[name=which]").forEach((input) => input.addEventListener("change", () => { remember(); drawTraining(); }));
 document.querySelectorAll("svg[data-slot]").forEach((icon) => node("path", { d: outline(+icon.dataset.slot, 7, 7, 5.5), fill: colour(+icon.dataset.slot) }, icon));
 document.querySelector("details.sweeps")?.addEventListener("toggle", drawAll);
 $("theme").addEventListener("click", () => {
   const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   document.documentElement.dataset.theme = dark === "dark" ? "light" : "dark";
 });
-if (D.live) {
-  const kept = JSON.parse(sessionStorage.getItem("hidden") ?? "[]");
-  document.querySelectorAll("button[data-curve]").forEach((button) => { if (kept.includes(button.dataset.curve)) button.click(); });
-  setInterval(async () => {
-    const now = await fetch("version").then((answer) => (answer.ok ? answer.text() : D.live), () => D.live);
-    if (now === D.live) return;
-    const off = [...document.querySelectorAll("button[data-curve][aria-pressed=false]")].map((button) => button.dataset.curve);
-    sessionStorage.setItem("hidden", JSON.stringify(off));
-    location.reload();
-  }, 1000 * D.poll);
-}
 for (const [moment, on] of [["beforeprint", true], ["afterprint", false]])
   addEventListener(moment, () => { document.documentElement.classList.toggle("printing", on); drawAll(); });
 let width = 0;
