@@ -1,6 +1,7 @@
 """Results from the record in the package, for the pages that show them. No numbers are written here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,26 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
+@cache
 def recorded(load: Load, name: str = "paper/fig1") -> list[tuple[str, Figure]]:
     """A study's figure at each scale and length with a record, smallest scale first, without duplicates."""
     found: list[tuple[str, Figure]] = []
     for label, scale, overrides in LENGTHS:
         if kept := load(scale):
-            figure = figure_of(Session(study.load(name), scale, Path("no-runs"), overrides, kept=kept))
+            session = Session(study.load(name), scale, Path("no-runs"), overrides, kept=kept)
+            session.beside = _beside(load, scale)
+            figure = figure_of(session)
             seen = {row.id for _, known in found for row in known.rows}
             if not {row.id for row in figure.rows} <= seen:
                 lacks = f" (so far: {figure.missing} of its runs are missing)" if figure.missing else ""
                 found.append((label + lacks, figure))
     return found
+
+
+@cache
+def _beside(load: Load, scale: str) -> dict[str, Session]:
+    """Sessions of studies that others are compared with, shared by all."""
+    return {}
 
 
 def window_row(figure: Figure, summary: Summary) -> tuple[str, ...]:

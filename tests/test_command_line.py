@@ -121,7 +121,8 @@ def test_a_lease_from_the_future_has_a_hint(command, tmp_path):
     with subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, stdout=-3) as process:
         line = process.stderr.readline()
         process.terminate()
-    assert re.search(rf"{held.name}: dated 86\d\d\d s in the future.*delete this file", line)
+    dated = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(later))
+    assert re.search(rf"{held.name}: dated {dated}, in the future.*delete this file", line)
 
 
 def test_a_job_finds_the_cache_where_the_launcher_has_it(tmp_path, monkeypatch):

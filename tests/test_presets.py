@@ -51,9 +51,13 @@ def parts(optimizer):
     return getattr(optimizer, "optimizers", [optimizer])
 
 
+def the_class(name):
+    return outside.load(ALL[name].target, "optimizer", torch.optim.Optimizer)
+
+
 def part_of(name, optimizer):
     """The part of an optimizer that is the preset's class."""
-    kind = outside.load(ALL[name].target)
+    kind = the_class(name)
     return next(part for part in parts(optimizer) if type(part) is kind)
 
 
@@ -80,7 +84,7 @@ def test_a_preset_is_a_config_without_its_package(name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_argument_is_written_out_so_that_no_default_of_a_package_counts(name):
     need(name)
-    arguments = set(inspect.signature(outside.load(ALL[name].target).__init__).parameters) - NEVER_WRITTEN
+    arguments = set(inspect.signature(the_class(name).__init__).parameters) - NEVER_WRITTEN
     left_out = arguments - {"kwargs"} - ALL[name].options.keys()
     assert {(name, key) for key in left_out} <= NO_CONFIG_CAN_SAY
     for of, key in NO_CONFIG_CAN_SAY:

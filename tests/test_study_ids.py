@@ -7,23 +7,20 @@ from typing import Any
 
 import pytest
 
+from optstudy.identity import DEFAULTS
+from optstudy.record import leaves
 from optstudy.scales import SCALES
 from optstudy.study import library as study
 
 PINNED = json.loads(Path(__file__).with_name("study_ids.json").read_text())
 """A hash of all runs by study and scale."""
 FEW = ("pico", "paper")
-LATER = {"schedule": {"kind": "cosine", "decay": None}}
-"""Config keys that are younger than the pins, with the defaults at which they leave a run's id as it was."""
 
 
 def as_pinned(settings: dict[str, Any]) -> dict[str, Any]:
-    """A config without younger keys at their defaults."""
-    kept = dict(settings)
-    for part, defaults in LATER.items():
-        own = kept[part]
-        kept[part] = {key: one for key, one in own.items() if key not in defaults or one != defaults[key]}
-    return kept
+    """What a config says beside the defaults that ids leave out: a new key changes no pin."""
+    told = {key: value for key, value in leaves(settings) if not key.startswith("watch.")}
+    return {key: value for key, value in told.items() if value != DEFAULTS.get(key)}
 
 
 def runs_of(name: str, scale: str) -> list[Any]:

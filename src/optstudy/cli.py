@@ -111,7 +111,8 @@ def _unbroken(stream: TextIO | None) -> TextIO:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # for as long as the process
     stream.flush()
     raw = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
-    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=stream.isatty())
+    by_line = stream.isatty() or stream is sys.stderr
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=by_line)
 
 
 def run(arguments: list[str]) -> int:

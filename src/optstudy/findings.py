@@ -359,6 +359,7 @@ class Loader:
     ) -> None:
         self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
         self._planned: dict[str, Session] = {}
+        self._beside: dict[str, Session] = {}
 
     def knowing(self, sessions: Iterable[Session]) -> Self:
         """Reuse sessions that exist already; returns self."""
@@ -375,7 +376,9 @@ class Loader:
         scale = chosen.scale(self._scale if self._scale in scales_of(chosen.file) else None)
         kept: archive.Archive = {} if self._fresh else recorded(chosen.name, scale)
         decides = any(session.decides for session in self._planned.values())
-        return Session(chosen, scale, self._runs, self._overrides, kept=kept, decides=decides)
+        session = Session(chosen, scale, self._runs, self._overrides, kept=kept, decides=decides)
+        session.beside = self._beside
+        return session
 
 
 class Judge:
@@ -387,6 +390,8 @@ class Judge:
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._sessions = sessions
+        for session in sessions:
+            session.beside = sessions[0].beside
         self._now: list[str] = []
         self._claims: list[list[dict[str, Any]]] = []
 

@@ -166,8 +166,9 @@ def _held(path: Path, stale: float) -> dict[str, Any] | None:
     age = _now(path.parent) - beat
     if -age > stale:
         say_once(
-            f"{path}: dated {-age:.0f} s in the future, by a clock that is or was wrong; until then the run "
-            "counts as running: check the clocks, or delete this file if no process works on it"
+            f"{path}: dated {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(beat))}, in the future, by a "
+            "clock that is or was wrong; until then the run counts as running: check the clocks, or delete "
+            "this file if no process works on it"
         )
     return owner if age < stale else None
 
