@@ -149,6 +149,7 @@ def test_released_is_the_default_and_what_is_set_by_hand_stays():
         points("paper/fig9", fidelity="print")
 
 
+@pytest.mark.long
 def test_the_page_of_what_was_reproduced_keeps_its_remarks(tmp_path):
     script = Path(__file__).parent.parent / "benchmarks" / "reproduction.py"
     (tmp_path / "fidelity.md").write_text("")

@@ -307,6 +307,7 @@ def test_shifting_both_curves_shifts_no_claim(shift):
         assert less(function, one, other).value == pytest.approx(less(function, *base).value)
 
 
+@pytest.mark.long
 def test_every_claim_is_decided_by_a_whole_table_of_real_studies(tmp_path, monkeypatch, capsys):
     """A loss made up for every run of every study at pico: what claims ask for is what the studies run."""
     effects = {"sgdw": 0.8, "adalayer": 0.2}

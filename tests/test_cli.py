@@ -109,7 +109,7 @@ def test_a_study_runs_to_a_report_and_is_never_run_twice(corpus_slice, study_fil
 def test_killed_in_mid_study_and_started_again_the_table_is_that_of_an_undisturbed_one(
     corpus_slice, study_file, tmp_path
 ):
-    slower = settings(corpus_slice, **{"training.steps": 400})
+    slower = settings(corpus_slice, **{"training.steps": 200})
     options = ["--jobs", 1, "--out", tmp_path / "out", *slower]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert optstudy("run", study_file, "--runs", undisturbed, *options).returncode == 0
