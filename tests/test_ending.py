@@ -168,7 +168,7 @@ def test_stopped_before_any_micro_batch_or_validation_batch_a_run_ends_bitwise_a
     settings |= {"training.hessian_interval": 2, "validation.sequences": 4}
     config = tiny_on(corpus_slice, **settings)
     expected = train(undisturbed := folder_of(config, tmp_path / "undisturbed"))
-    original, calls = Run._hidden, 0
+    original, calls = Run._output, 0
 
     def hidden(self, x):
         nonlocal calls
@@ -177,7 +177,7 @@ def test_stopped_before_any_micro_batch_or_validation_batch_a_run_ends_bitwise_a
             signal.raise_signal(signal.SIGTERM)
         return original(self, x)
 
-    monkeypatch.setattr(Run, "_hidden", hidden)
+    monkeypatch.setattr(Run, "_output", hidden)
     at, stopped = 0, 0
     while True:
         at, calls = at + 1, 0

@@ -66,6 +66,7 @@ def test_your_own_optimizer_beside_adam_as_the_tutorial_says(corpus_slice, tmp_p
     assert {one["optimizer"]["name"] for one in configs} == {"adam", "mine.Tiger"}
 
 
+@pytest.mark.long
 def test_your_own_model_and_one_of_hugging_face_as_the_tutorial_says(corpus_slice, tmp_path):
     page = "docs/tutorials/own-model.md"
     any_model = {key: one for key, one in SMALL.items() if not key.startswith("model.")}

@@ -198,7 +198,7 @@ def test_a_device_that_is_none_is_refused_before_anything_runs(device, tmp_path,
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("math.sqrt", "no torch.optim.Optimizer, but of type builtin_function_or_method"),
+        ("math.sqrt", "not a torch.optim.Optimizer, but of type builtin_function_or_method"),
         ("torch.optim", "of type module"),
         ("torch.nn.Linear", "another class"),
         ("torch.optim.lr_scheduler.LambdaLR", "another class"),

@@ -80,6 +80,7 @@ def test_report_prints_the_table_and_writes_the_formats_asked_for(
     assert all(path.is_file() for path in written)
 
 
+@pytest.mark.long
 def test_report_of_a_folder_of_studies_is_an_index(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_mark_that_cannot_be_read_is_anothers(two):
     assert re.fullmatch(r"report/sweep-[0-9a-f]{6}/pico/table.md", page)
 
 
+@pytest.mark.long
 def test_a_folder_of_studies_with_other_settings_has_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for chosen in ([], ["--set", "validation.points=11"], []):
