@@ -51,6 +51,17 @@ def parts(optimizer):
     return getattr(optimizer, "optimizers", [optimizer])
 
 
+def moved(model, optimizer):
+    """How far one step on random gradients moves a matrix."""
+    groups = [group for part in parts(optimizer) for group in part.param_groups]
+    weight = next(group["params"][0] for group in groups if group["role"] == "mlp_in")
+    start = weight.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    return weight.detach() - start
+
+
 def the_class(name):
     return outside.load(ALL[name].target, "optimizer", torch.optim.Optimizer)
 
@@ -228,13 +239,7 @@ def test_apollos_steps_are_along_the_whole_gradient():
         )
         model = Transformer(config.model, seed=0)
         optimizer = build_optimizer(model, config)
-        groups = [group for part in parts(optimizer) for group in part.param_groups]
-        weight = next(group["params"][0] for group in groups if group["role"] == "mlp_in")
-        start = weight.detach().clone()
-        for p in model.parameters():
-            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
-        optimizer.step()
-        ranks[target] = int(torch.linalg.matrix_rank(weight.detach() - start, rtol=1e-3))
+        ranks[target] = int(torch.linalg.matrix_rank(moved(model, optimizer), rtol=1e-3))
     if not ranks:
         pytest.skip("neither package is installed")
     assert ranks.get("apollo_mini", 8) == 8
@@ -247,13 +252,7 @@ def test_moonlights_muon_moves_as_far_as_adam():
     far = {}
     for name in ("muon", "muon_moonlight", "nadamw"):
         model, optimizer, _ = built(name)
-        groups = [group for part in parts(optimizer) for group in part.param_groups]
-        weight = next(group["params"][0] for group in groups if group["role"] == "mlp_in")
-        start = weight.detach().clone()
-        for p in model.parameters():
-            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
-        optimizer.step()
-        far[name] = float((weight.detach() - start).square().mean().sqrt()) / ALL[name].lr.start
+        far[name] = float(moved(model, optimizer).square().mean().sqrt()) / ALL[name].lr.start
     assert 0.15 < far["muon_moonlight"] < 0.25  # an Adam that has settled: 0.2
     assert far["muon"] != far["muon_moonlight"] < far["nadamw"]
 

@@ -61,8 +61,8 @@ def require(target: str, kind: str = "optimizer") -> None:
     if _spec(top) is None:
         extra = presets.that_brings(top)
         if extra is not None:
-            said = f"optimizer {target!r}: {top} is not installed; pip install 'optstudy[{extra}]'"
-            raise UserError(said, "optimizer.name", target)
+            said = f"{kind} {target!r}: {top} is not installed; pip install 'optstudy[{extra}]'"
+            raise UserError(said, f"{kind}.name", target)
         raise UserError(
             f"{kind} {target!r}: there is no module {top!r}; start optstudy in the folder of {top}.py, "
             "put that folder on PYTHONPATH, or install the package",

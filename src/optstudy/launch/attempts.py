@@ -18,7 +18,7 @@ from optstudy.ending import DONE, FAILED, HELD, PREEMPTED, USERS_MISTAKE, Asked,
 from optstudy.errors import UserError, say_once, shown
 from optstudy.launch import lease
 from optstudy.launch.lease import Lease
-from optstudy.record import ended, of_program, put_away, read_lines, read_metrics
+from optstudy.record import ended, of_program, put_away, read_lines, read_metrics, write_atomically
 
 NAME = "attempts.jsonl"
 FAILURES = 2
@@ -76,7 +76,7 @@ def attempt(folder: Path, on_loss: Callable[[], None] = lambda: os._exit(PREEMPT
             finally:
                 if not (folder / NAME).exists():  # a program has emptied its run's folder
                     folder.mkdir(parents=True, exist_ok=True)
-                    (folder / NAME).write_bytes(kept)
+                    write_atomically(folder / NAME, kept)
         except GeneratorExit:
             _note(folder, {"event": "end", "code": current.code, "reason": current.reason})
             raise

@@ -78,11 +78,8 @@ class Lease:
     def _put_back(self) -> None:
         """Write the lease again after a program has emptied its run's folder."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.path.open("x") as file:
-                json.dump(identity(), file)
-        except FileExistsError:
-            raise LeaseLost(f"{self.path.parent}: taken over by another process") from None
+        if not _created(self.path):
+            raise LeaseLost(f"{self.path.parent}: taken over by another process")
 
     def __enter__(self) -> Self:
         return self
@@ -103,21 +100,28 @@ def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECOND
     if newest is not None and _held(newest, stale):
         return None
     path = folder / f"lease-{_number(newest) + 1:06d}.json"
-    descriptor, temporary = tempfile.mkstemp(prefix=".lease.", dir=folder)
+    if not _created(path):
+        return None
+    if _newest(folder) != path:
+        path.unlink(missing_ok=True)
+        return None
+    _remove(_numbered(folder)[:-1])
+    return Lease(path, on_loss)
+
+
+def _created(path: Path) -> bool:
+    """Create a lease of this process, whole or not at all; return whether there was none of this number."""
+    descriptor, temporary = tempfile.mkstemp(prefix=".lease.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
             json.dump({**identity(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, file)
         Path(temporary).chmod(0o644)  # other users' launchers read it in a shared folder
         os.link(temporary, path)
     except FileExistsError:
-        return None
+        return False
     finally:
         Path(temporary).unlink()
-    if _newest(folder) != path:
-        path.unlink(missing_ok=True)
-        return None
-    _remove(_numbered(folder)[:-1])
-    return Lease(path, on_loss)
+    return True
 
 
 def _remove(leases: Iterable[Path]) -> None:

@@ -54,9 +54,8 @@ def language_model_loss(
 
 def logits_loss(logits_NV: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the same two losses of logits that a model makes itself, which are kept whole."""
-    wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    lse_N = wide_NV.logsumexp(-1)
-    cross_entropy = (lse_N - wide_NV.gather(-1, y_N[:, None])[:, 0]).mean()
+    cross_entropy_N, lse_N = _of_each(logits_NV, y_N)
+    cross_entropy = cross_entropy_N.mean()
     return cross_entropy + z * lse_N.square().mean(), cross_entropy.detach()
 
 
@@ -66,9 +65,15 @@ def target_losses(out_NX: Tensor, w_VD: Tensor | None, y_N: Tensor) -> Tensor:
     parts = []
     for chunk in _chunks(len(y_N), out_NX.T if w_VD is None else w_VD, compiled=False):
         logits_CV = out_NX[chunk] if w_VD is None else out_NX[chunk] @ w_VD.T
-        wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
-        parts.append(wide_CV.logsumexp(-1) - wide_CV.gather(-1, y_N[chunk, None])[:, 0])
+        parts.append(_of_each(logits_CV, y_N[chunk])[0])
     return torch.cat(parts)
+
+
+def _of_each(logits_NV: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy and logsumexp of each row, at least in float32."""
+    wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    lse_N = wide_NV.logsumexp(-1)
+    return lse_N - wide_NV.gather(-1, y_N[:, None])[:, 0], lse_N
 
 
 def loss_rows(

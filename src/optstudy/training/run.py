@@ -262,9 +262,12 @@ class Run:
 
     def _losses(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
         """Training loss and cross-entropy of sequences BT, which have T - 1 targets each."""
+        return self._loss(*self._predicted(batch), z)
+
+    def _predicted(self, batch: IntArray) -> tuple[Tensor, Tensor]:
+        """Output of the model for sequences BT, as :meth:`_output` returns it, and their targets y_N."""
         x_BT = torch.from_numpy(batch).to(self.device, non_blocking=True)
-        y_N = x_BT[:, 1:].flatten()
-        return self._loss(self._output(x_BT), y_N, z)
+        return self._output(x_BT), x_BT[:, 1:].flatten()
 
     @torch.no_grad()
     def validation_loss(self, between: Callable[[], None] = _nothing) -> float:
@@ -279,8 +282,7 @@ class Run:
             for rows in self.ranks.rounds(len(self.held_out), size):
                 between()
                 part = self.held_out[rows]
-                x_BT = torch.from_numpy(part if len(part) else self.held_out[:1]).to(self.device)
-                out_NX, y_N = self._output(x_BT), x_BT[:, 1:].flatten()
+                out_NX, y_N = self._predicted(part if len(part) else self.held_out[:1])
                 total += self._loss(out_NX, y_N)[1].double() * len(part)
                 if self._decile_of is not None and len(part):
                     head = self.built.head
