@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import NonNegativeFloat, PositiveFloat, ValidationError
 from pydantic_core import InitErrorDetails
 
 from optstudy import presets
 from optstudy.errors import MOST_WHOLE, TOLD, Strict, UserError, nearest, refuse, wrong
-from optstudy.optim.options import REGISTRY, NonNegative, Options, Positive, PreconditionedOptions
+from optstudy.optim.options import REGISTRY, Options, PreconditionedOptions
 
 MATRICES = ("qkv", "attention_out", "mlp_in", "mlp_out")
 ROLES = ("embedding", "head", "norm", *MATRICES, "other")
@@ -183,8 +183,8 @@ def schedule_of(name: str) -> dict[str, Any]:
 class _OfARole(Strict):
     """Settings of a role in addition to options of its optimizer."""
 
-    lr: Positive = 1.0
-    weight_decay: NonNegative = 0.0
+    lr: PositiveFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.0
     train: bool = True
     name: str = ""
 

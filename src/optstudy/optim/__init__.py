@@ -11,10 +11,8 @@ from typing import Any
 from optstudy.optim.options import REGISTRY
 
 _BESIDES = ("optstudy.optim.preconditioned.Preconditioned", "optstudy.optim.together.Together")
-_MODULES = {
-    name: module
-    for module, _, name in (t.rpartition(".") for t in (*_BESIDES, *(o.target for o in REGISTRY.values())))
-}
+_TARGETS = (*_BESIDES, *(options.target for options in REGISTRY.values()))
+_MODULES = {target.rpartition(".")[2]: target.rpartition(".")[0] for target in _TARGETS}
 
 __all__ = sorted(_MODULES)
 

@@ -73,6 +73,5 @@ class Base(Optimizer):
 
 def _like(p: Any, x: Any) -> Any:
     """Return a tensor with as many rows as p and size 1 in all other dimensions, sharded like p."""
-    if not isinstance(x, Tensor) or is_sharded(x) or not by_row(x.shape, p):
-        return x
-    return shard_like(x, p) if all(n <= of for n, of in zip(x.shape, p.shape, strict=True)) else x
+    fits = isinstance(x, Tensor) and not is_sharded(x) and by_row(x.shape, p)
+    return shard_like(x, p) if fits and all(n <= of for n, of in zip(x.shape, p.shape, strict=True)) else x

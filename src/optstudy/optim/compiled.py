@@ -25,9 +25,8 @@ ON_GPU: dict[str, Any] = {
 }
 """Round each operation like the plain loop, and combine the launches of parameters, since the kernel of a
 small parameter ends before it fills the GPU."""
-_BITS = {"AVX512": 512, "AVX2": 256, "DEFAULT": 1}
 ON_CPU: dict[str, Any] = {
-    "cpp.simdlen": _BITS.get(torch.backends.cpu.get_cpu_capability()),
+    "cpp.simdlen": {"AVX512": 512, "AVX2": 256, "DEFAULT": 1}.get(torch.backends.cpu.get_cpu_capability()),
     "realize_reads_threshold": 1000,
     "realize_opcount_threshold": 1000,
 }
@@ -56,7 +55,8 @@ class Job(NamedTuple):
     """The parameter p, its gradient g, its state."""
     numbers: Mapping[str, float | Tensor]
     """One mapping object for all parameters that share these numbers."""
-    static: tuple[tuple[str, Any], ...] = ()
+    static: Mapping[str, Any]
+    """Further arguments, hashable and constant over steps."""
     means: tuple[Tensor, ...] = ()
     """Means of g^2, if some rows of its blocks are on other processes."""
 
@@ -79,9 +79,9 @@ def run(jobs: Sequence[Job], compile_: bool, known: Compiled) -> None:
         return each(jobs)
     first = jobs[0].tensors["p"]
     shared = {one: i for i, one in enumerate(dict.fromkeys(id(job.numbers) for job in jobs))}
-    shapes = (tuple(x.shape for x in (*job.tensors.values(), *job.means)) for job in jobs)
+    constant = [(*j.static.items(), *(x.shape for x in (*j.tensors.values(), *j.means))) for j in jobs]
     kind = (first.device, first.dtype, jobs[0].update)
-    key = (kind, *((j.update, j.static, shared[id(j.numbers)], s) for j, s in zip(jobs, shapes, strict=True)))
+    key = (kind, *((j.update, shared[id(j.numbers)], c) for j, c in zip(jobs, constant, strict=True)))
     versions = known.setdefault(kind, set())
     if key not in versions and len(versions) >= MOST:
         return each(jobs)
@@ -109,7 +109,7 @@ def each(jobs: Sequence[Job]) -> None:
         device, dtype = tensors["p"].device, wide(tensors["p"].dtype)
         cast = {name: x.to(dtype) for name, x in tensors.items()}
         put = {k: x.to(device, dtype).reshape(()) if isinstance(x, Tensor) else x for k, x in numbers.items()}
-        update(**cast, **put, **dict(static), **({"means": means} if means else {}))
+        update(**cast, **put, **static, **({"means": means} if means else {}))
         for name, x in tensors.items():
             if x.dtype != dtype and name != "g":
                 x.copy_(cast[name])

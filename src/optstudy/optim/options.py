@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from optstudy.errors import Strict
 from optstudy.optim.blocks import KINDS, Shape, big_vision, second_moment
@@ -23,8 +23,6 @@ def _two(values: Any) -> Any:
     return tuple(values)
 
 
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """The share of a running average's old value that a step keeps."""
 Betas = Annotated[tuple[Decay, Decay], BeforeValidator(_two)]
@@ -38,9 +36,9 @@ REGISTRY: dict[str, type[Options]] = {}
 class Options(Strict):
     """Options of every optimizer. Each option can be set per parameter group."""
 
-    lr: NonNegative = 1e-3
+    lr: NonNegativeFloat = 1e-3
     """Learning rate; a float or a tensor of one element."""
-    weight_decay: NonNegative = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Lambda, decoupled, relative to lr: a step multiplies weights by 1 - lr lambda."""
     maximize: bool = False
     """Ascend instead of descend."""
@@ -88,7 +86,7 @@ class PreconditionedOptions(Options):
 
     betas: Betas = (0.9, 0.95)
     """Decay of the first and of the second moment; without momentum, (0, ...), there is no state m."""
-    eps: NonNegative = 1e-15
+    eps: NonNegativeFloat = 1e-15
     """Added to the root of the second moment, in the gradient's unit."""
     second_moment: Kind = "weight"
     """Which weights share a second moment: ``weight``, ``factored``, ``factored-textbook``, ``tensor``,
@@ -142,9 +140,9 @@ class AdafactorBigVisionOptions(Options):
     """Decay of m."""
     beta2_cap: Annotated[float, Field(ge=0, le=1)] = 0.999
     """Upper limit of the decay of r and c."""
-    decay_rate: Positive = 0.8
+    decay_rate: PositiveFloat = 0.8
     """Gamma: the larger, the faster the decay grows."""
-    eps: NonNegative = 1e-30
+    eps: NonNegativeFloat = 1e-30
     """Added to g^2."""
     min_dim: Annotated[int, Field(ge=1, le=10**9)] = 32
     """Minimum size of the second-largest dimension for a second moment of rank one."""
@@ -160,7 +158,7 @@ class AdafactorBigVisionOptions(Options):
 class LionOptions(Options):
     """The sign of a mix of momentum and gradient."""
 
-    lr: NonNegative = 1e-4
+    lr: NonNegativeFloat = 1e-4
     """Learning rate: how far a step moves a weight, apart from decay."""
     betas: Betas = (0.9, 0.95)
     """The share of m in the sign's argument, and the decay of m; Lion's authors use (0.9, 0.99)."""
@@ -170,7 +168,7 @@ class LionOptions(Options):
 class SignumOptions(Options):
     """The sign of momentum."""
 
-    lr: NonNegative = 1e-4
+    lr: NonNegativeFloat = 1e-4
     """Learning rate: how far a step moves a weight, apart from decay."""
     beta: Decay = 0.9
     """Decay of m."""
@@ -180,7 +178,7 @@ class SignumOptions(Options):
 class SGDWOptions(Options):
     """SGD with heavy-ball momentum and decoupled weight decay."""
 
-    lr: NonNegative = 1e-1
+    lr: NonNegativeFloat = 1e-1
     """Learning rate, in weight per unit of gradient."""
     momentum: Decay = 0.9
     """Beta; the paper's sweep used 0.98."""
@@ -205,11 +203,11 @@ class SGDWOptions(Options):
 class SophiaOptions(Options):
     """Momentum divided by a diagonal curvature and clipped."""
 
-    lr: NonNegative = 1e-3
+    lr: NonNegativeFloat = 1e-3
     """Learning rate, the paper's times rho: the farthest that a step moves a weight, apart from decay."""
     betas: Betas = (0.965, 0.99)
     """Decay of m and of h."""
-    rho: NonNegative = 0.04
+    rho: NonNegativeFloat = 0.04
     """Weight of the curvature; the larger, the fewer weights are clipped."""
     batch_tokens: Annotated[int, Field(gt=0, le=10**15)] = 131_072
     """Number of tokens over which the gradient for the curvature is averaged."""

@@ -45,11 +45,9 @@ class Rule(Base):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give the class a signature from its options, and add their descriptions to its docstring."""
         super().__init_subclass__(**kwargs)
-        known = inspect.signature(cls.options).parameters
-        params, lr = (inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in ("params", "lr"))
-        rest = [parameter for key, parameter in known.items() if key != "lr"]
-        signature = inspect.Signature([params, lr.replace(default=known["lr"].default), *rest])
-        cls.__signature__ = signature  # type: ignore[attr-defined]
+        rest, place = dict(inspect.signature(cls.options).parameters), inspect.Parameter.POSITIONAL_OR_KEYWORD
+        first = inspect.Parameter("params", place), rest.pop("lr").replace(kind=place)
+        cls.__signature__ = inspect.Signature([*first, *rest.values()])  # type: ignore[attr-defined]
         meanings = {"params": "Parameters, or groups of them; each option can be set per group."}
         meanings |= {key: field.description or "" for key, field in cls.options.model_fields.items()}
         lines = "".join(f"        {key}: {' '.join(said.split())}\n" for key, said in meanings.items())
@@ -60,7 +58,6 @@ class Rule(Base):
             raise TypeError(
                 f"{type(self).__name__} takes params and lr by position; give {more[0]!r} by its name"
             )
-        self._compiled: Compiled = {}
         super().__init__(params, {**dict(self.options()), **options, **({} if lr is None else {"lr": lr})})
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
@@ -130,19 +127,19 @@ class Rule(Base):
                 if traced or t not in numbers:
                     lr = {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
                     numbers[t] = lr | self.numbers(group, t)
-                static = tuple(self.static(group, tuple(p.shape)).items())
                 # Inductor cannot write to a 0-d parameter.
                 wanted = p.ndim > 0 and (large if group["compile"] is None else group["compile"])
-                job = Job(type(self).update, tensors, numbers[t], static)
+                job = Job(type(self).update, tensors, numbers[t], self.static(group, tuple(p.shape)))
                 jobs.setdefault((p.device, p.dtype, wanted), []).append(job)
         for (_, _, wanted), some in jobs.items():
-            run(localise(some, wanted, self._compiled), wanted, self._compiled)
+            run(localise(some), wanted, self._compiled)
 
     def _init_group(self) -> None:
         """Create the state of all parameters that take their first step.
 
         ``torch.compile`` around a step calls the method of this name untraced before it traces the rest.
         """
+        self._compiled: Compiled = getattr(self, "_compiled", {})
         for group in self.param_groups:
             new = [p for p in group["params"] if p.grad is not None and p.numel() and not self.state[p]]
             options = self._checked(group) if new else self.options()
@@ -152,10 +149,6 @@ class Rule(Base):
                 for name, shape in options.state(tuple(p.shape), group.get("layout", "")).items():
                     dtype = half if name in options.in_bfloat16 else wide(p.dtype)
                     self.state[p][name] = zeros(p, shape, dtype)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._compiled = {}
 
 
 def where(condition: Any, yes: Any, no: Any) -> Any:

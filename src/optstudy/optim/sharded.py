@@ -9,7 +9,6 @@ necessary.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from optstudy.optim.blocks import Blocks, Factored, Granularity, Shape
-from optstudy.optim.compiled import Compiled, Job, run
+from optstudy.optim.compiled import Job, wide
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 
 def is_sharded(x: Any) -> TypeGuard["DTensor"]:
     """Return whether a value is a DTensor, without importing modules that other tensors do not need."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(x, module.DTensor)
+    return isinstance(x, Tensor) and hasattr(x, "to_local")
 
 
 def whole(x: Tensor) -> Tensor:
@@ -118,48 +116,34 @@ def _local(moment: Granularity | None, p: "DTensor") -> Granularity | Local | No
     return Local(moment, len(p), rows.start, rows.stop) if rows != slice(None) else moment
 
 
-def localise(jobs: Sequence[Job], compile_: bool, known: Compiled) -> list[Job]:
+def localise(jobs: Sequence[Job]) -> list[Job]:
     """Return jobs on the local rows, with the means that need other rows: one all-reduce for all.
 
-    Args:
-        jobs: the jobs; those of whole parameters are returned unchanged.
-        compile_: see :func:`optstudy.optim.compiled.run`.
-        known: see :func:`optstudy.optim.compiled.run`.
+    Jobs of whole parameters are returned unchanged.
     """
     result: list[Job] = []
-    measuring: list[Job] = []
     sums: dict[Any, list[Tensor]] = {}
     for job in jobs:
         p: Any = job.tensors["p"]
         if not is_sharded(p):
             result.append(job)
             continue
-        static = {key: _local(x, p) if key == "moment" else x for key, x in job.static}
+        static = {key: _local(x, p) if key == "moment" else x for key, x in job.static.items()}
         moment = static.get("moment")
         local = {name: here(x) for name, x in job.tensors.items()}
         if isinstance(moment, Local):
-            shares = {name: torch.empty_like(local[name]) for name in moment.whole.state(tuple(p.shape))}
-            tensors = {"p": local["p"], "g": local["g"], **shares}
-            measuring.append(Job(_measure, tensors, {}, (("moment", moment),)))
+            means = moment.means(local["g"].to(wide(p.dtype)).square())
+            job = job._replace(means=means)
             group = p.device_mesh.get_group(_cut(p)[1])
-            for name, share in shares.items():
+            for name, mean in zip(moment.whole.state(tuple(p.shape)), means, strict=True):
                 if not is_sharded(job.tensors[name]):
-                    sums.setdefault((group, share.dtype), []).append(share)
-            job = job._replace(means=tuple(shares.values()))
+                    sums.setdefault((group, mean.dtype), []).append(mean)
         elif not local["p"].numel():
             continue
-        result.append(job._replace(tensors=local, static=tuple(static.items())))
-    if measuring:
-        run(measuring, compile_, known)
+        result.append(job._replace(tensors=local, static=static))
     for (group, _), some in sums.items():
-        flat = torch.cat([share.flatten() for share in some])
+        flat = torch.cat([mean.flatten() for mean in some])
         dist.all_reduce(flat, group=group)
-        for share, total in zip(some, torch.split(flat, [share.numel() for share in some]), strict=True):
-            share.copy_(total.view_as(share))
+        for mean, total in zip(some, torch.split(flat, [mean.numel() for mean in some]), strict=True):
+            mean.copy_(total.view_as(mean))
     return result
-
-
-def _measure(p: Tensor, g: Tensor, *, moment: Local, **shares: Tensor) -> None:
-    """Write the contribution of the local rows to the means of g^2 into ``shares``."""
-    for share, mean in zip(shares.values(), moment.means(g.square()), strict=True):
-        share.copy_(mean)
