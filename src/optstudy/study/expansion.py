@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
+from optstudy.grids import rounded
 from optstudy.identity import ids_by_seed
 from optstudy.program import AnyConfig
 from optstudy.record import at_key, leaves
@@ -17,7 +18,7 @@ from optstudy.results.table import Row
 from optstudy.study import fidelity, plan, trainer
 from optstudy.study.checks import check_overrides
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import NAME, TIMES, BestOf, PanelSpec, StudyFile, rounded
+from optstudy.study.file import NAME, TIMES, BestOf, PanelSpec, StudyFile
 from optstudy.study.plan import Pending, Plan, PlannedRun, Results
 from optstudy.study.yamlfile import located
 

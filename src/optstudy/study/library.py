@@ -24,14 +24,13 @@ from optstudy.scales import check_scale, for_any_model
 from optstudy.study import yamlfile
 from optstudy.study.checks import check
 from optstudy.study.expansion import Expansion, Plans
-from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
+from optstudy.study.file import Layer, StudyFile, axes_of, parse
 from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, PlannedRun, Results
 from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
 
 __all__ = [
-    "HalfDecades",
     "Pending",
     "Plan",
     "PlannedRun",

@@ -8,6 +8,7 @@ from typing import Any
 from optstudy.claims.verdict import LOOKS
 from optstudy.errors import UserError, say_once, shown
 from optstudy.folders import prepare
+from optstudy.grids import MOST_VALUES
 from optstudy.identity import ids_by_seed, without_code
 from optstudy.launch import attempts, lease
 from optstudy.program import code_of
@@ -17,7 +18,6 @@ from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row, measured
 from optstudy.study import registered
 from optstudy.study.expansion import Plans
-from optstudy.study.file import MOST_VALUES
 from optstudy.study.library import Plan, PlannedRun, Study
 from optstudy.study.places import in_first_folder
 
