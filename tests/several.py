@@ -28,6 +28,7 @@ from optstudy.training.run import Run
 ROOT = Path(__file__).parent.parent
 STEPS = 12
 """Of a run: past the frozen recipes' estimates, with two of Sophia's in each half."""
+HALF = STEPS // 2
 
 
 def job(config: RunConfig, start: int = 0, stop: int = STEPS, **paths: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from optstudy.record import read_json, read_result
 from optstudy.training.train import train
 from tests import several
 from tests.configs import folder_of, losses, tiny_on
-from tests.several import end, job, start, together
+from tests.several import HALF, STEPS, end, job, start, together
 
 UNEVEN = {
     "model.d_model": 6,
@@ -51,7 +51,6 @@ def settings(name):
     }
 
 
-HALF = several.STEPS // 2
 EVERY = [*OPTIMIZERS, *MIXED]
 KINDS = [
     "adam", "adafactor_bigvision", "adalayer_star", "lion", "sgdw", "frozen_keep_last", "slim_adam", *MIXED,
@@ -92,7 +91,7 @@ def halves(configs, folder):
 
 
 def rests(configs, folder):
-    return [job(config, HALF, several.STEPS, load=folder / str(i)) for i, config in enumerate(configs)]
+    return [job(config, HALF, STEPS, load=folder / str(i)) for i, config in enumerate(configs)]
 
 
 def split(results, *lists):
@@ -164,7 +163,7 @@ def test_four_processes_agree_and_their_checkpoints_resume_on_two_and_then_on_on
     four = together(4, [*map(job, configs), *stretch(0, 4, None, folders[4])], folders[4])
     assert_agree(configs, four[: len(configs)], alone)
     two = together(2, stretch(4, 8, folders[4], folders[2]), folders[2])
-    one = together(1, stretch(8, several.STEPS, folders[2], None), folders[1])
+    one = together(1, stretch(8, STEPS, folders[2], None), folders[1])
     joined = [
         {**last, **{key: a[key] + b[key] + last[key] for key in ("losses", "norms")}}
         for a, b, last in zip(four[len(configs) :], two, one, strict=True)
