@@ -128,7 +128,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Figure:
         "seeds": 3,
     }
     sweep = sweeps.figure(
-        runs=runs, claims=[{**claim, "verdict": "holds"}, {**claim, "verdict": "not decided"}]
+        runs=runs,
+        claims=[{**claim, "verdict": "holds"}, {**claim, "verdict": "not decided"}],
+        costs=["state_bytes_per_param", "step_ms"],
     )
     quantiles = {"q05": 1e-4, "q50": 1e-3, "q95": 1e-2}
     for row in sweep.rows:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from optstudy.report import style
+from optstudy.report import costs, style
 from optstudy.report.effective import draw_effective
 from optstudy.report.gaps import draw_gaps
 from optstudy.report.maps import draw_map
+from optstudy.results.costs import plots
 from optstudy.results.curves import Curve
-from optstudy.results.figure import Figure, Metric, Panel
+from optstudy.results.figure import Cost, Figure, Metric, Panel
 
 SETTINGS: Any = {
     "pdf.fonttype": 42,
@@ -29,7 +30,12 @@ SETTINGS: Any = {
     "axes.linewidth": 0.7,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
+    "axes.facecolor": "none",
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"),
+        style.INK,
+    ),
+    "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
@@ -39,11 +45,18 @@ METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
+THEME = (
+    f"<style>svg:root{{color:{style.INK};background:{style.LIGHT}}}@media screen and "
+    f"(prefers-color-scheme:dark){{svg:root{{color:#e9ebef;background:{style.DARK}}}}}</style>"
+)
+"""Colours of an SVG of its own; inside a page it takes the page's."""
 DPI = 200
 """Resolution of raster files, and of points that are rasterized in vector files."""
 MANY = 1000
 """Number of runs above which a curve's points are rasterized, so that vector files stay small."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+WARM = "#d57c00"
+"""Colour of that row, drawn thin."""
 STRIP = 0.045
 """Height of the row of diverged runs above the plot, per curve, as a share of the loss axis."""
 
@@ -65,18 +78,43 @@ def draw(figure: Figure, file_format: str, dpi: int = DPI) -> bytes:
 
 def draw_all(figure: Figure, formats: Iterable[str], dpi: int = DPI) -> dict[str, bytes]:
     """Draw a study once and return it in each of several formats."""
-    import matplotlib
+    with _settings():
+        return _saved(drawing(figure), formats, dpi)
+
+
+def draw_costs(
+    figure: Figure, formats: Iterable[str], some: Sequence[tuple[Panel, Cost]] | None = None, dpi: int = DPI
+) -> dict[str, bytes]:
+    """Draw plots of loss against cost, by default all of the study's, and return them in several formats."""
+    from matplotlib.figure import Figure as Drawing
 
     with _settings():
-        made = drawing(figure)
-        if (layout := made.get_layout_engine()) is not None:
-            layout.execute(made)
-            made.set_layout_engine(None)
-        extent = made.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
-        drawn = {name: io.BytesIO() for name in formats}
-        for name, buffer in drawn.items():
-            made.savefig(buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent)
-    return {name: buffer.getvalue() for name, buffer in drawn.items()}
+        made = Drawing(layout="constrained")
+        costs.draw_costs(made, figure, plots(figure) if some is None else some)
+        return _saved(made, formats, dpi)
+
+
+def _saved(made: Any, formats: Iterable[str], dpi: int) -> dict[str, bytes]:
+    import matplotlib
+
+    if (layout := made.get_layout_engine()) is not None:
+        layout.execute(made)
+        made.set_layout_engine(None)
+    extent = made.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
+    drawn = {}
+    for name in formats:
+        buffer, paper = io.BytesIO(), "none" if name == "svg" else style.LIGHT
+        made.savefig(
+            buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent, facecolor=paper
+        )
+        drawn[name] = _themed(buffer.getvalue()) if name == "svg" else buffer.getvalue()
+    return drawn
+
+
+def _themed(svg: bytes) -> bytes:
+    """An SVG whose text, axes and grid have the colour of the text around, and colours of its own alone."""
+    text = svg.decode().replace(style.INK, "currentColor")
+    return text.replace("<defs>", f"{THEME}<defs>", 1).encode()
 
 
 def drawing(figure: Figure) -> Any:
@@ -145,7 +183,7 @@ def _panels(made: Any, figure: Figure) -> None:
         frame = frames[panel.key]
         for curve in reversed(panel.curves):
             _curve(axis, curve, slots[curve.label], frame, aligned, figure.baseline(curve))
-        axis.axhspan(frame.high, frame.ceiling, color="#fdf1e7", lw=0, zorder=0)
+        axis.axhspan(frame.high, frame.ceiling, color=WARM, alpha=0.13, lw=0, zorder=0)
         axis.set_ylim(frame.low, frame.ceiling)
         axis.set_yticks([tick for tick in axis.get_yticks() if frame.low <= tick <= frame.high])
         _ticks(axis, panel.curves, aligned)
@@ -153,7 +191,7 @@ def _panels(made: Any, figure: Figure) -> None:
         axis.set_title(style.drawn(panel.title), loc="left", fontsize=9)
         if frame.rows and axis.get_subplotspec().is_first_col():
             spot = {"xycoords": ("axes fraction", "data"), "va": "center", "ha": "right"}
-            words = {"fontsize": 7, "color": "#9a3d00"}
+            words = {"fontsize": 7, "color": style.INK}
             axis.annotate("diverged", (-0.015, (frame.high + frame.ceiling) / 2), **spot, **words)
     _legend(made, figure, slots)
 

@@ -17,6 +17,7 @@ from optstudy.record import write_atomically
 from optstudy.report import figures, tables
 from optstudy.report.page import caption, page
 from optstudy.results.catalog import expect_many
+from optstudy.results.costs import plots
 from optstudy.results.figure import Figure
 
 FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
@@ -81,7 +82,8 @@ def write(
         drawn: the result of :func:`draw` for these formats; None draws here.
 
     Returns:
-        ``index.html``, ``figure.pdf|svg|png``, ``table.md|tex``; without finished runs only the page.
+        ``index.html``, ``figure.pdf|svg|png``, ``table.md|tex``, and ``costs.pdf|svg|png`` if the study draws
+        costs; without finished runs only the page.
 
     Raises:
         UserError: unknown format.
@@ -89,6 +91,8 @@ def write(
     wanted = check(formats)
     out.mkdir(parents=True, exist_ok=True)
     drawn = drawn or draw(figure, wanted)
+    pictures = [name for name in wanted if name in figures.METADATA]
+    costs = figures.draw_costs(figure, pictures) if pictures and plots(figure) else {}
     written = []
     for name in wanted:
         if name == "html":
@@ -101,6 +105,9 @@ def write(
             path, content = out / f"table.{name}", TABLES[name](figure, caption(figure)).encode()
         write_atomically(path, content)
         written.append(path)
+    for name, content in costs.items():
+        written.append(out / f"costs.{name}")
+        write_atomically(written[-1], content)
     return written
 
 

@@ -14,15 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import optstudy
-from optstudy import record
-from optstudy.errors import UserError, say_once
 from optstudy.record import leaves
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.report.costs import about
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import payload
+from optstudy.results.costs import plots
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
@@ -35,8 +35,6 @@ OF_A_PROCESS = ("pid", "argv")
 """Keys of a run's environment that are irrelevant for reproducing it."""
 HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
 FRAGMENT_DPI = 110
-READ = 300
-"""Number of runs whose environments are read, evenly spaced."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
@@ -85,6 +83,7 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         facts=provenance(figure),
         data=script_json(data),
         gaps=style.known(figure.against) if figure.rows and figure.kind == "gaps" else "",
+        costs=_costs(figure),
         static_figure=_inline_svg(drawn() if drawn else figures.draw(figure, "svg")) if figure.rows else "",
     )
 
@@ -189,16 +188,9 @@ def _of_program(figure: Figure) -> list[tuple[str, str]]:
 
 def environments(figure: Figure) -> list[tuple[str, str]]:
     """Machines and versions that the runs recorded; several values if the runs differ."""
-    if figure.runs is None:
-        return []
     found: dict[str, dict[str, None]] = {}
-    for row in figure.rows[:: 1 + len(figure.rows) // READ]:
-        try:
-            tree = record.read_json(figure.runs / row.id / "env.json")
-        except UserError as error:
-            say_once(f"{error}; left out")
-            continue
-        for key, value in leaves(tree or {}):
+    for tree in figure.environments.values():
+        for key, value in leaves(tree):
             if key not in OF_A_PROCESS and value:
                 found.setdefault(key, {})[_plain(value)] = None
     return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]
@@ -207,6 +199,13 @@ def environments(figure: Figure) -> list[tuple[str, str]]:
 def _inline_svg(drawn: bytes) -> Markup:
     text = drawn.decode()
     return Markup(text[text.index("<svg") :])
+
+
+def _costs(figure: Figure) -> dict[str, Any]:
+    """Plots of loss against cost, each a picture of its own, and how the costs were measured."""
+    some = plots(figure) if figure.rows else []
+    drawn = [figures.draw_costs(figure, ["svg"], [one])["svg"] for one in some]
+    return {"drawn": list(map(_inline_svg, drawn)), "about": about(figure) if figure.rows else []}
 
 
 def _table_rows(figure: Figure, slots: Mapping[str, int]) -> list[dict[str, Any]]:

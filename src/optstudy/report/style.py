@@ -31,6 +31,8 @@ COLOURS = (
 )
 LIGHT, DARK = "#ffffff", "#14161a"
 """Background colours of the page."""
+INK = "#16181d"
+"""Colour of text, axes and grid of drawn figures; in SVG, the colour of the text around."""
 
 KNOWN = {
     "adam": ("Adam", 0),
