@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from statistics import median
+from textwrap import shorten
 from typing import Any
 
 from optstudy.report import style
@@ -33,8 +35,12 @@ RADII = (7, 12, 18, 25, 33, 42, 52, 64, 78, 94, 112, 132, 154)
 ANGLES = (0, 180, *range(15, 180, 15), *range(-15, -180, -15))
 OVER, COVERS = 8, 10_000
 """Distance that a name is moved to keep a piece of its line, or the name itself, off anything."""
-MARKER = 4
-"""Room that a marker takes on each side, in points."""
+MARKER, GAP = 4, 3
+"""Room that a marker takes on each side, and between two names, in points."""
+LETTERS = 32
+"""Letters of a name that are written."""
+FAR = 2.5
+"""How much farther from the best than the middle curve one may be and still be on the axis."""
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top in pixels."""
 
@@ -61,7 +67,7 @@ def draw_costs(made: Any, figure: Figure, some: Sequence[tuple[Panel, Cost]]) ->
         axis.set_title(style.drawn(panel.title), loc="left", fontsize=9)
     made.draw_without_rendering()  # places the axes, without which no name has a place
     for axis, (panel, cost) in zip(grid.flat, some, strict=False):
-        _names(axis, spots(figure, panel, cost))
+        _names(axis, spots(figure, panel, cost), figure.metric)
 
 
 def _plot(axis: Any, found: Sequence[Spot], slots: Any, metric: Metric) -> None:
@@ -79,14 +85,25 @@ def _plot(axis: Any, found: Sequence[Spot], slots: Any, metric: Metric) -> None:
     x = [spot.cost for spot in steps] + [axis.get_xlim()[1]]
     y = [spot.loss.value for spot in steps] + [steps[-1].loss.value]
     axis.plot(x, y, drawstyle="steps-post", color=style.INK, alpha=0.4, lw=1.2, zorder=1)
+    top = _top(found)
+    ends = [spot.loss.value + side * (spot.loss.half_width or 0.0) for spot in found for side in (-1, 1)]
+    pad = 0.08 * (top - min(ends))
+    axis.set_ylim(min(ends) - pad, min(top, max(ends)) + pad)
     for spot in found:
         look = style.look(slots[spot.curve.label], 3.4)
-        half = spot.loss.half_width
-        axis.errorbar(spot.cost, spot.loss.value, half, elinewidth=0.9, ls="", **look)
-    axis.margins(y=0.08)
+        if spot.loss.value > top:
+            axis.plot(spot.cost, top, ls="", **{**look, "marker": 6, "markersize": 6})
+        else:
+            axis.errorbar(spot.cost, spot.loss.value, spot.loss.half_width, elinewidth=0.9, ls="", **look)
 
 
-def _names(axis: Any, found: Sequence[Spot]) -> None:
+def _top(found: Sequence[Spot]) -> float:
+    """The highest loss on the axis: one far above the middle one would leave no room for the others."""
+    losses = sorted(spot.loss.value for spot in found)
+    return min(losses[-1], losses[0] + FAR * (median(losses) - losses[0]) or losses[-1])
+
+
+def _names(axis: Any, found: Sequence[Spot], metric: Metric) -> None:
     """Write each curve's name where it covers nothing, with a line to its point unless it is next to it."""
     frame, scale = axis.get_window_extent(), axis.figure.dpi / 72
 
@@ -94,18 +111,20 @@ def _names(axis: Any, found: Sequence[Spot]) -> None:
         x, y = axis.transData.transform((cost, loss))
         return float(x), float(y)
 
+    top = _top(found)
     steps = [pixels(spot.cost, spot.loss.value) for spot in front(found)]
     taken = [(*steps[-1], frame.x1, steps[-1][1])]
     for (x, y), (right, low) in pairwise(steps):
         taken += [(x, y, right, y), (right, low, right, y)]
-    places = [pixels(spot.cost, spot.loss.value) for spot in found]
+    places = [pixels(spot.cost, min(spot.loss.value, top)) for spot in found]
     for spot, (x, y) in zip(found, places, strict=True):
-        reach = pixels(spot.cost, spot.loss.value + (spot.loss.half_width or 0.0))[1] - y
+        reach = pixels(spot.cost, min(spot.loss.value, top) + (spot.loss.half_width or 0.0))[1] - y
         taken += [_around(x, y, MARKER * scale, MARKER * scale), _around(x, y, scale, reach)]
     for spot, (x, y) in sorted(zip(found, places, strict=True), key=lambda one: -one[1][1]):
-        here = {"xy": (spot.cost, spot.loss.value), "textcoords": "offset points", "annotation_clip": False}
-        name = style.drawn(style.name(spot.curve))
-        text = axis.annotate(name, xytext=(0, 0), va="bottom", fontsize=8, **here)
+        far = f", {metric.text(spot.loss.value)}" if spot.loss.value > top else ""
+        name = shorten(style.name(spot.curve), LETTERS, placeholder="…") + far
+        here = {"xy": (spot.cost, min(spot.loss.value, top)), "textcoords": "offset points"}
+        text = axis.annotate(style.drawn(name), xytext=(0, 0), va="bottom", fontsize=8, **here)
         text.set_in_layout(False)
         size = text.get_window_extent()
         least, box, line = math.inf, frame.extents, []
@@ -118,7 +137,8 @@ def _names(axis: Any, found: Sequence[Spot]) -> None:
             score = radius + OVER * _hits(over, taken) + COVERS * _hits([place], taken)
             if score < least:
                 least, box, line = score, place, over
-        taken += [box, *line]
+        left, low, right, high = box
+        taken += [(left - GAP * scale, low, right + GAP * scale, high), *line]
         text.set_position(((box[0] - x) / scale, (box[1] - y) / scale))
         if line:
             end = ((line[0][0] - x) / scale, (line[0][1] - y) / scale)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
@@ -17,7 +17,6 @@ from optstudy.record import write_atomically
 from optstudy.report import figures, tables
 from optstudy.report.page import caption, page
 from optstudy.results.catalog import expect_many
-from optstudy.results.costs import plots
 from optstudy.results.figure import Figure
 
 FORMATS = ("html", "pdf", "svg", "png", "md", "tex")
@@ -31,7 +30,7 @@ MADE_OF = "study.json"
 P = ParamSpec("P")
 T = TypeVar("T")
 Drawn = Callable[[], dict[str, bytes]]
-"""Returns a study's figure in the requested formats."""
+"""Returns a report's pictures by file name."""
 
 
 def drawing_pool(studies: int) -> Executor:
@@ -47,10 +46,12 @@ def _prepare() -> None:
     expect_many()
 
 
-def draw(figure: Figure, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
+def draw(figure: Figure, formats: Sequence[str], pool: Executor | None = None) -> Drawn:
     """Start drawing what :func:`write` needs in the pool; without a pool, draw when it is needed."""
-    pictures = _pictures(figure, formats)
-    return later(pool, figures.draw_all, figure, pictures) if pictures else dict
+    pictures = [name for name in formats if name in figures.METADATA]
+    page = "html" in formats
+    some = figure.rows and (page or pictures)
+    return later(pool, figures.pictures, figure, pictures, page) if some else dict
 
 
 def later(
@@ -91,23 +92,21 @@ def write(
     wanted = check(formats)
     out.mkdir(parents=True, exist_ok=True)
     drawn = drawn or draw(figure, wanted)
-    pictures = [name for name in wanted if name in figures.METADATA]
-    costs = figures.draw_costs(figure, pictures) if pictures and plots(figure) else {}
     written = []
     for name in wanted:
         if name == "html":
-            path, content = out / "index.html", page(figure, home, drawn=lambda: drawn()["svg"]).encode()
+            path, content = out / "index.html", page(figure, home, drawn=drawn).encode()
         elif not figure.rows:
             continue
         elif name in figures.METADATA:
-            path, content = out / f"figure.{name}", drawn()[name]
+            path, content = out / f"figure.{name}", drawn()[f"figure.{name}"]
+            if f"costs.{name}" in drawn():
+                written.append(out / f"costs.{name}")
+                write_atomically(written[-1], drawn()[written[-1].name])
         else:
             path, content = out / f"table.{name}", TABLES[name](figure, caption(figure)).encode()
         write_atomically(path, content)
         written.append(path)
-    for name, content in costs.items():
-        written.append(out / f"costs.{name}")
-        write_atomically(written[-1], content)
     return written
 
 
@@ -128,12 +127,6 @@ def place(folder: Path, made_of: Mapping[str, Any], inside: str = "") -> Path:
         if (one / MADE_OF).read_text(errors="replace") == text:
             break
     return one
-
-
-def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:
-    """Formats in which a report contains the figure; its page contains an SVG."""
-    wanted = dict.fromkeys("svg" if name == "html" else name for name in formats)
-    return [name for name in wanted if name in figures.METADATA] if figure.rows else []
 
 
 def check(formats: Iterable[str]) -> list[str]:

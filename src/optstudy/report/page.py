@@ -6,7 +6,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from optstudy.report.costs import about
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import payload
-from optstudy.results.costs import plots
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "tables.js")
+SCRIPTS = ("report.js", "training.js", "tables.js")
 """The page's one script, in order."""
 POLL = 5
 """Seconds between a served page's checks for new runs."""
@@ -38,18 +37,23 @@ FRAGMENT_DPI = 110
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
-def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], bytes] | None = None) -> str:
+def page(
+    figure: Figure, home: str = "", live: str = "", drawn: Callable[[], Mapping[str, bytes]] | None = None
+) -> str:
     """The page of a study.
 
     Args:
         figure: the study's figure.
-        drawn: returns its drawing as SVG, for readers without script; None draws it here.
+        drawn: returns :func:`figures.pictures` for a page; None draws them here.
         home: URL of the index that links to it.
         live: version of a served page, which reloads when the version changes; empty for a file.
     """
     made = columns(figure) if figure.rows else []
     data = {**payload(figure), "live": live, "poll": POLL} if figure.rows else None
     series = data["series"] if data else {}
+    made_here = partial(figures.pictures, figure, (), page=True)
+    pictures = (drawn or made_here)() if figure.rows else {}
+    drawings = {name: _inline_svg(content) for name, content in pictures.items() if name.endswith(".svg")}
     slots = style.slots(figure.curves)
     return render(
         "page.html",
@@ -71,9 +75,14 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         chips=_chips(figure, slots),
         heat=heats(figure) if figure.rows and figure.kind == "map" else None,
         swept=figure.swept,
+        many=any(len(panel.curves) > style.MANY for panel in figure.panels),
+        aligned=any(True in panel.plots for panel in figure.panels),
+        referred=style.known(figure.against),
         seeded=any(len(point.rows) > 1 for curve in figure.curves for point in curve.points),
         baselines=any(map(figure.baseline, figure.curves)),
         has_series=bool(series),
+        has_pace=bool(data and data["pace"]),
+        progress=figure.progress,
         has_effective=any("effective" in curve for curve in series.values()),
         quantiles=_quantiles(series),
         effective_first=figure.kind == "effective",
@@ -83,8 +92,10 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         facts=provenance(figure),
         data=script_json(data),
         gaps=style.known(figure.against) if figure.rows and figure.kind == "gaps" else "",
-        costs=_costs(figure),
-        static_figure=_inline_svg(drawn() if drawn else figures.draw(figure, "svg")) if figure.rows else "",
+        costs=[svg for name, svg in drawings.items() if name.startswith("cost-")],
+        about_costs=about(figure) if figure.rows else (),
+        static_training=drawings.get("training.svg", ""),
+        static_figure=drawings.get("figure.svg", ""),
     )
 
 
@@ -199,13 +210,6 @@ def environments(figure: Figure) -> list[tuple[str, str]]:
 def _inline_svg(drawn: bytes) -> Markup:
     text = drawn.decode()
     return Markup(text[text.index("<svg") :])
-
-
-def _costs(figure: Figure) -> dict[str, Any]:
-    """Plots of loss against cost, each a picture of its own, and how the costs were measured."""
-    some = plots(figure) if figure.rows else []
-    drawn = [figures.draw_costs(figure, ["svg"], [one])["svg"] for one in some]
-    return {"drawn": list(map(_inline_svg, drawn)), "about": about(figure) if figure.rows else []}
 
 
 def _table_rows(figure: Figure, slots: Mapping[str, int]) -> list[dict[str, Any]]:
