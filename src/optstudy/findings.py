@@ -326,6 +326,7 @@ def _figure_of(session: Session) -> Figure:
         kind="effective" if all(_effective(p.config) for p in points) else file.figure.kind,
         x=file.figure.x,
         over=file.figure.over,
+        costs=file.figure.costs,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
         titles=titles,
         baselines=frozenset(_included(session.study)),

@@ -30,6 +30,7 @@ from optstudy.grids import MOST_VALUES, HalfDecades, repeats
 from optstudy.launch.options import Slurm
 from optstudy.program import TrainerSpec
 from optstudy.record import leaves
+from optstudy.results.figure import Cost
 from optstudy.study import yamlfile
 
 NAME, RATE = "optimizer.name", "optimizer.lr"
@@ -170,9 +171,16 @@ class FigureSpec(Strict):
     """For a map: the axis whose values are its rows, if curves are not named ``ROW / COLUMN``."""
     columns: str | None = None
     """For a map: the axis whose values are its columns."""
+    costs: list[Cost] = []
+    """Costs over which each curve's best loss is drawn in addition, with the front of the curves that none
+    beats in both: optimizer state, the time of a step as a multiple of Adam's, peak memory. Not for a map."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
+        if self.costs and self.kind == "map":
+            raise ValueError("'costs' are drawn for curves: not with 'kind: map'")
+        if len(set(self.costs)) < len(self.costs):
+            raise ValueError("'costs' has one of them twice")
         if (self.rows is None) != (self.columns is None) or (self.rows is not None and self.kind != "map"):
             raise ValueError("'rows' and 'columns' go together, with 'kind: map'")
         if self.rows is not None and self.rows == self.columns:
