@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optstudy.report import style
 from optstudy.results import stats
-from optstudy.results.costs import step_ratios
+from optstudy.results.costs import step_ratios, timed_apart
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.gaps import beside
 from optstudy.results.stats import Estimate, Summary
@@ -117,7 +117,8 @@ def columns(figure: Figure) -> list[Column]:
         add(
             "vs Adam",
             "Step, ×\u00a0Adam",
-            "median step time as a multiple of Adam's on the same machine, beside whatever else it did",
+            "step time as a multiple of Adam's on the same machine"
+            + ("" if timed_apart(figure) else ", median over the runs, beside whatever else it did"),
             lambda s: f"{ratios[s.curve.label]:.2f}" if s.curve.label in ratios else MISSING,
             extra=True,
         )

@@ -8,7 +8,7 @@ from textwrap import shorten
 from typing import Any
 
 from optstudy.report import style
-from optstudy.results.costs import Spot, front, plots, spots
+from optstudy.results.costs import Spot, front, plots, spots, timed_apart
 from optstudy.results.figure import Cost, Figure, Metric, Panel
 
 AXES: dict[Cost, str] = {
@@ -24,6 +24,9 @@ ABOUT: dict[Cost, str] = {
     ),
     "peak_memory_mb": "Memory: the highest of the process, or of the GPU where it ran on one.",
 }
+APART = (
+    "Time: a step over Adam's, as all optimizers took turns in one run on one machine (benchmarks/field.py)."
+)
 UNKNOWN = (
     "No figure of time: these runs were not timed against Adam's on one machine. The record's were timed on "
     "various machines beside other work."
@@ -48,7 +51,11 @@ Box = tuple[float, float, float, float]
 def about(figure: Figure) -> list[str]:
     """How each cost that the study draws was measured, or why it is not drawn."""
     drawn = {cost for _, cost in plots(figure)}
-    told = [ABOUT[cost] for cost in figure.costs if cost in drawn]
+    told = [
+        APART if cost == "step_ms" and timed_apart(figure) else ABOUT[cost]
+        for cost in figure.costs
+        if cost in drawn
+    ]
     return told + [UNKNOWN] * ("step_ms" in figure.costs and "step_ms" not in drawn)
 
 

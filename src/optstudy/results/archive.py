@@ -54,6 +54,17 @@ def load(scale: str) -> Archive:
     return _family(resources.files("optstudy") / FOLDER, scale)
 
 
+@cache
+def step_ratios(scale: str) -> Mapping[str, float]:
+    """Return the step time of each optimizer over Adam's, as ``benchmarks/field.py`` measured it in one run.
+
+    Empty if it was not measured at that scale.
+    """
+    path = resources.files("optstudy") / FOLDER / f"{scale}-steps.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else ()
+    return {row["optimizer"]: row["over_adam"] for row in rows}
+
+
 def beside(path: Path) -> Archive:
     """Read the other records of the same model in a record's folder."""
     return _family(path.parent, path.stem, path.name)

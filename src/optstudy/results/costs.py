@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from optstudy.results import archive
 from optstudy.results.curves import Curve
 from optstudy.results.figure import Cost, Figure, Panel
 from optstudy.results.stats import Estimate
@@ -59,11 +60,26 @@ def of_curves(figure: Figure, cost: Cost) -> Mapping[str, float]:
 
 
 def step_ratios(figure: Figure) -> Mapping[str, float]:
-    """Step time of each curve over that of Adam (:attr:`Figure.reference`), by label; empty without Adam's.
+    """Step time of each curve over that of Adam, by label; empty where it is not known.
 
-    Both are medians over runs on the same machine; of several machines, the median of their ratios. Runs of
-    the record are left out: they were timed on various machines beside other work.
+    From the runs, or, if the study asks for step times and has only runs of the record, which were timed
+    beside other work, from :func:`optstudy.results.archive.step_ratios`.
     """
+    return _of_runs(figure) or _of_record(figure)
+
+
+def timed_apart(figure: Figure) -> bool:
+    """Whether step times are not those of the runs but the record's own measurement."""
+    return not _of_runs(figure) and bool(_of_record(figure))
+
+
+def _of_record(figure: Figure) -> Mapping[str, float]:
+    kept = archive.step_ratios(figure.scale) if "step_ms" in figure.costs and figure.recorded else {}
+    return {curve.label: kept[curve.name] for curve in figure.curves if curve.name in kept}
+
+
+def _of_runs(figure: Figure) -> Mapping[str, float]:
+    """Medians over runs on the same machine; of several machines, the median of their ratios."""
     if figure.reference is None:
         return {}
     seen = figure.environments
