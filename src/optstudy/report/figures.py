@@ -13,6 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.deciles import draw_deciles
+from optstudy.report.distances import draw_distances
 from optstudy.report.effective import draw_effective
 from optstudy.report.gaps import draw_gaps
 from optstudy.report.maps import draw_map
@@ -91,6 +93,10 @@ def drawing(figure: Figure) -> Any:
             draw_effective(made, figure)
         elif figure.kind == "gaps":
             draw_gaps(made, figure)
+        elif figure.kind == "deciles":
+            draw_deciles(made, figure)
+        elif figure.kind == "distances":
+            draw_distances(made, figure)
         else:
             _panels(made, figure)
     return made

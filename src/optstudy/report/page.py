@@ -84,9 +84,33 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         command=figure.command,
         facts=provenance(figure),
         data=script_json(data),
-        gaps=style.known(figure.against) if figure.rows and figure.kind == "gaps" else "",
+        drawn_first=_drawn_first(figure) if figure.rows else None,
         static_figure=_inline_svg(drawn() if drawn else figures.draw(figure, "svg")) if figure.rows else "",
     )
+
+
+def _drawn_first(figure: Figure) -> tuple[str, str] | None:
+    """Heading and note of a figure that has a section of its own; None for sweeps and maps."""
+    against = style.known(figure.against)
+    return {
+        "gaps": (
+            f"Gaps to {against}",
+            f"Each at its own best setting. Bands are 95% intervals over seeds. Left, or alone: nats above "
+            f"{against}. Right: the tokens with which {against} would reach the same loss, divided by those "
+            "used; points outside its lengths are left out.",
+        ),
+        "deciles": (
+            f"Gaps to {against}, by how common the token is",
+            f"Validation loss above {against}'s on each tenth of the text, nats per token, each at its best "
+            "setting: left the tenth with the commonest tokens to predict, right the rarest. Bands are 95% "
+            "intervals over seeds.",
+        ),
+        "distances": (
+            "Distance of Adam's step",
+            "1 − the cosine between Adam's step and the one of its momentum by another rule, over "
+            "all weights of a role: 0 is the same direction. Of the best run that recorded them.",
+        ),
+    }.get(figure.kind)
 
 
 def render(template: str, scripts: Iterable[str], **values: Any) -> str:
