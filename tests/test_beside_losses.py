@@ -138,6 +138,14 @@ def test_a_diverged_run_counts_with_its_losses_before_training():
     assert found.measured.value == pytest.approx((sum(kept) + sweeps.INITIAL) / 3)
 
 
+def test_losses_above_those_before_training_count_as_they_are():
+    """Those of rare tokens rise at first; in the mean over all tokens such a run counts as not trained."""
+    figure = watched()
+    worse = {id_: history([9.5, *rows[-1]["deciles"][1:]]) for id_, rows in figure.recorded.items()}
+    found = measured("decile(adam in few, 1) < 99", replace(figure, recorded=worse))
+    assert sweeps.INITIAL < found.measured.value == pytest.approx(9.5)
+
+
 def test_gaps_are_those_of_each_seed_and_drawn_from_commonest_to_rarest(tmp_path):
     figure = watched()
     found = deciles.gaps(figure)
@@ -151,7 +159,10 @@ def test_gaps_are_those_of_each_seed_and_drawn_from_commonest_to_rarest(tmp_path
         assert list(line.get_xdata()) == list(range(10))
         assert list(line.get_ydata()) == pytest.approx([gap.value for gap in found[panel][0].gaps][::-1])
         assert axis.get_title(loc="left") == panel
-    assert [label.get_text() for label in drawn.axes[-1].get_xticklabels()][::9] == ["commonest", "rarest"]
+    assert [label.get_text() for label in drawn.axes[-1].get_xticklabels()][::9] == [
+        "1\ncommonest",
+        "10\nrarest",
+    ]
     assert drawn.get_size_inches()[0] <= 4.3  # about 390 pixels
     told = answer(figure)
     assert "+1.400" in told.sentence and "+0.500" in told.sentence and "rarest" in told.sentence

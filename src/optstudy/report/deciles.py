@@ -28,7 +28,7 @@ def draw_deciles(made: Any, figure: Figure) -> None:
             _line(axis, one, slots[one.curve.label])
         axis.set_title(style.drawn(figure.title_of(panel)), loc="left", fontsize=9)
         axis.set_ylabel(f"nats above {style.drawn(style.known(figure.against))}")
-    axes[-1].set_xticks(range(DECILES), ["commonest", *map(str, range(2, DECILES)), "rarest"])
+    axes[-1].set_xticks(range(DECILES), ["1\ncommonest", *map(str, range(2, DECILES)), f"{DECILES}\nrarest"])
     axes[-1].set_xlabel("tenth of the text, by how common its tokens are")
     _legend(made, found, slots)
 

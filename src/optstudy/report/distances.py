@@ -45,7 +45,7 @@ def draw_distances(made: Any, figure: Figure) -> None:
             axis.plot([x for x, _ in told], [y for _, y in told], markevery=max(1, len(told) // 8), **look)
         axis.set_title(style.drawn(f"Adam's step, {name}"), loc="left", fontsize=9)
         axis.set_ylabel("1 − cosine")
-        axis.set_ylim(bottom=0.0)
+    axes[0].set_ylim(bottom=0.0)  # of both
     axes[-1].xaxis.set_major_formatter(lambda tokens, _: style.count(tokens))
     axes[-1].locator_params(axis="x", nbins=5)
     axes[-1].set_xlabel("tokens")

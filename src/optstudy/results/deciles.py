@@ -66,7 +66,8 @@ def _of_run(figure: Figure, run: FinishedRun, deciles: tuple[int, ...]) -> Finis
     first, last = (_mean(rows[k], deciles) if rows else None for k in (0, -1))
     if first is None or last is None:
         return None
-    return replace(run, row=replace(run.row, val_loss=last, initial_val_loss=first))
+    start = first if run.row.state == "diverged" else max(first, last)  # rare tokens may get worse first
+    return replace(run, row=replace(run.row, val_loss=last, initial_val_loss=start))
 
 
 def _mean(row: Sequence[Any], deciles: tuple[int, ...]) -> float | None:
