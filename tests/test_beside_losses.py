@@ -209,7 +209,9 @@ def test_distances_are_medians_over_a_run_and_means_over_matrices():
 
 def test_distances_are_drawn_by_role_and_told(tmp_path):
     figure = steps_apart(**APART)
-    signum, star = report.drawing(figure).axes
+    drawn = report.drawing(figure)
+    signum, star = drawn.axes
+    assert drawn.get_size_inches()[0] <= 4.3
     assert [line.get_ydata()[-1] for line in star.get_lines()] == pytest.approx([0.2, 0.5, 0.3])
     assert [line.get_ydata()[-1] for line in signum.get_lines()] == pytest.approx([0.3, 0.2, 0.1])
     told = answer(figure)
