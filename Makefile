@@ -43,13 +43,13 @@ bench: .venv/bench  ## step times of all optimizers beside other libraries'
 SCALE ?= pico
 JOBS ?= 2
 PAPER := table1 $(foreach n,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18,fig$n)
-BEYOND := horizon batch adaptivity-map rivals schedules weight-decay axes rates-per-role momentum-where secret-sauce rare-tokens \
-	distances fidelity
+BEYOND := horizon batch architectures adaptivity-map rivals schedules weight-decay axes rates-per-role momentum-where \
+	secret-sauce rare-tokens distances fidelity
 
 reproduce: .venv/installed  ## run every figure of the paper again from nothing; says first how many hours that takes
 	$(call again,$(PAPER:%=paper/%),runs-reproduce)
 
-reproduce-beyond: .venv/field  ## lengths, batches, the map of adaptivity, later optimizers, print against code: the same
+reproduce-beyond: .venv/installed  ## lengths, batches, the map of adaptivity, later optimizers, print against code: the same
 	$(call again,$(BEYOND:%=beyond/%),runs-reproduce)
 
 # What they cost is said first, then they are run; the record is left out, so all of it is done anew.
@@ -64,7 +64,7 @@ endef
 FIRST := paper/fig1 paper/fig9 paper/table1 paper/fig3 beyond/horizon paper/fig5
 THEN := $(filter-out $(FIRST),$(PAPER:%=paper/%)) $(filter-out beyond/horizon,$(BEYOND:%=beyond/%))
 
-record: .venv/field  ## run what the committed record lacks, adding it study by study, and write docs/reproduction.md
+record: .venv/installed  ## run what the committed record lacks, adding it study by study, and write docs/reproduction.md
 	set -e; for study in $(FIRST) $(THEN); do \
 		$(BIN)/optstudy run $$study --scale $(SCALE) --jobs $(JOBS); \
 		$(BIN)/optstudy export --scale $(SCALE) --record src/optstudy/studies/record/$(SCALE).csv; done
@@ -92,8 +92,4 @@ install-browser:  ## Chromium, which the tests of the reports' pages drive and a
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps timm
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 		pytorch-optimizer lion-pytorch torch-optimi heavyball
-	touch $@
-
-.venv/field: .venv/installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[field]"
 	touch $@

@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from optstudy.grids import spaced
 from optstudy.study import library as study
-from optstudy.study.file import spaced
 
 OPTIMIZERS = {
     "adam": (5.21, 3e-3, 0.35),

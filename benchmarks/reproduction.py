@@ -186,10 +186,12 @@ def section(
         return "\n".join(
             [*lines, f"Not run at {figure.scale} yet: `{figure.command}`.", "", held(name, remark)]
         )
-    image = docs / "figures" / length.file / f"{name.replace('/', '-')}.png"
-    image.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(image, figures.draw(figure, "png"))
-    lines += [f"![{figure.title}]({image.relative_to(docs).as_posix()})", ""]
+    for file, drawn in figures.pictures(figure, ["png"]).items():
+        kind = "" if file == "figure.png" else "-costs"
+        image = docs / "figures" / length.file / f"{name.replace('/', '-')}{kind}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(image, drawn)
+        lines += [f"![{figure.title}]({image.relative_to(docs).as_posix()})", ""]
     if judged:
         lines += [
             "| the paper says | here | estimate | interval | seeds | test |",

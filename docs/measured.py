@@ -12,7 +12,7 @@ from optstudy.results.figure import Figure
 from optstudy.results.stats import Summary
 from optstudy.scales import SCALES
 from optstudy.study import library as study
-from optstudy.study.session import Session
+from optstudy.study.session import Session, Shared
 
 Load = Callable[[str], archive.Archive]
 """Maps a scale to its record."""
@@ -45,9 +45,10 @@ def recorded(load: Load, name: str = "paper/fig1") -> list[tuple[str, Figure]]:
     found: list[tuple[str, Figure]] = []
     for label, scale, overrides in LENGTHS:
         if kept := load(scale):
-            session = Session(study.load(name), scale, Path("no-runs"), overrides, kept=kept)
-            session.beside = _beside(load, scale)
-            figure = figure_of(session)
+            shared = _shared(load, scale)
+            figure = figure_of(
+                Session(study.load(name), scale, Path("no-runs"), overrides, kept=kept, shared=shared)
+            )
             seen = {row.id for _, known in found for row in known.rows}
             if not {row.id for row in figure.rows} <= seen:
                 lacks = f" (so far: {figure.missing} of its runs are missing)" if figure.missing else ""
@@ -56,9 +57,9 @@ def recorded(load: Load, name: str = "paper/fig1") -> list[tuple[str, Figure]]:
 
 
 @cache
-def _beside(load: Load, scale: str) -> dict[str, Session]:
-    """Sessions of studies that others are compared with, shared by all."""
-    return {}
+def _shared(load: Load, scale: str) -> Shared:
+    """What all sessions of a scale share."""
+    return Shared()
 
 
 def window_row(figure: Figure, summary: Summary) -> tuple[str, ...]:

@@ -21,10 +21,13 @@ from optstudy.findings import LENGTH, RECORDED, verdicts
 from optstudy.results import archive
 from optstudy.study import library as study
 from optstudy.study import yamlfile
+from optstudy.study.expansion import Plans
 from optstudy.study.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PLANS: Plans = {}
+"""Plans of studies without results, shared by their pages."""
 
 
 def write(folder: Path, load: Load = archive.load) -> None:
@@ -111,9 +114,10 @@ def one_study(name: str, load: Load) -> str:
     """One study: question, file, runs, judged claims, measurements."""
     chosen = study.load(name)
     source = ROOT / "src" / "optstudy" / "studies" / f"{name}.yaml"
-    counts = [(scale, str(least(chosen.plan(scale)))) for scale in ("pico", "150m")]
+    counts = [(scale, str(least(chosen.plan(scale, others=PLANS)))) for scale in ("pico", "150m")]
     parts = [f"# {name}: {chosen.file.title}\n", f"{chosen.file.asks}\n", f"{chosen.file.notes}\n"]
-    parts += [f"![{chosen.file.title}](../../{found})\n"] if (found := picture(name)) else []
+    found = [picture(name), picture(name, "-costs")]
+    parts += [f"![{chosen.file.title}](../../{one})\n" for one in found if one]
     parts += [f"```sh\noptstudy show {name} --scale pico\noptstudy run {name} --scale pico\n```\n"]
     parts += [
         "Minimum number of runs, including those of other studies that it needs first (shared runs are\n"
@@ -141,11 +145,11 @@ def results(name: str, load: Load) -> list[str]:
     ]
 
 
-def picture(name: str) -> str:
-    """The path of a study's figure, relative to docs; empty if none has been drawn."""
-    if name == "demo":
+def picture(name: str, kind: str = "") -> str:
+    """The path of a study's figure, or of its ``-costs``, relative to docs; empty if none has been drawn."""
+    if name == "demo" and not kind:
         return "demo.png"
-    paths = [f"figures/{of}/{name.replace('/', '-')}.png" for of in ("pico-600", "pico")]
+    paths = [f"figures/{of}/{name.replace('/', '-')}{kind}.png" for of in ("pico-600", "pico")]
     return next((path for path in paths if (ROOT / "docs" / path).exists()), "")
 
 

@@ -29,9 +29,12 @@ from optstudy.training.parallel import Ranks, joined
 from optstudy.training.run import Run
 
 ROOT = Path(__file__).parent.parent
+STEPS = 12
+"""Of a run: past the frozen recipes' estimates, with two of Sophia's in each half."""
+HALF = STEPS // 2
 
 
-def job(config: RunConfig, start: int = 0, stop: int = 20, **paths: Path) -> dict[str, Any]:
+def job(config: RunConfig, start: int = 0, stop: int = STEPS, **paths: Path) -> dict[str, Any]:
     """Steps ``start`` to ``stop`` of a run."""
     names = {name: str(path) for name, path in paths.items()}
     return {"config": config.model_dump(mode="json"), "start": start, "stop": stop, **names}

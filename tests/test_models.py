@@ -19,7 +19,7 @@ from optstudy.training.loss import language_model_loss, logits_loss
 from optstudy.training.model import ROPE_BASE
 from optstudy.training.run import Run
 from tests.configs import TINY, tiny_on
-from tests.several import job, together
+from tests.several import HALF, STEPS, job, together
 
 CPU = torch.device("cpu")
 NO_SIZES = dict.fromkeys(("model.d_model", "model.n_layers", "model.n_heads"))
@@ -260,13 +260,13 @@ def test_two_processes_do_what_one_does(corpus_slice, tmp_path):
         folder = tmp_path / how
         folder.mkdir()
         (folder / "one").mkdir()
-        halves = [job(config, 0, 10, save=folder / "one" / str(i)) for i, config in enumerate(configs)]
+        halves = [job(config, 0, HALF, save=folder / "one" / str(i)) for i, config in enumerate(configs)]
         alone = together(1, [*map(job, configs), *halves], folder)[:3]
-        rests = [job(config, 10, 20, load=folder / "one" / str(i)) for i, config in enumerate(configs)]
+        rests = [job(config, HALF, STEPS, load=folder / "one" / str(i)) for i, config in enumerate(configs)]
         two = together(2, [*map(job, configs), *rests], folder)
         for one, both, rest in zip(alone, two[:3], two[3:], strict=True):
             assert both["losses"] == pytest.approx(one["losses"], rel=1e-5)
-            assert rest["losses"] == pytest.approx(one["losses"][10:], rel=1e-5)
+            assert rest["losses"] == pytest.approx(one["losses"][HALF:], rel=1e-5)
             assert both["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
 
 

@@ -14,7 +14,7 @@ from optstudy.record import read_json, read_result
 from optstudy.training.train import train
 from tests import oracles, several
 from tests.configs import TINY, folder_of, losses, tiny_on
-from tests.several import end, job, start, together
+from tests.several import HALF, STEPS, end, job, start, together
 
 UNEVEN = {
     "model.d_model": 6,
@@ -35,7 +35,7 @@ def settings(name):
     """A recipe with everything on that it can do."""
     own = MIXED.get(name, {"optimizer.name": name})
     recipe = own["optimizer.name"]
-    # In float32 Sophia, which draws labels and clips, makes one part in 10^7 one in 10^4 within 20 steps.
+    # In float32 Sophia, which draws labels and clips, makes one part in 10^7 one in 10^4 within a few steps.
     exact = {"training.precision": "float64"} if recipe == "sophia" else {}
     spec = OPTIMIZERS.get(recipe)
     divides = spec is not None and spec.target.rpartition(".")[2] in (
@@ -104,11 +104,11 @@ def assert_later_recipes_are_their_restatements(results):
 
 
 def halves(configs, folder):
-    return [job(config, 0, 10, save=folder / str(i)) for i, config in enumerate(configs)]
+    return [job(config, 0, HALF, save=folder / str(i)) for i, config in enumerate(configs)]
 
 
 def rests(configs, folder):
-    return [job(config, 10, 20, load=folder / str(i)) for i, config in enumerate(configs)]
+    return [job(config, HALF, STEPS, load=folder / str(i)) for i, config in enumerate(configs)]
 
 
 def split(results, *lists):
@@ -157,10 +157,10 @@ def test_two_processes_do_what_one_does_and_resume_what_one_or_two_saved(corpus_
     assert_agree(configs, two[0], alone[0])
     assert_odd_shapes_agree(two[2], alone[2])
     for undisturbed, rest in zip(two[1], two[4], strict=True):
-        assert undisturbed["losses"][10:] == rest["losses"]
+        assert undisturbed["losses"][HALF:] == rest["losses"]
         assert undisturbed["weights_sha256"] == rest["weights_sha256"]
-    assert_agree(resumed, two[5], alone[1], first=10)
-    assert_agree(resumed, together(1, rests(resumed, of_two), tmp_path), alone[1], first=10)
+    assert_agree(resumed, two[5], alone[1], first=HALF)
+    assert_agree(resumed, together(1, rests(resumed, of_two), tmp_path), alone[1], first=HALF)
 
 
 @pytest.mark.long
@@ -179,10 +179,10 @@ def test_four_processes_agree_and_their_checkpoints_resume_on_two_and_then_on_on
         ]
 
     alone = together(1, [*map(job, configs)], tmp_path)
-    four = together(4, [*map(job, configs), *stretch(0, 7, None, folders[4])], folders[4])
+    four = together(4, [*map(job, configs), *stretch(0, 4, None, folders[4])], folders[4])
     assert_agree(configs, four[: len(configs)], alone)
-    two = together(2, stretch(7, 14, folders[4], folders[2]), folders[2])
-    one = together(1, stretch(14, 20, folders[2], None), folders[1])
+    two = together(2, stretch(4, 8, folders[4], folders[2]), folders[2])
+    one = together(1, stretch(8, STEPS, folders[2], None), folders[1])
     joined = [
         {**last, **{key: a[key] + b[key] + last[key] for key in ("losses", "norms")}}
         for a, b, last in zip(four[len(configs) :], two, one, strict=True)

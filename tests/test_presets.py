@@ -51,13 +51,13 @@ def parts(optimizer):
     return getattr(optimizer, "optimizers", [optimizer])
 
 
-def moved(model, optimizer):
+def moved(model, optimizer, scale=1.0):
     """How far one step on random gradients moves a matrix."""
     groups = [group for part in parts(optimizer) for group in part.param_groups]
     weight = next(group["params"][0] for group in groups if group["role"] == "mlp_in")
     start = weight.detach().clone()
     for p in model.parameters():
-        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+        p.grad = scale * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
     optimizer.step()
     return weight.detach() - start
 
@@ -257,6 +257,23 @@ def test_moonlights_muon_moves_as_far_as_adam():
     assert far["muon"] != far["muon_moonlight"] < far["nadamw"]
 
 
+@pytest.mark.parametrize(
+    ("name", "at_most"), [("lion", 0), ("signum", 0), ("muon", 0.02), ("adam", 1e-4), ("sgdw", None)]
+)
+def test_a_gradient_clipped_to_a_tenth_changes_no_step_of_a_sign_and_hardly_one_of_muon(name, at_most):
+    far = []
+    for scale in (1.0, 0.1):
+        config = tiny(**{"optimizer": {"name": name, "lr": 1e-2}})
+        model = Transformer(config.model, seed=0)
+        far.append(moved(model, build_optimizer(model, config), scale))
+    change = float((far[0] - far[1]).norm() / far[0].norm())
+    assert change == pytest.approx(0.9) if at_most is None else change <= at_most
+
+
+def test_no_entry_is_of_a_package_that_compiles_for_minutes_before_its_first_step():
+    assert not [name for name, one in ALL.items() if one.target.startswith("heavyball")]
+
+
 def test_rates_are_swept_where_each_has_its_own_scale():
     for name, preset in ALL.items():
         assert preset.lr.stop / preset.lr.start == pytest.approx(100), name
@@ -325,7 +342,7 @@ def test_presets_are_the_runs_that_the_record_has_under_import_paths(name, targe
     [
         (("    target: torch.optim.NAdam\n", ""), "presets.nadamw.target: missing"),
         (("    about: Adam with", "    abuot: Adam with"), "unknown key 'presets.nadamw.abuot'"),
-        (("    lr: {from: 0.1, to: 10}", "    lr: {from: 10, to: 1}"), "'to' .1. must be above 'from' .10."),
+        (("    lr: {from: 0.1, to: 10}", "    lr: {from: 10, to: 1}"), "'to' .1. must not be below"),
         (("  nadamw:\n", "  NAdamW:\n"), "presets.NAdamW"),
         (("  nadamw:\n", "  nadamw\n"), "presets.yaml:"),
     ],

@@ -521,6 +521,22 @@ def test_panels_over_different_settings_have_loss_axes_of_their_own() -> None:
     assert decay.get_ylim()[1] > 6.5 and warm_up.get_ylim()[1] < 5.1
 
 
+def test_more_than_eight_curves_are_drawn_apart_on_the_same_axes_with_the_reference_behind() -> None:
+    rows = [
+        sweeps.row(name, 10.0**at, 5 + k / 20 + (at + 2) ** 2)
+        for k, name in enumerate(["optimizer_7", "adam", *(f"optimizer_{k}" for k in range(7))])
+        for at in range(-4, 1)
+    ]
+    figure = sweeps.figure(rows=rows)
+    axes = [axis for axis in figures.drawing(figure).axes if axis.axison]
+    assert [axis.get_title(loc="left") for axis in axes][:3] == ["optimizer_7", "Adam", "optimizer_0"]
+    assert len(axes) == 9 and len({(axis.get_ylim(), axis.get_xlim()) for axis in axes}) == 1
+    behind = [axis.lines[0].get_xydata().tolist() for axis in axes]
+    assert all(one == behind[1] for one in behind)
+    fewer = dataclasses.replace(figure, rows=[row for row in rows if row.optimizer != "optimizer_3"])
+    assert len(figures.drawing(fewer).axes) == 2  # as swept and aligned, together
+
+
 def test_the_script_is_short_and_our_own() -> None:
     for name in page.SCRIPTS:
         script = (page.TEMPLATES / name).read_text()

@@ -128,7 +128,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Figure:
         "seeds": 3,
     }
     sweep = sweeps.figure(
-        runs=runs, claims=[{**claim, "verdict": "holds"}, {**claim, "verdict": "not decided"}]
+        runs=runs,
+        claims=[{**claim, "verdict": "holds"}, {**claim, "verdict": "not decided"}],
+        costs=["state_bytes_per_param", "step_ms"],
     )
     quantiles = {"q05": 1e-4, "q50": 1e-3, "q95": 1e-2}
     for row in sweep.rows:
@@ -302,6 +304,112 @@ def test_the_choice_of_runs_changes_the_training_curves(browser: Any, path: Path
     assert browser.execute_script(script)[0] == "Adam, learning rate 0.0101"
 
 
+def axis_of(browser: Any) -> tuple[str, list[str]]:
+    """The name of the training curves' horizontal axis, and the labels of its ticks."""
+    script = """
+      const texts = [...document.querySelectorAll('#training svg text')];
+      const name = texts.find((e) => e.classList.contains('title')).textContent;
+      const middle = texts.filter((e) => e.getAttribute('text-anchor') === 'middle');
+      return [name, middle.map((e) => e.textContent)];
+    """
+    name, texts = browser.execute_script(script)
+    return name, [text for text in texts if text not in (name, "loss, nats")]
+
+
+def press(browser: Any, text: str) -> None:
+    browser.find_element("xpath", f"//label[contains(., '{text}')]").click()
+
+
+def test_training_curves_are_over_tokens_or_time_on_logarithmic_or_linear_axes(
+    browser: Any, path: Path
+) -> None:
+    visit(browser, path)
+    assert axis_of(browser) == ("tokens", ["100 k", "1 M"])
+    press(browser, "linear")
+    assert axis_of(browser)[1] == ["0", "500 k", "1 M", "1.5 M"]
+    press(browser, "over time")  # 400 steps of 26 to 35 ms
+    assert axis_of(browser) == ("time, seconds", ["0", "2", "4", "6", "8", "10", "12", "14"])
+    address = browser.current_url
+    browser.get("about:blank")
+    browser.get(address)
+    assert axis_of(browser)[0] == "time, seconds"
+    assert console_of(browser) == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dragging_over_training_curves_zooms_in_and_a_button_shows_all_again(
+    browser: Any, path: Path, size: str
+) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    visit(browser, path, size)
+    whole, reset = axis_of(browser), browser.find_element("css selector", "#unzoom")
+    chart = browser.find_element("css selector", "#training svg")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+    assert not reset.is_displayed()
+    half = chart.size["width"] // 2
+    drag = ActionChains(browser).move_to_element_with_offset(chart, half // 2, 0)
+    drag.click_and_hold().move_by_offset(half // 4, 20).release().perform()
+    name, near = axis_of(browser)
+    assert name == "tokens" and near != whole[1] and len(near) > 1
+    assert all("k" in text or "M" in text for text in near)
+    assert browser.execute_script(OVERLAPS, "#training svg text") == []
+    address = browser.current_url
+    browser.get("about:blank")
+    browser.get(address)
+    assert axis_of(browser)[1] == near
+    browser.find_element("css selector", "#unzoom").click()
+    assert axis_of(browser) == whole and console_of(browser) == []
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of eleven curves, one of them with a long name."""
+    names = ["adam", "hybrid_adafactor_last_norm", *(f"optimizer_{k}" for k in range(9))]
+    rows = [
+        sweeps.row(name, 10.0**at, 5 + k / 20 + (at + 2) ** 2 if at or k else None, state_bytes_per_param=k)
+        for k, name in enumerate(names)
+        for at in range(-4, 1)
+    ]
+    figure = sweeps.figure(rows=rows, costs=["state_bytes_per_param"])
+    return write(figure, tmp_path_factory.mktemp("crowd"), ["html", "svg"])[0]
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_many_curves_have_small_charts_with_the_reference_behind_them(
+    browser: Any, crowd: Path, size: str, scheme: str
+) -> None:
+    visit(browser, crowd, size, scheme)
+    charts = all_of(browser, "#multiples svg")
+    assert len(charts) == 11 and len(all_of(browser, "#multiples path.behind")) == 10
+    assert len({(chart.size["width"], chart.size["height"]) for chart in charts}) == 1
+    assert len({chart.location["x"] for chart in charts}) == (6 if size == "desktop" else 2)
+    ticks = {chart.text for chart in charts}
+    assert len(ticks) == 1  # the same axes everywhere
+    assert browser.execute_script(SIDEWAYS) == 0
+    assert browser.execute_script(OVERLAPS, "svg text, #multiples h4, h2, h3, p") == []
+    browser.find_element("css selector", '.chips button[data-curve="optimizer_3"]').click()
+    assert len(all_of(browser, "#multiples svg")) == 10 and console_of(browser) == []
+
+
+def test_on_paper_nothing_overlaps_and_a_figure_of_its_own_follows_a_dark_screen(
+    browser: Any, crowd: Path
+) -> None:
+    visit(browser, crowd)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script(OVERLAPS, "svg text, #multiples h4, h2, h3, p, td, dd, dt") == []
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    for name in ("figure.svg", "costs.svg"):
+        for scheme, ink, paper in (("light", "(22, 24, 29)", "(255,"), ("dark", "(233, 235, 239)", "(20,")):
+            visit(browser, crowd.parent / name, scheme=scheme)
+            script = "const s = getComputedStyle(arguments[0]); return [s.fill, s.backgroundColor]"
+            text = browser.find_element("css selector", "text")
+            assert ink in browser.execute_script(script, text)[0]
+            assert paper in browser.execute_script(script, browser.find_element("css selector", "svg"))[1]
+
+
 def test_the_loss_axis_is_that_of_the_figures_and_closes_in_on_what_is_shown(
     browser: Any, path: Path, study: Figure
 ) -> None:
@@ -417,8 +525,9 @@ def test_without_script_the_static_figure_is_shown(browser: Any, path: Path) -> 
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.get(path.as_uri())
-        figure = browser.find_element("css selector", "noscript svg")
-        assert figure.size["width"] > 300
+        figures = all_of(browser, "noscript svg")
+        assert len(figures) == 2  # the sweep and the training curves
+        assert all(figure.size["width"] > 300 for figure in figures)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -478,8 +587,11 @@ def test_a_heading_sorts_a_table_and_again_the_other_way(browser: Any, path: Pat
 
 
 def test_a_word_filters_table_and_list_of_runs(browser: Any, path: Path, study: Figure) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     visit(browser, path)
     browser.find_element("css selector", "#runs summary").click()
+    WebDriverWait(browser, 30).until(lambda _: cells(browser, "#runs", 0))  # it is filled after the click
     assert sorted(cells(browser, "#runs", 0)) == sorted(row.id for row in study.rows)
     find = browser.find_element("css selector", ".tools input")
     find.send_keys("lion")
@@ -493,6 +605,8 @@ def test_a_word_filters_table_and_list_of_runs(browser: Any, path: Path, study: 
 
 
 def test_the_address_of_a_page_is_a_link_to_what_is_shown(browser: Any, path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     visit(browser, path)
     browser.find_element("css selector", '.chips button[data-curve="SGD"]').click()
     heading(browser, "table.summary", "State").find_element("css selector", ".sort").click()
@@ -508,7 +622,8 @@ def test_the_address_of_a_page_is_a_link_to_what_is_shown(browser: Any, path: Pa
     chip = browser.find_element("css selector", '.chips button[data-curve="SGD"]')
     assert chip.get_attribute("aria-pressed") == "false"
     assert len(all_of(browser, "#figure path.line")) == drawn
-    assert cells(browser, "#runs", 0) and console_of(browser) == []
+    WebDriverWait(browser, 30).until(lambda _: cells(browser, "#runs", 0))
+    assert console_of(browser) == []
 
 
 def test_what_a_page_shows_is_saved_as_tables_and_data(

@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from optstudy.errors import UserError
+from optstudy.grids import HalfDecades
 from optstudy.study import library as study
-from optstudy.study.file import Adaptive, HalfDecades
+from optstudy.study.file import Adaptive
 from optstudy.study.plan import extended, grown
 
 MINE = """\
@@ -57,7 +58,7 @@ def test_an_override_collapses_its_axis():
 
 
 def test_the_figure_s_half_decades_are_rounded_before_they_are_hashed():
-    values = study.HalfDecades.model_validate({"from": 1e-4, "to": 1.0}).values()
+    values = HalfDecades.model_validate({"from": 1e-4, "to": 1.0}).values()
     assert values == [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1, 1.0]
 
 

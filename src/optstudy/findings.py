@@ -31,7 +31,7 @@ from optstudy.study import library as study
 from optstudy.study import registered
 from optstudy.study.asking import ask
 from optstudy.study.plan import PlannedRun
-from optstudy.study.session import Session
+from optstudy.study.session import Session, Shared
 from optstudy.study.trainer import scales_of
 from optstudy.study.yamlfile import assignment, listed
 from optstudy.trials import Trial
@@ -276,12 +276,19 @@ def figure_of(session: Session) -> Figure:
         return _figure_of(session)
     if wanted.source is None:
         return replace(_figure_of(session), lengths="own", against=wanted.reference)
-    if wanted.source not in session.beside:
+    others = session.shared.sessions
+    if wanted.source not in others:
         kept = recorded(wanted.source, session.scale) if session.kept else {}
         rest = {key: value for key, value in session.overrides.items() if key != LENGTH}
-        other = Session(study.load(wanted.source), session.scale, session.runs, rest, kept=kept)
-        session.beside[wanted.source] = other
-    lengths = _figure_of(session.beside[wanted.source])
+        others[wanted.source] = Session(
+            study.load(wanted.source),
+            session.scale,
+            session.runs,
+            rest,
+            kept=kept,
+            shared=session.shared,
+        )
+    lengths = _figure_of(others[wanted.source])
     return replace(_figure_of(session), lengths=lengths, against=wanted.reference)
 
 
@@ -319,6 +326,7 @@ def _figure_of(session: Session) -> Figure:
         kind="effective" if all(_effective(p.config) for p in points) else file.figure.kind,
         x=file.figure.x,
         over=file.figure.over,
+        costs=file.figure.costs,
         axes={title: panel.x for title, panel in file.panels.items() if panel.x},
         titles=titles,
         baselines=frozenset(_included(session.study)),
@@ -355,11 +363,16 @@ class Loader:
     """
 
     def __init__(
-        self, scale: str | None, runs: Path, fresh: bool = False, overrides: Mapping[str, Any] | None = None
+        self,
+        scale: str | None,
+        runs: Path,
+        fresh: bool = False,
+        overrides: Mapping[str, Any] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._scale, self._runs, self._fresh, self._overrides = scale, runs, fresh, overrides
         self._planned: dict[str, Session] = {}
-        self._beside: dict[str, Session] = {}
+        self._shared = shared or Shared()
 
     def knowing(self, sessions: Iterable[Session]) -> Self:
         """Reuse sessions that exist already; returns self."""
@@ -376,9 +389,9 @@ class Loader:
         scale = chosen.scale(self._scale if self._scale in scales_of(chosen.file) else None)
         kept: archive.Archive = {} if self._fresh else recorded(chosen.name, scale)
         decides = any(session.decides for session in self._planned.values())
-        session = Session(chosen, scale, self._runs, self._overrides, kept=kept, decides=decides)
-        session.beside = self._beside
-        return session
+        return Session(
+            chosen, scale, self._runs, self._overrides, kept=kept, decides=decides, shared=self._shared
+        )
 
 
 class Judge:
@@ -391,7 +404,7 @@ class Judge:
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._sessions = sessions
         for session in sessions:
-            session.beside = sessions[0].beside
+            session.shared = sessions[0].shared
         self._now: list[str] = []
         self._claims: list[list[dict[str, Any]]] = []
 
@@ -414,7 +427,7 @@ def evidence_of(sessions: Sequence[Session]) -> Evidence:
     """
     first, fresh = sessions[0], not any(session.kept for session in sessions)
     own = [session.without_shown() for session in sessions]
-    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides).knowing(own))
+    return Evidence(Loader(first.scale, first.runs, fresh, first.overrides, first.shared).knowing(own))
 
 
 def verdicts(

@@ -3,32 +3,16 @@
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from optstudy.errors import Strict, UserError, first_line, validate
+from optstudy.grids import HalfDecades
 
 FILE = "presets.yaml"
-
-
-class Grid(Strict):
-    """Learning rates to sweep, evenly spaced in the logarithm."""
-
-    start: Annotated[float, Field(alias="from", gt=0)]
-    """The first."""
-    stop: Annotated[float, Field(alias="to", gt=0)]
-    """The last."""
-    per_decade: Annotated[int, Field(gt=0, le=20)] = 2
-    """Rates in a factor of ten."""
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if self.stop <= self.start:
-            raise ValueError(f"'to' ({self.stop:g}) must be above 'from' ({self.start:g})")
-        return self
 
 
 class Preset(Strict):
@@ -54,7 +38,7 @@ class Preset(Strict):
     """What differs for the parameters of one role; where it does not take them, Adam at a rate of its own."""
     schedule: dict[str, Any] = {}
     """Keys of the config's ``schedule`` that the method asks for; others are the run's."""
-    lr: Grid
+    lr: HalfDecades
     """Learning rates to begin a sweep with."""
     state_bytes_per_param: Annotated[float, Field(ge=0)]
     """Bytes of state after a step, measured on the shapes of the 150m model in float32."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from optstudy.report import style
 from optstudy.results import stats
+from optstudy.results.costs import step_ratios
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.gaps import beside
 from optstudy.results.stats import Estimate, Summary
@@ -33,7 +34,6 @@ class Column:
 
 def columns(figure: Figure) -> list[Column]:
     """The table's columns; cells are in the order of ``figure.summaries``."""
-    reference = figure.reference
     windows = {summary.window for summary in figure.summaries}
     log = any(summary.curve.log for summary in figure.summaries)
     made: list[Column] = []
@@ -113,14 +113,14 @@ def columns(figure: Figure) -> list[Column]:
     timed = any(summary.step_ms is not None for summary in figure.summaries)
     if timed and not figure.recorded:  # a record's steps were timed on various machines under load
         add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: _known(s.step_ms))
-        if reference and (own := reference.step_ms):
-            add(
-                "vs Adam",
-                "Step, ×\u00a0Adam",
-                "step time as a multiple of Adam's",
-                lambda s: MISSING if s.step_ms is None else f"{s.step_ms / own:.2f}",
-                extra=True,
-            )
+    if ratios := step_ratios(figure):
+        add(
+            "vs Adam",
+            "Step, ×\u00a0Adam",
+            "median step time as a multiple of Adam's on the same machine, beside whatever else it did",
+            lambda s: f"{ratios[s.curve.label]:.2f}" if s.curve.label in ratios else MISSING,
+            extra=True,
+        )
     add("diverged", "Diverged", "runs that diverged, of all finished", lambda s: f"{s.diverged}/{s.runs}")
     return made
 

@@ -6,18 +6,20 @@ Files are byte-stable: no dates, a fixed hash salt, text stored as text in SVG a
 import io
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import fill
 from typing import Any
 
-from optstudy.report import style
+from optstudy.report import costs, style, training
 from optstudy.report.deciles import draw_deciles
 from optstudy.report.distances import draw_distances
 from optstudy.report.effective import draw_effective
 from optstudy.report.gaps import draw_gaps
 from optstudy.report.maps import draw_map
+from optstudy.results.costs import plots
 from optstudy.results.curves import Curve
 from optstudy.results.figure import Figure, Metric, Panel
 
@@ -31,7 +33,12 @@ SETTINGS: Any = {
     "axes.linewidth": 0.7,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
+    "axes.facecolor": "none",
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"),
+        style.INK,
+    ),
+    "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
@@ -41,11 +48,20 @@ METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
+THEME = (
+    f"<style>svg:root{{color:{style.INK};background:{style.LIGHT}}}@media screen and "
+    f"(prefers-color-scheme:dark){{svg:root{{color:#e9ebef;background:{style.DARK}}}}}</style>"
+)
+"""Colours of an SVG of its own; inside a page it takes the page's."""
 DPI = 200
 """Resolution of raster files, and of points that are rasterized in vector files."""
 MANY = 1000
 """Number of runs above which a curve's points are rasterized, so that vector files stay small."""
+COLUMNS = 5
+"""Number of small axes side by side."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+WARM = "#d57c00"
+"""Colour of that row, drawn thin."""
 STRIP = 0.045
 """Height of the row of diverged runs above the plot, per curve, as a share of the loss axis."""
 
@@ -67,18 +83,60 @@ def draw(figure: Figure, file_format: str, dpi: int = DPI) -> bytes:
 
 def draw_all(figure: Figure, formats: Iterable[str], dpi: int = DPI) -> dict[str, bytes]:
     """Draw a study once and return it in each of several formats."""
-    import matplotlib
+    with _settings():
+        return _saved(drawing(figure), formats, dpi)
+
+
+def pictures(figure: Figure, formats: Iterable[str], page: bool = False) -> dict[str, bytes]:
+    """Draw every picture of a report: ``figure.svg``, and ``costs.svg`` if the study draws costs.
+
+    Args:
+        page: draw also what only the page shows, as SVG: ``cost-N`` for each plot of costs, and ``training``.
+
+    Returns:
+        Contents by file name.
+    """
+    drawn = {f"figure.{name}": made for name, made in draw_all(figure, [*formats, *["svg"] * page]).items()}
+    some = plots(figure)
+    if some:
+        drawn |= _drawn("costs", formats, costs.draw_costs, figure, some)
+    for k, one in enumerate(some if page else ()):
+        drawn |= _drawn(f"cost-{k}", ["svg"], costs.draw_costs, figure, [one])
+    if page and (lines := training.lines(figure)):
+        drawn |= _drawn("training", ["svg"], training.draw_training, figure, lines)
+    return drawn
+
+
+def _drawn(file: str, formats: Iterable[str], draw: Callable[..., None], *what: Any) -> dict[str, bytes]:
+    from matplotlib.figure import Figure as Drawing
 
     with _settings():
-        made = drawing(figure)
-        if (layout := made.get_layout_engine()) is not None:
-            layout.execute(made)
-            made.set_layout_engine(None)
-        extent = made.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
-        drawn = {name: io.BytesIO() for name in formats}
-        for name, buffer in drawn.items():
-            made.savefig(buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent)
-    return {name: buffer.getvalue() for name, buffer in drawn.items()}
+        made = Drawing(layout="constrained")
+        draw(made, *what)
+        return {f"{file}.{name}": content for name, content in _saved(made, formats, DPI).items()}
+
+
+def _saved(made: Any, formats: Iterable[str], dpi: int) -> dict[str, bytes]:
+    import matplotlib
+
+    if (layout := made.get_layout_engine()) is not None:
+        layout.execute(made)
+        made.set_layout_engine(None)
+    extent = made.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
+    drawn = {}
+    for name in formats:
+        buffer, paper = io.BytesIO(), "none" if name == "svg" else style.LIGHT
+        made.savefig(
+            buffer, format=name, dpi=dpi, metadata=METADATA[name], bbox_inches=extent, facecolor=paper
+        )
+        drawn[name] = _themed(buffer.getvalue()) if name == "svg" else buffer.getvalue()
+    return drawn
+
+
+def _themed(svg: bytes) -> bytes:
+    """An SVG whose text, axes and grid have the colour of the text around, and colours of its own alone."""
+    text = svg.decode().replace(style.INK, "currentColor")
+    return text.replace("<defs>", f"{THEME}<defs>", 1).encode()
 
 
 def drawing(figure: Figure) -> Any:
@@ -97,6 +155,8 @@ def drawing(figure: Figure) -> Any:
             draw_deciles(made, figure)
         elif figure.kind == "distances":
             draw_distances(made, figure)
+        elif len(figure.panels) == 1 and len(figure.curves) > style.MANY:
+            _multiples(made, figure, figure.panels[0])
         else:
             _panels(made, figure)
     return made
@@ -132,14 +192,43 @@ class _Frame:
 
     @property
     def ceiling(self) -> float:
-        return self.high + (self.high - self.low) * STRIP * (len(self.rows) + 1 if self.rows else 0)
+        return self.high + (self.high - self.low) * STRIP * (
+            len({*self.rows.values()}) + 1 if self.rows else 0
+        )
 
 
-def _frame(curves: Sequence[Curve]) -> _Frame:
+def _frame(curves: Sequence[Curve], apart: bool = False) -> _Frame:
+    """The axis for curves that are drawn together, or each on axes of its own."""
     low, high = loss_range(curves)
     lost = [curve for curve in curves if any(_lost(point, high) for point in curve.points)]
     names = dict.fromkeys(style.name(curve) for curve in lost)
-    return _Frame(low, high, {name: high + (high - low) * STRIP * (k + 1) for k, name in enumerate(names)})
+    rows = {name: high + (high - low) * STRIP * (1 if apart else k + 1) for k, name in enumerate(names)}
+    return _Frame(low, high, rows)
+
+
+def _multiples(made: Any, figure: Figure, panel: Panel) -> None:
+    """Small axes for each of many curves, best first, with the reference in grey behind it."""
+    slots, frame, aligned = style.slots(figure.curves), _frame(panel.curves, apart=True), panel.plots[-1]
+    rows = -(-len(panel.curves) // COLUMNS)
+    made.set_size_inches(1.75 * COLUMNS, 1.5 * rows + 0.3)
+    axes = made.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+    reference = [curve for curve in panel.curves if curve.name == figure.against and not curve.apart]
+    for axis, summary in zip(axes.flat, panel.summaries, strict=False):
+        for behind in reference:
+            x, y = _places_of(behind, aligned), [point.loss for point in behind.points]
+            axis.plot(x, y, color=style.INK, alpha=0.25, lw=3, clip_on=True)
+        _curve(axis, summary.curve, slots[summary.curve.label], frame, aligned, dashed=False)
+        _axis(axis, panel, frame, aligned)
+        axis.set_title(style.drawn(fill(style.name(summary.curve), 24)), loc="left", fontsize=8)
+    for unused in axes.flat[len(panel.curves) :]:
+        unused.set_axis_off()
+    if figure.metric.maximise:
+        axes[0][0].yaxis.set_major_formatter(lambda y, _: f"{-y:g}")
+    told = f"{panel.axis}, relative to each best" if aligned else panel.axis
+    made.supxlabel(
+        style.drawn(f"{told}; grey: {style.known(figure.against)}" if reference else told), fontsize=9
+    )
+    made.supylabel(style.drawn(figure.metric.label), fontsize=9)
 
 
 def _panels(made: Any, figure: Figure) -> None:
@@ -151,17 +240,21 @@ def _panels(made: Any, figure: Figure) -> None:
         frame = frames[panel.key]
         for curve in reversed(panel.curves):
             _curve(axis, curve, slots[curve.label], frame, aligned, figure.baseline(curve))
-        axis.axhspan(frame.high, frame.ceiling, color="#fdf1e7", lw=0, zorder=0)
-        axis.set_ylim(frame.low, frame.ceiling)
-        axis.set_yticks([tick for tick in axis.get_yticks() if frame.low <= tick <= frame.high])
-        _ticks(axis, panel.curves, aligned)
+        _axis(axis, panel, frame, aligned)
         axis.set_xlabel(style.drawn(f"{panel.axis}, relative to each best" if aligned else panel.axis))
         axis.set_title(style.drawn(panel.title), loc="left", fontsize=9)
         if frame.rows and axis.get_subplotspec().is_first_col():
             spot = {"xycoords": ("axes fraction", "data"), "va": "center", "ha": "right"}
-            words = {"fontsize": 7, "color": "#9a3d00"}
+            words = {"fontsize": 7, "color": style.INK}
             axis.annotate("diverged", (-0.015, (frame.high + frame.ceiling) / 2), **spot, **words)
     _legend(made, figure, slots)
+
+
+def _axis(axis: Any, panel: Panel, frame: _Frame, aligned: bool) -> None:
+    axis.axhspan(frame.high, frame.ceiling, color=WARM, alpha=0.13, lw=0, zorder=0)
+    axis.set_ylim(frame.low, frame.ceiling)
+    axis.set_yticks([tick for tick in axis.get_yticks() if frame.low <= tick <= frame.high])
+    _ticks(axis, panel.curves, aligned)
 
 
 def _places(
@@ -213,8 +306,7 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
     strip = frame.rows.get(style.name(curve), top)
     size = (1.0, top - frame.low)
     inner = Rectangle((0.0, frame.low), *size, transform=axis.get_yaxis_transform())
-    shift = curve.best.position if aligned else 0.0
-    place = [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]
+    place = _places_of(curve, aligned)
     ran = [(x, p) for x, p in zip(place, curve.points, strict=True) if p.diverged < len(p.rows)]
     inside = [(x, p) for x, p in ran if p.loss <= top]
     (line,) = axis.plot(place, [p.loss for p in curve.points], color=colour, ls="--" if dashed else "-")
@@ -238,6 +330,11 @@ def _curve(axis: Any, curve: Curve, slot: int, frame: _Frame, aligned: bool, das
     above = [x for x, p in zip(place, curve.points, strict=True) if _lost(p, top) and not p.diverged]
     axis.plot(gone, [strip] * len(gone), ls="", marker="x", ms=4, mew=1.2, color=colour)
     axis.plot(above, [strip] * len(above), ls="", marker=6, ms=4, color=colour)
+
+
+def _places_of(curve: Curve, aligned: bool) -> list[float]:
+    shift = curve.best.position if aligned else 0.0
+    return [10 ** (p.position - shift) if curve.log else p.position for p in curve.points]
 
 
 def _lost(point: Any, top: float) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
@@ -30,7 +30,7 @@ MADE_OF = "study.json"
 P = ParamSpec("P")
 T = TypeVar("T")
 Drawn = Callable[[], dict[str, bytes]]
-"""Returns a study's figure in the requested formats."""
+"""Returns a report's pictures by file name."""
 
 
 def drawing_pool(studies: int) -> Executor:
@@ -46,10 +46,12 @@ def _prepare() -> None:
     expect_many()
 
 
-def draw(figure: Figure, formats: Iterable[str], pool: Executor | None = None) -> Drawn:
+def draw(figure: Figure, formats: Sequence[str], pool: Executor | None = None) -> Drawn:
     """Start drawing what :func:`write` needs in the pool; without a pool, draw when it is needed."""
-    pictures = _pictures(figure, formats)
-    return later(pool, figures.draw_all, figure, pictures) if pictures else dict
+    pictures = [name for name in formats if name in figures.METADATA]
+    page = "html" in formats
+    some = figure.rows and (page or pictures)
+    return later(pool, figures.pictures, figure, pictures, page) if some else dict
 
 
 def later(
@@ -81,7 +83,8 @@ def write(
         drawn: the result of :func:`draw` for these formats; None draws here.
 
     Returns:
-        ``index.html``, ``figure.pdf|svg|png``, ``table.md|tex``; without finished runs only the page.
+        ``index.html``, ``figure.pdf|svg|png``, ``table.md|tex``, and ``costs.pdf|svg|png`` if the study draws
+        costs; without finished runs only the page.
 
     Raises:
         UserError: unknown format.
@@ -92,11 +95,14 @@ def write(
     written = []
     for name in wanted:
         if name == "html":
-            path, content = out / "index.html", page(figure, home, drawn=lambda: drawn()["svg"]).encode()
+            path, content = out / "index.html", page(figure, home, drawn=drawn).encode()
         elif not figure.rows:
             continue
         elif name in figures.METADATA:
-            path, content = out / f"figure.{name}", drawn()[name]
+            path, content = out / f"figure.{name}", drawn()[f"figure.{name}"]
+            if f"costs.{name}" in drawn():
+                written.append(out / f"costs.{name}")
+                write_atomically(written[-1], drawn()[written[-1].name])
         else:
             path, content = out / f"table.{name}", TABLES[name](figure, caption(figure)).encode()
         write_atomically(path, content)
@@ -121,12 +127,6 @@ def place(folder: Path, made_of: Mapping[str, Any], inside: str = "") -> Path:
         if (one / MADE_OF).read_text(errors="replace") == text:
             break
     return one
-
-
-def _pictures(figure: Figure, formats: Iterable[str]) -> list[str]:
-    """Formats in which a report contains the figure; its page contains an SVG."""
-    wanted = dict.fromkeys("svg" if name == "html" else name for name in formats)
-    return [name for name in wanted if name in figures.METADATA] if figure.rows else []
 
 
 def check(formats: Iterable[str]) -> list[str]:

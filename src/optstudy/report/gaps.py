@@ -64,7 +64,7 @@ def _axes(plot: Any, figure: Figure, found: Sequence[Series], label: str, zero: 
     plot.set_xticks(places, [style.count(x) if long else style.number(x) for x in places])
     plot.set_xlabel("tokens of a run" if long else style.drawn(axis(figure.over)))
     plot.set_ylabel(label)
-    plot.axhline(zero, color="#9a9a9a", lw=0.7)
+    plot.axhline(zero, color=style.INK, alpha=0.4, lw=0.7)
     bands = [one for line in plot.lines[:-1] for one in line.get_ydata()]
     pad = 0.15 * (max(bands, default=1.0) - min(bands, default=0.0) or 1.0)
     plot.set_ylim(min([zero, *bands]) - pad, max([zero, *bands]) + pad)

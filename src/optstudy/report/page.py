@@ -6,7 +6,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import optstudy
-from optstudy import record
-from optstudy.errors import UserError, say_once
 from optstudy.record import leaves
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
 from optstudy.report.columns import columns
+from optstudy.report.costs import about
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
 from optstudy.report.payload import payload
@@ -27,7 +26,7 @@ from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "tables.js")
+SCRIPTS = ("report.js", "training.js", "tables.js")
 """The page's one script, in order."""
 POLL = 5
 """Seconds between a served page's checks for new runs."""
@@ -35,23 +34,26 @@ OF_A_PROCESS = ("pid", "argv")
 """Keys of a run's environment that are irrelevant for reproducing it."""
 HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
 FRAGMENT_DPI = 110
-READ = 300
-"""Number of runs whose environments are read, evenly spaced."""
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
 
-def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], bytes] | None = None) -> str:
+def page(
+    figure: Figure, home: str = "", live: str = "", drawn: Callable[[], Mapping[str, bytes]] | None = None
+) -> str:
     """The page of a study.
 
     Args:
         figure: the study's figure.
-        drawn: returns its drawing as SVG, for readers without script; None draws it here.
+        drawn: returns :func:`figures.pictures` for a page; None draws them here.
         home: URL of the index that links to it.
         live: version of a served page, which reloads when the version changes; empty for a file.
     """
     made = columns(figure) if figure.rows else []
     data = {**payload(figure), "live": live, "poll": POLL} if figure.rows else None
     series = data["series"] if data else {}
+    made_here = partial(figures.pictures, figure, (), page=True)
+    pictures = (drawn or made_here)() if figure.rows else {}
+    drawings = {name: _inline_svg(content) for name, content in pictures.items() if name.endswith(".svg")}
     slots = style.slots(figure.curves)
     return render(
         "page.html",
@@ -73,9 +75,14 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         chips=_chips(figure, slots),
         heat=heats(figure) if figure.rows and figure.kind == "map" else None,
         swept=figure.swept,
+        many=any(len(panel.curves) > style.MANY for panel in figure.panels),
+        aligned=any(True in panel.plots for panel in figure.panels),
+        referred=style.known(figure.against),
         seeded=any(len(point.rows) > 1 for curve in figure.curves for point in curve.points),
         baselines=any(map(figure.baseline, figure.curves)),
         has_series=bool(series),
+        has_pace=bool(data and data["pace"]),
+        progress=figure.progress,
         has_effective=any("effective" in curve for curve in series.values()),
         quantiles=_quantiles(series),
         effective_first=figure.kind == "effective",
@@ -85,7 +92,10 @@ def page(figure: Figure, home: str = "", live: str = "", drawn: Callable[[], byt
         facts=provenance(figure),
         data=script_json(data),
         drawn_first=_drawn_first(figure) if figure.rows else None,
-        static_figure=_inline_svg(drawn() if drawn else figures.draw(figure, "svg")) if figure.rows else "",
+        costs=[svg for name, svg in drawings.items() if name.startswith("cost-")],
+        about_costs=about(figure) if figure.rows else (),
+        static_training=drawings.get("training.svg", ""),
+        static_figure=drawings.get("figure.svg", ""),
     )
 
 
@@ -213,16 +223,9 @@ def _of_program(figure: Figure) -> list[tuple[str, str]]:
 
 def environments(figure: Figure) -> list[tuple[str, str]]:
     """Machines and versions that the runs recorded; several values if the runs differ."""
-    if figure.runs is None:
-        return []
     found: dict[str, dict[str, None]] = {}
-    for row in figure.rows[:: 1 + len(figure.rows) // READ]:
-        try:
-            tree = record.read_json(figure.runs / row.id / "env.json")
-        except UserError as error:
-            say_once(f"{error}; left out")
-            continue
-        for key, value in leaves(tree or {}):
+    for tree in figure.environments.values():
+        for key, value in leaves(tree):
             if key not in OF_A_PROCESS and value:
                 found.setdefault(key, {})[_plain(value)] = None
     return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]

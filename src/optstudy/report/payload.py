@@ -20,6 +20,7 @@ def payload(figure: Figure) -> dict[str, Any]:
     """The complete data for the script; names are unescaped."""
     slots, metric = style.slots(figure.curves), figure.metric
     index = {row.id: k for k, row in enumerate(figure.rows)}
+    found = series(figure, index)
     keys, settings = _varying([row.config for row in figure.rows])
     return {
         "metric": {
@@ -31,6 +32,7 @@ def payload(figure: Figure) -> dict[str, Any]:
             "sign": -1 if metric.maximise else 1,
         },
         "progress": figure.progress,
+        "many": style.MANY,
         "panels": [_panel(panel) for panel in figure.panels],
         "colours": style.COLOURS,
         "markers": [[list(corner) for corner in marker] for marker in style.MARKERS],
@@ -44,7 +46,8 @@ def payload(figure: Figure) -> dict[str, Any]:
             [row.id, row.seed, _round(row.loss), row.state, row.reason, row.step, values]
             for row, values in zip(figure.rows, settings, strict=True)
         ],
-        "series": series(figure, index),
+        "series": found,
+        "pace": {key: pace for key in found if (pace := _pace(figure, figure.rows[int(key)])) is not None},
     }
 
 
@@ -67,6 +70,13 @@ def chosen(figure: Figure) -> list[Row]:
     return rows[:ALL_RUNS]
 
 
+def _pace(figure: Figure, row: Row) -> float | None:
+    """Seconds of training per token, or per step, at a run's median step; None for runs of a record."""
+    if row.id in figure.recorded or not row.step_ms or not row.step or not row.tokens:
+        return None
+    return _round(row.step_ms / 1000 * (row.step / row.tokens if figure.progress == "tokens" else 1.0))
+
+
 def _panel(panel: Panel) -> dict[str, Any]:
     return {"name": panel.title, "axis": panel.axis, "log": panel.log, "plots": panel.plots}
 
@@ -78,6 +88,7 @@ def _curve(curve: Curve, panel: int, slot: int, figure: Figure, index: Mapping[s
         "panel": panel,
         "slot": slot,
         "dashed": figure.baseline(curve),
+        "reference": curve.name == figure.against and not curve.apart,
         "best": curve.points.index(curve.best),
         "points": [
             [style.number(p.x), round(p.position, 5), _round(p.loss), [index[row.id] for row in p.rows]]

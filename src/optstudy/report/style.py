@@ -31,6 +31,10 @@ COLOURS = (
 )
 LIGHT, DARK = "#ffffff", "#14161a"
 """Background colours of the page."""
+MANY = 8
+"""Number of curves of one plot above which each is drawn on small axes of its own."""
+INK = "#16181d"
+"""Colour of text, axes and grid of drawn figures; in SVG, the colour of the text around."""
 
 KNOWN = {
     "adam": ("Adam", 0),

@@ -10,15 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from optstudy.record import is_number
+from optstudy.errors import UserError, say_once
+from optstudy.record import is_number, read_json
 from optstudy.results import curves as _curves
 from optstudy.results import stats
 from optstudy.results.curves import Curve, FinishedRun, Place, Placed, axis, group, positive
 from optstudy.results.equivalents import Horizon, Ratio, horizon, tokens_of
 from optstudy.results.table import Row
 
+Cost = Literal["state_bytes_per_param", "step_ms", "peak_memory_mb"]
+"""What a curve costs: columns of its runs. Step times are shown as multiples of Adam's."""
 SOME = 20
 """Number of runs whose metrics are inspected to find out which columns they have."""
+READ = 300
+"""Number of runs whose environments are read, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,8 @@ class Figure:
     """Axes of panels that differ from ``x``, by the panel's name."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """Titles of panels that differ from their names."""
+    costs: Sequence[Cost] = ()
+    """Costs over which the best losses are drawn."""
     baselines: frozenset[tuple[str, str]] = frozenset()
     """Panel and name of curves from other studies, shown for comparison; drawn dashed."""
     waiting: frozenset[tuple[str, str]] = frozenset()
@@ -200,6 +207,22 @@ class Figure:
         folder = None if self.runs is None else self.runs / run
         rows = _curves.history(folder, self.recorded.get(run, ()))
         return [row for row in rows if is_number(row.get(self.progress))]
+
+    @cached_property
+    def environments(self) -> Mapping[str, Mapping[str, Any]]:
+        """``env.json`` of up to :data:`READ` runs that have a folder, by id; damaged ones are told of."""
+        found: dict[str, Mapping[str, Any]] = {}
+        if self.runs is None:
+            return found
+        for row in self.rows[:: 1 + len(self.rows) // READ]:
+            try:
+                tree = read_json(self.runs / row.id / "env.json")
+            except UserError as error:
+                say_once(f"{error}; left out")
+                continue
+            if tree is not None:
+                found[row.id] = tree
+        return found
 
     @property
     def foreign(self) -> bool:

@@ -1,26 +1,33 @@
 """Expands a study file into runs: merges layers, multiplies axes, inserts the bests of other studies."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
+from optstudy.grids import rounded
 from optstudy.identity import ids_by_seed
 from optstudy.program import AnyConfig
 from optstudy.record import at_key, leaves
 from optstudy.results.curves import SEPARATOR, in_panel, is_curve, joined, split_label
+from optstudy.results.table import Row
 from optstudy.study import fidelity, plan, trainer
 from optstudy.study.checks import check_overrides
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import NAME, TIMES, BestOf, PanelSpec, StudyFile, rounded
+from optstudy.study.file import NAME, TIMES, BestOf, PanelSpec, StudyFile
 from optstudy.study.plan import Pending, Plan, PlannedRun, Results
 from optstudy.study.yamlfile import located
 
 STEPS = "training.steps"
+
+Answer: TypeAlias = tuple[float | None] | None
+"""The loss of a finished run, None if it diverged; None while it has no result."""
+Plans: TypeAlias = dict[Hashable, tuple[StudyFile, dict[str, Answer], Plan]]
+"""Plans of studies that others take runs from: each with its file and the answers that it was made from."""
 
 
 class Expansion:
@@ -37,6 +44,7 @@ class Expansion:
         results: the known results of finished runs.
         adaptive: extend axes and add seeds as the file says.
         others: reads another study's file by name.
+        plans: the plans of other studies that are known already; new ones are added.
         parents: studies for which this one is expanded.
     """
 
@@ -52,6 +60,7 @@ class Expansion:
         results: Results,
         adaptive: bool,
         others: Callable[[str], StudyFile],
+        plans: Plans,
         parents: tuple[str, ...] = (),
     ) -> None:
         if name in parents:
@@ -74,7 +83,7 @@ class Expansion:
         self._configs: list[AnyConfig] = []
         self.results, self.adaptive, self.others = results, adaptive, others
         self.parents = (*parents, name)
-        self._others: dict[tuple[str, str], tuple[Plan, StudyFile]] = {}
+        self._plans = plans
         self._shared: tuple[Family, dict[str, Any], dict[str, Any]] | None = None
         self._alike: tuple[Family, Any, PlannedRun, Callable[[int], str]] | None = None
 
@@ -331,26 +340,40 @@ class Expansion:
 
     def _other(self, name: str, scale: str, key: str) -> tuple[Plan, StudyFile]:
         """Another study and its file; ``key``: where the file names it. Its optimizers are its own."""
-        if (name, scale) not in self._others:
-            try:
-                file = self.others(name)
-            except UserError as error:
-                raise (self._at(f"{key}: {error}", key, name) if error.key == "study" else error) from None
-            other = Expansion(
+        try:
+            file = self.others(name)
+        except UserError as error:
+            raise (self._at(f"{key}: {error}", key, name) if error.key == "study" else error) from None
+        chosen = {key: one for key, one in self.chosen.items() if key != NAME}
+        place = (name, scale, self.folder, self.adaptive, repr(chosen))
+        known, answers, found = self._plans.get(place, (None, {}, None))
+        if found is None or known is not file or any(self._answer(i) != one for i, one in answers.items()):
+            answers = {}
+
+            def results(run_id: str) -> Row | None:
+                answers[run_id] = self._answer(run_id)
+                return self.results(run_id)
+
+            found = Expansion(
                 name,
                 file,
                 scale if scale in trainer.scales_of(file) else trainer.scale_of(file, None, name),
-                {key: one for key, one in self.chosen.items() if key != NAME},
+                chosen,
                 {},
                 self.folder,
                 None,
-                self.results,
+                results,
                 self.adaptive,
                 self.others,
+                self._plans,
                 self.parents,
-            )
-            self._others[name, scale] = other.plan(), file
-        return self._others[name, scale]
+            ).plan()
+            self._plans[place] = file, answers, found
+        return found, file
+
+    def _answer(self, run_id: str) -> Answer:
+        row = self.results(run_id)
+        return None if row is None else (row.loss,)
 
     def _at(self, said: str, key: str, came: Any) -> UserError:
         """An error with the line in the file."""

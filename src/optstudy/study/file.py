@@ -6,11 +6,8 @@ named settings of axes, the point on the other axes, ``--set``. :mod:`optstudy.s
 name in the file matches something.
 """
 
-import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -27,11 +24,13 @@ from pydantic import (
 
 from optstudy import presets
 from optstudy.claims.grammar import FUNCTIONS
-from optstudy.config import Count, NonNegative, Positive, Seed, merge, unit
+from optstudy.config import NonNegative, Seed, merge, unit
 from optstudy.errors import Strict, UserError, explain
+from optstudy.grids import MOST_VALUES, HalfDecades, repeats
 from optstudy.launch.options import Slurm
 from optstudy.program import TrainerSpec
 from optstudy.record import leaves
+from optstudy.results.figure import Cost
 from optstudy.study import yamlfile
 
 NAME, RATE = "optimizer.name", "optimizer.lr"
@@ -41,10 +40,6 @@ ADAM = "$adam"
 """The rate of those roles of a preset that are Adam's, where a study has an axis of this name."""
 TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
 """A multiple of a value: ``0.5 * $steps``."""
-FINE = 100
-"""Values per decade from which neighbours of three digits can hardly be distinguished."""
-MOST_VALUES = 1_000
-"""Maximum number of values on one axis."""
 MOST_CLAIMS = 1_000
 LANGUAGE = (
     "A test on the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "
@@ -56,70 +51,8 @@ LANGUAGE = (
 )
 
 
-class HalfDecades(Strict):
-    """Values spaced evenly in the logarithm, rounded to three digits: 1e-3, 3.16e-3, 1e-2 ..."""
-
-    start: Annotated[Positive, Field(alias="from"), unit("the axis's")]
-    """The first value."""
-    stop: Annotated[Positive, Field(alias="to"), unit("the axis's")]
-    """The last value, if the spacing meets it."""
-    per_decade: Annotated[Count, unit("values")] = 2
-    """Values per factor of ten."""
-
-    @model_validator(mode="after")
-    def _some_values(self) -> Self:
-        if self.stop < self.start:
-            raise ValueError(f"'to' ({self.stop:g}) must not be below 'from' ({self.start:g})")
-        if math.log10(self.stop / self.start) * self.per_decade > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES} values")
-        if _repeats(self.values()):
-            raise ValueError(f"'per_decade' ({self.per_decade}) is too fine for values of three digits")
-        return self
-
-    def values(self) -> list[float]:
-        """All values, including both ends."""
-        steps = math.log10(self.stop / self.start) * self.per_decade
-        count = math.floor(steps + min(0.5, max(0.01, 0.002 * self.per_decade)))  # both ends are rounded
-        return [spaced(self.start, i, self.per_decade) for i in range(count + 1)]
-
-
-def spaced(start: float, steps: int, per_decade: float) -> float:
-    """Return the value ``steps`` steps above ``start``, to three significant digits.
-
-    Grids that start at different values of the same grid give the same numbers. If ``start`` is the rounded
-    value of a grid through a number of one or two digits, as 3.16e-3 is for the grid through 1e-2, the exact
-    value is used.
-    """
-    number, k = _exact(start, per_decade)
-    return rounded(number * 10 ** ((steps - k) / per_decade))
-
-
-@lru_cache(maxsize=1024)
-def _exact(start: float, per_decade: float) -> tuple[float, int]:
-    """Return a round number of the grid through ``start``, and its distance in steps above ``start``.
-
-    It is a power of ten if there is one, else a number of one digit, else of two, else ``start`` itself.
-    """
-    steps = range(math.ceil(per_decade)) if per_decade < FINE else ()
-    near = [(rounded(start * 10 ** (k / per_decade), n), k, n) for n, k in itertools.product((1, 2), steps)]
-    found = [one for one in near if rounded(one[0] * 10 ** (-one[1] / per_decade)) == start]
-    number, k, _ = min(found, key=lambda one: (f"{one[0]:.1e}"[:3] != "1.0", one[2]), default=(start, 0, 3))
-    return number, k
-
-
-def rounded(value: float, digits: int = 3) -> float:
-    """Return a number rounded to this many significant digits."""
-    return float(f"{value:.{digits}g}")
-
-
-def _repeats(values: Sequence[Any]) -> bool:
-    """Whether a number is repeated: the spacing of an axis that grows depends on the number of values."""
-    numbers = [value for value in values if type(value) in (int, float)]
-    return len(set(numbers)) < len(numbers)
-
-
 def _distinct(values: list[Any]) -> list[Any]:
-    if _repeats(values):
+    if repeats(values):
         raise ValueError("each number may appear only once")
     return values
 
@@ -240,9 +173,16 @@ class FigureSpec(Strict):
     """For a map: the axis whose values are its rows, if curves are not named ``ROW / COLUMN``."""
     columns: str | None = None
     """For a map: the axis whose values are its columns."""
+    costs: list[Cost] = []
+    """Costs over which each curve's best loss is drawn in addition, with the front of the curves that none
+    beats in both: optimizer state, the time of a step as a multiple of Adam's, peak memory. Not for a map."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
+        if self.costs and self.kind == "map":
+            raise ValueError("'costs' are drawn for curves: not with 'kind: map'")
+        if len(set(self.costs)) < len(self.costs):
+            raise ValueError("'costs' has one of them twice")
         if (self.rows is None) != (self.columns is None) or (self.rows is not None and self.kind != "map"):
             raise ValueError("'rows' and 'columns' go together, with 'kind: map'")
         if self.rows is not None and self.rows == self.columns:
@@ -366,7 +306,7 @@ def layer_of(optimizer: str | None, layers: Sequence[Layer]) -> Layer | None:
     adams = [role for role, own in preset.roles.items() if own.get("name") == "adam"]
     known = any(ADAM in layer.axes for layer in layers)
     base = {f"optimizer.roles.{role}.lr": ADAM for role in adams if known}
-    return Layer(axes={RATE: HalfDecades.model_validate(preset.lr.model_dump(by_alias=True))}, base=base)
+    return Layer(axes={RATE: preset.lr}, base=base)
 
 
 def parse(content: str, where: str) -> StudyFile:

@@ -23,15 +23,14 @@ from optstudy.folders import settle
 from optstudy.scales import check_scale, for_any_model
 from optstudy.study import yamlfile
 from optstudy.study.checks import check
-from optstudy.study.expansion import Expansion
-from optstudy.study.file import HalfDecades, Layer, StudyFile, axes_of, parse
+from optstudy.study.expansion import Expansion, Plans
+from optstudy.study.file import Layer, StudyFile, axes_of, parse
 from optstudy.study.naming import Naming
 from optstudy.study.plan import Pending, Plan, PlannedRun, Results
 from optstudy.study.trainer import scale_of
 from optstudy.study.yamlfile import located
 
 __all__ = [
-    "HalfDecades",
     "Pending",
     "Plan",
     "PlannedRun",
@@ -116,6 +115,7 @@ class Study:
         seeds: int | None = None,
         results: Results = lambda run_id: None,
         adaptive: bool = True,
+        others: Plans | None = None,
     ) -> Plan:
         """List the study's runs at a scale, once for each curve they are on.
 
@@ -125,6 +125,7 @@ class Study:
             seeds: number of seeds, 0 and up, instead of the file's.
             results: the known results of finished runs.
             adaptive: extend axes and add seeds as the file says.
+            others: plans of other studies that are known already; new ones are added.
 
         Raises:
             UserError: an unknown scale, or an invalid config; names the key.
@@ -141,9 +142,11 @@ class Study:
             results,
             adaptive,
             lambda name: _read(name, self.folder).file,
+            {} if others is None else others,
         ).plan()
 
 
+@cache
 def names() -> list[str]:
     """Names of the studies in the package."""
     root = resources.files("optstudy") / "studies"

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from optstudy.grids import rounded, spaced
 from optstudy.program import AnyConfig
 from optstudy.results.table import Row
-from optstudy.study.file import Adaptive, Refine, rounded, spaced
+from optstudy.study.file import Adaptive, Refine
 
 Loss = Callable[[float, int], float | None]
 """Maps a value on the axis and a seed to the loss, or None while the run has no result."""

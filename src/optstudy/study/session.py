@@ -8,6 +8,7 @@ from typing import Any
 from optstudy.claims.verdict import LOOKS
 from optstudy.errors import UserError, say_once, shown
 from optstudy.folders import prepare
+from optstudy.grids import MOST_VALUES
 from optstudy.identity import ids_by_seed, without_code
 from optstudy.launch import attempts, lease
 from optstudy.program import code_of
@@ -16,11 +17,19 @@ from optstudy.results.archive import Archive
 from optstudy.results.catalog import Catalog
 from optstudy.results.table import Row, measured
 from optstudy.study import registered
-from optstudy.study.file import MOST_VALUES
+from optstudy.study.expansion import Plans
 from optstudy.study.library import Plan, PlannedRun, Study
 from optstudy.study.places import in_first_folder
 
 FINISHED = ("done", "diverged")
+
+
+class Shared:
+    """What the sessions of one command share: sessions and plans of other studies, by name."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.plans: Plans = {}
 
 
 class Session:
@@ -36,6 +45,7 @@ class Session:
         kept: runs of a committed record, by id, which count as done without a folder.
         decides: seeds added until claims were decided count as the study's own.
         all_seeds: if ``seeds`` is not given, show runs in the folder with further seeds; claims ignore them.
+        shared: what it shares with other sessions of the same scale, runs folder and overrides.
 
     Raises:
         UserError: a number of seeds below 1 or above :data:`MOST_VALUES`, a file for a folder, or a mistake
@@ -53,6 +63,7 @@ class Session:
         kept: Archive | None = None,
         decides: bool = False,
         all_seeds: bool = False,
+        shared: Shared | None = None,
     ) -> None:
         if seeds is not None and not 0 < seeds <= MOST_VALUES:
             bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
@@ -73,8 +84,7 @@ class Session:
         """Finished runs with seeds beyond the study's own, which are shown but not used for claims."""
         self._all_seeds = all_seeds and seeds is None
         self._planned = False
-        self.beside: dict[str, Session] = {}
-        """Sessions of other studies that its figure is compared with, by name."""
+        self.shared = shared or Shared()
         self.decides = seeds is None and (decides or study.file.decide or registered.decides(self))
         self.plan = self.replan()
 
@@ -83,7 +93,9 @@ class Session:
         if self._planned and all(self.row(run_id) is None for run_id in self._missed):
             return self.plan
         self._missed: set[str] = set()
-        self.plan = self.study.plan(self.scale, self.overrides, self.seeds, self._asked, self._adaptive)
+        self.plan = self.study.plan(
+            self.scale, self.overrides, self.seeds, self._asked, self._adaptive, self.shared.plans
+        )
         found = self._further() if self.decides else []
         self.plan.points += found
         self.plan.first += self._wanted
@@ -153,6 +165,7 @@ class Session:
             self._adaptive,
             self.kept,
             self.decides,
+            shared=self.shared,
         )
 
     def _asked(self, run_id: str) -> Row | None:

@@ -49,19 +49,20 @@ const power = (k, m) => (k >= -2 && k <= 3 ? String(+(m * 10 ** k).toPrecision(2
 const factor = (k, m) => (k === 0 && m === 1 ? "best" : k < 0 && m === 1 ? `÷${10 ** -k}` : `×${+(m * 10 ** k).toPrecision(2)}`);
 const thousands = (n) => [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].reduce((s, [u, l]) => s ?? (n >= u ? `${+(n / u).toPrecision(3)} ${l}` : null), null) ?? String(n);
 
-// One set of axes: returns the drawing group and the scales. `strip` keeps a band on top for diverged runs.
+// One set of axes: returns the drawing group and the scales. `strip` keeps a band on top for diverged runs;
+// `small` leaves out the axes' names.
 function axes(box, s) {
-  const w = Math.max(260, box.clientWidth), h = s.height ?? (w < 480 ? 290 : 380);
-  const left = 54, right = 12, bottom = 46, band = s.strip ? 8 + 8 * s.strip : 0, top = (s.title ? 26 : 12) + band;
+  const w = Math.max(s.small ? 140 : 260, box.clientWidth), h = s.small ? 150 : s.height ?? (w < 480 ? 290 : 380);
+  const left = s.small ? 34 : 54, right = 12, bottom = s.small ? 24 : 46, band = s.strip ? 8 + 8 * s.strip : 0, top = (s.title ? 26 : s.strip ? 8 : 12) + band;
   const svg = node("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": s.label }, box);
   const sx = (x) => left + ((x - s.x[0]) / (s.x[1] - s.x[0] || 1)) * (w - left - right);
   const sy = (y) => h - bottom - ((y - s.y[0]) / (s.y[1] - s.y[0] || 1)) * (h - top - bottom);
-  node("text", { x: left, y: 13, class: "caption" }, svg, s.title);
+  if (s.title) node("text", { x: left, y: 13, class: "caption" }, svg, s.title);
   for (const [from, to] of s.bands ?? []) {
     node("rect", { x: sx(from), width: sx(to) - sx(from), y: top, height: h - bottom - top, class: "band" }, svg);
     node("text", { x: (sx(from) + sx(to)) / 2, y: top + 15, class: "hint", "text-anchor": "middle" }, svg, "within 3×");
   }
-  for (const [at, text] of s.yticks((h - top - bottom) / 45)) {
+  for (const [at, text] of s.yticks((h - top - bottom) / (s.small ? 28 : 45))) {
     node("path", { d: `M${left} ${sy(at)}H${w - right}`, class: "grid" }, svg);
     node("text", { x: left - 7, y: sy(at) + 4, "text-anchor": "end" }, svg, text);
   }
@@ -74,15 +75,18 @@ function axes(box, s) {
     node("text", { x: sx(at), y: h - bottom + 17, "text-anchor": "middle" }, svg, text);
   }
   node("path", { d: `M${left} ${top}V${h - bottom}H${w - right}`, class: "axis" }, svg);
-  node("text", { x: (left + w - right) / 2, y: h - 9, "text-anchor": "middle", class: "title" }, svg, s.xlabel);
-  node("text", { transform: `translate(12 ${(top + h - bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, svg, s.ylabel);
+  if (!s.small) {
+    node("text", { x: (left + w - right) / 2, y: h - 9, "text-anchor": "middle", class: "title" }, svg, s.xlabel);
+    node("text", { transform: `translate(12 ${(top + h - bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, svg, s.ylabel);
+  }
   const clip = `clip${clips++}`;
   node("rect", { x: left, y: top, width: w - left - right, height: h - top - bottom + 1 }, node("clipPath", { id: clip }, svg));
   if (s.strip) {
-    node("rect", { x: left, y: 22, width: w - left - right, height: band, class: "strip" }, svg);
-    node("text", { x: left - 6, y: 26 + band / 2, "text-anchor": "end", class: "hint" }, svg, "diverged");
+    node("rect", { x: left, y: top - band - 4, width: w - left - right, height: band, class: "strip" }, svg);
+    if (!s.small) node("text", { x: left - 6, y: top - band / 2, "text-anchor": "end", class: "hint" }, svg, "diverged");
   }
-  return { svg, plot: node("g", { "clip-path": `url(#${clip})` }, svg), sx, sy, hits: [], strip: (row) => 30 + 8 * row };
+  const ux = (x) => s.x[0] + ((x - left) / (w - left - right)) * (s.x[1] - s.x[0]);
+  return { svg, plot: node("g", { "clip-path": `url(#${clip})` }, svg), sx, sy, ux, left, right: w - right, top, bottom: h - bottom, hits: [], strip: (row) => top - band + 4 + 8 * row };
 }
 
 function hover(a, describe, click) {
@@ -151,99 +155,87 @@ function lossRange(axis = D.panels[0].axis) {
   return [low - pad, high + pad];
 }
 
-function sweepChart(box, panel, aligned) {
-  const { name, axis, log, plots } = D.panels[panel], curves = D.curves.filter((c) => c.panel === panel);
-  const shift = (c) => (aligned ? c.points[c.best][POINT.at] : 0);
-  const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - shift(c)));
+const lost = (range) => (r) => D.runs[r][RUN.state] === "diverged" || D.runs[r][RUN.loss] > range[1];
+const losesAny = (c, range) => c.points.some((p) => p[POINT.runs].some(lost(range)));
+
+// Axes of a panel's curves, as swept or aligned at each best, with a row on top for each curve that lost runs.
+function sweepAxes(box, panel, aligned, strip, more) {
+  const { axis, log } = D.panels[panel], curves = D.curves.filter((c) => c.panel === panel);
+  const places = curves.flatMap((c) => c.points.map((p) => p[POINT.at] - (aligned ? c.points[c.best][POINT.at] : 0)));
   const pad = 0.05 * (Math.max(...places) - Math.min(...places)) || 0.5;
-  const range = lossRange(axis);
-  const lost = (r) => D.runs[r][RUN.state] === "diverged" || D.runs[r][RUN.loss] > range[1];
-  const losers = curves.filter((c) => !hidden.has(c.label) && c.points.some((p) => p[POINT.runs].some(lost)));
-  const row = new Map(losers.map((c, k) => [c, k % 10]));
   const names = new Map(curves.flatMap((c) => c.points.map((p) => [p[POINT.at], p[POINT.x]])));
-  const x = [Math.min(...places) - pad, Math.max(...places) + pad];
-  const a = axes(box, {
-    title: [name, plots.length === 1 ? "" : aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
-    label: `${D.metric.name} against ${axis}${aligned ? ", aligned at each best" : ""}`,
-    x, y: range, strip: Math.min(losers.length, 10),
+  const range = lossRange(axis), x = [Math.min(...places) - pad, Math.max(...places) + pad];
+  return axes(box, {
+    x, y: range, strip,
     xticks: (room) => (log ? logTicks(x, room, aligned ? factor : power) : [...names].sort((p, q) => p[0] - q[0])),
     yticks: (room) => linearTicks(range, room).map(([at, text]) => [at, D.metric.sign < 0 ? text.replace(/^-?/, (s) => (s || Number(text) === 0 ? "" : "-")) : text]),
+    ...more,
+  });
+}
+
+function sweepChart(box, panel, aligned) {
+  const { name, axis, plots } = D.panels[panel], curves = D.curves.filter((c) => c.panel === panel && !hidden.has(c.label));
+  const range = lossRange(axis), losers = curves.filter((c) => losesAny(c, range));
+  const a = sweepAxes(box, panel, aligned, Math.min(losers.length, 10), {
+    title: [name, plots.length === 1 ? "" : aligned ? "aligned at each best" : "as swept"].filter(Boolean).join(", "),
+    label: `${D.metric.name} against ${axis}${aligned ? ", aligned at each best" : ""}`,
     xlabel: aligned ? `${axis}, relative to each best` : axis, ylabel: D.metric.label,
     bands: aligned ? [[-Math.log10(3), Math.log10(3)]] : [],
   });
-  for (const c of [...curves].reverse()) {
-    if (hidden.has(c.label)) continue;
-    const at = (p) => a.sx(p[POINT.at] - shift(c)), ink = colour(c.slot);
-    const seeds = c.points.map((p) => p[POINT.runs].map((r) => D.runs[r][RUN.loss]));
-    if (seeds.some((s) => s.length > 1))
-      node("path", { d: path([...c.points.map((p, j) => [at(p), a.sy(Math.max(...seeds[j]))]), ...c.points.map((p, j) => [at(p), a.sy(Math.min(...seeds[j]))]).reverse()]) + "Z", fill: ink, opacity: 0.16 }, a.plot);
-    node("path", { d: path(c.points.map((p) => [at(p), a.sy(p[POINT.mean])])), stroke: ink, class: "line", "stroke-dasharray": c.dashed ? "6 4" : "none" }, a.plot);
-    let dots = "", crosses = "";
-    for (const p of c.points) {
-      const gone = p[POINT.runs].filter(lost);
-      for (const r of p[POINT.runs]) {
-        const off = lost(r), px = at(p) + (off ? 7 * (gone.indexOf(r) - (gone.length - 1) / 2) : 0);
-        const y = off ? a.strip(row.get(c)) : a.sy(D.runs[r][RUN.loss]);
-        if (off) crosses += D.runs[r][RUN.state] === "diverged" ? `M${px - 2.5} ${y - 2.5}l5 5m0 -5l-5 5` : `M${px - 2.5} ${y + 2}l2.5 -4l2.5 4`;
-        else dots += `M${px} ${y}h0`;
-        a.hits.push({ x: px, y, run: r, curve: c, point: p });
-      }
+  for (const c of [...curves].reverse()) drawCurve(a, c, aligned, range, losers.indexOf(c) % 10);
+  hover(a, describe, choose);
+}
+
+function drawCurve(a, c, aligned, range, row) {
+  const shift = aligned ? c.points[c.best][POINT.at] : 0, off = lost(range);
+  const at = (p) => a.sx(p[POINT.at] - shift), ink = colour(c.slot);
+  const seeds = c.points.map((p) => p[POINT.runs].map((r) => D.runs[r][RUN.loss]));
+  if (seeds.some((s) => s.length > 1))
+    node("path", { d: path([...c.points.map((p, j) => [at(p), a.sy(Math.max(...seeds[j]))]), ...c.points.map((p, j) => [at(p), a.sy(Math.min(...seeds[j]))]).reverse()]) + "Z", fill: ink, opacity: 0.16 }, a.plot);
+  node("path", { d: path(c.points.map((p) => [at(p), a.sy(p[POINT.mean])])), stroke: ink, class: "line", "stroke-dasharray": c.dashed ? "6 4" : "none" }, a.plot);
+  let dots = "", crosses = "";
+  for (const p of c.points) {
+    const gone = p[POINT.runs].filter(off);
+    for (const r of p[POINT.runs]) {
+      const px = at(p) + (off(r) ? (a.right - a.left < 250 ? 4 : 7) * (gone.indexOf(r) - (gone.length - 1) / 2) : 0);
+      const y = off(r) ? a.strip(row) : a.sy(D.runs[r][RUN.loss]);
+      if (off(r)) crosses += D.runs[r][RUN.state] === "diverged" ? `M${px - 2.5} ${y - 2.5}l5 5m0 -5l-5 5` : `M${px - 2.5} ${y + 2}l2.5 -4l2.5 4`;
+      else dots += `M${px} ${y}h0`;
+      a.hits.push({ x: px, y, run: r, curve: c, point: p });
     }
-    node("path", { d: dots, stroke: ink, class: "dots" }, a.plot);
-    node("path", { d: c.points.filter((p) => p[POINT.mean] <= range[1] && !p[POINT.runs].every(lost)).map((p) => outline(c.slot, at(p), a.sy(p[POINT.mean]), p === c.points[c.best] ? 6.5 : 4.5)).join(""), fill: ink, class: "marker" }, a.plot);
-    node("path", { d: crosses, stroke: ink, class: "cross" }, a.svg);
   }
-  hover(a, describe, (hit) => { clicked.has(hit.run) ? clicked.delete(hit.run) : clicked.add(hit.run); drawTraining(); });
+  node("path", { d: dots, stroke: ink, class: "dots" }, a.plot);
+  node("path", { d: c.points.filter((p) => p[POINT.mean] <= range[1] && !p[POINT.runs].every(off)).map((p) => outline(c.slot, at(p), a.sy(p[POINT.mean]), p === c.points[c.best] ? 6.5 : 4.5)).join(""), fill: ink, class: "marker" }, a.plot);
+  node("path", { d: crosses, stroke: ink, class: "cross" }, a.svg);
 }
 
-function chosenRuns() {
-  const offset = { best: 0, lower: -1, higher: 1 }[document.querySelector("input[name=which]:checked")?.value ?? "best"];
-  const runs = D.curves.flatMap((c) => c.points[c.best + offset]?.[POINT.runs].slice(0, 1) ?? []);
-  return [...new Set([...runs, ...clicked])].filter((r) => D.series[r] && !hidden.has(D.curves[owner.get(r)[0]].label));
-}
+const choose = (hit) => { clicked.has(hit.run) ? clicked.delete(hit.run) : clicked.add(hit.run); drawTraining(); };
 
-function drawTraining() {
-  const box = $("training");
-  if (!box) return;
+// A chart of its own for each of many curves, on the axes of all, with the reference in grey behind it.
+function drawMultiples() {
+  const box = $("multiples");
+  box.parentElement.hidden = false;
   box.replaceChildren();
-  const runs = chosenRuns();
-  const all = runs.flatMap((r) => [...(D.series[r].loss ?? []), ...(D.series[r].val_loss ?? [])]);
-  if (all.length) {
-    const x = [0, 1.01 * Math.max(...all.map((p) => p[0]))], losses = all.map((p) => p[1]);
-    const y = [Math.min(...losses) - 0.1, Math.max(...losses) + 0.1];
-    const a = axes(box, { title: "", label: `Loss against ${D.progress}`, height: 340, x, y, xlabel: D.progress, ylabel: ["loss", D.metric.unit].filter(Boolean).join(", "),
-      xticks: (room) => linearTicks(x, Math.min(room, 8)).map(([at]) => [at, thousands(at)]), yticks: (room) => linearTicks(y, room) });
-    for (const r of runs) {
-      const [k, j] = owner.get(r), curve = D.curves[k], point = curve.points[j];
-      const ink = colour(curve.slot), dash = clicked.has(r) ? "5 3" : "none";
-      const place = ([t, l]) => [a.sx(t), a.sy(l)];
-      node("path", { d: path((D.series[r].loss ?? []).map(place)), stroke: ink, class: "line faint" }, a.plot);
-      const points = (D.series[r].val_loss ?? []).map(place);
-      node("path", { d: path(points), stroke: ink, class: "line", "stroke-dasharray": dash }, a.plot);
-      node("path", { d: points.map(([px, py]) => outline(curve.slot, px, py, 3.5)).join(""), fill: ink }, a.plot);
-      points.forEach(([px, py]) => a.hits.push({ x: px, y: py, run: r, curve, point }));
+  D.panels.forEach(({ name, axis, plots }, panel) => {
+    const all = D.curves.filter((c) => c.panel === panel), best = (c) => c.points[c.best][POINT.mean];
+    const curves = all.filter((c) => !hidden.has(c.label)).sort((p, q) => best(p) - best(q));
+    if (all.length <= D.many) return;
+    if (name) box.append(line("h3", name));
+    const grid = box.appendChild(line("div", "")), range = lossRange(axis), aligned = plots.at(-1);
+    grid.className = "multiples";
+    const reference = all.find((c) => c.reference);
+    for (const c of curves) {
+      const cell = grid.appendChild(line("div", ""));
+      cell.append(line("h4", c.name));
+      const a = sweepAxes(cell, panel, aligned, Number(curves.some((one) => losesAny(one, range))), { label: `${D.metric.name} of ${c.name}`, small: true });
+      if (reference && reference !== c) {
+        const shift = aligned ? reference.points[reference.best][POINT.at] : 0;
+        node("path", { d: path(reference.points.map((p) => [a.sx(p[POINT.at] - shift), a.sy(p[POINT.mean])])), class: "line behind" }, a.plot);
+      }
+      drawCurve(a, c, aligned, range, 0);
+      hover(a, describe, choose);
     }
-    hover(a, describe);
-  } else box.append(line("p", "No training curve is recorded for this choice."));
-  const effective = $("effective");
-  if (effective) effective.replaceChildren(), runs.filter((r) => D.series[r].effective).slice(0, 4).forEach((r) => drawEffective(effective, r));
-}
-
-function drawEffective(parent, run) {
-  const rows = D.series[run].effective, [k, j] = owner.get(run);
-  parent.append(line("h3", `${D.curves[k].name}, ${axisOf(D.curves[k])} ${D.curves[k].points[j][POINT.x]}`));
-  const grid = parent.appendChild(line("div", ""));
-  grid.className = "charts";
-  const log = (v) => Math.log10(Math.max(v, 1e-300));
-  const values = rows.flatMap(([, roles]) => Object.values(roles).flatMap((q) => Object.values(q))).filter((v) => v > 0).map(log);
-  const x = [0, rows.at(-1)[0]], y = [Math.min(...values), Math.max(...values)];
-  const roles = [...new Set(rows.flatMap(([, found]) => Object.keys(found)))].map((role) => [role, grid.appendChild(line("div", ""))]);
-  for (const [role, inner] of roles) {
-    const of = rows.filter(([, roles]) => roles[role]), names = Object.keys(of[0][1][role]).sort();
-    const a = axes(inner, { title: role, label: `Effective learning rate of ${role}`, height: 260, x, y, xlabel: "tokens", ylabel: "effective learning rate",
-      xticks: (room) => linearTicks(x, Math.min(room, 6)).map(([at]) => [at, thousands(at)]), yticks: (room) => logTicks(y, room, power) });
-    names.forEach((q, n) => node("path", { d: path(of.map(([t, roles]) => [a.sx(t), a.sy(log(roles[role][q]))])), class: "line", stroke: colour(D.curves[k].slot), opacity: 0.35 + 0.65 * (1 - Math.abs((2 * n) / Math.max(1, names.length - 1) - 1)) }, a.plot));
-  }
+  });
 }
 
 function drawAll() {
@@ -253,6 +245,7 @@ function drawAll() {
     const charts = D.panels.flatMap(({ plots }, panel) => plots.map((aligned) => [box.appendChild(line("div", "")), panel, aligned]));
     charts.forEach(([inner, panel, aligned]) => sweepChart(inner, panel, aligned));
   }
+  if ($("multiples")) drawMultiples();
   drawTraining();
 }
 
@@ -266,7 +259,6 @@ document.querySelectorAll("button[data-curve]").forEach((button) =>
     document.querySelectorAll("tr[data-curve]").forEach((row) => row.classList.toggle("off", hidden.has(row.dataset.curve)));
     drawAll();
   }));
-document.querySelectorAll("input[name=which]").forEach((input) => input.addEventListener("change", () => { remember(); drawTraining(); }));
 document.querySelectorAll("svg[data-slot]").forEach((icon) => node("path", { d: outline(+icon.dataset.slot, 7, 7, 5.5), fill: colour(+icon.dataset.slot) }, icon));
 document.querySelector("details.sweeps")?.addEventListener("toggle", drawAll);
 $("theme").addEventListener("click", () => {

@@ -96,12 +96,13 @@ const tableLines = () => [...summary.rows].filter((row) => !row.classList.contai
 let restoring = true;
 function remember() {
   if (restoring) return;
-  const state = new URLSearchParams(), which = document.querySelector("input[name=which]:checked")?.value ?? "best";
+  const state = new URLSearchParams();
   for (const chip of document.querySelectorAll("button[data-curve][aria-pressed=false]")) state.append("hide", chip.dataset.curve);
   const sorted = summary?.querySelector("th[aria-sort]");
   if (sorted) state.set("sort", `${sorted.textContent}${sorted.getAttribute("aria-sort") === "descending" ? " down" : ""}`);
   if (find.value) state.set("find", find.value);
-  if (which !== "best") state.set("which", which);
+  document.querySelectorAll(".choice input:checked").forEach((input) => { if (!input.defaultChecked) state.set(input.name, input.value); });
+  if (zoomed.from !== null) state.set("zoom", `${zoomed.from.toPrecision(4)} ${zoomed.to.toPrecision(4)}`);
   if ($("runs")?.open) state.set("runs", "");
   history.replaceState(null, "", `#${state}`);
 }
@@ -113,8 +114,9 @@ function restore() {
   const column = summary && sort ? [...summary.tHead.rows[0].cells].findIndex((head) => head.textContent === name) : -1;
   if (column >= 0) sortRows(summary, column, down);
   find.value = state.get("find") ?? "";
-  const which = [...document.querySelectorAll("input[name=which]")].find((input) => input.value === state.get("which"));
-  if (which) which.checked = true;
+  document.querySelectorAll(".choice input").forEach((input) => { if (input.value === state.get(input.name)) input.checked = true; });
+  const zoom = (state.get("zoom") ?? "").split(" ").map(Number);
+  if (zoom.length === 2 && zoom[1] > zoom[0]) [zoomed.from, zoomed.to] = zoom;
   if (state.has("runs") && $("runs")) $("runs").open = true;
   filterRows();
   restoring = false;
