@@ -202,8 +202,8 @@ ASKED = {
     ],
     "Rare tokens": [
         (_RARE, "beyond/rare-tokens", "sgd-lags-on-rare-tokens"),
-        (_RARE, "beyond/rare-tokens", "common-tokens-alike"),
-        (_RARE, "beyond/rare-tokens", "gap-grows-with-vocabulary"),
+        (_OWN, "beyond/rare-tokens", "common-tokens-alike"),
+        (_OWN, "beyond/rare-tokens", "gap-grows-with-vocabulary"),
         (_OWN, "beyond/rare-tokens", "last-layer-is-for-rare-tokens"),
         (_OWN, "beyond/rare-tokens", "norms-are-not"),
     ],

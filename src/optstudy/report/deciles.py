@@ -23,7 +23,7 @@ def draw_deciles(made: Any, figure: Figure) -> None:
     slots = style.slots(figure.curves)
     axes = made.subplots(len(found), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, (panel, series) in zip(axes, found.items(), strict=True):
-        axis.axhline(0.0, color="#9a9a9a", lw=0.7)
+        axis.axhline(0.0, color=style.INK, alpha=0.4, lw=0.7)
         for one in series:
             _line(axis, one, slots[one.curve.label])
         axis.set_title(style.drawn(figure.title_of(panel)), loc="left", fontsize=9)
