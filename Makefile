@@ -43,7 +43,8 @@ bench: .venv/bench  ## step times of all optimizers beside other libraries'
 SCALE ?= pico
 JOBS ?= 2
 PAPER := table1 $(foreach n,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18,fig$n)
-BEYOND := horizon batch architectures adaptivity-map rivals schedules weight-decay axes rates-per-role momentum-where secret-sauce fidelity
+BEYOND := horizon batch architectures adaptivity-map rivals schedules weight-decay axes rates-per-role momentum-where \
+	secret-sauce rare-tokens distances fidelity
 
 reproduce: .venv/installed  ## run every figure of the paper again from nothing; says first how many hours that takes
 	$(call again,$(PAPER:%=paper/%),runs-reproduce)

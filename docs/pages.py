@@ -175,6 +175,10 @@ _PAPER = "Zhao et al. ([2407.07972](https://arxiv.org/abs/2407.07972)), 150M and
 _SLIM = "Kalra et al. ([2503.01843](https://arxiv.org/abs/2503.01843)), 124M"
 _SCALE = "Glentis et al. ([2506.16659](https://arxiv.org/abs/2506.16659)), 60M to 1B"
 _SAUCE = "Orvieto and Gower ([2505.21829](https://arxiv.org/abs/2505.21829)), 160M"
+_MINI = "Zhang et al. ([2406.16793](https://arxiv.org/abs/2406.16793)), 125M to 7B"
+_RARE = (
+    "Kunstner et al. ([2402.19449](https://arxiv.org/abs/2402.19449)), small transformers and linear models"
+)
 _OWN = "asked here"
 ASKED = {
     "Which layers": [
@@ -194,6 +198,14 @@ ASKED = {
         (_SLIM, "beyond/axes", "tokens-need-rows"),
         (_SLIM, "beyond/axes", "slim-axis-of-matrices"),
         (_SLIM, "beyond/axes", "norms-resist"),
+        (_MINI, "beyond/rivals", "adam-mini-level"),
+    ],
+    "Rare tokens": [
+        (_RARE, "beyond/rare-tokens", "sgd-lags-on-rare-tokens"),
+        (_OWN, "beyond/rare-tokens", "common-tokens-alike"),
+        (_OWN, "beyond/rare-tokens", "gap-grows-with-vocabulary"),
+        (_OWN, "beyond/rare-tokens", "last-layer-is-for-rare-tokens"),
+        (_OWN, "beyond/rare-tokens", "norms-are-not"),
     ],
     "Adaptivity, or a rate for each role": [
         (_OWN, "beyond/rates-per-role", "adam-gains"),
@@ -204,8 +216,12 @@ ASKED = {
         (_PAPER, "paper/fig1", "non-sgd-same-loss"),
         (_SAUCE, "beyond/secret-sauce", "equal-betas"),
         (_SAUCE, "beyond/secret-sauce", "signum-slower"),
+        (_SCALE, "beyond/momentum-where", "normalising-helps"),
         (_SCALE, "beyond/momentum-where", "last-layer-enough"),
         (_SCALE, "beyond/momentum-where", "reaches-adam"),
+        (_OWN, "beyond/distances", "signs-in-matrices"),
+        (_OWN, "beyond/distances", "layers-in-matrices"),
+        (_OWN, "beyond/distances", "rows-in-the-last-layer"),
     ],
 }
 """Claims about where adaptivity is needed, by question: who stated it at which scale, study, claim."""

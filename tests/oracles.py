@@ -103,3 +103,39 @@ def adafactor_bigvision(p, gs, lrs, *, beta1, beta2_cap, decay_rate, eps, min_di
         p = (1 - lr * weight_decay) * p - lr * m
         trajectory.append(p)
     return trajectory
+
+
+def _blocks_of_later_papers(name, role, shape, heads):
+    """The weights that share a second moment, as indices: a tensor cut up by explicit loops."""
+    rows = [np.s_[i : i + 1] for i in range(shape[0])]
+    columns = [np.s_[:, i : i + 1] for i in range(shape[-1])]
+    tokens = {"embedding": rows, "head": rows}
+    if name == "slim_adam":
+        return {**tokens, "qkv": rows, "attention_out": columns, "mlp_in": columns, "mlp_out": columns}.get(
+            role
+        )
+    if name == "scale_like":
+        return None if len(shape) == 1 else columns if role == "embedding" else rows
+    if role != "qkv":
+        return [np.s_[:]] if len(shape) == 1 else rows
+    width = shape[0] // 3 // heads
+    of_heads = [np.s_[i : i + width] for i in range(0, 2 * heads * width, width)]
+    return [*of_heads, *rows[2 * heads * width :]]
+
+
+def of_a_later_paper(name, role, p, gs, lr, heads):
+    """SlimAdam, Adam-mini and what is like SCALE, for one parameter; None for blocks: a value per weight."""
+    normalised = name == "scale_like" and p.ndim > 1
+    b1, b2, eps = 0.9, 0.95, 1e-15
+    if name == "scale_like":
+        b1, b2, eps = (0.9 if role == "head" else 0.0, 0.0, 0.0) if normalised else (0.9, 0.999, 1e-8)
+    blocks = _blocks_of_later_papers(name, role, p.shape, heads)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(gs, 1):
+        square = g * g
+        for block in blocks or ():
+            square[block] = square[block].sum() / square[block].size
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * square
+        p = p - lr * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+    return p

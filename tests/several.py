@@ -18,10 +18,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from optstudy import ending, optim
-from optstudy.config import RunConfig
+from optstudy.config import Model, RunConfig
 from optstudy.errors import validate
-from optstudy.optim.sharded import whole
+from optstudy.optim.sharded import is_sharded, whole
+from optstudy.roles import assign_roles
 from optstudy.training import checkpoint
+from optstudy.training.build import create_optimizer
+from optstudy.training.model import Transformer
 from optstudy.training.parallel import Ranks, joined
 from optstudy.training.run import Run
 
@@ -39,7 +42,32 @@ def job(config: RunConfig, start: int = 0, stop: int = STEPS, **paths: Path) -> 
 
 def work(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Do one job as one of the ranks."""
+    if "recipe" in job:
+        return steps_of_a_recipe(job, ranks)
     return steps_of_a_run(job, ranks) if "config" in job else steps_of_an_optimizer(job, ranks)
+
+
+def recipe_job(name: str, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Steps of a recipe on a model of these sizes, in float64, with drawn gradients."""
+    return {"recipe": name, "model": sizes}
+
+
+def steps_of_a_recipe(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Return roles, weights before and after five steps, and the gradients, all by name."""
+    model = Transformer(validate(Model, job["model"]), seed=0).double()
+    before = {name: p.detach().tolist() for name, p in model.named_parameters()}
+    ranks.spread(model, model.blocks, "fsdp")
+    optimizer = create_optimizer(job["recipe"], model, lr=1e-2)
+    gradients: dict[str, list[Any]] = {name: [] for name in before}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for name, p in model.named_parameters():
+            g = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            gradients[name].append(g.tolist())
+            p.grad = distribute_tensor(g, p.device_mesh, p.placements) if is_sharded(p) else g
+        optimizer.step()
+    after = {name: whole(p.detach()).tolist() for name, p in model.named_parameters()}
+    return {"roles": assign_roles(model), "before": before, "gradients": gradients, "after": after}
 
 
 def steps_of_a_run(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:

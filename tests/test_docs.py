@@ -300,7 +300,9 @@ def test_an_editor_is_given_the_schema_by_a_line_that_the_program_reads_over(tmp
                 study.single(tmp_path / words[1], {"data.corpus": "enwik8", "data.fingerprint": "0"})
 
 
-NOT_RUN = [f"beyond/{name}" for name in ("axes", "momentum-where", "rates-per-role")]
+NOT_RUN = [
+    f"beyond/{name}" for name in ("axes", "distances", "momentum-where", "rare-tokens", "rates-per-role")
+]
 
 
 def test_each_study_page_and_the_gallery_show_its_figure(site):

@@ -21,6 +21,7 @@ from optstudy.roles import assign_roles
 from optstudy.study import library as study
 from optstudy.training.build import build_optimizer
 from optstudy.training.model import Transformer
+from tests import oracles
 from tests.configs import TINY
 from tests.device import DEVICE
 
@@ -416,26 +417,22 @@ def test_a_model_without_roles_takes_what_asks_for_none() -> None:
         optstudy.create_optimizer("adalayer_star", model, lr=1e-2)
 
 
-def test_slim_adam_is_its_restatement() -> None:
-    """Adam whose second moment is a mean over inputs or over outputs, by role; norms per weight."""
-    model = Transformer(config_of("slim_adam").model, seed=0).double()
-    roles = assign_roles(model)
-    weights = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
-    optimizer = optstudy.create_optimizer("slim_adam", model, lr=1e-2)
-    m, v = ({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2))
-    over = {"embedding": 1, "head": 1, "qkv": 1, "attention_out": 0, "mlp_in": 0, "mlp_out": 0}
-    for t in range(1, 6):
-        steps(model, optimizer, range(t, t + 1))
-        for name, p in model.named_parameters():
-            g = p.grad.numpy()
-            square = np.square(g)
-            if (axis := over.get(roles[name])) is not None:
-                square = np.broadcast_to(square.mean(axis, keepdims=True), g.shape)
-            m[name] = 0.9 * m[name] + 0.1 * g
-            v[name] = 0.95 * v[name] + 0.05 * square
-            root = np.sqrt(v[name] / (1 - 0.95**t)) + 1e-15
-            weights[name] = weights[name] - 1e-2 * m[name] / (1 - 0.9**t) / root
-            np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("name", ["slim_adam", "adam_mini", "scale_like"])
+def test_recipes_of_later_papers_are_their_restatements(name: str) -> None:
+    """Sharded: test_parallel.py."""
+    config = config_of(name)
+    model = Transformer(config.model, seed=0).double()
+    roles, gradients = assign_roles(model), {name: [] for name, _ in model.named_parameters()}
+    before = {key: p.detach().numpy().copy() for key, p in model.named_parameters()}
+    optimizer = optstudy.create_optimizer(name, model, lr=1e-2)
+    for number in range(5):
+        steps(model, optimizer, range(number, number + 1))
+        for key, p in model.named_parameters():
+            gradients[key].append(p.grad.numpy().copy())
+    for key, p in model.named_parameters():
+        heads = config.model.n_heads
+        expected = oracles.of_a_later_paper(name, roles[key], before[key], gradients[key], 1e-2, heads)
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-12, atol=1e-12, err_msg=key)
 
 
 def test_a_recipe_is_made_with_its_roles_and_with_those_asked_for() -> None:

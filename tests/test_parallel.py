@@ -5,14 +5,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from optstudy.launch import attempts
 from optstudy.recipes import OPTIMIZERS
 from optstudy.record import read_json, read_result
 from optstudy.training.train import train
-from tests import several
-from tests.configs import folder_of, losses, tiny_on
+from tests import oracles, several
+from tests.configs import TINY, folder_of, losses, tiny_on
 from tests.several import HALF, STEPS, end, job, start, together
 
 UNEVEN = {
@@ -53,7 +54,8 @@ def settings(name):
 
 EVERY = [*OPTIMIZERS, *MIXED]
 KINDS = [
-    "adam", "adafactor_bigvision", "adalayer_star", "lion", "sgdw", "frozen_keep_last", "slim_adam", *MIXED,
+    "adam", "adafactor_bigvision", "adalayer_star", "lion", "sgdw", "frozen_keep_last", "slim_adam",
+    "adam_mini", *MIXED,
 ]  # fmt: skip
 """One of each rule, granularity and kind of recipe; the long tests have all."""
 SOME = ["hybrid_adafactor_last_norm", *MIXED]
@@ -84,6 +86,21 @@ ODD = [
 
 def recipes(corpus, how, names, **own):
     return [tiny_on(corpus, **{**settings(name), "training.parallel": how, **own}) for name in names]
+
+
+SIZES = {**TINY["model"], "vocab_size": 67, "d_model": 12, "n_heads": 3}
+"""Two processes cut a head of the fused q, k and v in two."""
+LATER = [several.recipe_job(name, SIZES) for name in ("slim_adam", "adam_mini", "scale_like")]
+
+
+def assert_later_recipes_are_their_restatements(results):
+    """In float64, from weights and gradients that are the same whatever the number of processes."""
+    for job_, found in zip(LATER, results, strict=True):
+        for name, after in found["after"].items():
+            before, *gradients = map(np.asarray, (found["before"][name], *found["gradients"][name]))
+            role, heads = found["roles"][name], job_["model"]["n_heads"]
+            expected = oracles.of_a_later_paper(job_["recipe"], role, before, gradients, 1e-2, heads)
+            np.testing.assert_allclose(after, expected, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
 def halves(configs, folder):
@@ -133,8 +150,10 @@ def test_two_processes_do_what_one_does_and_resume_what_one_or_two_saved(corpus_
     of_two.mkdir()
     jobs = [*map(job, configs), *map(job, resumed), *ODD]
     alone = split(together(1, [*jobs, *halves(resumed, of_one)], tmp_path), configs, resumed, ODD, resumed)
-    more = [*halves(resumed, of_two), *rests(resumed, of_two), *rests(resumed, of_one)]
-    two = split(together(2, [*jobs, *more], tmp_path), configs, resumed, ODD, resumed, resumed, resumed)
+    more = [*halves(resumed, of_two), *rests(resumed, of_two), *rests(resumed, of_one), *LATER]
+    lists = (configs, resumed, ODD, resumed, resumed, resumed, LATER)
+    two = split(together(2, [*jobs, *more], tmp_path), *lists)
+    assert_later_recipes_are_their_restatements(two[6])
     assert_agree(configs, two[0], alone[0])
     assert_odd_shapes_agree(two[2], alone[2])
     for undisturbed, rest in zip(two[1], two[4], strict=True):

@@ -61,6 +61,8 @@ _FUSED_QKV = {"qkv": {"second_moment": "split-3"}}
 _HEAD_ROWS = {"head": {"second_moment": "row"}}
 _STAR = {**_FUSED_QKV, **_HEAD_ROWS}
 _NORMS_OFF = {"norm": {"train": False}}
+_NORMALISED = {"betas": [0.0, 0.0], "eps": 1e-15}
+"""The gradient over the root mean square of its block in the same step."""
 _FIXED_LR = 3.16e-3
 """Learning rate of the adaptive parts of the hybrids (Figure 3)."""
 
@@ -140,6 +142,17 @@ OPTIMIZERS: dict[str, Spec] = {
             **{role: {"second_moment": "column"} for role in ("attention_out", "mlp_in", "mlp_out")},
         },
         source="Kalra et al. 2025 (arXiv 2503.01843): rows of q, k and tokens, else columns",
+    ),
+    "scale_like": Spec(
+        "optstudy.optim.Preconditioned",
+        {"betas": [0.9, 0.999], "eps": 1e-8},
+        {
+            "embedding": {"second_moment": "column", **_NORMALISED},
+            "matrix": {"second_moment": "row", **_NORMALISED},
+            "head": {"second_moment": "row", **_NORMALISED, "betas": [0.9, 0.0]},
+        },
+        "like SCALE (Glentis et al. 2025, arXiv 2506.16659): gradient over RMS of each output, momentum in "
+        "the last layer, AdamW on norms; SCALE has that momentum over its own RMS, this over the gradient's",
     ),
 }
 """The registry's optimizers, then the paper's recipes, then those of later papers."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from optstudy.claims.grammar import WHOLE, Measure, Quantity, Relation, Where
+from optstudy.claims.grammar import OVER_A_RUN, WHOLE, Measure, Quantity, Relation, Where
 from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
-from optstudy.results import stats
+from optstudy.results import deciles, stats
 from optstudy.results.curves import Curve, Point
 from optstudy.results.equivalents import LEAST, Ratio, tokens_of
 from optstudy.results.figure import Figure
@@ -85,7 +85,7 @@ class Evidence:
         """
         found = []
         for measure in _measures(relation):
-            if measure.function not in ("rate", "tokens"):
+            if measure.function not in (*OVER_A_RUN, "tokens"):
                 side = self._side(measure)
                 found += [(side.curve.label, point) for point in side.points]
         return found
@@ -138,12 +138,15 @@ class Evidence:
         low, high = relation.low, relation.high
         first, *more = relation.quantities
         try:
-            if first.one.function == "rate":
-                return Part(self._rate(first.one, first.other), low, high)
+            if first.one.function in OVER_A_RUN:
+                return Part(self._over_a_run(first.one, first.other), low, high)
             found = [self._quantity(one) for one in (first, *more)]
         except Missing as missing:
             return Part(None, low, high, str(missing))
-        return Part(stats.combined([(1 / len(found), one) for one in found]) if more else found[0], low, high)
+        if more:
+            weights = (one.weight for one in relation.quantities)
+            return Part(stats.combined(list(zip(weights, found, strict=True))), low, high)
+        return Part(found[0], low, high)
 
     def _quantity(self, quantity: Quantity) -> Estimate:
         one, other = quantity.one, quantity.other
@@ -166,6 +169,8 @@ class Evidence:
     def _side(self, measure: Measure) -> "Side":
         curve = self.curve(measure.curve)
         whole = measure.arguments == (WHOLE,)
+        if measure.function == "decile":
+            return self._decile(measure, curve)
         if measure.function in ("mean", "sensitivity") and not whole and measure.arguments:
             low, high = (float(one) for one in measure.arguments)
             inside = tuple(p for p in curve.points if _number(p.x) and low <= p.x <= high)
@@ -177,31 +182,49 @@ class Evidence:
         setting = measure.arguments[0] if measure.function in ("at", "gain") else None
         return Side(measure.function, curve, self.noise(measure.curve), setting, whole)
 
-    def _rate(self, one: Measure, other: Measure | None) -> Range:
+    def _decile(self, measure: Measure, curve: Curve) -> "Side":
+        first, last = (int(measure.arguments[k]) for k in (0, -1))
+        found = deciles.curve(self.figure(measure.curve.study), curve, range(first - 1, last))
+        if found is None:
+            raise Missing(f"losses by decile of {curve.label}, which watch.deciles records")
+        return Side("at", found, None, curve.best.x)
+
+    def _over_a_run(self, one: Measure, other: Measure | None) -> Range:
         """The median over training, with the range of the measured values."""
-        mine = self._rates(one)
+        measured = self._rates if one.function == "rate" else self._distances
+        mine = measured(one)
         if other is not None:
-            theirs = self._rates(other)
+            theirs = measured(other)
             mine = {step: value - theirs[step] for step, value in mine.items() if step in theirs}
         if not mine:
-            raise Missing(f"effective learning rates of {one.curve.study}")
+            what = "effective learning rates" if one.function == "rate" else "second moments (watch.moments)"
+            raise Missing(f"{what} of {one.curve.study}")
         values = sorted(mine.values())
         return Range(median(values), values[0], values[-1])
 
     def _rates(self, measure: Measure) -> dict[int, float]:
         """Decades by step: log10 of a role's median rate, or the distance of two quantiles."""
-        figure, (role, *quantiles) = self.figure(measure.curve.study), measure.arguments
+        _, *quantiles = measure.arguments
+        recorded = self._recorded(measure, "effective_lr").items()
+        return {step: _decades(some, *map(float, quantiles)) for step, some in recorded}
+
+    def _distances(self, measure: Measure) -> dict[int, float]:
+        """1 - cosine by step, the mean over roles."""
+        key = f"from_{measure.arguments[1]}"
+        recorded = self._recorded(measure, "moments").items()
+        told = {step: [one[key] for one in some if _number(one.get(key))] for step, some in recorded}
+        return {step: math.fsum(some) / len(some) for step, some in told.items() if some}
+
+    def _recorded(self, measure: Measure, key: str) -> dict[int, list[dict[str, float]]]:
+        """What the best run with ``key`` recorded of the measure's roles, by step."""
+        figure, role = self.figure(measure.curve.study), measure.arguments[0]
         roles = MATRICES if role == "matrix" else (str(role),)
         histories = (figure.history(row.id) for row in self.curve(measure.curve).best.rows)
-        measured = ([row for row in history if row.get("effective_lr")] for history in histories)
+        measured = ([row for row in history if row.get(key)] for history in histories)
         rows = next(filter(None, measured), [])
         last = max((row["step"] for row in rows), default=0)
-        found = {}
-        for row in rows:
-            some = [row["effective_lr"][role] for role in roles if role in row["effective_lr"]]
-            if some and row["step"] >= LEARNED * last:
-                found[row["step"]] = _decades(some, *map(float, quantiles))
-        return found
+        some = {row["step"]: [row[key][role] for role in roles if role in row[key]] for row in rows}
+        return {step: found for step, found in some.items() if found and step >= LEARNED * last}
 
 
 def curves(claim: Claim) -> list[Where]:

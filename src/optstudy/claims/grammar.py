@@ -3,7 +3,7 @@
     test      = "all" "(" test {"," test} ")" | relation
     relation  = side op side | number op side op number          op = "<" | "<=" | ">" | ">="
     side      = ["-"] term {("+" | "-") term}
-    term      = number [unit] | measure | "average" "(" side {"," side} ")"
+    term      = number [unit] | measure | "average" "(" side {"," side} ")" | "excess" "(" side "," side ")"
     measure   = function "(" curve {"," argument} ")"            argument = number | name
     curve     = name ["in" name]                                 name = identifier | "quoted" | 'quoted'
 
@@ -13,16 +13,21 @@ The numbers of a relation become the range that the measured quantity must be in
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn, TypeVar
 
 from optstudy.errors import nearest
 from optstudy.recipes import RULES
+from optstudy.results.deciles import DECILES
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of effective learning rates that runs record."""
+RULES_FROM = ("signum", "adalayer_star")
+"""Rules from whose steps ``distance`` is."""
 ROLES = tuple(rule for rule in RULES if rule != "rest")
-"""Arguments of ``rate``: a role, or ``matrix`` for all four kinds of matrix together."""
+"""Arguments of ``rate`` and ``distance``: a role, or ``matrix`` for all four kinds of matrix together."""
+OVER_A_RUN = ("rate", "distance")
+"""Functions whose value is a range over one run."""
 WHOLE = "whole"
 """The argument of ``sensitivity`` that means all settings."""
 MOST_NESTED = 20
@@ -62,6 +67,16 @@ FUNCTIONS = {
         "rate(C, ROLE), rate(C, ROLE, LOW, HIGH)", f"{AXIS}; decades", "decades",
         "the median effective learning rate of a role; the distance between its quantiles LOW and HIGH; over "
         "the best run, without its first tenth",
+    ),
+    "decile": Function(
+        "decile(C, K), decile(C, FROM, TO)", "nats", "nats",
+        "the loss on the tokens of decile K by frequency, from 1, the rarest, to 10; the mean over several; "
+        "at the best setting, of runs with watch.deciles",
+    ),
+    "distance": Function(
+        "distance(C, ROLE, signum), distance(C, ROLE, adalayer_star)", "1 - cosine", "1 - cosine",
+        "how far Adam's step is from that of its momentum by another rule, over all weights of a role; over "
+        "the best run with watch.moments, without its first tenth",
     ),
     "tokens": Function(
         "tokens(C)", SHARE, SHARE, "the tokens that the reference needs for C's best loss, divided by C's own"
@@ -115,6 +130,8 @@ class Quantity:
 
     one: Measure
     other: Measure | None = None
+    weight: float = 1.0
+    """Its factor in the sum that a relation is about."""
 
     @property
     def unit(self) -> str:
@@ -124,7 +141,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Relation:
-    """The range that a quantity, or the average of several, must be in."""
+    """The range that a quantity, or the weighted sum of several, must be in."""
 
     quantities: tuple[Quantity, ...]
     low: float = -math.inf
@@ -270,18 +287,22 @@ class _Parser:
         return number * UNITS.get(unit, 1.0), unit
 
     def _term(self) -> tuple[Quantity, ...]:
-        if self._take("average"):
-            found = [_quantity(side) for side in self._several(self._side)]
+        if (name := self._take("average", "excess")) is not None:
+            found = [_quantity(name, side) for side in self._several(self._side)]
             if len({one.unit for one in found}) > 1:
-                raise Wrong(f"average: of one unit, not of {_listed({one.unit for one in found})}")
-            if any(one.one.function == "rate" for one in found):
-                raise Wrong("average: not of rate, which is a range over one run")
-            return tuple(found)
+                raise Wrong(f"{name}: of one unit, not of {_listed({one.unit for one in found})}")
+            for one in found:
+                if one.one.function in OVER_A_RUN:
+                    raise Wrong(f"{name}: not of {one.one.function}, which is a range over one run")
+            if name == "excess" and len(found) != 2:
+                raise Wrong(f"excess: of the first of two over the second, not of {len(found)}")
+            weights = (1.0, -1.0) if name == "excess" else (1 / len(found),) * len(found)
+            return tuple(replace(one, weight=weight) for one, weight in zip(found, weights, strict=True))
         kind, name = self._peek()
         if kind != "word":
             self._unexpected("a function of a curve, such as best(adam), or a number")
         if name not in FUNCTIONS:
-            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'all', 'average'])}")
+            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'all', 'average', 'excess'])}")
         self._next += 1
         self._expect("(")
         curve = self._curve(name)
@@ -311,12 +332,18 @@ def _checked(measure: Measure) -> Measure:
         right = not given
     elif name in ("at", "gain"):
         right = len(given) == 1
+    elif name in OVER_A_RUN and given and given[0] not in ROLES:
+        raise Wrong(f"{name}: unknown role {given[0]!r}{nearest(str(given[0]), ROLES)}")
+    elif name == "distance":
+        right = len(given) == 2 and given[1] in RULES_FROM
     elif name == "rate":
-        if given and given[0] not in ROLES:
-            raise Wrong(f"rate: unknown role {given[0]!r}{nearest(str(given[0]), ROLES)}")
         if any(one not in QUANTILES for one in given[1:]):
             raise Wrong(f"rate: quantiles are of {', '.join(map(str, QUANTILES))}")
         right = len(given) in (1, 3) and numbers == sorted(numbers)
+    elif name == "decile":
+        if any(not 1 <= one <= DECILES or one % 1 for one in numbers):
+            raise Wrong(f"decile: whole numbers from 1, the rarest tokens, to {DECILES}")
+        right = len(numbers) == len(given) in (1, 2) and numbers == sorted(numbers)
     else:
         right = not given or (len(numbers) == len(given) == 2 and numbers[0] <= numbers[1])
         right = right or (name == "sensitivity" and given == (WHOLE,))
@@ -326,11 +353,11 @@ def _checked(measure: Measure) -> Measure:
     return measure
 
 
-def _quantity(side: _Side) -> Quantity:
+def _quantity(name: str, side: _Side) -> Quantity:
     """The single quantity of a side that has no number."""
     sign, quantities = _single(side.terms)
     if sign < 0 or len(quantities) > 1 or side.number or side.units:
-        raise Wrong("average: each part is a measure or a difference of two")
+        raise Wrong(f"{name}: each part is a measure or a difference of two")
     return quantities[0]
 
 
@@ -346,7 +373,9 @@ def _single(terms: Sequence[tuple[int, tuple[Quantity, ...]]]) -> tuple[int, tup
         raise Wrong("at most two measures are compared, one less the other; all(..., ...) takes more")
     one, other = plus[0][0].one, minus[0][0].one
     if plus[0][0].other or minus[0][0].other:
-        raise Wrong("an average stands alone: average(best(a) - best(b), best(c) - best(b)) < 0")
+        raise Wrong(
+            "an average stands alone, an excess too: average(best(a) - best(b), best(c) - best(b)) < 0"
+        )
     if one.unit != other.unit:
         raise Wrong(f"{one.function} is in {one.unit}, {other.function} in {other.unit}")
     if one.function != other.function:

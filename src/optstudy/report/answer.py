@@ -1,9 +1,9 @@
 """The answer in sentences: what to use, at what setting, and what a wrong setting costs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from optstudy.report import style
+from optstudy.report import deciles, distances, style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
 from optstudy.results import stats
@@ -15,6 +15,17 @@ from optstudy.results.stats import Estimate, Summary
 
 NAMED = 7
 """Number of curves that a sentence names before it only counts the others."""
+
+
+SENTENCES: Mapping[str, Callable[[Figure], list[str]]] = {
+    "deciles": deciles.sentences,
+    "distances": distances.sentences,
+}
+"""What figures of a kind say, if their runs recorded it."""
+
+
+def _none(_: Figure) -> list[str]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ def answer(figure: Figure) -> Answer:
         return _of_map(figure, moved)
     if figure.kind == "gaps" and (found_gaps := gaps(figure)):
         return _of_gaps(figure, found_gaps)
+    if told := SENTENCES.get(figure.kind, _none)(figure):
+        return Answer(told[0], (), tuple(told[1:]), tuple(warnings(figure)))
     first, *others = figure.panels
     best = first.summaries[0]
     if best.best is None:

@@ -14,6 +14,8 @@ from textwrap import fill
 from typing import Any
 
 from optstudy.report import costs, style, training
+from optstudy.report.deciles import draw_deciles
+from optstudy.report.distances import draw_distances
 from optstudy.report.effective import draw_effective
 from optstudy.report.gaps import draw_gaps
 from optstudy.report.maps import draw_map
@@ -149,6 +151,10 @@ def drawing(figure: Figure) -> Any:
             draw_effective(made, figure)
         elif figure.kind == "gaps":
             draw_gaps(made, figure)
+        elif figure.kind == "deciles":
+            draw_deciles(made, figure)
+        elif figure.kind == "distances":
+            draw_distances(made, figure)
         elif len(figure.panels) == 1 and len(figure.curves) > style.MANY:
             _multiples(made, figure, figure.panels[0])
         else:

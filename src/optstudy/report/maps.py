@@ -13,7 +13,7 @@ from optstudy.report import style
 from optstudy.results.curves import Curve
 from optstudy.results.equivalents import read
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate, Summary
+from optstudy.results.stats import Estimate, Summary, difference
 
 WORSE = ((0.95, 0.96, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
 """Colours from zero to the largest difference, light to dark: readable in grey and by the colour-blind."""
@@ -32,6 +32,7 @@ class Cell:
     """Nats above the loss that the panel compares with."""
     setting: str
     half_width: float | None
+    """Half of the 95 % interval of ``excess``; None with one seed."""
     shade: str
     ink: str
     """Colours of the cell's background and text."""
@@ -86,21 +87,21 @@ def heats(figure: Figure) -> list[Heat]:
 
 def _heat(title: str, bests: Sequence[tuple[Summary, Estimate]], figure: Figure) -> Heat:
     reference = _reference(figure, {read(summary.curve) for summary, _ in bests})
-    zero = min(best.value for _, best in bests) if reference is None else reference
-    widest = max(abs(best.value - zero) for _, best in bests)
+    zero = reference or min(bests, key=lambda one: one[1].value)
+    widest = max(abs(best.value - zero[1].value) for _, best in bests)
     cells = {(s.curve.row, s.curve.name): _cell(s, best, zero, widest) for s, best in bests}
     rows, columns = (tuple(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
     name = "the best of the panel" if reference is None else f"{style.known(figure.against)}'s best"
     return Heat(title, rows, columns, cells, name)
 
 
-def _reference(figure: Figure, tokens: Set[int | None]) -> float | None:
-    """The reference's best loss at the panel's number of tokens; None if its runs differ in tokens."""
+def _reference(figure: Figure, tokens: Set[int | None]) -> tuple[Summary, Estimate] | None:
+    """The reference and its best loss at the panel's number of tokens; None if its runs differ in tokens."""
     if figure.lengths is None or len(tokens) != 1:
         return None
     known = (figure if figure.lengths == "own" else figure.lengths).summaries
-    same = [s.best for s in known if s.curve.name == figure.against and {read(s.curve)} == tokens]
-    return next((best.value for best in same if best is not None), None)
+    same = [s for s in known if s.curve.name == figure.against and {read(s.curve)} == tokens]
+    return next(((s, s.best) for s in same if s.best is not None), None)
 
 
 def _title(figure: Figure, curve: Curve) -> str:
@@ -122,31 +123,34 @@ def draw_map(drawing: Any, figure: Figure) -> None:
     if not panels:
         drawing.text(0.1, 0.5, "No run got below the loss before training.")
         return
-    widths = [len(heat.columns) for heat in panels]
-    rows = max(len(heat.rows) for heat in panels)
+    most = max(len(heat.columns) for heat in panels)
+    rows = [len(heat.rows) for heat in panels]
     under = {heat.title: [wrapped(column) for column in heat.columns] for heat in panels}
-    lines = max(label.count("\n") for labels in under.values() for label in labels)
-    width = max(4.0, 1.4 + 0.85 * sum(widths) + 0.9 * (len(panels) - 1))
-    drawing.set_size_inches(width, 1.2 + 0.42 * rows + 0.15 * lines)
-    axes = drawing.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    lines = sum(1 + max(label.count("\n") for label in labels) for labels in under.values())
+    width = max(4.0, 1.2 + 0.8 * most)
+    drawing.set_size_inches(width, 0.4 + 0.5 * sum(rows) + 0.15 * lines + 0.3 * len(panels))
+    axes = drawing.subplots(len(panels), 1, squeeze=False, height_ratios=rows)[:, 0]  # print is a column wide
     for axis, heat in zip(axes, panels, strict=True):
         axis.grid(False)
         axis.set_title(style.drawn(heat.title), loc="left", fontsize=9)
-        axis.set_xticks(range(len(heat.columns)), under[heat.title])
+        axis.set_xticks(range(len(heat.columns)), under[heat.title], fontsize=8)
         axis.set_yticks(range(len(heat.rows)), [style.drawn(style.known(r)) for r in heat.rows])
         axis.tick_params(length=0)
-        axis.set_xlim(-0.5, len(heat.columns) - 0.5)
+        axis.set_xlim(-0.5, most - 0.5)
         axis.set_ylim(len(heat.rows) - 0.5, -0.5)
         for spine in axis.spines.values():
             spine.set_visible(False)
         for (row, column), cell in heat.cells.items():
             x, y = heat.columns.index(column), heat.rows.index(row)
             axis.fill_between([x - 0.48, x + 0.48], y - 0.47, y + 0.47, color=cell.shade, lw=0)
-            axis.text(x, y, f"{cell.excess:+.3f}", ha="center", va="center", color=cell.ink, fontsize=8)
+            words = {"ha": "center", "color": cell.ink}
+            axis.text(x, y - 0.04, f"{cell.excess:+.3f}", va="bottom", fontsize=8, **words)
+            axis.text(x, y + 0.02, _small(cell), va="top", fontsize=6, linespacing=1.1, **words)
     metric = figure.metric
     zero = " or ".join(dict.fromkeys(heat.zero for heat in panels))
     above = f"{'below' if metric.maximise else 'above'} {zero}{metric.unit and f', {metric.unit}'}"
-    drawing.supxlabel(style.drawn(f"best {metric.name} {above}"), fontsize=8)
+    setting = figure.panels[0].axis.partition(",")[0]
+    drawing.supxlabel(style.drawn(f"best {metric.name} {above}; below it, its {setting}"), fontsize=8)
 
 
 def wrapped(column: str) -> str:
@@ -154,9 +158,16 @@ def wrapped(column: str) -> str:
     return textwrap.fill(style.drawn(style.known(column)), LETTERS, break_long_words=False)
 
 
-def _cell(summary: Summary, best: Estimate, zero: float, widest: float) -> Cell:
-    excess = best.value - zero
+def _small(cell: Cell) -> str:
+    """The lines under a cell's number: its interval if there is one, and its setting."""
+    half = [] if cell.half_width is None else [f"± {cell.half_width:.3f}"]
+    return "\n".join([*half, f"at {style.drawn(cell.setting)}"])
+
+
+def _cell(summary: Summary, best: Estimate, zero: tuple[Summary, Estimate], widest: float) -> Cell:
+    excess = best.value - zero[1].value
     colour = shade(excess / widest if widest else 0.0)
     text = "#" + "".join(f"{round(255 * part):02x}" for part in colour)
     ink = max(("#000000", "#ffffff"), key=lambda candidate: style.contrast(candidate, text))
-    return Cell(excess, style.setting(summary), best.half_width, text, ink)
+    gap = None if summary is zero[0] else difference(summary.curve, zero[0].curve)
+    return Cell(excess, style.setting(summary), None if gap is None else gap.half_width, text, ink)

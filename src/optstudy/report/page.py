@@ -91,12 +91,36 @@ def page(
         command=figure.command,
         facts=provenance(figure),
         data=script_json(data),
-        gaps=style.known(figure.against) if figure.rows and figure.kind == "gaps" else "",
+        drawn_first=_drawn_first(figure) if figure.rows else None,
         costs=[svg for name, svg in drawings.items() if name.startswith("cost-")],
         about_costs=about(figure) if figure.rows else (),
         static_training=drawings.get("training.svg", ""),
         static_figure=drawings.get("figure.svg", ""),
     )
+
+
+def _drawn_first(figure: Figure) -> tuple[str, str] | None:
+    """Heading and note of a figure that has a section of its own; None for sweeps and maps."""
+    against = style.known(figure.against)
+    return {
+        "gaps": (
+            f"Gaps to {against}",
+            f"Each at its own best setting. Bands are 95% intervals over seeds. Left, or alone: nats above "
+            f"{against}. Right: the tokens with which {against} would reach the same loss, divided by those "
+            "used; points outside its lengths are left out.",
+        ),
+        "deciles": (
+            f"Gaps to {against}, by how common the token is",
+            f"Validation loss above {against}'s on each tenth of the text, nats per token, each at its best "
+            "setting: left the tenth with the commonest tokens to predict, right the rarest. Bands are 95% "
+            "intervals over seeds.",
+        ),
+        "distances": (
+            "Distance of Adam's step",
+            "1 − the cosine between Adam's step and the one of its momentum by another rule, over "
+            "all weights of a role: 0 is the same direction. Of the best run that recorded them.",
+        ),
+    }.get(figure.kind)
 
 
 def render(template: str, scripts: Iterable[str], **values: Any) -> str:

@@ -204,11 +204,11 @@ def _thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _packed(metrics: list[dict[str, Any]]) -> list[list[Any]]:
-    """Step, tokens, losses, effective learning rates; missing ones at the end left out."""
+    """Step, tokens, losses, and what else the run recorded; missing ones at the end left out."""
     packed = []
     for row in metrics:
         values = [row["step"], row["tokens"], _short(row.get("loss")), _short(row.get("val_loss"))]
-        values.append(row.get("effective_lr"))
+        values += [row.get("effective_lr"), _short_all(row.get("deciles")), _short_all(row.get("moments"))]
         while values[-1] is None:
             values.pop()
         packed.append(values)
@@ -216,9 +216,16 @@ def _packed(metrics: list[dict[str, Any]]) -> list[list[Any]]:
 
 
 def _unpacked(packed: list[list[Any]]) -> list[dict[str, Any]]:
-    names = ("step", "tokens", "loss", "val_loss", "effective_lr")
+    names = ("step", "tokens", "loss", "val_loss", "effective_lr", "deciles", "moments")
     return [{k: v for k, v in zip(names, row, strict=False) if v is not None} for row in packed]
 
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
+
+
+def _short_all(tree: Any) -> Any:
+    """Shorten every number of a JSON value."""
+    if isinstance(tree, Mapping):
+        return {key: _short_all(value) for key, value in tree.items()}
+    return [_short_all(value) for value in tree] if isinstance(tree, list) else _short(tree)

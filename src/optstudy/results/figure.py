@@ -118,7 +118,8 @@ class Figure:
     asks: str = ""
     """The question, one sentence."""
     kind: str = "sweep"
-    """``sweep``, ``map``, ``gaps``, or ``effective``: effective learning rates over the best run."""
+    """``sweep``, ``map``, ``gaps``, ``deciles``, ``distances``, or ``effective``: effective learning rates
+    over the best run."""
     over: str = "training.steps"
     """The config key that gaps are shown over."""
     against: str = "adam"

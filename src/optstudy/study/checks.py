@@ -226,8 +226,8 @@ class _Check:
         own = "only for optstudy's own trainer"
         if self.file.tokens is not None:
             self._refuse("tokens", f"{own}: the tokens of other programs are not known")
-        if self.file.figure.kind == "gaps":
-            self._refuse("figure.kind", f"gaps: {own}; sweep and map are for any")
+        if (kind := self.file.figure.kind) not in ("sweep", "map"):
+            self._refuse("figure.kind", f"{kind}: {own}; sweep and map are for any")
 
     def _figure(self) -> None:
         """Refuse a figure whose axes are neither axes of the study nor config keys."""

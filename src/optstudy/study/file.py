@@ -157,9 +157,11 @@ class PanelSpec(ScaleLayer):
 class FigureSpec(Strict):
     """What the study draws."""
 
-    kind: Literal["sweep", "map", "gaps"] = "sweep"
+    kind: Literal["sweep", "map", "gaps", "deciles", "distances"] = "sweep"
     """``sweep``: loss over one axis; ``map``: the best loss of every cell of a table; ``gaps``: each
-    optimizer's best compared with that of the reference of ``tokens``, over a setting."""
+    optimizer's best compared with that of the reference of ``tokens``, over a setting; ``deciles``: the same
+    by how common the token to predict is, of runs with ``watch.deciles``; ``distances``: how far Adam's step
+    is from others' over its best run, by role, of runs with ``watch.moments``."""
     over: str = "training.steps"
     """The setting on the axis of ``gaps``, a config key."""
     x: str = "optimizer.lr"

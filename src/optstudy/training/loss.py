@@ -30,7 +30,12 @@ Rows: TypeAlias = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 def language_model_loss(
-    h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float = 0.0, rows: Rows | None = None
+    h_ND: Tensor,
+    w_VD: Tensor,
+    y_N: Tensor,
+    z: float = 0.0,
+    rows: Rows | None = None,
+    each_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of predicting ``y_N`` from ``h_ND @ w_VD.T``.
 
@@ -40,6 +45,7 @@ def language_model_loss(
         y_N: targets, int64 in [0, V).
         z: z-loss coefficient.
         rows: a compiled :func:`loss_rows`.
+        each_N: set to the cross-entropy of each target.
 
     Returns:
         Two scalars, at least float32: the training loss (with z-loss, differentiable once in h and w) and the
@@ -48,32 +54,21 @@ def language_model_loss(
     if torch.is_autocast_enabled(h_ND.device.type):
         dtype = torch.get_autocast_dtype(h_ND.device.type)
         h_ND, w_VD = h_ND.to(dtype), w_VD.to(dtype)
-    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z, rows)  # type: ignore[no-untyped-call]
+    loss, cross_entropy = _LinearCrossEntropy.apply(h_ND, w_VD, y_N, z, rows, each_N)  # type: ignore[no-untyped-call]
     return loss, cross_entropy
 
 
-def logits_loss(logits_NV: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
+def logits_loss(
+    logits_NV: Tensor, y_N: Tensor, z: float = 0.0, each_N: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the same two losses of logits that a model makes itself, which are kept whole."""
-    cross_entropy_N, lse_N = _of_each(logits_NV, y_N)
-    cross_entropy = cross_entropy_N.mean()
-    return cross_entropy + z * lse_N.square().mean(), cross_entropy.detach()
-
-
-@torch.no_grad()
-def target_losses(out_NX: Tensor, w_VD: Tensor | None, y_N: Tensor) -> Tensor:
-    """Return the cross-entropy of each target, shape N; of logits, where there is no head's weight."""
-    parts = []
-    for chunk in _chunks(len(y_N), out_NX.T if w_VD is None else w_VD, compiled=False):
-        logits_CV = out_NX[chunk] if w_VD is None else out_NX[chunk] @ w_VD.T
-        parts.append(_of_each(logits_CV, y_N[chunk])[0])
-    return torch.cat(parts)
-
-
-def _of_each(logits_NV: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy and logsumexp of each row, at least in float32."""
     wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     lse_N = wide_NV.logsumexp(-1)
-    return lse_N - wide_NV.gather(-1, y_N[:, None])[:, 0], lse_N
+    cross_entropy_N = lse_N - wide_NV.gather(-1, y_N[:, None])[:, 0]
+    if each_N is not None:
+        each_N.copy_(cross_entropy_N.detach())
+    cross_entropy = cross_entropy_N.mean()
+    return cross_entropy + z * lse_N.square().mean(), cross_entropy.detach()
 
 
 def loss_rows(
@@ -103,7 +98,13 @@ def loss_rows(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h_ND: Tensor, w_VD: Tensor, y_N: Tensor, z: float, rows: Rows | None
+        ctx: Any,
+        h_ND: Tensor,
+        w_VD: Tensor,
+        y_N: Tensor,
+        z: float,
+        rows: Rows | None,
+        each_N: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         n = len(h_ND)
         wide = torch.promote_types(h_ND.dtype, torch.float32)
@@ -118,7 +119,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             y_C1 = y_N[chunk, None]
             target_C1 = logits_CV.gather(1, y_C1).to(wide)
             lse_C1, grad_CV = (rows or loss_rows)(logits_CV, y_C1, z, n, need_h or need_w)
-            cross_entropy += (lse_C1 - target_C1).sum()
+            cross_entropy_C1 = lse_C1 - target_C1
+            if each_N is not None:
+                each_N[chunk] = cross_entropy_C1[:, 0]
+            cross_entropy += cross_entropy_C1.sum()
             z_loss += lse_C1.square().sum()
             if grad_CV is None:
                 continue
@@ -136,12 +140,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         grad_h, grad_w = ctx.saved_tensors
         scale = grads[0]  # a float32 scalar: products keep the gradients' dtype
         return (
             None if grad_h is None else grad_h * scale,
             None if grad_w is None else (grad_w * scale).to(ctx.weight_dtype),
+            None,
             None,
             None,
             None,

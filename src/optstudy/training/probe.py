@@ -160,7 +160,7 @@ def moments(optimizer: Optimizer) -> dict[str, dict[str, float]]:
     steps: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
     for group in filter(_is_adam, optimizer.param_groups):
         for p in (p for p in group["params"] if p in optimizer.state):
-            m, v = (whole(optimizer.state[p][name]).double() for name in ("m", "v"))  # v^2 is under float32
+            m, v = (whole(optimizer.state[p][name]) for name in ("m", "v"))
             kind, layout = star.get(group["role"], {}).get("second_moment", "tensor"), group.get("layout", "")
             adam = m / (v.sqrt() + group["eps"])
             steps.setdefault(group["role"], []).append((adam, m.sign(), m / _blocks(kind, v, layout)))
@@ -191,14 +191,14 @@ def _ratio(axis: str, v: Tensor, layout: str) -> float:
     moment = second_moment(axis, tuple(v.shape), layout)
     assert isinstance(moment, Blocks)
     mean = moment.means(v)[0]
-    variance = moment.means((v - mean).square())[0]
-    ratio = mean.square() / variance.clamp_min(torch.finfo(v.dtype).tiny)
-    return float(ratio[mean > 0].mean())
+    variance = moment.means((v / mean - 1).square())[0]  # of v over its mean: v^2 is below what float32 holds
+    ratio = 1 / variance[mean > 0].double().clamp_min(torch.finfo(torch.float32).tiny)
+    return float(ratio.mean())
 
 
 def _distance(pairs: list[tuple[Tensor, Tensor]]) -> float:
     dot, one, other = (
-        sum(float((a * b).sum()) for a, b in some)
+        sum(float(a.flatten() @ b.flatten()) for a, b in some)
         for some in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
     )
     return 1 - dot / (one * other) ** 0.5 if one and other else 0.0

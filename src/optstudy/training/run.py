@@ -22,7 +22,7 @@ from optstudy.optim.sharded import whole
 from optstudy.training import compiling, models, schedule
 from optstudy.training.build import build_optimizer
 from optstudy.training.keeping import Keeping
-from optstudy.training.loss import language_model_loss, logits_loss, loss_rows, target_losses
+from optstudy.training.loss import language_model_loss, logits_loss, loss_rows
 from optstudy.training.parallel import Ranks, accumulating, load_model, load_optimizer, reshard
 from optstudy.training.portable import Packing, Unpacking
 from optstudy.training.probe import Probe
@@ -251,11 +251,13 @@ class Run:
         assert out_BTX is not None  # a model was tried when it was built
         return out_BTX[:, :-1].flatten(0, 1)
 
-    def _loss(self, out_NX: Tensor, y_N: Tensor, z: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Training loss and cross-entropy of what :meth:`_output` returned."""
+    def _loss(
+        self, out_NX: Tensor, y_N: Tensor, z: float = 0.0, each_N: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Training loss and cross-entropy of what :meth:`_output` returned; ``each_N``: see the functions."""
         if self.built.head is None:
-            return logits_loss(out_NX, y_N, z)
-        return language_model_loss(out_NX, self.built.head.weight, y_N, z, self.loss_rows)
+            return logits_loss(out_NX, y_N, z, each_N)
+        return language_model_loss(out_NX, self.built.head.weight, y_N, z, self.loss_rows, each_N)
 
     def _training_loss(self, batch: IntArray) -> Tensor:
         return self._losses(batch, self.config.training.z_loss)[0]
@@ -283,11 +285,10 @@ class Run:
                 between()
                 part = self.held_out[rows]
                 out_NX, y_N = self._predicted(part if len(part) else self.held_out[:1])
-                total += self._loss(out_NX, y_N)[1].double() * len(part)
-                if self._decile_of is not None and len(part):
-                    head = self.built.head
-                    losses_N = target_losses(out_NX, None if head is None else head.weight, y_N)
-                    both_2N = torch.stack([losses_N, torch.ones_like(losses_N)]).double()
+                each_N = None if self._decile_of is None else torch.empty_like(y_N, dtype=torch.float64)
+                total += self._loss(out_NX, y_N, each_N=each_N)[1].double() * len(part)
+                if self._decile_of is not None and each_N is not None and len(part):
+                    both_2N = torch.stack([each_N, torch.ones_like(each_N)])
                     by_decile.index_add_(1, self._decile_of[y_N], both_2N)
         reshard(self.model)
         if self._decile_of is not None:
