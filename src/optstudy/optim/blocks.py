@@ -7,6 +7,7 @@ depend on the compiler or on how tensors are sharded, and imports no torch.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,28 +69,31 @@ class Blocks:
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means of ``s`` over blocks."""
-        v, owners = self.state(s.shape)["v"], self._owners()
+        import torch
+
+        v = self.state(s.shape)["v"]
+        runs = self._runs() or [(1, math.prod(v[self.experts :]))]
         rows = s.movedim(self.outputs, int(self.experts)) if s.ndim else s
-        count = len(owners) or math.prod(v[self.experts :])
-        means = rows.reshape(len(s) if self.experts else 1, self.turns, count, -1).mean((1, 3))
-        if len(owners) > len(self.sizes):
-            share = [[(i == j) / owners.count(i) for j in range(len(self.sizes))] for i in owners]
-            means = (means.unsqueeze(2) * means.new_tensor(share)).sum(1)
+        rows = rows.reshape(len(s) if self.experts else 1, self.turns, sum(size * n for size, n in runs), -1)
+        parts = zip(torch.split(rows, [size * n for size, n in runs], 2), runs, strict=True)
+        means = torch.cat([x.reshape(len(x), self.turns, n, -1).mean((1, 3)) for x, (_, n) in parts], 1)
         return (means.view(v) * self.scale,)
 
     def root(self, v: Tensor) -> Tensor:
         """Return the root of V, with one value per output if there are several matrices."""
-        root, owners, turns = v.sqrt(), self._owners(), [1] * v.ndim
+        import torch
+
+        root, runs, turns = v.sqrt(), self._runs(), [1] * v.ndim
         if len(self.sizes) < 2:
             return root
-        if len(owners) > len(self.sizes):
-            root = root.movedim(self.outputs, 0)[owners].movedim(0, self.outputs)
+        parts = zip(torch.split(root, [n for _, n in runs], self.outputs), runs, strict=True)
+        once = torch.cat([x.repeat_interleave(size, self.outputs) for x, (size, _) in parts], self.outputs)
         turns[self.outputs] = self.turns
-        return root.repeat_interleave(math.gcd(*self.sizes), self.outputs).repeat(turns)
+        return once.repeat(turns)
 
-    def _owners(self) -> list[int]:
-        """Return the matrix that each group of outputs belongs to; the group size divides all sizes."""
-        return [i for i, size in enumerate(self.sizes) for _ in range(size // math.gcd(*self.sizes))]
+    def _runs(self) -> list[tuple[int, int]]:
+        """Return the size of each run of consecutive matrices of equal size, and their number."""
+        return [(size, len(list(same))) for size, same in itertools.groupby(self.sizes)]
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,7 @@ def second_moment(kind: str, shape: Shape, layout: str = "") -> Granularity | No
     size = math.prod(inner)
     if kind.startswith("split-"):
         sizes = tuple(map(int, kind.split("-")[1:]))
-        if rows % sum(sizes):
-            total = " + ".join(map(str, sizes))
+        if rows % (total := sum(sizes)):
             raise ValueError(f"second_moment {kind!r}: {total} does not divide the rows of shape {shape}")
         sizes = sizes if len(sizes) > 1 else (rows // sizes[0],) * sizes[0]
     if len(sizes) == rows or by_column or kind.startswith("row"):

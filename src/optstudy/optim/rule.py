@@ -55,9 +55,8 @@ class Rule(Base):
 
     def __init__(self, params: ParamsT, lr: float | Tensor | None = None, *more: Any, **options: Any) -> None:
         if more:
-            raise TypeError(
-                f"{type(self).__name__} takes params and lr by position; give {more[0]!r} by its name"
-            )
+            name = type(self).__name__
+            raise TypeError(f"{name} takes params and lr by position; give {more[0]!r} by its name")
         super().__init__(params, {**dict(self.options()), **options, **({} if lr is None else {"lr": lr})})
 
     def numbers(self, group: Mapping[str, Any], t: Any) -> dict[str, Any]:
@@ -94,8 +93,7 @@ class Rule(Base):
 
     def _checked(self, group: Mapping[str, Any]) -> Options:
         """Return the options of a group."""
-        fields = self.options.model_fields
-        options = {key: group[key] for key in fields}
+        options = {key: group[key] for key in self.options.model_fields}
         if isinstance(options["lr"], Tensor):
             if options["lr"].numel() != 1:
                 raise ValueError("Tensor lr must be 1-element")
@@ -103,7 +101,7 @@ class Rule(Base):
         try:
             return self.options.model_validate(options)
         except ValidationError as error:
-            wrong = "; ".join(explain(e, e["loc"], fields) for e in error.errors())
+            wrong = "; ".join(explain(e, e["loc"], options) for e in error.errors())
             raise ValueError(f"Invalid {wrong}") from None
 
     def take_step(self) -> None:
