@@ -89,7 +89,8 @@ def main() -> None:
         line = (row["optimizer"], row["step_ms"], row["over_adam"], row["state_bytes_per_param"])
         sys.stdout.write("| `{}` | {:.2f} | {:.2f} | {:.2f} |\n".format(*line))
     if chosen.json is not None:
-        where = torch.cuda.get_device_name() if chosen.device == "cuda" else torch.backends.cpu.get_cpu_capability()
+        on_gpu = chosen.device == "cuda"
+        where = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
         told = {"scale": chosen.scale, "steps": chosen.steps, "machine": where, "torch": torch.__version__}
         chosen.json.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n")
 

@@ -18,7 +18,7 @@ from optstudy.identity import run_id
 from optstudy.record import write_json
 from optstudy.results import archive
 from optstudy.study import library as study
-from optstudy.study.session import Session
+from optstudy.study.session import Session, Shared
 from tests.test_engine import finish
 
 AT_600 = {
@@ -40,9 +40,9 @@ def finished(runs, points, loss=5.0):
 
 def every_point():
     """One run of every curve of every study that needs no results."""
-    found = {}
+    found, plans = {}, {}
     for name in study.names():
-        for point in study.load(name).plan("pico", adaptive=False).points:
+        for point in study.load(name).plan("pico", adaptive=False, others=plans).points:
             found.setdefault((name, point.curve), point)
     return list({point.id: point for point in found.values()}.values())
 
@@ -86,9 +86,10 @@ def test_every_study_of_600_steps_is_whole_in_the_record_and_takes_all_of_it():
     folder = Path(archive.__file__).parent.parent / archive.FOLDER
     kept, left = archive.load("pico"), set(archive.read(folder / "pico-600.csv"))
     assert len(left) == 1123
+    at_600, shared = {"training.steps": 600}, Shared()
     for name in study.names():
         if name.startswith(RECORDED):
-            session = Session(study.load(name), "pico", Path("none"), {"training.steps": 600}, kept=kept)
+            session = Session(study.load(name), "pico", Path("none"), at_600, kept=kept, shared=shared)
             if name in AT_600:
                 assert not session.plan.pending and set(session.states().values()) <= {"done", "diverged"}
             left -= session.runs_known.keys()

@@ -62,7 +62,7 @@ def run_and_kill(corpus, tmp_path, kills, steps, generator):
 
 
 def test_killed_at_random_moments_a_run_ends_bitwise_as_undisturbed(corpus_slice, tmp_path):
-    run_and_kill(corpus_slice, tmp_path, kills=3, steps=400, generator=random.Random(0))
+    run_and_kill(corpus_slice, tmp_path, kills=2, steps=300, generator=random.Random(0))
 
 
 @pytest.mark.long

@@ -13,7 +13,8 @@ import pytest
 from optstudy.errors import UserError
 from optstudy.report import costs as drawn
 from optstudy.report import figures, page, write
-from optstudy.results.costs import Spot, front, plots, spots, step_ratios
+from optstudy.results import archive
+from optstudy.results.costs import Spot, front, plots, spots, step_ratios, timed_apart
 from optstudy.results.figure import Figure
 from optstudy.results.stats import Estimate
 from optstudy.study import library
@@ -47,12 +48,16 @@ def test_steps_are_compared_on_the_machine_that_both_ran_on(tmp_path: Path) -> N
     assert ratios == pytest.approx({"adam": 1.0, "lion": 1.15, "muon": 2.0})
 
 
-def test_no_time_is_told_without_adam_or_for_runs_of_a_record(tmp_path: Path) -> None:
+def test_no_time_is_told_without_adam_and_a_record_s_is_the_one_measured_apart(tmp_path: Path) -> None:
     assert step_ratios(timed(None, {"lion": {"a": 1.0}, "muon": {"a": 2.0}})) == {}
     figure = timed(None, {"adam": {"a": 1.0}, "muon": {"a": 2.0}}, costs=["step_ms"])
     assert step_ratios(figure) == {"adam": 1.0, "muon": 2.0}
     kept = replace(figure, recorded={row.id: [] for row in figure.rows})
-    assert step_ratios(kept) == {} and plots(kept) == []
+    once = archive.step_ratios("pico")
+    assert step_ratios(kept) == {"adam": 1.0, "muon": once["muon"]} and timed_apart(kept)
+    assert step_ratios(replace(kept, costs=())) == {}
+    kept = replace(kept, scale="nano")
+    assert step_ratios(kept) == {} and plots(kept) == [] and not timed_apart(kept)
     assert drawn.about(kept) == [drawn.UNKNOWN] and drawn.about(figure) == [drawn.ABOUT["step_ms"]]
     write(kept, tmp_path, ["svg"])
     assert not (tmp_path / "costs.svg").exists()

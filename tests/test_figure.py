@@ -21,6 +21,7 @@ from optstudy.results.export import table
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 from optstudy.study import library as study
+from optstudy.study.expansion import Plans
 from optstudy.study.session import Session
 from tests import sweeps
 from tests.test_engine import finish
@@ -154,8 +155,9 @@ def test_an_axis_that_is_neither_x_nor_curve_makes_curves_of_its_own(
 
 
 def test_the_packages_studies_have_no_such_axis() -> None:
+    plans: Plans = {}
     for name in study.names():
-        points = study.load(name).points("pico")
+        points = study.load(name).plan("pico", adaptive=False, others=plans).points
         rows = {p.id: sweeps.row(id=p.id, config=p.config.model_dump(mode="json")) for p in points}
         kept = {run: archive.Entry(row) for run, row in rows.items()}
         figure = figure_of(Session(study.load(name), "pico", Path("none"), kept=kept, adaptive=False))

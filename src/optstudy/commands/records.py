@@ -16,7 +16,7 @@ from optstudy.results import export as tidy
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study
 from optstudy.study.schema import config_schema, study_schema
-from optstudy.study.session import Session
+from optstudy.study.session import Session, Shared
 
 
 def export(
@@ -76,8 +76,9 @@ def export(
 def _extend(record: Path, scale: str, runs: Path) -> int:
     """Add the finished runs of the studies that the record covers."""
     kept = {**archive.beside(record), **archive.read(record)}
+    shared = Shared()
     plans = [
-        Session(study.load(name), scale, runs, kept=kept).plan
+        Session(study.load(name), scale, runs, kept=kept, shared=shared).plan
         for name in study.names()
         if name.startswith(RECORDED)
     ]
