@@ -7,7 +7,6 @@ depend on the compiler or on how tensors are sharded, and imports no torch.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,31 +68,29 @@ class Blocks:
 
     def means(self, s: Tensor) -> tuple[Tensor, ...]:
         """Return the means of ``s`` over blocks."""
-        import torch
-
-        v = self.state(s.shape)["v"]
-        runs = self._runs() or [(1, math.prod(v[self.experts :]))]
+        v, owners = self.state(s.shape)["v"], self._owners()
         rows = s.movedim(self.outputs, int(self.experts)) if s.ndim else s
-        rows = rows.reshape(len(s) if self.experts else 1, self.turns, sum(size * n for size, n in runs), -1)
-        parts = zip(torch.split(rows, [size * n for size, n in runs], 2), runs, strict=True)
-        means = torch.cat([x.reshape(len(x), self.turns, n, -1).mean((1, 3)) for x, (_, n) in parts], 1)
+        count = len(owners) or math.prod(v[self.experts :])
+        means = rows.reshape(len(s) if self.experts else 1, self.turns, count, -1).mean((1, 3))
+        if len(owners) > len(self.sizes):
+            matrices = means.new_tensor(list(range(len(self.sizes))))
+            share = (means.new_tensor(owners).unsqueeze(1) == matrices).to(means.dtype)
+            means = (means.unsqueeze(2) * (share / share.sum(0))).sum(1)
         return (means.view(v) * self.scale,)
 
     def root(self, v: Tensor) -> Tensor:
         """Return the root of V, with one value per output if there are several matrices."""
-        import torch
-
-        root, runs, turns = v.sqrt(), self._runs(), [1] * v.ndim
+        root, owners, turns = v.sqrt(), self._owners(), [1] * v.ndim
         if len(self.sizes) < 2:
             return root
-        parts = zip(torch.split(root, [n for _, n in runs], self.outputs), runs, strict=True)
-        once = torch.cat([x.repeat_interleave(size, self.outputs) for x, (size, _) in parts], self.outputs)
+        if len(owners) > len(self.sizes):
+            root = root.movedim(self.outputs, 0)[owners].movedim(0, self.outputs)
         turns[self.outputs] = self.turns
-        return once.repeat(turns)
+        return root.repeat_interleave(math.gcd(*self.sizes), self.outputs).repeat(turns)
 
-    def _runs(self) -> list[tuple[int, int]]:
-        """Return the size of each run of consecutive matrices of equal size, and their number."""
-        return [(size, len(list(same))) for size, same in itertools.groupby(self.sizes)]
+    def _owners(self) -> list[int]:
+        """Return the matrix that each group of outputs belongs to; the group size divides all sizes."""
+        return [i for i, size in enumerate(self.sizes) for _ in range(size // math.gcd(*self.sizes))]
 
 
 @dataclass(frozen=True)
