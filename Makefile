@@ -8,7 +8,7 @@ demo: .venv/installed  ## train and compare five optimizers on real text
 	$(BIN)/optstudy demo
 
 test: .venv/installed  ## the fast tests
-	$(BIN)/pytest -n 4 --dist worksteal -q -rs -m "not long and not gpu"
+	$(BIN)/pytest -n 3 --dist worksteal -q -rs -m "not long and not gpu"
 
 test-long: .venv/installed  ## the tests that take minutes
 	$(BIN)/pytest -q -m long

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cyclopts import MissingArgumentError
+from filelock import FileLock
 from pydantic import BaseModel
 
 from optstudy.cli import app
@@ -42,20 +43,24 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The pages as sphinx sees them, those generated included."""
-    root = tmp_path_factory.mktemp("site")
-    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("generated", "_build"))
-    for name in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "LICENSE",
-        "CITATION.cff",
-        "src",
-        "examples",
-    ):
-        (root / name).symlink_to(ROOT / name)
-    pages.generator().write(root / "docs" / "generated")
+    """The pages as sphinx sees them, those generated included; made once for all of pytest's processes."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "site"
+    with FileLock(f"{root}.lock"):
+        if not (root / "whole").exists():
+            shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("generated", "_build"))
+            for name in (
+                "README.md",
+                "CONTRIBUTING.md",
+                "CHANGELOG.md",
+                "LICENSE",
+                "CITATION.cff",
+                "src",
+                "examples",
+            ):
+                (root / name).symlink_to(ROOT / name)
+            pages.generator().write(root / "docs" / "generated")
+            (root / "whole").touch()
     return root
 
 

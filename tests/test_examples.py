@@ -25,9 +25,10 @@ CASES = {
 RUNS = {"gpt": 2, "trainer": 1, "function": 2, "other-language": 15}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs_transformers) if name == "trainer" else name for name in CASES]
-)
+MARKS = {"trainer": needs_transformers, "gpt": pytest.mark.long}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in CASES])
 def test_an_example_runs(name, tmp_path):
     shutil.copytree(EXAMPLES / name, tmp_path / name)
     said = optstudy_command("run", "sweep.yaml", "--jobs", 2, *CASES[name], cwd=tmp_path / name, **HERE)

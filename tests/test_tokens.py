@@ -105,10 +105,10 @@ def test_number_of_processes_changes_no_byte(
     assert 3 < len(found[0]) - 2 < 12
 
 
-def test_killed_at_20_random_moments_the_files_are_those_of_an_undisturbed_preparation(
+def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_preparation(
     c4: Path, vocabulary: str
 ) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("killing.py")), f"path:{c4}", vocabulary, "20"]
+    command = [sys.executable, str(Path(__file__).with_name("killing.py")), f"path:{c4}", vocabulary, "8"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "the same\n", done.stderr
 
