@@ -36,6 +36,7 @@ def test_the_rule_waits_for_a_tenth_of_the_steps_after_the_warm_up(losses, step)
     assert diverged_at(losses, steps=100, warmup=0.1) == step
 
 
+@pytest.mark.long
 def test_no_run_that_the_rule_stops_would_have_come_back(corpus_slice, tmp_path, monkeypatch):
     """Every run it stops, let go on to its end, is no better there than before its first step."""
     seen: list[float] = []
