@@ -339,6 +339,10 @@ NO_SETTING = frozenset({"seed", "trainer"})
 """Config keys that are not settings: runs of one setting may differ in them."""
 
 
+COMPLETE = frozenset({"data", "schedule", "training", "validation"})
+"""Sections of our own configs that have every key: an older run that lacks one had its default."""
+
+
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Dotted keys in which configs differ from the first one, except the seed and the trainer."""
     first = configs[0]
@@ -347,6 +351,8 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
         return []
     flat = [dict(leaves(config)) for config in (first, *odd)]
     keys = dict.fromkeys(key for one in flat for key in one if key.partition(".")[0] not in NO_SETTING)
+    if "trainer" not in first:
+        keys = {k: None for k in keys if k.partition(".")[0] not in COMPLETE or all(k in one for one in flat)}
     return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
 
 
