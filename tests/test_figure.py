@@ -233,10 +233,9 @@ def test_one_comparison_has_one_interval_wherever_it_is_said(tmp_path: Path) -> 
 def test_runs_from_before_a_key_was_there_are_on_the_curve_of_those_that_have_its_default() -> None:
     rows = [sweeps.row(seed=seed) for seed in (0, 1)]
     rows += [replace(row, id=f"0{row.id[1:]}", config={**row.config, "seed": 2}) for row in rows[:1]]
-    rows[0].config["data"]["text_key"] = "text"
+    rows[0].config["data"] = {**rows[0].config["data"], "text_key": "text"}
     rows[1].config["optimizer"]["options"]["eps"] = 1e-8
     places = [Place(row.id, "adam", row.lr) for row in rows]
-    assert [curve.apart for curve in Figure("s", "t", [rows[0], rows[2]], [places[0], places[2]]).curves] == [
-        ()
-    ]
+    (one,) = Figure("s", "t", rows[::2], places[::2]).curves
+    assert one.apart == ()
     assert len(Figure("s", "t", rows, places).curves) == 2
