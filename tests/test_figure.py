@@ -238,4 +238,7 @@ def test_runs_from_before_a_key_was_there_are_on_the_curve_of_those_that_have_it
     places = [Place(row.id, "adam", row.lr) for row in rows]
     (one,) = Figure("s", "t", rows[::2], places[::2]).curves
     assert one.apart == ()
+    rows[0].config["watch"] = {"norms": True}
+    (one,) = Figure("s", "t", rows[::2], places[::2]).curves
+    assert one.apart == ()
     assert len(Figure("s", "t", rows, places).curves) == 2

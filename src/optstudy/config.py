@@ -9,30 +9,34 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 from pydantic_core import InitErrorDetails
 
 from optstudy import identity, recipes
-from optstudy.errors import TOLD, Strict, UserError, missing, nearest, refuse, shown, validate, wrong
+from optstudy.errors import (
+    TOLD,
+    Count,
+    Strict,
+    UserError,
+    missing,
+    nearest,
+    refuse,
+    shown,
+    unit,
+    validate,
+    wrong,
+)
 from optstudy.record import leaves
 
 NUMERICS: Literal[1] = 1
 """Increased only when a change of the code alters results: runs with an older number are not reused."""
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(gt=0, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 WSD_DECAY = 0.2
 """Share of the steps in which the rate of a ``wsd`` schedule falls, where none is given."""
-
-
-def unit(name: str) -> Any:
-    """Give the unit of a number, for the reference and the schema."""
-    return Field(json_schema_extra={"unit": name})
 
 
 def _flat(tree: Any) -> Any:
@@ -187,9 +191,9 @@ class Optimizer(Strict):
 
     name: str
     """A name from ``optstudy optimizers``, or the import path of a ``torch.optim.Optimizer``."""
-    lr: Annotated[Positive, unit("the optimizer's own")]
+    lr: Annotated[PositiveFloat, unit("the optimizer's own")]
     """Peak learning rate."""
-    weight_decay: Annotated[NonNegative, unit("per step")] = 0.0
+    weight_decay: Annotated[NonNegativeFloat, unit("per step")] = 0.0
     """Independent decay λ: each step multiplies parameters by 1 - λ lr_t / lr."""
     options: dict[str, Any] = {}
     """The optimizer's own options, by name: see its page."""
@@ -277,9 +281,9 @@ class Training(Strict):
     """Sequences per step."""
     micro_batch_size: Annotated[int, Field(gt=0, le=10**7), unit("sequences")] | None = None
     """Sequences per forward pass; null: the whole batch."""
-    z_loss: Annotated[NonNegative, unit("nats")] = 1e-4
+    z_loss: Annotated[NonNegativeFloat, unit("nats")] = 1e-4
     """Coefficient of mean(logsumexp(logits)^2), in training only."""
-    clip_norm: Annotated[Positive, unit("norm")] | None = 1.0
+    clip_norm: Annotated[PositiveFloat, unit("norm")] | None = 1.0
     """Global norm to which gradients are clipped; null: no clipping."""
     hessian_interval: Annotated[Count, unit("steps")] = 10
     """Steps between updates of a Hessian estimate, for optimizers that keep one (Sophia)."""

@@ -4,9 +4,9 @@ import difflib
 import errno
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -41,6 +41,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def unit(name: str) -> Any:
+    """Give the unit of a number, for the reference and the schema."""
+    return Field(json_schema_extra={"unit": name})
+
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

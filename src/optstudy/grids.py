@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from optstudy.errors import Strict
+from optstudy.errors import Count, Strict, unit
 
 FINE = 100
 """Values per decade from which neighbours of three digits can hardly be distinguished."""
@@ -19,11 +19,11 @@ MOST_VALUES = 1_000
 class HalfDecades(Strict):
     """Values spaced evenly in the logarithm, rounded to three digits: 1e-3, 3.16e-3, 1e-2 ..."""
 
-    start: Annotated[float, Field(alias="from", gt=0, json_schema_extra={"unit": "the axis's"})]
+    start: Annotated[float, Field(alias="from", gt=0), unit("the axis's")]
     """The first value."""
-    stop: Annotated[float, Field(alias="to", gt=0, json_schema_extra={"unit": "the axis's"})]
+    stop: Annotated[float, Field(alias="to", gt=0), unit("the axis's")]
     """The last value, if the spacing meets it."""
-    per_decade: Annotated[int, Field(gt=0, le=10**9, json_schema_extra={"unit": "values"})] = 2
+    per_decade: Annotated[Count, unit("values")] = 2
     """Values per factor of ten."""
 
     @model_validator(mode="after")

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
 
 from optstudy import identity, provenance
-from optstudy.config import Count, Positive, RunConfig, unit
-from optstudy.errors import Strict, UserError, nearest
+from optstudy.config import RunConfig
+from optstudy.errors import Count, Strict, UserError, nearest, unit
 from optstudy.record import leaves
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -110,7 +110,7 @@ class TrainerSpec(Strict):
     """The metric: its name, or ``{pattern: ...}``."""
     maximise: bool = False
     """Larger is better."""
-    timeout: Annotated[Positive, BeforeValidator(_seconds), unit("seconds")] | None = None
+    timeout: Annotated[PositiveFloat, BeforeValidator(_seconds), unit("seconds")] | None = None
     """Time limit for one attempt at a run, in seconds or as ``2h``; null: no limit."""
     reads: Literal["config"] | None = None
     """``config``: the program reads its config from ``config.json``, so the command need not name keys."""

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from optstudy.config import Count, unit
-from optstudy.errors import Strict
+from optstudy.errors import Count, Strict, unit
 
 _QUOTING = "\"'\\"
 _KEY = re.compile("[a-z][a-z0-9-]*")

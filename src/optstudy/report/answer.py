@@ -24,10 +24,6 @@ SENTENCES: Mapping[str, Callable[[Figure], list[str]]] = {
 """What figures of a kind say, if their runs recorded it."""
 
 
-def _none(_: Figure) -> list[str]:
-    return []
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a reader needs first, as plain unescaped text."""
@@ -55,7 +51,7 @@ def answer(figure: Figure) -> Answer:
         return _of_map(figure, moved)
     if figure.kind == "gaps" and (found_gaps := gaps(figure)):
         return _of_gaps(figure, found_gaps)
-    if told := SENTENCES.get(figure.kind, _none)(figure):
+    if figure.kind in SENTENCES and (told := SENTENCES[figure.kind](figure)):
         return Answer(told[0], (), tuple(told[1:]), tuple(warnings(figure)))
     first, *others = figure.panels
     best = first.summaries[0]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from optstudy import record
 from optstudy.errors import UserError, say_once
+from optstudy.identity import DEFAULTS
 from optstudy.record import leaves
 from optstudy.results.table import Row
 
@@ -330,17 +331,24 @@ def _varying(settings: Iterable[tuple[Any, dict[str, Any]]]) -> list[str]:
 
 def _values(config: dict[str, Any], keys: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
     """A config's values of the given keys, as JSON and as they are."""
-    flat = dict(leaves(config)) if keys else {}
+    flat = _flat(config) if keys else {}
     own = [flat.get(key) for key in keys]
     return tuple(json.dumps(value, sort_keys=True) for value in own), own
 
 
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A config by dotted key.
+
+    One of our own trainer's is seen as by its id: where it is older than a key it has the key's default, and
+    what it watches does not count.
+    """
+    if "trainer" in config:
+        return dict(leaves(config))
+    return {**DEFAULTS, **dict(leaves({key: part for key, part in config.items() if key != "watch"}))}
+
+
 NO_SETTING = frozenset({"seed", "trainer"})
 """Config keys that are not settings: runs of one setting may differ in them."""
-
-
-COMPLETE = frozenset({"data", "schedule", "training", "validation"})
-"""Sections of our own configs that have every key: an older run that lacks one had its default."""
 
 
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
@@ -349,10 +357,8 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     odd = [one for one in configs[1:] if any(one.get(k) != first.get(k) for k in {*one, *first} - NO_SETTING)]
     if not odd:
         return []
-    flat = [dict(leaves(config)) for config in (first, *odd)]
+    flat = [_flat(config) for config in (first, *odd)]
     keys = dict.fromkeys(key for one in flat for key in one if key.partition(".")[0] not in NO_SETTING)
-    if "trainer" not in first:
-        keys = {k: None for k in keys if k.partition(".")[0] not in COMPLETE or all(k in one for one in flat)}
     return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
 
 

@@ -347,12 +347,17 @@ class Expansion:
         chosen = {key: one for key, one in self.chosen.items() if key != NAME}
         place = (name, scale, self.folder, self.adaptive, repr(chosen))
         known, answers, found = self._plans.get(place, (None, {}, None))
-        if found is None or known is not file or any(self._answer(i) != one for i, one in answers.items()):
+        if (
+            found is None
+            or known is not file
+            or any(_answer(self.results(i)) != one for i, one in answers.items())
+        ):
             answers = {}
 
             def results(run_id: str) -> Row | None:
-                answers[run_id] = self._answer(run_id)
-                return self.results(run_id)
+                row = self.results(run_id)
+                answers[run_id] = _answer(row)
+                return row
 
             found = Expansion(
                 name,
@@ -371,13 +376,13 @@ class Expansion:
             self._plans[place] = file, answers, found
         return found, file
 
-    def _answer(self, run_id: str) -> Answer:
-        row = self.results(run_id)
-        return None if row is None else (row.loss,)
-
     def _at(self, said: str, key: str, came: Any) -> UserError:
         """An error with the line in the file."""
         return located(UserError(said, key, came), self.name, self.file.places)
+
+
+def _answer(row: Row | None) -> Answer:
+    return None if row is None else (row.loss,)
 
 
 def _nearest(curve: str, other: Plan, file: StudyFile) -> str:

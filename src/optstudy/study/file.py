@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    NonNegativeFloat,
     PrivateAttr,
     Tag,
     ValidationError,
@@ -24,8 +25,8 @@ from pydantic import (
 
 from optstudy import presets
 from optstudy.claims.grammar import FUNCTIONS
-from optstudy.config import NonNegative, Seed, merge, unit
-from optstudy.errors import Strict, UserError, explain
+from optstudy.config import Seed, merge
+from optstudy.errors import Strict, UserError, explain, unit
 from optstudy.grids import MOST_VALUES, HalfDecades, repeats
 from optstudy.launch.options import Slurm
 from optstudy.program import TrainerSpec
@@ -195,7 +196,7 @@ class Adaptive(Strict):
 
     axis: str = "optimizer.lr"
     """Config key of the axis that is extended."""
-    rise: Annotated[NonNegative, unit("nats")] = 0.1
+    rise: Annotated[NonNegativeFloat, unit("nats")] = 0.1
     """Required rise: nats by which some point on either side must be above the best."""
     most: Annotated[int, Field(gt=0, le=MOST_VALUES), unit("values")] = 6
     """Maximum number of values added at either end."""
