@@ -26,6 +26,8 @@ RULES_FROM = ("signum", "adalayer_star")
 """Rules from whose steps ``distance`` is."""
 ROLES = tuple(rule for rule in RULES if rule != "rest")
 """Arguments of ``rate`` and ``distance``: a role, or ``matrix`` for all four kinds of matrix together."""
+AROUND = ("all", "average", "excess")
+"""Words that stand around tests or measures."""
 OVER_A_RUN = ("rate", "distance")
 """Functions whose value is a range over one run."""
 WHOLE = "whole"
@@ -301,8 +303,10 @@ class _Parser:
         kind, name = self._peek()
         if kind != "word":
             self._unexpected("a function of a curve, such as best(adam), or a number")
+        if name == "all":
+            raise Wrong("all takes whole tests and stands outside of them: all(best(a) < 5, best(b) < 5)")
         if name not in FUNCTIONS:
-            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'all', 'average', 'excess'])}")
+            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, *AROUND])}")
         self._next += 1
         self._expect("(")
         curve = self._curve(name)

@@ -178,9 +178,29 @@ def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
         curves: the curves of a figure, among them one of the reference per length.
         name: the reference's name.
     """
-    lengths = [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
-    falling = all(a.loss > b.loss for a, b in pairwise(lengths))
-    return Horizon(name, tuple(lengths)) if len(lengths) >= LEAST and falling else None
+    lengths = _measured(curves, name)
+    return None if _lacking(lengths) else Horizon(name, tuple(lengths))
+
+
+def lacking(curves: Iterable[Curve], name: str) -> str:
+    """Say why a reference has no horizon; empty if it has one."""
+    said = _lacking(_measured(curves, name))
+    return said and f"{name} {said}"
+
+
+def _lacking(lengths: Sequence[Length]) -> str:
+    if len(lengths) < LEAST:
+        return f"has a best loss at {len(lengths)} lengths, and {LEAST} are needed"
+    rising = next(((a, b) for a, b in pairwise(lengths) if a.loss <= b.loss), None)
+    return (
+        ""
+        if rising is None
+        else "has no lower loss with {1.tokens:,} tokens than with {0.tokens:,}".format(*rising)
+    )
+
+
+def _measured(curves: Iterable[Curve], name: str) -> list[Length]:
+    return [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
 
 
 def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
