@@ -109,12 +109,18 @@ def param_groups(
         tied: see :func:`assign_roles`.
 
     Raises:
-        UserError: an unknown rule; parameters without a role to which a rule might apply; a rule for ``head``
-            if the head is tied; a weight whose blocks are unknown.
+        UserError: an unknown rule, or one that is not options by name; parameters without a role to which a
+            rule might apply; a rule for ``head`` if the head is tied; a weight whose blocks are unknown.
     """
-    for rule in rules:
+    for rule, options in rules.items():
         if rule not in RULES:
             raise UserError(f"unknown role {rule!r}{nearest(rule, RULES)}")
+        if not isinstance(options, Mapping):
+            raise UserError(
+                f"role {rule!r}: must be options by name, such as {{'lr': 1e-3}}, not {options!r}"
+            )
+        if not isinstance(train := options.get("train", True), bool):
+            raise UserError(f"role {rule!r}: train: must be true or false, not {train!r}")
     played, ties = _play(model, named or {}, tied)
     _refuse_unknown(_needed(played, rules))
     other = TIED[1 - TIED.index(tied)]
