@@ -123,8 +123,8 @@ class Evidence:
         if not found or panel in waiting or any(map(figure.unfinished, found)):
             raise Missing(f"runs of {where.study} {where.curve}")
         if len(found) > 1:
-            several = ", ".join(curve.label for curve in found)
-            raise Missing(f"one {where.curve} in {where.study}: it has {several}")
+            several = ", ".join(repr(label_in_panel(curve)) for curve in found)
+            raise Missing(f"which {where.curve} of {where.study} is meant: name one of {several}")
         return found[0]
 
     def noise(self, where: Where) -> Curve | None:
@@ -371,8 +371,12 @@ class Pair:
 
 def named(curve: Curve, name: str) -> bool:
     """Whether a name means this curve: its name alone, with its map row, or with what distinguishes it."""
-    whole = curve.label.removeprefix(f"{curve.panel} / ") if curve.panel else curve.label
-    return alike(curve.name, name) or name in (whole, f"{curve.row} / {curve.name}")
+    return alike(curve.name, name) or name in (label_in_panel(curve), f"{curve.row} / {curve.name}")
+
+
+def label_in_panel(curve: Curve) -> str:
+    """A curve's label without its panel: its name, with its map row or what distinguishes it."""
+    return curve.label.removeprefix(f"{curve.panel} / ") if curve.panel else curve.label
 
 
 def alike(one: str, other: str) -> bool:
