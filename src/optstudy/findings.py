@@ -46,7 +46,7 @@ RECORDED = ("paper/", "beyond/")
 
 
 def open_study(
-    name: str,
+    name: str | Path,
     *,
     scale: str | None = None,
     runs: Path | str = "runs",
@@ -70,10 +70,13 @@ def open_study(
     Raises:
         UserError: no such study or scale, or a mistake in the study's file.
     """
-    chosen = study.load(name)
+    chosen = study.load(str(name))
+    for key, values in (axes or {}).items():
+        if isinstance(values, str) or not isinstance(values, Iterable) or not list(values):
+            raise UserError(f"axes: {key}: must be a list of values, such as [1e-3, 1e-2], not {values!r}")
     if axes:
         chosen = replace(chosen, axes={key: list(values) for key, values in axes.items()})
-    kept = {} if fresh else recorded(name, chosen.scale(scale))
+    kept = {} if fresh else recorded(str(name), chosen.scale(scale))
     return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept, all_seeds=True), fresh)
 
 
@@ -198,12 +201,13 @@ class Findings:
 
         Args:
             folder: the report's folder.
-            formats: any of ``html``, ``pdf``, ``svg``, ``png``, ``md`` and ``tex``.
+            formats: one or several of ``html``, ``pdf``, ``svg``, ``png``, ``md`` and ``tex``.
 
         Raises:
             UserError: no run has ended, or an unknown format.
         """
-        return reports.write(self._some(), Path(folder), formats)
+        chosen = [formats] if isinstance(formats, str) else formats
+        return reports.write(self._some(), Path(folder), chosen)
 
     def _repr_html_(self) -> str:
         """The HTML that Jupyter shows: the answer, the table and the figure."""

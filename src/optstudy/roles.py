@@ -188,7 +188,7 @@ def _refuse_unknown(unknown: Sequence[Played]) -> None:
         for pattern, some in alike.items()
     ]
     first, others = unknown[0], len(unknown) - 1
-    more = f", nor have {others} others" if others else ""
+    more = f", nor {'has 1 other' if others == 1 else f'have {others} others'}" if others else ""
     raise UserError(
         f"parameter {first.name!r} has no role{more}: {first.place.said}; give modules an attribute 'role', "
         f"or correct these lines and pass them as named= (optimizer.named in a config), each one of "
