@@ -202,3 +202,13 @@ def test_names_are_written_whatever_the_locale_has(tmp_path):
     command = [sys.executable, "-m", "optstudy", "show", "\u00fc.yaml"]
     done = subprocess.run(command, cwd=tmp_path, env=ascii_only, capture_output=True, check=False)
     assert done.returncode == 0 and done.stderr == b"" and rb"\xdcber \u65e5\u672c" in done.stdout
+
+
+def test_a_surplus_argument_and_a_key_set_twice_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, "optimizers", "adam")
+    assert said == "optstudy: unexpected argument 'adam'; optstudy optimizers --help lists what it takes\n"
+    twice = ("--set", "optimizer.lr=1", "--axis", "optimizer.lr=1e-3,1e-2")
+    assert "optimizer.lr: --axis gives its values and --set another" in refused(
+        capsys, "show", "demo", *twice
+    )
