@@ -191,8 +191,8 @@ class Findings:
         """The study's claims, each with its verdict.
 
         Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``sign`` (``<`` or
-        ``>`` if the estimate is only a bound), ``unit``, ``interval``, ``seeds``, ``test``, ``why`` (why it is
-        not decided) and ``changed`` (after how many runs), as in ``optstudy claims --json``.
+        ``>`` if the estimate is only a bound), ``unit``, ``interval``, ``seeds``, ``test``, ``why`` (why it
+        is not decided) and ``changed`` (after how many runs), as in ``optstudy claims --json``.
         """
         return [dict(claim) for claim in self.data().claims]
 
