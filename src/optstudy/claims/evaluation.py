@@ -14,8 +14,10 @@ from optstudy.recipes import MATRICES
 from optstudy.results import deciles, stats
 from optstudy.results.curves import Curve, Point
 from optstudy.results.equivalents import LEAST, Ratio, tokens_of
+from optstudy.results.estimate import Estimate, combined, minus
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate, Term
+from optstudy.results.minimum import best_loss, best_setting, contenders
+from optstudy.results.noise import Term, above, loss_of
 
 LEARNED = 0.1
 """Share of the steps at the start whose effective learning rates are ignored."""
@@ -145,14 +147,14 @@ class Evidence:
             return Part(None, low, high, str(missing))
         if more:
             weights = (one.weight for one in relation.quantities)
-            return Part(stats.combined(list(zip(weights, found, strict=True))), low, high)
+            return Part(combined(list(zip(weights, found, strict=True))), low, high)
         return Part(found[0], low, high)
 
     def _quantity(self, quantity: Quantity) -> Estimate:
         one, other = quantity.one, quantity.other
         if one.function == "tokens":
             mine_of = self._tokens(one)
-            return mine_of if other is None else stats.minus(mine_of, self._tokens(other))
+            return mine_of if other is None else minus(mine_of, self._tokens(other))
         mine = self._side(one)
         found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
         turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
@@ -256,14 +258,14 @@ class Side:
             Missing: the curve never trained, or lacks the setting or the window.
         """
         if self.function in ("at", "mean"):
-            return stats.loss_of(self.terms, self.curve)
+            return loss_of(self.terms, self.curve)
         if self.function == "gain":
-            return stats.above(self.curve, self.point, self.noise)
+            return above(self.curve, [(1.0, self.point)], noise=self.noise)
         found: Estimate | None
         if self.function == "best":
-            found = stats.best_loss(self.curve)
+            found = best_loss(self.curve)
         elif self.function == "setting":
-            found = stats.best_setting(self.curve)
+            found = best_setting(self.curve)
         else:
             found = next((one for window in self.windows if (one := self.sensitivity(window))), None)
         if found is None:
@@ -299,7 +301,7 @@ class Side:
         if self.function in ("best", "setting"):
             at = curve.points.index(curve.best)
             near = curve.points[max(0, at - REACH) : at + REACH + 1] if curve.log else ()
-            return [*(point for point in near if not point.diverged), *stats.contenders(curve)]
+            return [*(point for point in near if not point.diverged), *contenders(curve)]
         if self.function == "sensitivity":
             inside = (stats.within(curve, window) for window in self.windows)
             return next((some for some in inside if some is not None), ())
@@ -335,12 +337,12 @@ class Pair:
                 raise Missing(f"a run of {(other if one.trained else one).label} that trained")
             return found
         if function == "at" and one is other:
-            return stats.above(one, self.one.point, self.one.noise, self.other.point)
+            return above(one, self.one.terms, self.other.point, self.one.noise)
         if function in ("at", "mean"):
             return stats.paired(self.one.terms, self.other.terms, one, other, self.noise)
         if function == "sensitivity":
             return self.sensitivity()
-        return stats.minus(self.one.alone(), self.other.alone())
+        return minus(self.one.alone(), self.other.alone())
 
     @property
     def noise(self) -> tuple[Curve, Curve] | None:
@@ -360,7 +362,7 @@ class Pair:
             if mine is not None and theirs is not None:
                 if _shape(self.one.curve) == _shape(self.other.curve):
                     return Estimate(0.0, 0.0, seeds=mine.seeds)
-                return stats.minus(mine, theirs)
+                return minus(mine, theirs)
         raise Missing(f"a window around the bests of {self.one.curve.label} and {self.other.curve.label}")
 
 

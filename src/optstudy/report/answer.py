@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from optstudy.report import deciles, distances, style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
-from optstudy.results import stats
 from optstudy.results.curves import axis
 from optstudy.results.equivalents import LENGTHS
+from optstudy.results.estimate import LEVEL, Estimate
 from optstudy.results.figure import Figure, Metric, Panel
 from optstudy.results.gaps import Gap, Series, gaps
-from optstudy.results.stats import Estimate, Summary
+from optstudy.results.stats import Summary, difference
 
 NAMED = 7
 """Number of curves that a sentence names before it only counts the others."""
@@ -137,7 +137,7 @@ def compare(panel: Panel, metric: Metric) -> list[str]:
     best, *others = [s for s in panel.summaries if s.best is not None]
     said: dict[str, list[str]] = {"equal": [], "tied": [], "open": [], "worse": []}
     for other in others:
-        gap = stats.difference(other.curve, best.curve)
+        gap = difference(other.curve, best.curve)
         assert gap is not None
         text = f"{style.name(other.curve)} ({style.value(metric, gap, '+')})"
         said[_stands(gap)].append(style.name(other.curve) if _stands(gap) == "equal" else text)
@@ -173,8 +173,8 @@ def uncertainty(summary: Summary) -> str:
     if summary.best is None or summary.best.half_width is None:
         return "one seed: no interval"
     if summary.best.seeds == 1:
-        return f"{stats.LEVEL:.0%} interval from the seeds of nearby settings, one seed here"
-    return f"{stats.LEVEL:.0%} interval, {summary.best.seeds} seeds"
+        return f"{LEVEL:.0%} interval from the seeds of nearby settings, one seed here"
+    return f"{LEVEL:.0%} interval, {summary.best.seeds} seeds"
 
 
 def cost(metric: Metric, estimate: Estimate | None) -> str:

@@ -8,7 +8,7 @@ from textwrap import shorten
 from typing import Any
 
 from optstudy.report import style
-from optstudy.results.costs import Spot, front, plots, spots, timed_apart
+from optstudy.results.costs import Spot, front, plots, spots, step_times
 from optstudy.results.figure import Cost, Figure, Metric, Panel
 
 AXES: dict[Cost, str] = {
@@ -51,11 +51,8 @@ Box = tuple[float, float, float, float]
 def about(figure: Figure) -> list[str]:
     """How each cost that the study draws was measured, or why it is not drawn."""
     drawn = {cost for _, cost in plots(figure)}
-    told = [
-        APART if cost == "step_ms" and timed_apart(figure) else ABOUT[cost]
-        for cost in figure.costs
-        if cost in drawn
-    ]
+    about = {**ABOUT, "step_ms": APART} if step_times(figure).apart else ABOUT
+    told = [about[cost] for cost in figure.costs if cost in drawn]
     return told + [UNKNOWN] * ("step_ms" in figure.costs and "step_ms" not in drawn)
 
 

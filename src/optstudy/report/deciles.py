@@ -5,8 +5,8 @@ from typing import Any
 
 from optstudy.report import style
 from optstudy.results.deciles import DECILES, Series, gaps
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate
 
 WIDTH, HEIGHT = 4.2, 2.2
 """Inches of a panel; panels are stacked, to be readable on a phone and in a column of print."""

@@ -12,8 +12,9 @@ from typing import Any
 from optstudy.report import style
 from optstudy.results.curves import Curve
 from optstudy.results.equivalents import read
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate, Summary, difference
+from optstudy.results.stats import Summary, difference
 
 WORSE = ((0.95, 0.96, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
 """Colours from zero to the largest difference, light to dark: readable in grey and by the colour-blind."""
