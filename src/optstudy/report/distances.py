@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.parts import draw_note
 from optstudy.results.figure import Figure
 
 WIDTH, HEIGHT = 4.2, 2.4
@@ -33,8 +34,7 @@ def draw_distances(made: Any, figure: Figure) -> None:
     rows = recorded(figure)
     roles = sorted({role for _, found in rows for role in found}, key=style.role)
     if not roles:
-        made.add_subplot().set_axis_off()
-        made.text(0.1, 0.5, "No run recorded second moments.")
+        draw_note(made, "No run recorded second moments.")
         return
     made.set_size_inches(WIDTH, HEIGHT * len(RULES) + 0.7)
     axes = made.subplots(len(RULES), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

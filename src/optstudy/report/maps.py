@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.parts import draw_note
 from optstudy.results.curves import Curve
 from optstudy.results.equivalents import read
 from optstudy.results.estimate import Estimate
@@ -122,7 +123,7 @@ def draw_map(drawing: Any, figure: Figure) -> None:
     """Draw every panel of a map on a matplotlib figure."""
     panels = heats(figure)
     if not panels:
-        drawing.text(0.1, 0.5, "No run got below the loss before training.")
+        draw_note(drawing, "No run got below the loss before training.")
         return
     most = max(len(heat.columns) for heat in panels)
     rows = [len(heat.rows) for heat in panels]

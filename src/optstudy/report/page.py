@@ -17,7 +17,7 @@ import optstudy
 from optstudy.record import leaves
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
-from optstudy.report.columns import columns
+from optstudy.report.columns import Column, columns
 from optstudy.report.costs import about
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
@@ -70,7 +70,7 @@ def page(
         budget=budget(figure),
         answer=answer(figure) if figure.rows else EMPTY,
         columns=made,
-        rows=_table_rows(figure, slots),
+        rows=_table_rows(figure, made, slots),
         count=len(figure.rows),
         chips=_chips(figure, slots),
         heat=heats(figure) if figure.rows and figure.kind == "map" else None,
@@ -236,8 +236,7 @@ def _inline_svg(drawn: bytes) -> Markup:
     return Markup(text[text.index("<svg") :])
 
 
-def _table_rows(figure: Figure, slots: Mapping[str, int]) -> list[dict[str, Any]]:
-    made = columns(figure) if figure.rows else []
+def _table_rows(figure: Figure, made: Iterable[Column], slots: Mapping[str, int]) -> list[dict[str, Any]]:
     return [
         {
             "label": summary.curve.label,
