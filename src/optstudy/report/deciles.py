@@ -24,8 +24,8 @@ def draw_deciles(made: Any, figure: Figure) -> None:
     for axis, (panel, series) in zip(axes, found.items(), strict=True):
         axis.axhline(0.0, color=style.INK, alpha=0.4, lw=0.7)
         for one in series:
-            bands = {x: band(gap) for x, gap in enumerate(reversed(one.gaps)) if gap is not None}
-            draw_bands(axis, bands, slots[one.curve.label])
+            told = ((x, gap) for x, gap in enumerate(reversed(one.gaps)) if gap is not None)
+            draw_bands(axis, {float(x): band(gap) for x, gap in told}, slots[one.curve.label])
         axis.set_title(style.drawn(figure.title_of(panel)), loc="left", fontsize=9)
         axis.set_ylabel(f"nats above {style.drawn(style.known(figure.against))}")
     axes[-1].set_xticks(range(DECILES), ["1\ncommonest", *map(str, range(2, DECILES)), f"{DECILES}\nrarest"])
