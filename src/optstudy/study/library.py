@@ -135,14 +135,14 @@ class Study:
             self.path or self.name,
             self.file,
             scale,
-            chosen,
-            self.axes,
-            self.folder,
-            seeds,
-            results,
-            adaptive,
-            lambda name: _read(name, self.folder).file,
-            {} if others is None else others,
+            chosen=chosen,
+            axes=self.axes,
+            folder=self.folder,
+            seeds=seeds,
+            results=results,
+            adaptive=adaptive,
+            others=lambda name: _read(name, self.folder).file,
+            plans={} if others is None else others,
         ).plan()
 
 
