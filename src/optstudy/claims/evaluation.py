@@ -12,7 +12,7 @@ from optstudy.claims.grammar import OVER_A_RUN, WHOLE, Measure, Quantity, Relati
 from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
 from optstudy.results import deciles, stats
-from optstudy.results.curves import Curve, Point
+from optstudy.results.curves import Curve, Point, numeric
 from optstudy.results.equivalents import LEAST, Ratio, tokens_of
 from optstudy.results.estimate import Estimate, combined, minus
 from optstudy.results.figure import Figure
@@ -21,12 +21,8 @@ from optstudy.results.noise import Term, above, loss_of
 
 LEARNED = 0.1
 """Share of the steps at the start whose effective learning rates are ignored."""
-
-
 REACH = 2
 """Settings on either side of the best that are needed to test whether a parabola fits."""
-
-
 LEVELS = ("best", "at", "mean")
 """Measures that are values of the metric and have its sign; the others are distances from the best."""
 
@@ -175,7 +171,7 @@ class Evidence:
             return self._decile(measure, curve)
         if measure.function in ("mean", "sensitivity") and not whole and measure.arguments:
             low, high = (float(one) for one in measure.arguments)
-            inside = tuple(p for p in curve.points if _number(p.x) and low <= p.x <= high)
+            inside = tuple(p for p in curve.points if numeric(p.x) and low <= p.x <= high)
             if not inside:
                 raise Missing(
                     f"settings of {measure.curve.study} {measure.curve.curve} from {low:g} to {high:g}"
@@ -214,7 +210,7 @@ class Evidence:
         """1 - cosine by step, the mean over roles."""
         key = f"from_{measure.arguments[1]}"
         recorded = self._recorded(measure, "moments").items()
-        told = {step: [one[key] for one in some if _number(one.get(key))] for step, some in recorded}
+        told = {step: [one[key] for one in some if numeric(one.get(key))] for step, some in recorded}
         return {step: math.fsum(some) / len(some) for step, some in told.items() if some}
 
     def _recorded(self, measure: Measure, key: str) -> dict[int, list[dict[str, float]]]:
@@ -394,7 +390,3 @@ def _decades(quantiles: Sequence[dict[str, float]], low: float = math.nan, high:
 
 def _key(quantile: float) -> str:
     return f"q{round(100 * quantile):02}"
-
-
-def _number(x: object) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool)
