@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from optstudy.findings import figure_of
+from optstudy.outcomes import figure_of
 from optstudy.results import archive, minimum, stats
 from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.results.estimate import Estimate

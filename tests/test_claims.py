@@ -19,7 +19,7 @@ from optstudy.claims.evaluation import Evidence, Pair, Side
 from optstudy.claims.grammar import Where
 from optstudy.claims.verdict import Claim, Part, Range, Verdict
 from optstudy.cli import run
-from optstudy.findings import verdicts
+from optstudy.outcomes import verdicts
 from optstudy.results import archive, stats
 from optstudy.results.curves import FinishedRun, group
 from optstudy.results.estimate import Estimate, student_t

@@ -16,7 +16,7 @@ from optstudy import report as reports
 from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
-from optstudy.findings import Judge, figure_of, recorded
+from optstudy.outcomes import Judge, figure_of, recorded
 from optstudy.report import style
 from optstudy.report.live import LOOPBACK
 from optstudy.results.catalog import expect_many
