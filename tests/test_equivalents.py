@@ -9,7 +9,7 @@ import pytest
 
 from optstudy.claims.verdict import Part
 from optstudy.report import style
-from optstudy.results import equivalents
+from optstudy.results import equivalents, rates
 from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
@@ -228,7 +228,7 @@ def test_intervals_of_predicted_rates_hold_the_truth_as_often_as_they_say(grid, 
         curves = [
             curve(law, steps, 0.02 * random.standard_normal(3), 0.006, random, grid=grid) for steps in LENGTHS
         ]
-        ((name, power, found),) = equivalents.predictions(curves, 40_000 * PER_STEP)
+        ((name, power, found),) = rates.predictions(curves, 40_000 * PER_STEP)
         low, high = found.interval
         held.append(low <= law.best(40_000) <= high)
         widths.append(high - low)
@@ -241,7 +241,7 @@ def test_a_power_law_needs_bests_inside_the_grid():
     random = np.random.default_rng(0)
     law = Law()
     curves = [curve(law, steps, [0.0], 0.0, random, grid=5) for steps in LENGTHS]
-    assert equivalents.power_law(curves, "adam").exponent.value == pytest.approx(-0.25, abs=0.03)
+    assert rates.power_law(curves, "adam").exponent.value == pytest.approx(-0.25, abs=0.03)
     cut = [Curve(c.name, c.points[2:], True, apart=c.apart) for c in curves]
-    assert equivalents.power_law(cut, "adam") is None
-    assert equivalents.power_law(curves[:3], "adam") is None
+    assert rates.power_law(cut, "adam") is None
+    assert rates.power_law(curves[:3], "adam") is None

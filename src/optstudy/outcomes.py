@@ -68,15 +68,13 @@ def _figure_of(session: Session) -> Figure:
         panel, row, curve = split_label(label, file.panels, file.figure.kind == "map")
         return first.setdefault(titles.get(panel, panel), panel), row, curve
 
-    lying: dict[tuple[str, str, str], dict[tuple[str, str], PlannedRun]] = {}
+    placed: dict[tuple[str, str, str], dict[tuple[str, str], PlannedRun]] = {}
     for point in points:
-        lying.setdefault(where(point.curve), {})[point.id, str(point.x)] = point
-    places = [
-        Place(point.id, curve, point.x, panel, row, apart=keys)
-        for (panel, row, curve), found in lying.items()
-        for keys in [_apart(list(found.values()))]
-        for point in found.values()
-    ]
+        placed.setdefault(where(point.curve), {})[point.id, str(point.x)] = point
+    places = []
+    for (panel, row, curve), found in placed.items():
+        keys = _apart(list(found.values()))
+        places += [Place(point.id, curve, point.x, panel, row, apart=keys) for point in found.values()]
     waiting = [where(wait.curve) for wait in session.plan.pending]
     return Figure(
         name=session.study.name,

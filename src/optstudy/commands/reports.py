@@ -20,8 +20,9 @@ from optstudy.outcomes import Judge, figure_of, recorded
 from optstudy.report import style
 from optstudy.report.live import LOOPBACK
 from optstudy.results.catalog import expect_many
-from optstudy.results.equivalents import LEAST, predictions
+from optstudy.results.equivalents import LEAST
 from optstudy.results.figure import Figure
+from optstudy.results.rates import predictions
 from optstudy.study import library as study
 from optstudy.study.session import Session
 

@@ -10,14 +10,11 @@ is below the reference's at c D, a weighted sum of the reference's losses at its
 tested by a difference of losses; those not rejected are the interval (Fieller 1954). At one length seeds
 are paired, as in :mod:`optstudy.results.stats`. Between lengths they are not, because the effect of a seed on
 a short run says little about a long one. Where fit and interpolation differ between lengths, the interval is
-wider.
-
-The same lengths give a power law for the best learning rate, and with it the rate for a longer run.
-``tests/test_equivalents.py`` simulates how often both intervals contain the truth.
+wider. ``tests/test_equivalents.py`` simulates how often they contain the truth.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -27,7 +24,7 @@ import numpy as np
 
 from optstudy.results.curves import Curve
 from optstudy.results.estimate import LEVEL, UNKNOWN, Estimate, Variance, combined, mean_of, over_seeds
-from optstudy.results.minimum import Best, best, best_setting, choices
+from optstudy.results.minimum import Best, best, choices
 from optstudy.results.noise import by_seed, spread, total
 from optstudy.results.stats import matched
 
@@ -40,8 +37,6 @@ GRID = 321
 """Number of token counts, evenly spaced in the logarithm, at which losses are compared."""
 LENGTHS = frozenset({"training.steps", "schedule.freeze_steps"})
 """Config keys in which the curves of a horizon may differ."""
-UNIFORM = 3
-"""Divisor of the variance r^2 / 3 of an error that is uniform within ±r."""
 
 
 def read(curve: Curve) -> int | None:
@@ -176,12 +171,12 @@ def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
         curves: the curves of a figure, among them one of the reference per length.
         name: the reference's name.
     """
-    lengths = [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
-    falling = all(a.loss > b.loss for a, b in pairwise(lengths))
-    return Horizon(name, tuple(lengths)) if len(lengths) >= LEAST and falling else None
+    known = tuple(Length(tokens, curve, found) for tokens, curve, found in lengths(curves, name))
+    falling = all(a.loss > b.loss for a, b in pairwise(known))
+    return Horizon(name, known) if len(known) >= LEAST and falling else None
 
 
-def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
+def lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
     """The curves of one name that differ only in length, shortest first, each with its best."""
     found: dict[int, tuple[Curve, Best]] = {}
     for curve in curves:
@@ -386,78 +381,5 @@ def tokens_of(figure: "Figure", curve: Curve) -> Ratio | None:
     """The token-equivalent of a figure's curve; None if the reference has no horizon, see :func:`ratio`."""
     if figure.horizon is None:
         return None
-    family = [one for _, one, _ in _lengths(figure.curves, curve.name) if one.panel == curve.panel]
+    family = [one for _, one, _ in lengths(figure.curves, curve.name) if one.panel == curve.panel]
     return ratio(curve, figure.horizon, [one for one in family if one is not curve])
-
-
-# Best learning rates
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """The best learning rate as a function of a run's tokens: a straight line in both logarithms."""
-
-    tokens: tuple[int, ...]
-    bests: tuple[Estimate, ...]
-    """log10 of the best rate at each length; the slack is the uncertainty from the grid spacing."""
-
-    @property
-    def exponent(self) -> Estimate:
-        """The exponent of the tokens."""
-        return self._weighted(self._x / (self._x**2).sum())
-
-    def predict(self, tokens: float) -> Estimate:
-        """log10 of the best rate for runs of another length."""
-        x, share = self._x, math.log10(tokens) - float(np.log10(self.tokens).mean())
-        return self._weighted(1 / len(x) + share * x / (x**2).sum())
-
-    @property
-    def _x(self) -> np.ndarray:
-        found: np.ndarray = np.log10(self.tokens) - np.log10(self.tokens).mean()
-        return found
-
-    def _weighted(self, weights: np.ndarray) -> Estimate:
-        """A weighted sum of the bests, with the larger of two errors: their own, and their scatter's."""
-        y = np.array([best.value for best in self.bests])
-        own = [(best.error or 0.0) ** 2 + best.slack**2 / UNIFORM for best in self.bests]
-        degrees = len(y) - 2
-        left = y - y.mean() - self._x * (self._x @ y) / (self._x**2).sum()
-        value = float(weights @ y)
-        options = (
-            Estimate(value, math.sqrt(float(weights**2 @ np.array(own)))),
-            Estimate(value, math.sqrt(float((weights**2).sum() * (left @ left) / degrees)), degrees),
-        )
-        return max(options, key=lambda one: one.half() or 0.0)
-
-
-def power_law(curves: Iterable[Curve], name: str) -> PowerLaw | None:
-    """An optimizer's power law; None with fewer than :data:`LEAST` lengths or without rates."""
-    bests = {}
-    for tokens, curve, found in _lengths(curves, name):
-        if (setting := _setting(curve, found)) is not None:
-            bests[tokens] = setting
-    return PowerLaw(tuple(bests), tuple(bests.values())) if len(bests) >= LEAST else None
-
-
-def _setting(curve: Curve, found: Best) -> Estimate | None:
-    """log10 of the best setting; if no parabola fits, an estimate from the best and its neighbours.
-
-    The slack is then half a spacing. None at the end of a grid and if the axis is not logarithmic.
-    """
-    at = curve.points.index(curve.best)
-    if not curve.log or not 0 < at < len(curve.points) - 1:
-        return None
-    if found.fitted:
-        return best_setting(curve)
-    left, here, right = curve.points[at - 1 : at + 2]
-    spacing = (right.position - left.position) / 2
-    down, up = left.loss - here.loss, right.loss - here.loss
-    shift = 0.0 if left.diverged or right.diverged else spacing * (down - up) / (2 * (down + up))
-    return Estimate(here.position + shift, slack=spacing / 2, seeds=len(here.rows))
-
-
-def predictions(curves: Sequence[Curve], tokens: float) -> list[tuple[str, PowerLaw, Estimate]]:
-    """Each optimizer's power law, and log10 of its best rate for this many tokens, in order of curves."""
-    names = dict.fromkeys(curve.name for curve in curves)
-    laws = [(name, power_law(curves, name)) for name in names]
-    return [(name, law, law.predict(tokens)) for name, law in laws if law is not None]

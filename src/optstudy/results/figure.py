@@ -164,11 +164,12 @@ class Figure:
             order.setdefault(where, []).append(place.x)
             if place.run in rows:
                 found.setdefault(where, []).append((self._run(rows[place.run], place), place))
-        return [
-            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs), order[name])))
-            for name, runs in found.items()
-            for key in [self.axes.get(name, self.x)]
-        ]
+        return [self._panel(name, runs, order[name]) for name, runs in found.items()]
+
+    def _panel(self, name: str, runs: Sequence[Placed], order: Iterable[Any]) -> Panel:
+        key = self.axes.get(name, self.x)
+        log = True if key.endswith(".lr") and positive(place.x for _, place in runs) else None
+        return Panel(name, self.title_of(name), key, tuple(group(runs, log, order)))
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -309,7 +310,3 @@ class Figure:
 
     def _run(self, row: Row, place: Place) -> FinishedRun:
         return FinishedRun(row, place.note, self.runs, self.recorded.get(row.id, ()))
-
-
-def _log(key: str, runs: Sequence[Placed]) -> bool | None:
-    return True if key.endswith(".lr") and positive(place.x for _, place in runs) else None
