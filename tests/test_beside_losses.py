@@ -10,7 +10,7 @@ import pytest
 from optstudy import report
 from optstudy.claims import grammar
 from optstudy.claims.evaluation import Evidence
-from optstudy.claims.grammar import Where, Wrong
+from optstudy.claims.measures import Where, Wrong
 from optstudy.claims.verdict import Claim
 from optstudy.report import figures, maps
 from optstudy.report.answer import answer

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from optstudy.claims import grammar
 from optstudy.claims.evaluation import Evidence, Pair, Side
-from optstudy.claims.grammar import Where
+from optstudy.claims.measures import Where
 from optstudy.claims.verdict import Claim, Part, Range, Verdict
 from optstudy.cli import run
 from optstudy.outcomes import verdicts

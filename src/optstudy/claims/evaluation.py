@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from optstudy.claims.grammar import OVER_A_RUN, WHOLE, Measure, Quantity, Relation, Where
+from optstudy.claims.measures import OVER_A_RUN, WHOLE, Measure, Quantity, Relation, Where
 from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
 from optstudy.results import deciles, stats

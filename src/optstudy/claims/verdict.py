@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.claims.grammar import Relation
+from optstudy.claims.measures import Relation
 from optstudy.results.equivalents import Ratio
 from optstudy.results.estimate import LEVEL, Estimate
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from optstudy import presets
-from optstudy.claims.grammar import FUNCTIONS
+from optstudy.claims.measures import FUNCTIONS
 from optstudy.config import Seed, merge
 from optstudy.errors import Strict, UserError, explain, unit
 from optstudy.grids import MOST_VALUES, HalfDecades, repeats

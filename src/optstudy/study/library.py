@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from optstudy.claims import grammar
+from optstudy.claims.measures import Wrong
 from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, explain, nearest
@@ -97,7 +98,7 @@ class Study:
             for name, one in self.file.claims.items():
                 key, test = f"claims.{name}.test", " ".join(one.test.split())
                 found.append(Claim(name, one.says, self.name, test, grammar.parse(test, curves)))
-        except (grammar.Wrong, UserError) as error:
+        except (Wrong, UserError) as error:
             line = yamlfile.place(self.file.places, key, None) or 1
             raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None
         return tuple(found)

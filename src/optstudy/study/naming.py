@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from optstudy.claims.evaluation import alike
-from optstudy.claims.grammar import Where, Wrong
+from optstudy.claims.measures import Where, Wrong
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.record import at_key
