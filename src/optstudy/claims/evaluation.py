@@ -56,8 +56,10 @@ class Evidence:
         if not decide:
             return self.now(claim, scale, changed)
         verdicts = [self.at(look).now(claim, scale, changed) for look in LOOKS if self.had(claim, look)]
-        decided = [one for one in verdicts if one.word != "not decided"]
-        return next(iter(decided), None) or (verdicts or [self.at(min(LOOKS)).now(claim, scale, changed)])[-1]
+        for verdict in verdicts:
+            if verdict.word != "not decided":
+                return verdict
+        return verdicts[-1] if verdicts else self.at(min(LOOKS)).now(claim, scale, changed)
 
     def now(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
         """Return the verdict from all seeds, or from the seeds of this look."""

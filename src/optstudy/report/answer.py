@@ -79,17 +79,12 @@ def _of_gaps(figure: Figure, found: Sequence[Series]) -> Answer:
         if told and series.curve.name != figure.against:
             ends = told if len(told) < 2 else (told[0], told[-1])
             rest.append(f"{style.series(series)} {_and([_gap(figure, gap, against) for gap in ends])}.")
-    last = max((gap.x for series in found for gap in series.gaps if gap.nats is not None), default=None)
-    at_last = [
-        (gap.nats.value, style.series(series))
-        for series in found
-        for gap in series.gaps
-        if gap.nats is not None and gap.x == last
-    ]
-    if not at_last or last is None:
+    compared = [(g.x, g.nats.value, series) for series in found for g in series.gaps if g.nats is not None]
+    if not compared:
         sentence = f"No curve can be compared with {against} yet."
     else:
-        value, name = min(at_last)
+        last = max(x for x, _, _ in compared)
+        value, name = min((value, style.series(series)) for x, value, series in compared if x == last)
         below = f"{-value:.3f} nats below {against}" if value < 0 else f"no other is below {against}"
         sentence = f"{_placed(figure, last).replace('at', 'At', 1)} {name} has the lowest loss: {below}."
     return Answer(sentence, (), tuple(rest), tuple(warnings(figure)))
@@ -221,7 +216,7 @@ def _facts(figure: Figure, panel: Panel, best: Summary) -> Iterator[tuple[str, s
     if best.curve.edge:
         remark = f"the {best.curve.edge} tried{so_far}"
     elif best.fitted:
-        remark = f"{style.around(best)}; " * bool(style.around(best)) + f"run: {style.tried(metric, best)}"
+        remark = "; ".join(filter(None, (style.around(best), f"run: {style.tried(metric, best)}")))
     else:
         remark = _settings(len(best.curve.points))
     yield f"At {panel.axis}", style.setting(best), remark

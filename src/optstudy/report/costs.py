@@ -53,7 +53,9 @@ def about(figure: Figure) -> list[str]:
     drawn = {cost for _, cost in plots(figure)}
     about = {**ABOUT, "step_ms": APART} if step_times(figure).apart else ABOUT
     told = [about[cost] for cost in figure.costs if cost in drawn]
-    return told + [UNKNOWN] * ("step_ms" in figure.costs and "step_ms" not in drawn)
+    if "step_ms" in figure.costs and "step_ms" not in drawn:
+        told.append(UNKNOWN)
+    return told
 
 
 def draw_costs(made: Any, figure: Figure, some: Sequence[tuple[Panel, Cost]]) -> None:

@@ -104,7 +104,8 @@ def pictures(figure: Figure, formats: Iterable[str], page: bool = False) -> dict
     Returns:
         Contents by file name.
     """
-    drawn = {f"figure.{name}": made for name, made in draw_all(figure, [*formats, *["svg"] * page]).items()}
+    wanted = [*formats, "svg"] if page else formats
+    drawn = {f"figure.{name}": made for name, made in draw_all(figure, wanted).items()}
     some = plots(figure)
     if some:
         drawn |= _drawn("costs", formats, costs.draw_costs, figure, some)
