@@ -1,6 +1,8 @@
 # One command per habit; CI runs the same ones. `make demo` and `make test` need only python3 and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests start hundreds of processes; where a machine keeps no bytecode each would compile all sources again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-long test-gpu test-launchers lint docs package bench install install-browser record reproduce reproduce-beyond
 
