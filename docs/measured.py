@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from optstudy.findings import LENGTH, figure_of
+from optstudy.outcomes import LENGTH, figure_of
 from optstudy.report import style
 from optstudy.results import archive
 from optstudy.results.figure import Figure

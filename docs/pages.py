@@ -17,7 +17,7 @@ from reference import reference_pages
 
 from optstudy import presets
 from optstudy.commands.optimizers import listed_presets, listing
-from optstudy.findings import LENGTH, RECORDED, verdicts
+from optstudy.outcomes import LENGTH, RECORDED, verdicts
 from optstudy.results import archive
 from optstudy.study import library as study
 from optstudy.study import yamlfile

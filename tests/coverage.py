@@ -21,10 +21,10 @@ from statistics import median
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from optstudy.findings import figure_of
-from optstudy.results import archive, stats
+from optstudy.outcomes import figure_of
+from optstudy.results import archive, minimum, stats
 from optstudy.results.curves import Curve, FinishedRun, Point
-from optstudy.results.stats import Estimate
+from optstudy.results.estimate import Estimate
 from optstudy.results.table import Row
 from optstudy.study import library as study
 from optstudy.study.session import Session
@@ -156,7 +156,7 @@ def known(truth: Truth, at: list[float], curve: Curve) -> tuple[float, float, fl
     inside = [loss for x, loss in zip(at, losses, strict=True) if abs(x - at[k]) <= 1.01]
     reached = at[0] <= at[k] - 0.99 and at[k] + 0.99 <= at[-1]
     sensitivity = math.fsum(inside) / len(inside) - losses[k] if reached else None
-    found = stats.best(curve)
+    found = minimum.best(curve)
     assert found is not None
     return (truth.lowest, truth.at, sensitivity) if found.fitted else (losses[k], at[k], sensitivity)
 
@@ -203,9 +203,9 @@ def simulate(
         at, at_other = grid(truth, settings, random), grid(truth_other, settings, random)
         one = sweep(truth, at, shared, REFERENCE, random, refined)
         loss, position, sensitivity = known(truth, at, one)
-        fitted += (found := stats.best(one)) is not None and found.fitted
-        counts["best loss"].add(stats.best_loss(one), loss)
-        counts["best setting"].add(stats.best_setting(one), position)
+        fitted += (found := minimum.best(one)) is not None and found.fitted
+        counts["best loss"].add(minimum.best_loss(one), loss)
+        counts["best setting"].add(minimum.best_setting(one), position)
         counts["sensitivity"].add(stats.sensitivity(one, 1.0), sensitivity)
         for name, own in OWN.items():
             other = sweep(truth_other, at_other, shared, own, random, refined)

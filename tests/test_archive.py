@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from optstudy.cli import run
 from optstudy.errors import UserError
-from optstudy.findings import RECORDED
 from optstudy.identity import run_id
+from optstudy.outcomes import RECORDED
 from optstudy.record import write_json
 from optstudy.results import archive
 from optstudy.study import library as study

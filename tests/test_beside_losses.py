@@ -10,12 +10,13 @@ import pytest
 from optstudy import report
 from optstudy.claims import grammar
 from optstudy.claims.evaluation import Evidence
-from optstudy.claims.grammar import Where, Wrong
+from optstudy.claims.measures import Where, Wrong
 from optstudy.claims.verdict import Claim
 from optstudy.report import figures, maps
 from optstudy.report.answer import answer
-from optstudy.results import archive, deciles, stats
+from optstudy.results import archive, deciles
 from optstudy.results.archive import Entry
+from optstudy.results.estimate import over_seeds
 from tests import sweeps
 
 LOSS = {"adam": 4.0, "sgdw": 4.5}
@@ -152,7 +153,7 @@ def test_gaps_are_those_of_each_seed_and_drawn_from_commonest_to_rarest(tmp_path
     assert list(found) == ["few", "many"] and [one.curve.name for one in found["few"]] == ["sgdw"]
     for k, gap in enumerate(found["few"][0].gaps):
         values = [by_decile("sgdw", seed)[k] - by_decile("adam", seed)[k] for seed in range(3)]
-        assert gap.value == pytest.approx(stats.over_seeds(values).value) and gap.interval is not None
+        assert gap.value == pytest.approx(over_seeds(values).value) and gap.interval is not None
     drawn = report.drawing(figure)
     for axis, panel in zip(drawn.axes, found, strict=True):
         line = next(line for line in axis.get_lines() if len(line.get_xdata()) == 10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from optstudy.claims import grammar
-from optstudy.claims.grammar import FUNCTIONS, Relation, Where, Wrong
+from optstudy.claims.measures import FUNCTIONS, Relation, Where, Wrong
 from optstudy.cli import run
 from optstudy.errors import UserError
 from optstudy.findings import open_study

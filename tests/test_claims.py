@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from optstudy.claims import grammar
 from optstudy.claims.evaluation import Evidence, Pair, Side
-from optstudy.claims.grammar import Where
+from optstudy.claims.measures import Where
 from optstudy.claims.verdict import Claim, Part, Range, Verdict
 from optstudy.cli import run
-from optstudy.findings import verdicts
+from optstudy.outcomes import verdicts
 from optstudy.results import archive, stats
 from optstudy.results.curves import FinishedRun, group
+from optstudy.results.estimate import Estimate, student_t
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate
+from optstudy.results.minimum import best_setting
+from optstudy.results.noise import rest
 from optstudy.study import library as study
 from optstudy.study.session import Session
 from tests.sweeps import INITIAL, place, row
@@ -193,9 +195,9 @@ def test_a_curve_without_seeds_takes_the_noise_of_its_optimizers_learning_rates(
     relations = grammar.parse(test, lambda curve, panel: Where("paper/fig6", curve, panel))
     claim = Claim("n", "S.", "paper/fig6", test, relations)
     (part,) = with_noise.judge(claim, "pico").parts
-    variance, degrees = stats.rest(seeded)
+    variance, degrees = rest(seeded)
     assert part.measured.value == pytest.approx(0.5)
-    assert part.measured.half_width == pytest.approx(stats.student_t(degrees) * math.sqrt(2 * variance))
+    assert part.measured.half_width == pytest.approx(student_t(degrees) * math.sqrt(2 * variance))
     (bare,) = evidence(paper_fig6=[momentum]).judge(claim, "pico").parts
     assert bare.measured.interval is None and bare.verdict() == "not decided"
 
@@ -207,10 +209,10 @@ def test_a_panel_that_is_not_run_at_the_scale_gives_way_to_the_one_that_is():
 
 
 def test_the_best_setting_is_told_as_finely_as_the_curve_is_bent():
-    sharp, flat = (stats.best_setting(curve("a", bend=b, noise=0.01, grid=5)) for b in (0.9, 0.002))
+    sharp, flat = (best_setting(curve("a", bend=b, noise=0.01, grid=5)) for b in (0.9, 0.002))
     assert sharp.value == pytest.approx(-2.0, abs=0.03) and sharp.half_width < 0.1
     assert flat.half_width > 0.3
-    assert stats.best_setting(curve("a", seeds=(0,))).half_width is None
+    assert best_setting(curve("a", seeds=(0,))).half_width is None
 
 
 RATES = {"head": {"q05": 1e-3, "q50": 3e-2, "q95": 1.0}, "norm": {"q05": 1e-4, "q50": 2e-4, "q95": 3e-4}}
@@ -242,7 +244,7 @@ def test_a_verdict_is_where_the_interval_lies(a, b, c, d):
     inside, outside = least <= low and high <= most, high < least or low > most
     wanted = "holds" if inside else "does not hold" if outside else "not decided"
     assert Part(Range((low + high) / 2, low, high), least, most).verdict() == wanted
-    error = (high - low) / 2 / stats.student_t(4)
+    error = (high - low) / 2 / student_t(4)
     estimate = Estimate((low + high) / 2, error, 4)
     if min(abs(x - y) for x in (low, high) for y in (least, most)) > 1e-9:
         assert Part(estimate, least, most).verdict() == wanted
@@ -250,7 +252,7 @@ def test_a_verdict_is_where_the_interval_lies(a, b, c, d):
 
 def parts_at(*chances):
     """Parts on the right side of zero whose p-values are these."""
-    distance = [stats.student_t(9, 1 - p) for p in chances]
+    distance = [student_t(9, 1 - p) for p in chances]
     return tuple(Part(Estimate(-t, 1.0, 9), high=0.0) for t in distance)
 
 
@@ -280,7 +282,7 @@ def test_one_part_that_fails_by_more_than_chance_among_all_of_them_decides():
     open_ = Part(Estimate(-0.1, 1.0, 9), high=0.0)
     claim = Claim("n", "S.", "paper/fig1", "t")
     assert Verdict(claim, "pico", (open_, fails, open_)).word == "does not hold"
-    barely = Part(Estimate(stats.student_t(9, 1 - 0.02), 1.0, 9), high=0.0)
+    barely = Part(Estimate(student_t(9, 1 - 0.02), 1.0, 9), high=0.0)
     assert barely.verdict() == "does not hold"
     assert Verdict(claim, "pico", (open_, barely, open_)).word == "not decided"
 

@@ -14,9 +14,9 @@ from optstudy.errors import UserError
 from optstudy.report import costs as drawn
 from optstudy.report import figures, page, write
 from optstudy.results import archive
-from optstudy.results.costs import Spot, front, plots, spots, step_ratios, timed_apart
+from optstudy.results.costs import Spot, front, plots, spots, step_times
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate
 from optstudy.study import library
 from tests import sweeps
 
@@ -44,20 +44,20 @@ def test_steps_are_compared_on_the_machine_that_both_ran_on(tmp_path: Path) -> N
         "muon": {"slow": 80.0},
         "soap": {"other": 15.0},
     }
-    ratios = step_ratios(timed(tmp_path, times))
+    ratios = step_times(timed(tmp_path, times)).ratios
     assert ratios == pytest.approx({"adam": 1.0, "lion": 1.15, "muon": 2.0})
 
 
 def test_no_time_is_told_without_adam_and_a_record_s_is_the_one_measured_apart(tmp_path: Path) -> None:
-    assert step_ratios(timed(None, {"lion": {"a": 1.0}, "muon": {"a": 2.0}})) == {}
+    assert step_times(timed(None, {"lion": {"a": 1.0}, "muon": {"a": 2.0}})).ratios == {}
     figure = timed(None, {"adam": {"a": 1.0}, "muon": {"a": 2.0}}, costs=["step_ms"])
-    assert step_ratios(figure) == {"adam": 1.0, "muon": 2.0}
+    assert step_times(figure).ratios == {"adam": 1.0, "muon": 2.0}
     kept = replace(figure, recorded={row.id: [] for row in figure.rows})
     once = archive.step_ratios("pico")
-    assert step_ratios(kept) == {"adam": 1.0, "muon": once["muon"]} and timed_apart(kept)
-    assert step_ratios(replace(kept, costs=())) == {}
+    assert step_times(kept).ratios == {"adam": 1.0, "muon": once["muon"]} and step_times(kept).apart
+    assert step_times(replace(kept, costs=())).ratios == {}
     kept = replace(kept, scale="nano")
-    assert step_ratios(kept) == {} and plots(kept) == [] and not timed_apart(kept)
+    assert step_times(kept).ratios == {} and plots(kept) == [] and not step_times(kept).apart
     assert drawn.about(kept) == [drawn.UNKNOWN] and drawn.about(figure) == [drawn.ABOUT["step_ms"]]
     write(kept, tmp_path, ["svg"])
     assert not (tmp_path / "costs.svg").exists()

@@ -8,6 +8,7 @@ from itertools import chain
 import pytest
 from scipy.stats import binom
 
+from optstudy.results import estimate
 from tests import coverage
 from tests.coverage import QUANTITIES, SEEDS, SETTINGS, TRUTHS, Count
 
@@ -67,7 +68,7 @@ def test_intervals_hold_where_the_sweep_was_refined_beside_its_best() -> None:
 
 def test_the_simulation_finds_intervals_that_are_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three seeds are three, however many settings they ran at."""
-    monkeypatch.setattr(coverage.stats, "student_t", lambda degrees, level=0.95: 2.0)
+    monkeypatch.setattr(estimate, "student_t", lambda degrees, level=0.95: 2.0)
     counts, _ = coverage.simulate(TRUTHS["quadratic"], 7, 3, trials=100)
     assert held_too_seldom(counts["best loss"])
 

@@ -12,7 +12,7 @@ from optstudy.claims.verdict import LOOKS, Part
 from optstudy.cli import run
 from optstudy.commands import deciding
 from optstudy.errors import UserError
-from optstudy.findings import evidence_of, verdicts
+from optstudy.outcomes import evidence_of, verdicts
 from optstudy.results import stats
 from optstudy.results.curves import Curve, FinishedRun, Point
 from optstudy.study import library as study

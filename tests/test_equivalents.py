@@ -9,8 +9,9 @@ import pytest
 
 from optstudy.claims.verdict import Part
 from optstudy.report import style
-from optstudy.results import equivalents, stats
+from optstudy.results import equivalents, rates
 from optstudy.results.curves import Curve, FinishedRun, Point
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 
@@ -148,6 +149,25 @@ def test_outside_the_lengths_there_is_a_sign_and_no_number():
     assert below.below(1.5) < 0.01 and below.below(0.9) == 1.0 and below.beyond(0.1) == 1.0
 
 
+@dataclass(frozen=True)
+class Stalled(Law):
+    """A reference that gains next to nothing between its first two lengths."""
+
+    gain: float = 1e-9
+
+    def loss(self, steps: float) -> float:
+        return super().loss(600) - self.gain if steps == 1_200 else super().loss(steps)
+
+
+@pytest.mark.parametrize("gain", [1e-6, 1e-9, 1e-12])
+def test_beyond_a_reference_that_stalled_there_is_a_sign_too(gain):
+    """The line through its first losses meets a much lower loss at more tokens than a float can hold."""
+    curves = trial(0, Law(floor=2.5), own=0.0, reference=Stalled(gain=gain))
+    horizon = equivalents.horizon(of(curves, "adam"), "adam")
+    found = equivalents.ratio(curves["mine", 1_200], horizon)
+    assert (found.sign, found.value) == (">", 8.0)
+
+
 def test_p_values_agree_with_the_interval():
     curves = trial(2, Law(spent=0.8))
     found = equivalents.ratio(curves["mine", 2_400], equivalents.horizon(of(curves, "adam"), "adam"))
@@ -194,7 +214,7 @@ def test_a_figure_gives_the_token_equivalents_of_its_curves():
     vars(figure)["curves"] = list(curves.values())
     assert figure.horizon == horizon
     found = equivalents.tokens_of(figure, curves["mine", 1_200])
-    assert isinstance(found, stats.Estimate) and found.value == pytest.approx(0.8, abs=0.2)
+    assert isinstance(found, Estimate) and found.value == pytest.approx(0.8, abs=0.2)
     assert equivalents.tokens_of(Figure("s", "S", [], []), curves["mine", 1_200]) is None
 
 
@@ -208,7 +228,7 @@ def test_intervals_of_predicted_rates_hold_the_truth_as_often_as_they_say(grid, 
         curves = [
             curve(law, steps, 0.02 * random.standard_normal(3), 0.006, random, grid=grid) for steps in LENGTHS
         ]
-        ((name, power, found),) = equivalents.predictions(curves, 40_000 * PER_STEP)
+        ((name, power, found),) = rates.predictions(curves, 40_000 * PER_STEP)
         low, high = found.interval
         held.append(low <= law.best(40_000) <= high)
         widths.append(high - low)
@@ -221,7 +241,7 @@ def test_a_power_law_needs_bests_inside_the_grid():
     random = np.random.default_rng(0)
     law = Law()
     curves = [curve(law, steps, [0.0], 0.0, random, grid=5) for steps in LENGTHS]
-    assert equivalents.power_law(curves, "adam").exponent.value == pytest.approx(-0.25, abs=0.03)
+    assert rates.power_law(curves, "adam").exponent.value == pytest.approx(-0.25, abs=0.03)
     cut = [Curve(c.name, c.points[2:], True, apart=c.apart) for c in curves]
-    assert equivalents.power_law(cut, "adam") is None
-    assert equivalents.power_law(curves[:3], "adam") is None
+    assert rates.power_law(cut, "adam") is None
+    assert rates.power_law(curves[:3], "adam") is None

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optstudy import report as reports
-from optstudy.findings import figure_of, open_study
+from optstudy.findings import open_study
+from optstudy.outcomes import figure_of
 from optstudy.report import maps, style
 from optstudy.report.answer import answer
 from optstudy.results import archive, stats

@@ -9,7 +9,7 @@ import pytest
 
 from optstudy import report as reports
 from optstudy.errors import UserError
-from optstudy.findings import figure_of
+from optstudy.outcomes import figure_of
 from optstudy.report import maps
 from optstudy.results.export import table
 from optstudy.study import library as study

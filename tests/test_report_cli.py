@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optstudy import cli
-from optstudy.findings import figure_of
+from optstudy.outcomes import figure_of
 from optstudy.study import library as study
 from optstudy.study.session import Session
 from tests import sweeps

@@ -20,7 +20,7 @@ from optstudy.errors import UserError
 from optstudy.report.comparison import compare_rows
 from optstudy.report.index import slugs
 from optstudy.report.live import Load, make_server, version
-from optstudy.results import stats
+from optstudy.results.estimate import over_seeds
 from optstudy.results.figure import Figure
 from optstudy.results.table import Row
 from tests import sweeps
@@ -134,8 +134,8 @@ def test_a_folder_without_finished_runs_is_the_users_mistake(tmp_path: Path) -> 
 
 
 def test_one_pair_has_no_interval_and_several_have_students() -> None:
-    assert stats.mean([0.1]).half_width is None
-    assert stats.mean([0.1, 0.3]).half_width == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    assert over_seeds([0.1]).half_width is None
+    assert over_seeds([0.1, 0.3]).half_width == pytest.approx(12.7062 * 0.1, rel=1e-4)
 
 
 @contextlib.contextmanager

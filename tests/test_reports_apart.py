@@ -8,7 +8,7 @@ import pytest
 
 from optstudy import findings, report
 from optstudy.cli import run
-from optstudy.findings import figure_of
+from optstudy.outcomes import figure_of
 from optstudy.report.answer import answer
 from optstudy.report.live import Site
 from optstudy.results.figure import Figure
@@ -150,7 +150,7 @@ def test_a_study_over_the_seed_itself_gets_no_others(tmp_path, monkeypatch, caps
 
 
 def test_the_packages_record_adds_no_seeds_that_a_study_does_not_ask_for(tmp_path):
-    from optstudy.findings import recorded
+    from optstudy.outcomes import recorded
 
     for name in ("paper/fig1", "paper/fig9"):
         kept = recorded(name, "pico")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optstudy.results import curves, stats
+from optstudy.results import curves, minimum, stats
 from optstudy.results.curves import Curve
+from optstudy.results.estimate import Estimate, student_t
 from optstudy.results.table import Row
 from tests import sweeps
 
@@ -33,13 +34,13 @@ def shaped(loss: Callable[[float], float | None], lrs: Sequence[float] = HALF_DE
     return curve({lr: [loss(math.log10(lr))] for lr in lrs})
 
 
-def loss_of(found: Curve) -> stats.Estimate:
-    estimate = stats.best_loss(found)
+def loss_of(found: Curve) -> Estimate:
+    estimate = minimum.best_loss(found)
     assert estimate is not None
     return estimate
 
 
-def gap(one: Curve, other: Curve) -> stats.Estimate:
+def gap(one: Curve, other: Curve) -> Estimate:
     estimate = stats.difference(one, other)
     assert estimate is not None
     return estimate
@@ -59,7 +60,7 @@ def gap(one: Curve, other: Curve) -> stats.Estimate:
     ],
 )
 def test_t_quantiles_are_those_of_the_printed_tables(df: int, quantile: float) -> None:
-    assert stats.student_t(df) == pytest.approx(quantile, abs=5e-5)
+    assert student_t(df) == pytest.approx(quantile, abs=5e-5)
 
 
 def test_best_is_the_lowest_mean_over_seeds_not_the_luckiest_seed() -> None:
@@ -188,13 +189,13 @@ def test_without_a_second_seed_there_is_no_interval() -> None:
 def test_a_point_with_one_seed_borrows_the_variance_of_its_neighbours() -> None:
     found = curve({1e-3: [5.3, 5.5], 1e-2: [5.0]})
     chosen = 1 - 0.05 / 2  # of two settings that cannot be told apart
-    assert loss_of(found).half_width == pytest.approx(stats.student_t(1, chosen) * math.sqrt(0.02))
+    assert loss_of(found).half_width == pytest.approx(student_t(1, chosen) * math.sqrt(0.02))
 
 
 def test_a_parabola_is_found_exactly_wherever_the_settings_lie() -> None:
     for lowest in (-2.5, -2.37, -2.74):
         found = shaped(lambda x, lowest=lowest: 5 + 0.7 * (x - lowest) ** 2)
-        best = stats.best(found)
+        best = minimum.best(found)
         assert best is not None and best.fitted
         assert (best.position, loss_of(found).value) == pytest.approx((lowest, 5.0), abs=1e-9)
         assert best.slack == pytest.approx(0, abs=1e-9)
@@ -202,7 +203,7 @@ def test_a_parabola_is_found_exactly_wherever_the_settings_lie() -> None:
 
 def test_beyond_a_cliff_the_other_side_tells_where_the_best_is() -> None:
     found = shaped(lambda x: None if x > -2.2 else 5 + 0.7 * (x + 2.37) ** 2)
-    best = stats.best(found)
+    best = minimum.best(found)
     assert best is not None and best.fitted and found.best.x == 3.16e-3
     assert (best.position, loss_of(found).value) == pytest.approx((-2.37, 5.0), abs=2e-3)
 
@@ -225,9 +226,9 @@ def test_where_no_parabola_fits_the_best_setting_tried_stands_for_itself(losses:
 
 def test_a_parabola_needs_the_best_settings_seeds_beside_it() -> None:
     points = {lr: [5 + (math.log10(lr) + 2.4) ** 2 + s / 100 for s in range(3)] for lr in HALF_DECADES}
-    assert (found := stats.best(curve(points))) is not None and found.fitted
+    assert (found := minimum.best(curve(points))) is not None and found.fitted
     points[3.16e-3], points[1e-2] = points[3.16e-3], points[1e-2][:1]
-    assert (found := stats.best(curve(points))) is not None and not found.fitted
+    assert (found := minimum.best(curve(points))) is not None and not found.fitted
 
 
 def test_a_difference_is_paired_over_the_seeds_that_both_have() -> None:
@@ -251,7 +252,7 @@ def test_without_common_seeds_a_difference_has_the_interval_of_two_independent_m
 
 
 def test_the_variance_of_a_difference_is_pooled_with_its_neighbours_unless_theirs_is_smaller() -> None:
-    def pair(own: float) -> stats.Estimate:
+    def pair(own: float) -> Estimate:
         points = {1e-3: [5.4, 5.4, 5.4], 1e-2: [5.0, 5.0, 5.0], 1e-1: [5.4, 5.4, 5.4]}
         noisy = {x: list(losses) for x, losses in points.items()}
         for x, size in ((1e-3, 0.01), (1e-2, own), (1e-1, 0.01)):
@@ -281,7 +282,7 @@ def test_a_curve_that_never_trained_has_no_best_no_rise_and_no_window() -> None:
     assert summary.curve is dead and (dead.trained, dead.edge, summary.fitted) == (False, None, False)
     for nothing in ("best", "setting", "lower", "higher", "sensitivity", "safe"):
         assert getattr(summary, nothing) is None, nothing
-    assert stats.difference(dead, live) is stats.difference(live, dead) is stats.best(dead) is None
+    assert stats.difference(dead, live) is stats.difference(live, dead) is minimum.best(dead) is None
     assert stats.common_window([dead, live]) == stats.common_window([live])
 
 
@@ -289,8 +290,8 @@ def test_the_interval_of_the_best_includes_that_it_was_chosen() -> None:
     close = curve({1e-3: [5.0, 5.03, 4.97], 1e-2: [5.01, 5.0, 5.01], 1e-1: [5.02, 5.0, 5.0]})
     far = curve({1e-3: [5.0, 5.03, 4.97], 1e-2: [6.01, 6.0, 6.01], 1e-1: [6.02, 6.0, 6.0]})
     assert (loss_of(close).choices, loss_of(far).choices) == (3, 1)
-    assert stats.contenders(far) == [far.best]
-    setting = stats.best_setting(close)
+    assert minimum.contenders(far) == [far.best]
+    setting = minimum.best_setting(close)
     assert setting is not None and setting.interval is not None
     assert setting.interval[1] >= -1 - 1e-9
 
@@ -316,7 +317,7 @@ def test_a_setting_with_one_seed_is_compared_over_that_seed() -> None:
 def test_a_p_value_is_one_minus_the_level_at_which_the_interval_touches_the_threshold(
     value: float, error: float, degrees: int, slack: float
 ) -> None:
-    estimate = stats.Estimate(value, error, degrees, slack)
+    estimate = Estimate(value, error, degrees, slack)
     p = estimate.beyond(abs(value))
     if 1e-9 < p < 1 - 1e-9:
         assert estimate.half(1 - p) == pytest.approx(abs(value), rel=1e-5)

@@ -241,7 +241,7 @@ def complete(name: str, options: Any, roles: Any) -> tuple[dict[str, Any], dict[
             rules[rule] = {**({} if "name" in own else rules.get(rule, {})), **own}
     refuse(errors)
     for rule, own in rules.items():
-        told = {key: value for key, value in own.items() if key in _OfARole.model_fields}
+        told = {key: value for key, value in own.items() if key in OF_A_ROLE}
         errors += _errors(_OfARole, told, ("roles", rule), name)
     refuse(errors)
     return whole, {rule: _complete_rule(name, spec, whole, rules, rule) for rule in rules}
@@ -262,7 +262,7 @@ def _complete_rule(
         except UserError as error:
             refuse([wrong((*place, "name"), str(error), chosen, TOLD)])
         name, whole = chosen, spec.options
-    below = {key: value for key, value in below.items() if key not in _OfARole.model_fields}
+    below = {key: value for key, value in below.items() if key not in OF_A_ROLE}
     found = _checked(name, spec, {**whole, **below, **options}, place)
     return {**told, **(found if "name" in own else {key: found[key] for key in options})}
 

@@ -8,23 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from optstudy.claims.grammar import OVER_A_RUN, WHOLE, Measure, Quantity, Relation, Where
+from optstudy.claims.measures import OVER_A_RUN, WHOLE, Measure, Quantity, Relation, Where
 from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
 from optstudy.results import deciles, stats
-from optstudy.results.curves import Curve, Point
+from optstudy.results.curves import Curve, Point, numeric
 from optstudy.results.equivalents import Ratio, tokens_of
+from optstudy.results.estimate import Estimate, combined, minus
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate, Term
+from optstudy.results.minimum import best_loss, best_setting, contenders
+from optstudy.results.noise import Term, above, loss_of
 
 LEARNED = 0.1
 """Share of the steps at the start whose effective learning rates are ignored."""
-
-
 REACH = 2
 """Settings on either side of the best that are needed to test whether a parabola fits."""
-
-
 LEVELS = ("best", "at", "mean")
 """Measures that are values of the metric and have its sign; the others are distances from the best."""
 
@@ -58,8 +56,10 @@ class Evidence:
         if not decide:
             return self.now(claim, scale, changed)
         verdicts = [self.at(look).now(claim, scale, changed) for look in LOOKS if self.had(claim, look)]
-        decided = [one for one in verdicts if one.word != "not decided"]
-        return next(iter(decided), None) or (verdicts or [self.at(min(LOOKS)).now(claim, scale, changed)])[-1]
+        for verdict in verdicts:
+            if verdict.word != "not decided":
+                return verdict
+        return verdicts[-1] if verdicts else self.at(min(LOOKS)).now(claim, scale, changed)
 
     def now(self, claim: Claim, scale: str, changed: str = "") -> Verdict:
         """Return the verdict from all seeds, or from the seeds of this look."""
@@ -145,7 +145,7 @@ class Evidence:
             return Part(None, low, high, str(missing))
         if more:
             weights = (one.weight for one in relation.quantities)
-            return Part(stats.combined(list(zip(weights, found, strict=True))), low, high)
+            return Part(combined(list(zip(weights, found, strict=True))), low, high)
         return Part(found[0], low, high)
 
     def _quantity(self, quantity: Quantity, alone: bool) -> Estimate:
@@ -153,7 +153,7 @@ class Evidence:
         alone = alone and other is None
         if one.function == "tokens":
             mine_of = self._tokens(one, alone)
-            return mine_of if other is None else stats.minus(mine_of, self._tokens(other, alone))
+            return mine_of if other is None else minus(mine_of, self._tokens(other, alone))
         mine = self._side(one)
         found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
         turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
@@ -178,7 +178,7 @@ class Evidence:
             return self._decile(measure, curve)
         if measure.function in ("mean", "sensitivity") and not whole and measure.arguments:
             low, high = (float(one) for one in measure.arguments)
-            inside = tuple(p for p in curve.points if _number(p.x) and low <= p.x <= high)
+            inside = tuple(p for p in curve.points if numeric(p.x) and low <= p.x <= high)
             if not inside:
                 raise Missing(
                     f"settings of {measure.curve.study} {measure.curve.curve} from {low:g} to {high:g}"
@@ -217,7 +217,7 @@ class Evidence:
         """1 - cosine by step, the mean over roles."""
         key = f"from_{measure.arguments[1]}"
         recorded = self._recorded(measure, "moments").items()
-        told = {step: [one[key] for one in some if _number(one.get(key))] for step, some in recorded}
+        told = {step: [one[key] for one in some if numeric(one.get(key))] for step, some in recorded}
         return {step: math.fsum(some) / len(some) for step, some in told.items() if some}
 
     def _recorded(self, measure: Measure, key: str) -> dict[int, list[dict[str, float]]]:
@@ -261,14 +261,14 @@ class Side:
             Missing: the curve never trained, or lacks the setting or the window.
         """
         if self.function in ("at", "mean"):
-            return stats.loss_of(self.terms, self.curve)
+            return loss_of(self.terms, self.curve)
         if self.function == "gain":
-            return stats.above(self.curve, self.point, self.noise)
+            return above(self.curve, [(1.0, self.point)], noise=self.noise)
         found: Estimate | None
         if self.function == "best":
-            found = stats.best_loss(self.curve)
+            found = best_loss(self.curve)
         elif self.function == "setting":
-            found = stats.best_setting(self.curve)
+            found = best_setting(self.curve)
         else:
             found = next((one for window in self.windows if (one := self.sensitivity(window))), None)
         if found is None:
@@ -304,7 +304,7 @@ class Side:
         if self.function in ("best", "setting"):
             at = curve.points.index(curve.best)
             near = curve.points[max(0, at - REACH) : at + REACH + 1] if curve.log else ()
-            return [*(point for point in near if not point.diverged), *stats.contenders(curve)]
+            return [*(point for point in near if not point.diverged), *contenders(curve)]
         if self.function == "sensitivity":
             inside = (stats.within(curve, window) for window in self.windows)
             return next((some for some in inside if some is not None), ())
@@ -340,12 +340,12 @@ class Pair:
                 raise Missing(f"a run of {(other if one.trained else one).label} that trained")
             return found
         if function == "at" and one is other:
-            return stats.above(one, self.one.point, self.one.noise, self.other.point)
+            return above(one, self.one.terms, self.other.point, self.one.noise)
         if function in ("at", "mean"):
             return stats.paired(self.one.terms, self.other.terms, one, other, self.noise)
         if function == "sensitivity":
             return self.sensitivity()
-        return stats.minus(self.one.alone(), self.other.alone())
+        return minus(self.one.alone(), self.other.alone())
 
     @property
     def noise(self) -> tuple[Curve, Curve] | None:
@@ -365,7 +365,7 @@ class Pair:
             if mine is not None and theirs is not None:
                 if _shape(self.one.curve) == _shape(self.other.curve):
                     return Estimate(0.0, 0.0, seeds=mine.seeds)
-                return stats.minus(mine, theirs)
+                return minus(mine, theirs)
         raise Missing(f"a window around the bests of {self.one.curve.label} and {self.other.curve.label}")
 
 
@@ -401,7 +401,3 @@ def _decades(quantiles: Sequence[dict[str, float]], low: float = math.nan, high:
 
 def _key(quantile: float) -> str:
     return f"q{round(100 * quantile):02}"
-
-
-def _number(x: object) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool)

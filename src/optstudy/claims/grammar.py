@@ -13,142 +13,34 @@ The numbers of a relation become the range that the measured quantity must be in
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, NoReturn, TypeVar
 
+from optstudy.claims.measures import (
+    AXIS,
+    FUNCTIONS,
+    OVER_A_RUN,
+    SHARE,
+    Measure,
+    Quantity,
+    Relation,
+    Where,
+    Wrong,
+    checked,
+)
 from optstudy.errors import nearest
-from optstudy.recipes import RULES
-from optstudy.results.deciles import DECILES
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Quantiles of effective learning rates that runs record."""
-RULES_FROM = ("signum", "adalayer_star")
-"""Rules from whose steps ``distance`` is."""
-ROLES = tuple(rule for rule in RULES if rule != "rest")
-"""Arguments of ``rate`` and ``distance``: a role, or ``matrix`` for all four kinds of matrix together."""
 AROUND = ("all", "average", "excess")
 """Words that stand around tests or measures."""
-OVER_A_RUN = ("rate", "distance")
-"""Functions whose value is a range over one run."""
-WHOLE = "whole"
-"""The argument of ``sensitivity`` that means all settings."""
 MOST_NESTED = 20
 MOST_SHARE = 10.0
 """A larger share is assumed to be a percentage without its sign."""
 UNITS = {"nats": 1.0, "decades": 1.0, "%": 0.01}
 """Units that may follow a number, and their factors."""
 
-
-class Function(NamedTuple):
-    """Something that can be measured of a curve."""
-
-    forms: str
-    """The forms in which it may be written."""
-    unit: str
-    """Unit of its value."""
-    difference: str
-    """Unit of a difference of two."""
-    about: str
-
-
-AXIS, SHARE = "the axis's own unit", "a share"
-FUNCTIONS = {
-    "best": Function("best(C)", "nats", "nats", "the lowest loss, between the settings tried or at one"),
-    "sensitivity": Function(
-        "sensitivity(C), sensitivity(C, whole), sensitivity(C, FROM, TO)", "nats", "nats",
-        "the mean loss above the best, a decade (or half a decade) to either side of it; over all settings; "
-        "over those from FROM to TO",
-    ),
-    "at": Function("at(C, SETTING)", "nats", "nats", "the loss at a setting that was tried"),
-    "mean": Function(
-        "mean(C), mean(C, FROM, TO)", "nats", "nats", "the mean loss over all settings, or from FROM to TO"
-    ),
-    "gain": Function("gain(C, SETTING)", "nats", "nats", "the loss at a setting above the best one tried"),
-    "setting": Function("setting(C)", AXIS, "decades", "where the loss is lowest"),
-    "rate": Function(
-        "rate(C, ROLE), rate(C, ROLE, LOW, HIGH)", f"{AXIS}; decades", "decades",
-        "the median effective learning rate of a role; the distance between its quantiles LOW and HIGH; over "
-        "the best run, without its first tenth",
-    ),
-    "decile": Function(
-        "decile(C, K), decile(C, FROM, TO)", "nats", "nats",
-        "the loss on the tokens of decile K by frequency, from 1, the rarest, to 10; the mean over several; "
-        "at the best setting, of runs with watch.deciles",
-    ),
-    "distance": Function(
-        "distance(C, ROLE, signum), distance(C, ROLE, adalayer_star)", "1 - cosine", "1 - cosine",
-        "how far Adam's step is from that of its momentum by another rule, over all weights of a role; over "
-        "the best run with watch.moments, without its first tenth",
-    ),
-    "tokens": Function(
-        "tokens(C)", SHARE, SHARE, "the tokens that the reference needs for C's best loss, divided by C's own"
-    ),
-}  # fmt: skip
-"""All functions that a test may use, by name."""
-
-
-class Wrong(ValueError):
-    """A test is not allowed; the text says why."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """The place of a curve: study, panel and name."""
-
-    study: str
-    curve: str
-    panel: str | None = None
-    """None, or a panel that is not run at this scale: the first panel with the curve is used."""
-
-    def __str__(self) -> str:
-        where = self.study.rpartition("/")[2]
-        return f"{self.curve} ({where}{f', {self.panel}' if self.panel else ''})"
-
-
 T = TypeVar("T")
 Resolve = Callable[[str, str | None], Where]
 """Maps a curve and a panel, as written, to their place; raises :class:`Wrong` if there is none."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One function of one curve."""
-
-    function: str
-    curve: Where
-    arguments: tuple[float | str, ...] = ()
-
-    @property
-    def unit(self) -> str:
-        """Unit of its value."""
-        if self.function == "rate":
-            return AXIS if len(self.arguments) == 1 else "decades"
-        return FUNCTIONS[self.function].unit
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A measure, or the difference of two by the same function."""
-
-    one: Measure
-    other: Measure | None = None
-    weight: float = 1.0
-    """Its factor in the sum that a relation is about."""
-
-    @property
-    def unit(self) -> str:
-        """Unit of its value."""
-        return self.one.unit if self.other is None else FUNCTIONS[self.one.function].difference
-
-
-@dataclass(frozen=True)
-class Relation:
-    """The range that a quantity, or the weighted sum of several, must be in."""
-
-    quantities: tuple[Quantity, ...]
-    low: float = -math.inf
-    high: float = math.inf
-    """The limits; those of settings and rates are log10, like the measured values."""
 
 
 def parse(text: str, resolve: Resolve) -> tuple[Relation, ...]:
@@ -314,7 +206,7 @@ class _Parser:
         while self._take(","):
             arguments.append(self._argument())
         self._expect(")")
-        return (Quantity(_checked(Measure(name, curve, tuple(arguments)))),)
+        return (Quantity(checked(Measure(name, curve, tuple(arguments)))),)
 
     def _curve(self, function: str) -> Where:
         name = self._word(f"a curve, quoted unless it is an identifier: {FUNCTIONS[function].forms}")
@@ -326,35 +218,6 @@ class _Parser:
         if sign < 0 or self._peek()[0] == "number":
             return sign * self._number()[0]
         return self._word("a number or a name")
-
-
-def _checked(measure: Measure) -> Measure:
-    """Raise :class:`Wrong` for arguments that the function does not take."""
-    name, given = measure.function, measure.arguments
-    numbers = [one for one in given if isinstance(one, float)]
-    if name in ("best", "setting", "tokens"):
-        right = not given
-    elif name in ("at", "gain"):
-        right = len(given) == 1
-    elif name in OVER_A_RUN and given and given[0] not in ROLES:
-        raise Wrong(f"{name}: unknown role {given[0]!r}{nearest(str(given[0]), ROLES)}")
-    elif name == "distance":
-        right = len(given) == 2 and given[1] in RULES_FROM
-    elif name == "rate":
-        if any(one not in QUANTILES for one in given[1:]):
-            raise Wrong(f"rate: quantiles are of {', '.join(map(str, QUANTILES))}")
-        right = len(given) in (1, 3) and numbers == sorted(numbers)
-    elif name == "decile":
-        if any(not 1 <= one <= DECILES or one % 1 for one in numbers):
-            raise Wrong(f"decile: whole numbers from 1, the rarest tokens, to {DECILES}")
-        right = len(numbers) == len(given) in (1, 2) and numbers == sorted(numbers)
-    else:
-        right = not given or (len(numbers) == len(given) == 2 and numbers[0] <= numbers[1])
-        right = right or (name == "sensitivity" and given == (WHOLE,))
-    if not right:
-        shown = ", ".join(["C", *(f"{one:g}" if isinstance(one, float) else one for one in given)])
-        raise Wrong(f"no such form as {name}({shown}); allowed: {FUNCTIONS[name].forms}")
-    return measure
 
 
 def _quantity(name: str, side: _Side) -> Quantity:

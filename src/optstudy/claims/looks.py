@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optstudy.claims.evaluation import Evidence, Missing
-from optstudy.claims.grammar import Relation
+from optstudy.claims.measures import Relation
 from optstudy.claims.verdict import LOOKS, Claim, Part, Verdict
 from optstudy.results.curves import Point
-from optstudy.results.stats import Estimate
+from optstudy.results.estimate import Estimate
 
 FUTILE = 3
 """No seeds are added if more than this many times the maximum would be needed."""

@@ -1,6 +1,6 @@
 """Verdicts: each part of a claim is a number that must be in a range; its interval decides. No torch.
 
-A claim of several parts is decided at :data:`optstudy.results.stats.LEVEL` as a whole: the p-values of its
+A claim of several parts is decided at :data:`optstudy.results.estimate.LEVEL` as a whole: the p-values of its
 parts are corrected for their number (Holm 1979). The interval shown for each part is uncorrected.
 """
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.claims.grammar import AXIS, Relation
+from optstudy.claims.measures import AXIS, Relation
 from optstudy.results.equivalents import Ratio
-from optstudy.results.stats import LEVEL, Estimate
+from optstudy.results.estimate import LEVEL, Estimate
 
 Word = Literal["holds", "does not hold", "not decided"]
 LOOKS = {3: 0.99, 6: 0.985, 12: 0.974}

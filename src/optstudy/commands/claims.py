@@ -13,7 +13,7 @@ from optstudy.claims.verdict import Verdict
 from optstudy.commands.options import RUNS, Assignments, Json, Scale, existing
 from optstudy.commands.reports import names_in
 from optstudy.ending import DONE
-from optstudy.findings import verdicts
+from optstudy.outcomes import verdicts
 from optstudy.record import write_atomically
 from optstudy.report import claims_page, style
 from optstudy.study.library import overrides

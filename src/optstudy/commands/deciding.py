@@ -10,8 +10,8 @@ from optstudy.claims.looks import FUTILE, Need
 from optstudy.claims.verdict import LOOKS
 from optstudy.commands.watch import duration
 from optstudy.errors import UserError
-from optstudy.findings import evidence_of
 from optstudy.folders import validated
+from optstudy.outcomes import evidence_of
 from optstudy.study.cost import Speed
 from optstudy.study.plan import PlannedRun
 from optstudy.study.session import Session

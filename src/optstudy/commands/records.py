@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from optstudy.commands.options import RUNS, Assignments, Axes, Scale, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
-from optstudy.findings import RECORDED, figure_of, recorded
+from optstudy.outcomes import RECORDED, figure_of, recorded
 from optstudy.results import archive
 from optstudy.results import export as tidy
 from optstudy.results.catalog import expect_many

@@ -16,12 +16,13 @@ from optstudy import report as reports
 from optstudy.commands.options import RUNS, Assignments, Axes, Scale, StudyName, belong, existing
 from optstudy.ending import DONE
 from optstudy.errors import UserError
-from optstudy.findings import Judge, figure_of, recorded
+from optstudy.outcomes import Judge, figure_of, recorded
 from optstudy.report import style
 from optstudy.report.live import LOOPBACK
 from optstudy.results.catalog import expect_many
-from optstudy.results.equivalents import LEAST, predictions
+from optstudy.results.equivalents import LEAST
 from optstudy.results.figure import Figure
+from optstudy.results.rates import predictions
 from optstudy.study import library as study
 from optstudy.study.session import Session
 

@@ -20,7 +20,7 @@ from optstudy.commands.watch import ProgressView, failure, named
 from optstudy.config import RunConfig
 from optstudy.ending import DONE, FAILED
 from optstudy.errors import UserError
-from optstudy.findings import Judge, recorded
+from optstudy.outcomes import Judge, recorded
 from optstudy.program import AnyConfig, require
 from optstudy.results.catalog import expect_many
 from optstudy.study import library as study

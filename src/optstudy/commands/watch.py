@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from optstudy.errors import UserError, say_once
-from optstudy.findings import metric_of
 from optstudy.launch import attempts
 from optstudy.launch.events import Event
+from optstudy.outcomes import metric_of
 from optstudy.program import AnyConfig, Program
 from optstudy.record import read_metrics
+from optstudy.results.curves import numeric
 from optstudy.results.table import Row
 from optstudy.study.cost import Speed
 from optstudy.study.plan import PlannedRun
@@ -201,4 +202,4 @@ def _shows(row: Mapping[str, object]) -> bool:
 
 
 def _number(value: object) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    return f"{value:g}" if numeric(value) else str(value)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from optstudy.report import deciles, distances, style
 from optstudy.report.effective import Spread, spreads
 from optstudy.report.maps import Move, heats, moves
-from optstudy.results import stats
 from optstudy.results.curves import axis
 from optstudy.results.equivalents import LENGTHS
+from optstudy.results.estimate import LEVEL, Estimate
 from optstudy.results.figure import Figure, Metric, Panel
 from optstudy.results.gaps import Gap, Series, gaps
-from optstudy.results.stats import Estimate, Summary
+from optstudy.results.stats import Summary, difference
 
 NAMED = 7
 """Number of curves that a sentence names before it only counts the others."""
@@ -79,17 +79,12 @@ def _of_gaps(figure: Figure, found: Sequence[Series]) -> Answer:
         if told and series.curve.name != figure.against:
             ends = told if len(told) < 2 else (told[0], told[-1])
             rest.append(f"{style.series(series)} {_and([_gap(figure, gap, against) for gap in ends])}.")
-    last = max((gap.x for series in found for gap in series.gaps if gap.nats is not None), default=None)
-    at_last = [
-        (gap.nats.value, style.series(series))
-        for series in found
-        for gap in series.gaps
-        if gap.nats is not None and gap.x == last
-    ]
-    if not at_last or last is None:
+    compared = [(g.x, g.nats.value, series) for series in found for g in series.gaps if g.nats is not None]
+    if not compared:
         sentence = f"No curve can be compared with {against} yet."
     else:
-        value, name = min(at_last)
+        last = max(x for x, _, _ in compared)
+        value, name = min((value, style.series(series)) for x, value, series in compared if x == last)
         below = f"{-value:.3f} nats below {against}" if value < 0 else f"no other is below {against}"
         sentence = f"{_placed(figure, last).replace('at', 'At', 1)} {name} has the lowest loss: {below}."
     return Answer(sentence, (), tuple(rest), tuple(warnings(figure)))
@@ -137,7 +132,7 @@ def compare(panel: Panel, metric: Metric) -> list[str]:
     best, *others = [s for s in panel.summaries if s.best is not None]
     said: dict[str, list[str]] = {"equal": [], "tied": [], "open": [], "worse": []}
     for other in others:
-        gap = stats.difference(other.curve, best.curve)
+        gap = difference(other.curve, best.curve)
         assert gap is not None
         text = f"{style.name(other.curve)} ({style.value(metric, gap, '+')})"
         said[_stands(gap)].append(style.name(other.curve) if _stands(gap) == "equal" else text)
@@ -173,8 +168,8 @@ def uncertainty(summary: Summary) -> str:
     if summary.best is None or summary.best.half_width is None:
         return "one seed: no interval"
     if summary.best.seeds == 1:
-        return f"{stats.LEVEL:.0%} interval from the seeds of nearby settings, one seed here"
-    return f"{stats.LEVEL:.0%} interval, {summary.best.seeds} seeds"
+        return f"{LEVEL:.0%} interval from the seeds of nearby settings, one seed here"
+    return f"{LEVEL:.0%} interval, {summary.best.seeds} seeds"
 
 
 def cost(metric: Metric, estimate: Estimate | None) -> str:
@@ -223,7 +218,7 @@ def _facts(figure: Figure, panel: Panel, best: Summary) -> Iterator[tuple[str, s
     if best.curve.edge:
         remark = f"the {best.curve.edge} tried{so_far}"
     elif best.fitted:
-        remark = f"{style.around(best)}; " * bool(style.around(best)) + f"run: {style.tried(metric, best)}"
+        remark = "; ".join(filter(None, (style.around(best), f"run: {style.tried(metric, best)}")))
     else:
         remark = _settings(len(best.curve.points))
     yield f"At {panel.axis}", style.setting(best), remark

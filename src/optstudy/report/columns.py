@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from optstudy.report import style
-from optstudy.results import stats
-from optstudy.results.costs import step_ratios, timed_apart
+from optstudy.results.costs import step_times
+from optstudy.results.estimate import LEVEL, Estimate
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.gaps import beside
-from optstudy.results.stats import Estimate, Summary
+from optstudy.results.stats import MARGIN, Summary
 
 MISSING = "–"
 EDGE = "edge of the grid"
@@ -58,7 +58,7 @@ def columns(figure: Figure) -> list[Column]:
         f"{'validation cross-entropy, nats per token' if metric.unit else metric.name}, "
         "by a parabola through the best setting tried and its "
         "neighbours where one fits, else of the best setting tried; "
-        f"± {stats.LEVEL:.0%} t interval over seeds, widened by what a parabola may miss or, without one, by "
+        f"± {LEVEL:.0%} t interval over seeds, widened by what a parabola may miss or, without one, by "
         "the choice of the best"
     )
     short = "best loss" if metric.unit else f"best {metric.name}"
@@ -84,7 +84,7 @@ def columns(figure: Figure) -> list[Column]:
         about = (
             f"tokens with which {against} would reach the best loss, over the tokens of a run: 0.8 says that "
             f"{against} needs 80 % of them; interpolated between the lengths of its runs, < and > outside; "
-            f"{stats.LEVEL:.0%} interval by the seeds of both"
+            f"{LEVEL:.0%} interval by the seeds of both"
         )
         add("tokens", "Token-equivalent", about, lambda s: _ratio(figure, s))
         about = "the same by a fit of E + A D^-a to these lengths"
@@ -99,9 +99,9 @@ def columns(figure: Figure) -> list[Column]:
         extra=True,
     )
     if log:
-        margin = f"{stats.MARGIN:g}{metric.units}"
+        margin = f"{MARGIN:g}{metric.units}"
         about = f"decades within {margin} of the best setting run; ≥ where the grid ends first"
-        add(f"decades ≤{stats.MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
+        add(f"decades ≤{MARGIN:g}", "Safe window, decades", about, _safe, _safe_range)
     about = "optimizer state, bytes per parameter"
     if any(summary.state_bytes is not None for summary in figure.summaries):
         add("state B/param", "State, bytes/param", about, lambda s: _known(s.state_bytes))
@@ -113,15 +113,11 @@ def columns(figure: Figure) -> list[Column]:
     timed = any(summary.step_ms is not None for summary in figure.summaries)
     if timed and not figure.recorded:  # a record's steps were timed on various machines under load
         add("step ms", "Step,\u00a0ms", "median over the curve's runs", lambda s: _known(s.step_ms))
-    if ratios := step_ratios(figure):
-        add(
-            "vs Adam",
-            "Step, ×\u00a0Adam",
-            "step time as a multiple of Adam's on the same machine"
-            + ("" if timed_apart(figure) else ", median over the runs, beside whatever else it did"),
-            lambda s: f"{ratios[s.curve.label]:.2f}" if s.curve.label in ratios else MISSING,
-            extra=True,
-        )
+    times = step_times(figure)
+    if ratios := times.ratios:
+        about = "step time as a multiple of Adam's on the same machine"
+        about += "" if times.apart else ", median over the runs, beside whatever else it did"
+        add("vs Adam", "Step, ×\u00a0Adam", about, lambda s: _times(ratios.get(s.curve.label)), extra=True)
     add("diverged", "Diverged", "runs that diverged, of all finished", lambda s: f"{s.diverged}/{s.runs}")
     return made
 
@@ -181,6 +177,10 @@ def _level(metric: Metric, estimate: Estimate | None) -> str:
 
 def _known(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
+
+
+def _times(ratio: float | None) -> str:
+    return MISSING if ratio is None else f"{ratio:.2f}"
 
 
 def _peak(summary: Summary) -> str:

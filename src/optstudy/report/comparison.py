@@ -14,10 +14,10 @@ from optstudy.record import leaves, write_atomically
 from optstudy.report import style
 from optstudy.report.page import render
 from optstudy.report.terminal import aligned
-from optstudy.results import stats
 from optstudy.results.catalog import Catalog
 from optstudy.results.curves import NO_SETTING, FinishedRun, Place, group, positive
-from optstudy.results.stats import Estimate
+from optstudy.results.estimate import Estimate, over_seeds
+from optstudy.results.stats import difference
 from optstudy.results.table import Row, with_worst
 
 UNPAIRED = frozenset(
@@ -97,7 +97,7 @@ class Comparison:
         pairs = self.pairs
         if not pairs:
             return f"No run of {self.after} has the config of one of {self.before}."
-        change = stats.mean([pair.change for pair in pairs])
+        change = over_seeds([pair.change for pair in pairs])
         equal = sum(pair.change == 0 for pair in pairs)
         what = "loss" if self.unit else "metric"
         interval = " (95% interval)" * (change.half_width is not None)
@@ -218,7 +218,7 @@ def _unique(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Row]:
 
 
 def _group(name: str, pairs: Sequence[Change]) -> Group:
-    loss = stats.mean([pair.change for pair in pairs])
+    loss = over_seeds([pair.change for pair in pairs])
     return Group(name, pairs, loss, _best(pairs), _ratio(pairs, "step_ms"), _ratio(pairs, "peak_memory_mb"))
 
 
@@ -238,7 +238,7 @@ def _best(pairs: Sequence[Change]) -> Estimate | None:
         for one in before
     ]
     one, other = (min(curves, key=lambda curve: curve.best.loss) for curves in (changed, before))
-    found = stats.difference(one, other)
+    found = difference(one, other)
     return replace(found, value=-found.value) if found and pairs[0].after.maximise else found
 
 

@@ -8,7 +8,7 @@ from textwrap import shorten
 from typing import Any
 
 from optstudy.report import style
-from optstudy.results.costs import Spot, front, plots, spots, timed_apart
+from optstudy.results.costs import Spot, front, plots, spots, step_times
 from optstudy.results.figure import Cost, Figure, Metric, Panel
 
 AXES: dict[Cost, str] = {
@@ -51,12 +51,11 @@ Box = tuple[float, float, float, float]
 def about(figure: Figure) -> list[str]:
     """How each cost that the study draws was measured, or why it is not drawn."""
     drawn = {cost for _, cost in plots(figure)}
-    told = [
-        APART if cost == "step_ms" and timed_apart(figure) else ABOUT[cost]
-        for cost in figure.costs
-        if cost in drawn
-    ]
-    return told + [UNKNOWN] * ("step_ms" in figure.costs and "step_ms" not in drawn)
+    about = {**ABOUT, "step_ms": APART} if step_times(figure).apart else ABOUT
+    told = [about[cost] for cost in figure.costs if cost in drawn]
+    if "step_ms" in figure.costs and "step_ms" not in drawn:
+        told.append(UNKNOWN)
+    return told
 
 
 def draw_costs(made: Any, figure: Figure, some: Sequence[tuple[Panel, Cost]]) -> None:
@@ -68,13 +67,14 @@ def draw_costs(made: Any, figure: Figure, some: Sequence[tuple[Panel, Cost]]) ->
     slots = style.slots(figure.curves)
     for axis in grid.flat[len(some) :]:
         axis.set_axis_off()
-    for axis, (panel, cost) in zip(grid.flat, some, strict=False):
-        _plot(axis, spots(figure, panel, cost), slots, figure.metric)
+    found = [spots(figure, panel, cost) for panel, cost in some]
+    for axis, (panel, cost), points in zip(grid.flat, some, found, strict=False):
+        _plot(axis, points, slots, figure.metric)
         axis.set_xlabel(AXES[cost])
         axis.set_title(style.drawn(panel.title), loc="left", fontsize=9)
     made.draw_without_rendering()  # places the axes, without which no name has a place
-    for axis, (panel, cost) in zip(grid.flat, some, strict=False):
-        _names(axis, spots(figure, panel, cost), figure.metric)
+    for axis, points in zip(grid.flat, found, strict=False):
+        _names(axis, points, figure.metric)
 
 
 def _plot(axis: Any, found: Sequence[Spot], slots: Any, metric: Metric) -> None:
@@ -133,20 +133,9 @@ def _names(axis: Any, found: Sequence[Spot], metric: Metric) -> None:
         here = {"xy": (spot.cost, min(spot.loss.value, top)), "textcoords": "offset points"}
         text = axis.annotate(style.drawn(name), xytext=(0, 0), va="bottom", fontsize=8, **here)
         text.set_in_layout(False)
-        size = text.get_window_extent()
-        least, box, line = math.inf, frame.extents, []
-        for radius, place in _places(x, y, size.width, size.height, scale):
-            if radius >= least:
-                break
-            if frame.x0 > place[0] or place[2] > frame.x1 or frame.y0 > place[1] or place[3] > frame.y1:
-                continue
-            over = _line(x, y, place, scale) if radius > RADII[0] else []
-            score = radius + OVER * _hits(over, taken) + COVERS * _hits([place], taken)
-            if score < least:
-                least, box, line = score, place, over
-        left, low, right, high = box
+        (left, low, right, high), line = _place(x, y, text.get_window_extent(), frame, taken, scale)
         taken += [(left - GAP * scale, low, right + GAP * scale, high), *line]
-        text.set_position(((box[0] - x) / scale, (box[1] - y) / scale))
+        text.set_position(((left - x) / scale, (low - y) / scale))
         if line:
             end = ((line[0][0] - x) / scale, (line[0][1] - y) / scale)
             look = {
@@ -160,7 +149,28 @@ def _names(axis: Any, found: Sequence[Spot], metric: Metric) -> None:
             axis.annotate("", xytext=end, arrowprops=look, **here).set_in_layout(False)
 
 
-def _places(x: float, y: float, width: float, height: float, scale: float) -> Iterator[tuple[int, Box]]:
+def _place(
+    x: float, y: float, size: Any, frame: Any, taken: Sequence[Box], scale: float
+) -> tuple[Box, list[Box]]:
+    """The place of a name around its point, and the pieces of its line; none if it is next to the point.
+
+    The nearest place in the frame that covers nothing, where each piece of the line that crosses something
+    counts as :data:`OVER` points of distance.
+    """
+    least, found = math.inf, (frame.extents, list[Box]())
+    for radius, box in _candidates(x, y, size.width, size.height, scale):
+        if radius >= least:
+            break
+        if frame.x0 > box[0] or box[2] > frame.x1 or frame.y0 > box[1] or box[3] > frame.y1:
+            continue
+        line = _line(x, y, box, scale) if radius > RADII[0] else []
+        score = radius + OVER * _hits(line, taken) + COVERS * _hits([box], taken)
+        if score < least:
+            least, found = score, (box, line)
+    return found
+
+
+def _candidates(x: float, y: float, width: float, height: float, scale: float) -> Iterator[tuple[int, Box]]:
     """Boxes for a name of this size around a point, the nearest first, with their distance."""
     for radius in RADII:
         for angle in ANGLES:

@@ -1,12 +1,12 @@
 """The figure of losses by how common the token to predict is: each optimizer's gap to the reference."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optstudy.report import style
-from optstudy.results.deciles import DECILES, Series, gaps
+from optstudy.report.parts import band, draw_bands, draw_legend, draw_note
+from optstudy.results.deciles import DECILES, gaps
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate
 
 WIDTH, HEIGHT = 4.2, 2.2
 """Inches of a panel; panels are stacked, to be readable on a phone and in a column of print."""
@@ -16,8 +16,7 @@ def draw_deciles(made: Any, figure: Figure) -> None:
     """Draw a panel per panel of the study, a line per curve, from the commonest tokens to the rarest."""
     found = gaps(figure)
     if not found:
-        made.add_subplot().set_axis_off()
-        made.text(0.1, 0.5, "No two curves of a panel recorded losses by decile.")
+        draw_note(made, "No two curves of a panel recorded losses by decile.")
         return
     made.set_size_inches(WIDTH, HEIGHT * len(found) + 0.5)
     slots = style.slots(figure.curves)
@@ -25,29 +24,14 @@ def draw_deciles(made: Any, figure: Figure) -> None:
     for axis, (panel, series) in zip(axes, found.items(), strict=True):
         axis.axhline(0.0, color=style.INK, alpha=0.4, lw=0.7)
         for one in series:
-            _line(axis, one, slots[one.curve.label])
+            told = ((x, gap) for x, gap in enumerate(reversed(one.gaps)) if gap is not None)
+            draw_bands(axis, {float(x): band(gap) for x, gap in told}, slots[one.curve.label])
         axis.set_title(style.drawn(figure.title_of(panel)), loc="left", fontsize=9)
         axis.set_ylabel(f"nats above {style.drawn(style.known(figure.against))}")
     axes[-1].set_xticks(range(DECILES), ["1\ncommonest", *map(str, range(2, DECILES)), f"{DECILES}\nrarest"])
     axes[-1].set_xlabel("tenth of the text, by how common its tokens are")
-    _legend(made, found, slots)
-
-
-def _line(axis: Any, series: Series, slot: int) -> None:
-    told = [(DECILES - 1 - k, gap) for k, gap in enumerate(series.gaps) if gap is not None][::-1]
-    look = style.look(slot, 3.0)
-    axis.plot([x for x, _ in told], [gap.value for _, gap in told], **look)
-    ends = [gap.interval or (gap.value, gap.value) for _, gap in told]
-    low, high = ([end[k] for end in ends] for k in (0, 1))
-    axis.fill_between([x for x, _ in told], low, high, color=look["color"], alpha=0.12, lw=0)
-
-
-def _legend(made: Any, found: Mapping[str, Sequence[Series]], slots: Mapping[str, int]) -> None:
-    from matplotlib.lines import Line2D
-
     names = {style.name(one.curve): slots[one.curve.label] for some in found.values() for one in some}
-    handles = [Line2D([], [], **style.look(slot, 3.4)) for slot in names.values()]
-    made.legend(handles, [style.drawn(name) for name in names], loc="outside lower center", ncols=1)
+    draw_legend(made, names, 1)
 
 
 def sentences(figure: Figure) -> list[str]:

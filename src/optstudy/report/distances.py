@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.parts import draw_note
 from optstudy.results.figure import Figure
 
 WIDTH, HEIGHT = 4.2, 2.4
@@ -33,8 +34,7 @@ def draw_distances(made: Any, figure: Figure) -> None:
     rows = recorded(figure)
     roles = sorted({role for _, found in rows for role in found}, key=style.role)
     if not roles:
-        made.add_subplot().set_axis_off()
-        made.text(0.1, 0.5, "No run recorded second moments.")
+        draw_note(made, "No run recorded second moments.")
         return
     made.set_size_inches(WIDTH, HEIGHT * len(RULES) + 0.7)
     axes = made.subplots(len(RULES), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -66,13 +66,12 @@ def sentences(figure: Figure) -> list[str]:
     """By rule, the roles whose steps are farthest and nearest, and how far at the start and at the end."""
     rows, said = recorded(figure), []
     for rule, name in RULES.items():
-        told = {
-            role: some for role in {r for _, found in rows for r in found} if (some := _of(rows, role, rule))
-        }
+        roles = sorted({role for _, found in rows for role in found})
+        told = {role: some for role in roles if (some := _of(rows, role, rule))}
         if not told:
             continue
         middle = {role: median(value for _, value in some) for role, some in told.items()}
-        far, near = (choose(sorted(middle), key=lambda role: middle[role]) for choose in (max, min))
+        far, near = max(middle, key=middle.__getitem__), min(middle, key=middle.__getitem__)
         said.append(
             f"Adam's step is farthest {name} in {far} ({_course(told[far])}), "
             f"nearest in {near} ({_course(told[near])})."

@@ -53,6 +53,14 @@ THEME = (
     f"(prefers-color-scheme:dark){{svg:root{{color:#e9ebef;background:{style.DARK}}}}}</style>"
 )
 """Colours of an SVG of its own; inside a page it takes the page's."""
+KINDS: Mapping[str, Callable[[Any, Figure], None]] = {
+    "map": draw_map,
+    "effective": draw_effective,
+    "gaps": draw_gaps,
+    "deciles": draw_deciles,
+    "distances": draw_distances,
+}
+"""What draws figures of a kind on a matplotlib figure; sweeps are drawn here."""
 DPI = 200
 """Resolution of raster files, and of points that are rasterized in vector files."""
 MANY = 1000
@@ -96,7 +104,8 @@ def pictures(figure: Figure, formats: Iterable[str], page: bool = False) -> dict
     Returns:
         Contents by file name.
     """
-    drawn = {f"figure.{name}": made for name, made in draw_all(figure, [*formats, *["svg"] * page]).items()}
+    wanted = [*formats, "svg"] if page else formats
+    drawn = {f"figure.{name}": made for name, made in draw_all(figure, wanted).items()}
     some = plots(figure)
     if some:
         drawn |= _drawn("costs", formats, costs.draw_costs, figure, some)
@@ -145,16 +154,8 @@ def drawing(figure: Figure) -> Any:
 
     with _settings():
         made = Drawing(layout="constrained")
-        if figure.kind == "map":
-            draw_map(made, figure)
-        elif figure.kind == "effective":
-            draw_effective(made, figure)
-        elif figure.kind == "gaps":
-            draw_gaps(made, figure)
-        elif figure.kind == "deciles":
-            draw_deciles(made, figure)
-        elif figure.kind == "distances":
-            draw_distances(made, figure)
+        if (draw_kind := KINDS.get(figure.kind)) is not None:
+            draw_kind(made, figure)
         elif len(figure.panels) == 1 and len(figure.curves) > style.MANY:
             _multiples(made, figure, figure.panels[0])
         else:

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.parts import Band, band, draw_bands, draw_legend
 from optstudy.results.curves import axis
 from optstudy.results.equivalents import LENGTHS
 from optstudy.results.figure import Figure
 from optstudy.results.gaps import Gap, Series, gaps
-
-Band = tuple[float, float, float]
-"""A value and the ends of its interval."""
 
 
 def draw_gaps(made: Any, figure: Figure) -> None:
@@ -23,17 +21,17 @@ def draw_gaps(made: Any, figure: Figure) -> None:
     made.set_size_inches(3.9 * len(kinds) + 0.4, 3.7)
     axes = made.subplots(1, len(kinds), squeeze=False)[0]
     slots = style.slots(series.curve for series in found)
-    for plot, (label, zero, band) in zip(axes, kinds, strict=True):
+    for plot, (label, zero, band_of) in zip(axes, kinds, strict=True):
         for series in found:
-            _line(plot, series, slots[series.curve.label], band)
+            bands = {gap.x: one for gap in series.gaps if (one := band_of(gap)) is not None}
+            draw_bands(plot, bands, slots[series.curve.label])
         _axes(plot, figure, found, label, zero)
-    _legend(made, found, slots)
+    names = {style.series(series): slots[series.curve.label] for series in found}
+    draw_legend(made, names, min(len(names), 3))
 
 
 def _nats(gap: Gap) -> Band | None:
-    if gap.nats is None:
-        return None
-    return (gap.nats.value, *(gap.nats.interval or (gap.nats.value,) * 2))
+    return None if gap.nats is None else band(gap.nats)
 
 
 def _tokens(gap: Gap) -> Band | None:
@@ -43,17 +41,6 @@ def _tokens(gap: Gap) -> Band | None:
     low, high = ratio.interval or (ratio.value, ratio.value)
     first, last = (ratio.ratios[0], ratio.ratios[-1]) if ratio.gaps else (low, high)
     return ratio.value, max(low, float(first)), min(high, float(last))
-
-
-def _line(plot: Any, series: Series, slot: int, band: Callable[[Gap], Band | None]) -> None:
-    found = [(gap.x, one) for gap in series.gaps if (one := band(gap)) is not None]
-    if not found:
-        return
-    x = [at for at, _ in found]
-    look = style.look(slot, 3.0)
-    plot.plot(x, [value for _, (value, _, _) in found], **look)
-    low, high = ([one[k] for _, one in found] for k in (1, 2))
-    plot.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
 
 
 def _axes(plot: Any, figure: Figure, found: Sequence[Series], label: str, zero: float) -> None:
@@ -68,13 +55,3 @@ def _axes(plot: Any, figure: Figure, found: Sequence[Series], label: str, zero: 
     bands = [one for line in plot.lines[:-1] for one in line.get_ydata()]
     pad = 0.15 * (max(bands, default=1.0) - min(bands, default=0.0) or 1.0)
     plot.set_ylim(min([zero, *bands]) - pad, max([zero, *bands]) + pad)
-
-
-def _legend(made: Any, found: Sequence[Series], slots: Any) -> None:
-    from matplotlib.lines import Line2D
-
-    names = {style.series(series): slots[series.curve.label] for series in found}
-    handles = [Line2D([], [], **style.look(slot, 3.4)) for slot in names.values()]
-    made.legend(
-        handles, [style.drawn(name) for name in names], loc="outside lower center", ncols=min(len(names), 3)
-    )

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from optstudy.report import style
+from optstudy.report.parts import draw_note
 from optstudy.results.curves import Curve
 from optstudy.results.equivalents import read
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate, Summary, difference
+from optstudy.results.stats import Summary, difference
 
 WORSE = ((0.95, 0.96, 0.97), (0.36, 0.63, 0.80), (0.03, 0.19, 0.42))
 """Colours from zero to the largest difference, light to dark: readable in grey and by the colour-blind."""
@@ -121,7 +123,7 @@ def draw_map(drawing: Any, figure: Figure) -> None:
     """Draw every panel of a map on a matplotlib figure."""
     panels = heats(figure)
     if not panels:
-        drawing.text(0.1, 0.5, "No run got below the loss before training.")
+        draw_note(drawing, "No run got below the loss before training.")
         return
     most = max(len(heat.columns) for heat in panels)
     rows = [len(heat.rows) for heat in panels]

@@ -17,7 +17,7 @@ import optstudy
 from optstudy.record import leaves
 from optstudy.report import figures, style
 from optstudy.report.answer import answer
-from optstudy.report.columns import columns
+from optstudy.report.columns import Column, columns
 from optstudy.report.costs import about
 from optstudy.report.effective import quantile
 from optstudy.report.maps import heats
@@ -33,6 +33,13 @@ POLL = 5
 OF_A_PROCESS = ("pid", "argv")
 """Keys of a run's environment that are irrelevant for reproducing it."""
 HEADINGS = {"optstudy": "Runs made by optstudy", "cpu": "CPU instructions"}
+CONFIGURED = {
+    "data.corpus": "Corpus",
+    "data.fingerprint": "Corpus checksum",
+    "data.tokenizer": "Tokenizer",
+    "training.precision": "Precision",
+}
+"""Config keys of our own trainer that the page tells, and their headings."""
 FRAGMENT_DPI = 110
 EMPTY = {"sentence": "No run has finished yet.", "facts": (), "rest": (), "warnings": ()}
 
@@ -70,7 +77,7 @@ def page(
         budget=budget(figure),
         answer=answer(figure) if figure.rows else EMPTY,
         columns=made,
-        rows=_table_rows(figure, slots),
+        rows=_table_rows(figure, made, slots),
         count=len(figure.rows),
         chips=_chips(figure, slots),
         heat=heats(figure) if figure.rows and figure.kind == "map" else None,
@@ -183,24 +190,16 @@ def budget(figure: Figure) -> str:
 
 def provenance(figure: Figure) -> list[tuple[str, str]]:
     """Where the runs come from: version, corpus, machine, size, time."""
-    if not figure.rows:
-        return [("Report made by", f"optstudy {optstudy.__version__}")]
     found = [("Report made by", f"optstudy {optstudy.__version__}")]
-    for key, heading in (
-        ()
-        if figure.foreign
-        else (
-            ("data.corpus", "Corpus"),
-            ("data.fingerprint", "Corpus checksum"),
-            ("data.tokenizer", "Tokenizer"),
-            ("training.precision", "Precision"),
-        )
-    ):
-        found.append((heading, _few(list(dict.fromkeys(_value(row, key) for row in figure.rows)))))
+    if not figure.rows:
+        return found
     if figure.foreign:
         found += _of_program(figure)
+    else:
+        for key, heading in CONFIGURED.items():
+            found.append((heading, _few(_value(row, key) for row in figure.rows)))
     if params := sorted({row.params for row in figure.rows if row.params is not None}):
-        found.append(("Parameters", _few([style.count(n) for n in params])))
+        found.append(("Parameters", _few(map(style.count, params))))
     if tokens := [row.tokens for row in figure.rows if row.tokens is not None]:
         found.append(("Tokens in all", style.count(sum(tokens))))
     found.append(("Run time in all", _duration(sum(row.seconds for row in figure.rows))))
@@ -210,14 +209,14 @@ def provenance(figure: Figure) -> list[tuple[str, str]]:
 def _of_program(figure: Figure) -> list[tuple[str, str]]:
     """The program that did the runs: its command or function, and the hash of its code."""
     found = []
-    for key, heading in (
-        ("command", "Command"),
-        ("function", "Function"),
-        ("fingerprint", "Code's checksum"),
-    ):
+    for key, heading in {
+        "command": "Command",
+        "function": "Function",
+        "fingerprint": "Code's checksum",
+    }.items():
         told = [row.config["trainer"].get(key) for row in figure.rows if row.reported is not None]
         if values := [shlex.join(one) if isinstance(one, list) else str(one) for one in told if one]:
-            found.append((heading, _few(list(dict.fromkeys(values)))))
+            found.append((heading, _few(values)))
     return found
 
 
@@ -228,7 +227,7 @@ def environments(figure: Figure) -> list[tuple[str, str]]:
         for key, value in leaves(tree):
             if key not in OF_A_PROCESS and value:
                 found.setdefault(key, {})[_plain(value)] = None
-    return [(HEADINGS.get(key, key), _few(list(values))) for key, values in list(found.items())[:24]]
+    return [(HEADINGS.get(key, key), _few(values)) for key, values in list(found.items())[:24]]
 
 
 def _inline_svg(drawn: bytes) -> Markup:
@@ -236,8 +235,7 @@ def _inline_svg(drawn: bytes) -> Markup:
     return Markup(text[text.index("<svg") :])
 
 
-def _table_rows(figure: Figure, slots: Mapping[str, int]) -> list[dict[str, Any]]:
-    made = columns(figure) if figure.rows else []
+def _table_rows(figure: Figure, made: Iterable[Column], slots: Mapping[str, int]) -> list[dict[str, Any]]:
     return [
         {
             "label": summary.curve.label,
@@ -328,8 +326,10 @@ def _value(row: Row, key: str) -> str:
         return "not recorded"
 
 
-def _few(values: list[str]) -> str:
-    return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+def _few(values: Iterable[str]) -> str:
+    """The first of several values, each once."""
+    distinct = list(dict.fromkeys(values))
+    return ", ".join(distinct[:4]) + (f" and {len(distinct) - 4} more" if len(distinct) > 4 else "")
 
 
 def _duration(seconds: float) -> str:

@@ -1,10 +1,9 @@
 """The data for the page's script: curves, runs and training curves as compact JSON."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optstudy.record import leaves
+from optstudy.record import is_number, leaves
 from optstudy.report import style
 from optstudy.results.curves import NO_SETTING, Curve
 from optstudy.results.figure import Figure, Panel
@@ -125,7 +124,7 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 def _series(metrics: Sequence[Mapping[str, Any]], limit: int, progress: str = "tokens") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key in ("loss", "val_loss"):
-        points = [(row[progress], _round(row[key])) for row in metrics if _finite(row.get(key))]
+        points = [(row[progress], _round(row[key])) for row in metrics if is_number(row.get(key))]
         if points:
             result[key] = _thin(points, limit)
     found = [row for row in metrics if isinstance(row.get("effective_lr"), dict)]
@@ -142,10 +141,6 @@ def _thin(points: Sequence[Any], limit: int) -> list[Any]:
         return list(points)
     step = (len(points) - 1) / (limit - 1)
     return [points[round(k * step)] for k in range(limit)]
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _round(value: float) -> float:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from optstudy.claims.grammar import AXIS
+from optstudy.claims.measures import AXIS
 from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
 from optstudy.results.equivalents import Ratio
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure, Metric
 from optstudy.results.gaps import Series
-from optstudy.results.stats import Estimate, Summary
+from optstudy.results.stats import Summary
 
 COLOURS = (
     "#0072b2",

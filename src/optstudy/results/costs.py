@@ -7,8 +7,8 @@ from typing import Any
 
 from optstudy.results import archive
 from optstudy.results.curves import Curve
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Cost, Figure, Panel
-from optstudy.results.stats import Estimate
 
 MACHINE = ("cpu", "device", "platform", "compiled")
 """Keys of a run's environment in which runs agree that were timed alike."""
@@ -48,38 +48,39 @@ def front(some: Sequence[Spot]) -> list[Spot]:
 
 
 def of_curves(figure: Figure, cost: Cost) -> Mapping[str, float]:
-    """The known costs of the figure's curves, by label; step times are those of :func:`step_ratios`."""
+    """The known costs of the figure's curves, by label; step times are those of :func:`step_times`."""
     if cost == "step_ms":
-        return step_ratios(figure)
-    of: dict[Cost, Any] = {
-        "state_bytes_per_param": lambda s: s.state_bytes,
-        "peak_memory_mb": lambda s: s.peak_memory_mb,
-    }
-    known = {summary.curve.label: of[cost](summary) for summary in figure.summaries}
+        return step_times(figure).ratios
+    state = cost == "state_bytes_per_param"
+    known = {s.curve.label: s.state_bytes if state else s.peak_memory_mb for s in figure.summaries}
     return {label: value for label, value in known.items() if value is not None}
 
 
-def step_ratios(figure: Figure) -> Mapping[str, float]:
-    """Step time of each curve over that of Adam, by label; empty where it is not known.
+@dataclass(frozen=True)
+class StepTimes:
+    """Times of a step as multiples of Adam's."""
 
-    From the runs, or, if the study asks for step times and has only runs of the record, which were timed
-    beside other work, from :func:`optstudy.results.archive.step_ratios`.
+    ratios: Mapping[str, float]
+    """By the label of the curve; only where known."""
+    apart: bool = False
+    """They are not those of the runs but the record's own measurement."""
+
+
+def step_times(figure: Figure) -> StepTimes:
+    """The step times of a figure's curves.
+
+    They are from the runs, or, if the study asks for step times and has only runs of the record, which were
+    timed beside other work, from :func:`optstudy.results.archive.step_ratios`.
     """
-    return _of_runs(figure) or _of_record(figure)
-
-
-def timed_apart(figure: Figure) -> bool:
-    """Whether step times are not those of the runs but the record's own measurement."""
-    return not _of_runs(figure) and bool(_of_record(figure))
-
-
-def _of_record(figure: Figure) -> Mapping[str, float]:
+    if ratios := _of_runs(figure):
+        return StepTimes(ratios)
     kept = archive.step_ratios(figure.scale) if "step_ms" in figure.costs and figure.recorded else {}
-    return {curve.label: kept[curve.name] for curve in figure.curves if curve.name in kept}
+    ratios = {curve.label: kept[curve.name] for curve in figure.curves if curve.name in kept}
+    return StepTimes(ratios, apart=bool(ratios))
 
 
-def _of_runs(figure: Figure) -> Mapping[str, float]:
-    """Medians over runs on the same machine; of several machines, the median of their ratios."""
+def _of_runs(figure: Figure) -> dict[str, float]:
+    """Ratios of medians over runs on the same machine; of several machines, the median of their ratios."""
     if figure.reference is None:
         return {}
     seen = figure.environments

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from optstudy import record
 from optstudy.errors import UserError, say_once
@@ -159,8 +159,7 @@ class Curve:
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
         """The end of the grid at which the best is; None inside it, at zero, or if the axis has no order."""
-        numeric = all(isinstance(p.x, (int, float)) and not isinstance(p.x, bool) for p in self.points)
-        if not numeric or len(self.points) < 2 or not self.trained:
+        if not all(numeric(p.x) for p in self.points) or len(self.points) < 2 or not self.trained:
             return None
         if self.best is self.points[0]:
             return "lowest" if self.best.x > 0 else None
@@ -196,9 +195,14 @@ def axis(key: str) -> str:
     return AXES.get(key, key.rpartition(".")[2].removeprefix("$").replace("_", " "))
 
 
+def numeric(x: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number; true and false are not."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
 def number(x: Any) -> str:
-    """Format a setting to three significant digits: 3.16e-3, 0.1, 31.6."""
-    if isinstance(x, bool) or not isinstance(x, (int, float)):
+    """Format a setting to three significant digits: 3.16e-3, 0.1, 31.6; other values as text."""
+    if not numeric(x):
         return str(x)
     if x == 0 or 0.01 <= abs(x) < 1e5:
         return f"{x:.3g}" if abs(x) < 1000 else f"{x:g}"
@@ -208,8 +212,8 @@ def number(x: Any) -> str:
 
 def said(apart: Iterable[tuple[str, Any]]) -> str:
     """What distinguishes a curve, as text to append to its name: ``, batch size 16``."""
-    parts = ((axis(key).partition(",")[0], v) for key, v in apart)
-    return "".join(f", {name} {number(v) if isinstance(v, (int, float)) else _text(v)}" for name, v in parts)
+    parts = ((axis(key).partition(",")[0], "none" if v is None else number(v)) for key, v in apart)
+    return "".join(f", {name} {value}" for name, value in parts)
 
 
 def is_log(values: Iterable[Any]) -> bool:
@@ -221,7 +225,7 @@ def is_log(values: Iterable[Any]) -> bool:
 def positive(values: Iterable[Any]) -> bool:
     """Whether there is at least one value and all are positive numbers."""
     found = list(values)
-    return bool(found) and all(isinstance(x, (int, float)) and type(x) is not bool and x > 0 for x in found)
+    return bool(found) and all(numeric(x) and x > 0 for x in found)
 
 
 def history(folder: Path | None, kept: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
@@ -242,12 +246,8 @@ def _measured(row: dict[str, Any]) -> dict[str, Any]:
     rates = row.get("effective_lr")
     if not isinstance(rates, dict):
         return row if rates is None else {**row, "effective_lr": None}
-    kept = {role: of for role, of in rates.items() if isinstance(of, dict) and all(map(_number, of.values()))}
+    kept = {role: of for role, of in rates.items() if isinstance(of, dict) and all(map(numeric, of.values()))}
     return {**row, "effective_lr": kept or None}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and type(value) is not bool
 
 
 Placed = tuple[FinishedRun, Place]
@@ -384,10 +384,6 @@ def _naming(parts: Sequence[tuple[str, ...]], keys: Sequence[str], given: int = 
 def _plain(value: Any) -> Any:
     """A hashable form of the value."""
     return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None else str(value)
 
 
 def _setting(x: Any) -> Any:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optstudy.results import stats
 from optstudy.results.curves import Curve, FinishedRun
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate, Term
+from optstudy.results.noise import Term
+from optstudy.results.stats import paired
 
 DECILES = 10
 """Groups of tokens, each about a tenth of the text."""
@@ -54,7 +55,7 @@ def _gap(figure: Figure, one: Curve, reference: Curve, decile: int) -> Estimate 
     mine, theirs = curve(figure, one, [decile]), curve(figure, reference, [decile])
     if mine is None or theirs is None:
         return None
-    return stats.paired(_at(mine, one.best.x), _at(theirs, reference.best.x), mine, theirs)
+    return paired(_at(mine, one.best.x), _at(theirs, reference.best.x), mine, theirs)
 
 
 def _at(of: Curve, x: Any) -> list[Term]:

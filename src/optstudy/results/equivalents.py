@@ -10,10 +10,7 @@ is below the reference's at c D, a weighted sum of the reference's losses at its
 tested by a difference of losses; those not rejected are the interval (Fieller 1954). At one length seeds
 are paired, as in :mod:`optstudy.results.stats`. Between lengths they are not, because the effect of a seed on
 a short run says little about a long one. Where fit and interpolation differ between lengths, the interval is
-wider.
-
-The same lengths give a power law for the best learning rate, and with it the rate for a longer run.
-``tests/test_equivalents.py`` simulates how often both intervals contain the truth.
+wider. ``tests/test_equivalents.py`` simulates how often they contain the truth.
 """
 
 import math
@@ -25,9 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from optstudy.results import stats
 from optstudy.results.curves import Curve
-from optstudy.results.stats import LEVEL, Best, Estimate
+from optstudy.results.estimate import LEVEL, UNKNOWN, Estimate, Variance, combined, mean_of, over_seeds
+from optstudy.results.minimum import Best, best, choices
+from optstudy.results.noise import by_seed, spread, total
+from optstudy.results.stats import matched
 
 if TYPE_CHECKING:
     from optstudy.results.figure import Figure
@@ -38,8 +37,6 @@ GRID = 321
 """Number of token counts, evenly spaced in the logarithm, at which losses are compared."""
 LENGTHS = frozenset({"training.steps", "schedule.freeze_steps"})
 """Config keys in which the curves of a horizon may differ."""
-UNIFORM = 3
-"""Divisor of the variance r^2 / 3 of an error that is uniform within ±r."""
 
 
 def read(curve: Curve) -> int | None:
@@ -67,12 +64,12 @@ class Length:
     @cached_property
     def by_seed(self) -> dict[int, float]:
         """Its best loss for each seed."""
-        return stats.by_seed(self.best.terms)
+        return by_seed(self.best.terms)
 
     @cached_property
     def loss(self) -> float:
         """Its best loss, nats per token."""
-        return math.fsum(weight * point.loss for weight, point in self.best.terms)
+        return total(self.best.terms)
 
 
 @dataclass(frozen=True)
@@ -155,16 +152,12 @@ class Horizon:
         return np.array([length.best.slack for length in self.lengths])
 
     @cached_property
-    def variance(self) -> float:
+    def variance(self) -> Variance:
         """Variance of one run's loss over seeds, pooled over lengths."""
-        spreads = [stats.spread(length.curve) for length in self.lengths]
-        pooled = math.fsum(variance * degrees for variance, degrees in spreads if degrees)
-        return pooled / self.degrees if self.degrees else math.nan
-
-    @cached_property
-    def degrees(self) -> float:
-        """Degrees of freedom of the variance."""
-        return math.fsum(stats.spread(length.curve)[1] for length in self.lengths)
+        spreads = [spread(length.curve) for length in self.lengths]
+        degrees = math.fsum(one.degrees for one in spreads)
+        squares = math.fsum(one.value * one.degrees for one in spreads if one.degrees)
+        return Variance(squares / degrees, degrees) if degrees else UNKNOWN
 
     def at(self, tokens: int) -> int | None:
         """The index of the length with this many tokens."""
@@ -178,8 +171,8 @@ def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
         curves: the curves of a figure, among them one of the reference per length.
         name: the reference's name.
     """
-    lengths = _measured(curves, name)
-    return None if _lacking(lengths) else Horizon(name, tuple(lengths))
+    known = _measured(curves, name)
+    return None if _lacking(known) else Horizon(name, tuple(known))
 
 
 def lacking(curves: Iterable[Curve], name: str) -> str:
@@ -188,28 +181,26 @@ def lacking(curves: Iterable[Curve], name: str) -> str:
     return said and f"{name} {said}"
 
 
-def _lacking(lengths: Sequence[Length]) -> str:
-    if len(lengths) < LEAST:
-        return f"has a best loss at {len(lengths)} lengths, and {LEAST} are needed"
-    rising = next(((a, b) for a, b in pairwise(lengths) if a.loss <= b.loss), None)
-    return (
-        ""
-        if rising is None
-        else "has no lower loss with {1.tokens:,} tokens than with {0.tokens:,}".format(*rising)
-    )
+def _lacking(known: Sequence[Length]) -> str:
+    if len(known) < LEAST:
+        return f"has a best loss at {len(known)} lengths, and {LEAST} are needed"
+    for a, b in pairwise(known):
+        if a.loss <= b.loss:
+            return f"has no lower loss with {b.tokens:,} tokens than with {a.tokens:,}"
+    return ""
 
 
 def _measured(curves: Iterable[Curve], name: str) -> list[Length]:
-    return [Length(tokens, curve, found) for tokens, curve, found in _lengths(curves, name)]
+    return [Length(tokens, curve, found) for tokens, curve, found in lengths(curves, name)]
 
 
-def _lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
+def lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
     """The curves of one name that differ only in length, shortest first, each with its best."""
     found: dict[int, tuple[Curve, Best]] = {}
     for curve in curves:
-        tokens, best = read(curve), stats.best(curve)
-        if curve.name == name and {key for key, _ in curve.apart} <= LENGTHS and tokens and best:
-            found.setdefault(tokens, (curve, best))
+        tokens, lowest = read(curve), best(curve)
+        if curve.name == name and {key for key, _ in curve.apart} <= LENGTHS and tokens and lowest:
+            found.setdefault(tokens, (curve, lowest))
     return [(tokens, *found[tokens]) for tokens in sorted(found)]
 
 
@@ -265,7 +256,7 @@ class Ratio(Estimate):
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """Its interval at :data:`optstudy.results.stats.LEVEL`; None without several seeds."""
+        """Its interval at :data:`optstudy.results.estimate.LEVEL`; None without several seeds."""
         return self.ends()
 
     def half(self, level: float = LEVEL) -> float | None:
@@ -328,10 +319,10 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
         horizon: the reference's.
         siblings: the same optimizer's curves at other lengths, used to estimate the variance over seeds.
     """
-    found, tokens = stats.best(curve), read(curve)
+    found, tokens = best(curve), read(curve)
     if found is None or tokens is None:
         return None
-    mine = stats.by_seed(found.terms)
+    mine = by_seed(found.terms)
     seeds = [s for s in mine if all(s in length.by_seed for length in horizon.lengths)]
     if not seeds:
         return None
@@ -339,60 +330,57 @@ def ratio(curve: Curve, horizon: Horizon, siblings: Iterable[Curve] = ()) -> Rat
     theirs = np.array([[length.by_seed[seed] for seed in seeds] for length in horizon.lengths])
     here = horizon.at(tokens)
     if here is None:
-        variance, degrees = stats.spread(curve)
-        own = _mean_of(float(losses.mean()), variance, degrees, len(seeds))
-        start, count = np.zeros(len(theirs)), stats.choices(curve, found)
+        own = mean_of(float(losses.mean()), spread(curve), len(seeds))
+        start, count = np.zeros(len(theirs)), choices(curve, found)
     else:
         length, start = horizon.lengths[here], np.eye(len(theirs))[here]
         if _runs(curve) == _runs(length.curve):
             return Ratio(1.0, 0.0, seeds=len(seeds), fitted=1.0)
-        near = [*stats.matched(curve, length.curve), *_differences(siblings, horizon)]
-        own = stats.over_seeds(list(losses - theirs[here]), near)
-        count = stats.choices(curve, found) + stats.choices(length.curve, length.best) - 1
+        near = [*matched(curve, length.curve), *_differences(siblings, horizon)]
+        own = over_seeds(list(losses - theirs[here]), near)
+        count = choices(curve, found) + choices(length.curve, length.best) - 1
     spent = np.interp(math.log(tokens), np.log(horizon.grid), horizon.between)
-    tests = []
+    gaps = []
     for weights, between in zip(horizon.weights, horizon.between, strict=True):
         contrast = start - weights
-        rest = _mean_of(
-            float((contrast @ theirs).mean()),
-            horizon.variance * float(contrast @ contrast),
-            horizon.degrees,
-            len(seeds),
-        )
-        both = stats.combined([(1.0, own), (1.0, rest)])
+        variance = horizon.variance._replace(value=horizon.variance.value * float(contrast @ contrast))
+        rest = mean_of(float((contrast @ theirs).mean()), variance, len(seeds))
+        both = combined([(1.0, own), (1.0, rest)])
         slack = math.hypot(*contrast * horizon.slacks, found.slack)
-        tests.append(replace(both, slack=slack + abs(float(between - spent)), choices=count))
-    gaps = losses - horizon.weights @ theirs
-    values, ratios = gaps.mean(1), horizon.grid / tokens
-    sign: Literal["", "<", ">"] = "<" if values[0] > 0 else ">" if values[-1] < 0 else ""
+        gaps.append(replace(both, slack=slack + abs(float(between - spent)), choices=count))
+    values, ratios = (losses - horizon.weights @ theirs).mean(1), horizon.grid / tokens
     k = max(0, int(np.argmax(values >= 0)) - 1)
-    crossing = math.exp(_root(np.log(ratios), values, k)) if values[k] < 0 else float(ratios[k])
+    sign, value = _crossing(ratios, values, k)
     by_fit = horizon.fit.tokens(float(losses.mean()))
     steep = (values[k + 1] - values[k]) / (ratios[k + 1] - ratios[k])
-    error = tests[k].error
+    error = gaps[k].error
     return Ratio(
-        {"<": float(ratios[0]), ">": float(ratios[-1]), "": crossing}[sign],
+        value,
         None if sign or error is None else float(error / steep),
-        tests[k].degrees,
-        float(tests[k].slack / steep),
+        gaps[k].degrees,
+        float(gaps[k].slack / steep),
         count,
         seeds=len(seeds),
         sign=sign,
         fitted=by_fit / tokens if horizon.tokens[0] <= by_fit <= horizon.tokens[-1] else None,
         ratios=ratios,
-        gaps=tuple(tests),
+        gaps=tuple(gaps),
     )
+
+
+def _crossing(ratios: np.ndarray, values: np.ndarray, k: int) -> tuple[Literal["", "<", ">"], float]:
+    """The ratio at which a gap crosses zero, after index ``k``; an end of the ratios if it is beyond."""
+    if values[0] > 0:
+        return "<", float(ratios[0])
+    if values[-1] < 0:
+        return ">", float(ratios[-1])
+    if values[k] >= 0:
+        return "", float(ratios[k])
+    return "", math.exp(_root(np.log(ratios), values, k))
 
 
 def _runs(curve: Curve) -> set[str]:
     return {row.id for row in curve.best.rows}
-
-
-def _mean_of(value: float, variance: float, degrees: float, seeds: int) -> Estimate:
-    """A mean over seeds, with the error from one seed's variance."""
-    if not degrees:
-        return Estimate(value, seeds=seeds)
-    return Estimate(value, math.sqrt(variance / seeds), degrees, seeds=seeds)
 
 
 def _differences(siblings: Iterable[Curve], horizon: Horizon) -> list[list[float]]:
@@ -400,9 +388,9 @@ def _differences(siblings: Iterable[Curve], horizon: Horizon) -> list[list[float
     at = {length.tokens: length for length in horizon.lengths}
     found = []
     for curve in siblings:
-        best, length = stats.best(curve), at.get(read(curve) or 0)
-        if best is not None and length is not None:
-            mine = stats.by_seed(best.terms)
+        lowest, length = best(curve), at.get(read(curve) or 0)
+        if lowest is not None and length is not None:
+            mine = by_seed(lowest.terms)
             found.append([mine[seed] - length.by_seed[seed] for seed in mine if seed in length.by_seed])
     return found
 
@@ -411,79 +399,5 @@ def tokens_of(figure: "Figure", curve: Curve) -> Ratio | None:
     """The token-equivalent of a figure's curve; None if the reference has no horizon, see :func:`ratio`."""
     if figure.horizon is None:
         return None
-    family = [one for _, one, _ in _lengths(figure.curves, curve.name) if one.panel == curve.panel]
+    family = [one for _, one, _ in lengths(figure.curves, curve.name) if one.panel == curve.panel]
     return ratio(curve, figure.horizon, [one for one in family if one is not curve])
-
-
-# Best learning rates
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """The best learning rate as a function of a run's tokens: a straight line in both logarithms."""
-
-    tokens: tuple[int, ...]
-    bests: tuple[Estimate, ...]
-    """log10 of the best rate at each length; the slack is the uncertainty from the grid spacing."""
-
-    @property
-    def exponent(self) -> Estimate:
-        """The exponent of the tokens."""
-        return self._weighted(self._x / (self._x**2).sum())
-
-    def predict(self, tokens: float) -> Estimate:
-        """log10 of the best rate for runs of another length."""
-        x, share = self._x, math.log10(tokens) - float(np.log10(self.tokens).mean())
-        return self._weighted(1 / len(x) + share * x / (x**2).sum())
-
-    @property
-    def _x(self) -> np.ndarray:
-        found: np.ndarray = np.log10(self.tokens) - np.log10(self.tokens).mean()
-        return found
-
-    def _weighted(self, weights: np.ndarray) -> Estimate:
-        """A weighted sum of the bests, with the larger of two errors: their own, and their scatter's."""
-        y = np.array([best.value for best in self.bests])
-        own = [(best.error or 0.0) ** 2 + best.slack**2 / UNIFORM for best in self.bests]
-        degrees = len(y) - 2
-        left = y - y.mean() - self._x * (self._x @ y) / (self._x**2).sum()
-        options = [
-            Estimate(float(weights @ y), math.sqrt(float(weights**2 @ np.array(own)))),
-            Estimate(
-                float(weights @ y), math.sqrt(float((weights**2).sum() * (left @ left) / degrees)), degrees
-            ),
-        ]
-        return max(options, key=lambda one: one.half() or 0.0)
-
-
-def power_law(curves: Iterable[Curve], name: str) -> PowerLaw | None:
-    """An optimizer's power law; None with fewer than :data:`LEAST` lengths or without rates."""
-    bests = {}
-    for tokens, curve, found in _lengths(curves, name):
-        if (best := _lowest(curve, found)) is not None:
-            bests[tokens] = best
-    return PowerLaw(tuple(bests), tuple(bests.values())) if len(bests) >= LEAST else None
-
-
-def _lowest(curve: Curve, found: Best) -> Estimate | None:
-    """log10 of the best setting; if no parabola fits, an estimate from the best and its neighbours.
-
-    The slack is then half a spacing. None at the end of a grid and if the axis is not logarithmic.
-    """
-    at = curve.points.index(curve.best)
-    if not curve.log or not 0 < at < len(curve.points) - 1:
-        return None
-    if found.fitted:
-        return stats.best_setting(curve)
-    left, here, right = curve.points[at - 1 : at + 2]
-    spacing = (right.position - left.position) / 2
-    down, up = left.loss - here.loss, right.loss - here.loss
-    shift = 0.0 if left.diverged or right.diverged else spacing * (down - up) / (2 * (down + up))
-    return Estimate(here.position + shift, slack=spacing / 2, seeds=len(here.rows))
-
-
-def predictions(curves: Sequence[Curve], tokens: float) -> list[tuple[str, PowerLaw, Estimate]]:
-    """Each optimizer's power law, and log10 of its best rate for this many tokens, in order of curves."""
-    names = dict.fromkeys(curve.name for curve in curves)
-    laws = [(name, power_law(curves, name)) for name in names]
-    return [(name, law, law.predict(tokens)) for name, law in laws if law is not None]

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from optstudy.errors import UserError, say_once
 from optstudy.record import is_number, read_json
 from optstudy.results import curves as _curves
-from optstudy.results import stats
 from optstudy.results.curves import Curve, FinishedRun, Place, Placed, axis, group, positive
 from optstudy.results.equivalents import Horizon, Ratio, horizon, lacking, tokens_of
+from optstudy.results.stats import Summary, summarise
 from optstudy.results.table import Row
 
 Cost = Literal["state_bytes_per_param", "step_ms", "peak_memory_mb"]
@@ -54,9 +54,9 @@ class Panel:
         return [False, True] if self.key.endswith(".lr") else [False]
 
     @cached_property
-    def summaries(self) -> list[stats.Summary]:
+    def summaries(self) -> list[Summary]:
         """One summary per curve, best first."""
-        return stats.summarise(self.curves)
+        return summarise(self.curves)
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,12 @@ class Figure:
             order.setdefault(where, []).append(place.x)
             if place.run in rows:
                 found.setdefault(where, []).append((self._run(rows[place.run], place), place))
-        return [
-            Panel(name, self.title_of(name), key, tuple(group(runs, _log(key, runs), order[name])))
-            for name, runs in found.items()
-            for key in [self.axes.get(name, self.x)]
-        ]
+        return [self._panel(name, runs, order[name]) for name, runs in found.items()]
+
+    def _panel(self, name: str, runs: Sequence[Placed], order: Iterable[Any]) -> Panel:
+        key = self.axes.get(name, self.x)
+        log = True if key.endswith(".lr") and positive(place.x for _, place in runs) else None
+        return Panel(name, self.title_of(name), key, tuple(group(runs, log, order)))
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -176,7 +177,7 @@ class Figure:
         return [curve for panel in self.panels for curve in panel.curves]
 
     @cached_property
-    def summaries(self) -> list[stats.Summary]:
+    def summaries(self) -> list[Summary]:
         """One summary per curve, panel by panel, best first."""
         return [summary for panel in self.panels for summary in panel.summaries]
 
@@ -294,7 +295,7 @@ class Figure:
         return names.pop() if len(names) == 1 else "setting"
 
     @property
-    def reference(self) -> stats.Summary | None:
+    def reference(self) -> Summary | None:
         """Adam, the reference for step times."""
         return next((s for s in self.summaries if s.curve.name == "adam" and not s.curve.apart), None)
 
@@ -318,7 +319,3 @@ class Figure:
 
     def _run(self, row: Row, place: Place) -> FinishedRun:
         return FinishedRun(row, place.note, self.runs, self.recorded.get(row.id, ()))
-
-
-def _log(key: str, runs: Sequence[Placed]) -> bool | None:
-    return True if key.endswith(".lr") and positive(place.x for _, place in runs) else None

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from optstudy.record import at_key
-from optstudy.results import stats
 from optstudy.results.curves import Curve
 from optstudy.results.equivalents import LENGTHS, Ratio, read
+from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
-from optstudy.results.stats import Estimate
+from optstudy.results.stats import difference
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def beside(figure: Figure) -> dict[str, Estimate | None]:
 def _gap(curve: Curve, reference: Curve | None) -> Estimate | None:
     if reference is None:
         return None
-    return Estimate(0.0, 0.0) if curve is reference else stats.difference(curve, reference)
+    return Estimate(0.0, 0.0) if curve is reference else difference(curve, reference)
 
 
 def _at(figure: Figure, curve: Curve) -> float | None:

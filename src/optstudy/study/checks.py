@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, nearest, shortened
 from optstudy.results.curves import SEPARATOR
-from optstudy.study import plan, yamlfile
+from optstudy.study import plan, variables, yamlfile
 from optstudy.study.families import FIDELITY, Combination, Families, Family
-from optstudy.study.file import NAME, TIMES, Layer, StudyFile
+from optstudy.study.file import NAME, Layer, StudyFile
 from optstudy.study.trainer import keys_of, scales_of
 
 FILLED_IN = {
@@ -185,8 +185,10 @@ class _Check:
 
     def _variables(self) -> None:
         """Refuse ``$names`` without an axis, and axes ``$name`` that no setting uses."""
-        used = {name for found in self.layers for name in _names(found.layer.base)}
-        used |= {name for _, some, _ in self.made for layer in some.own for name in _names(layer.base)}
+        used = {name for found in self.layers for name in variables.names(found.layer.base)}
+        used |= {
+            name for _, some, _ in self.made for layer in some.own for name in variables.names(layer.base)
+        }
         for found in self.layers:
             for key, axis in found.layer.axes.items():
                 settings = isinstance(axis, list) and any(isinstance(value, Mapping) for value in axis)
@@ -195,12 +197,11 @@ class _Check:
         paths = {id(found.layer): found.path for found in self.layers}
         for _, some, family in self.made:
             taken = () if family.best_of is None else family.best_of.taken.values()
-            variables = {key for key in (*family.axes, *taken, *self.filled) if key.startswith("$")}
+            known = {key for key in (*family.axes, *taken, *self.filled) if key.startswith("$")}
             for layer in some.layers:
-                for name in _names(layer.base) - variables:
-                    self._refuse(
-                        f"{paths[id(layer)]}base", f"no axis {name!r}{nearest(name, variables)}", name
-                    )
+                for name in variables.names(layer.base) - known:
+                    at = f"{paths[id(layer)]}base"
+                    self._refuse(at, f"no axis {name!r}{nearest(name, known)}", name)
 
     def _rules(self) -> None:
         """Refuse to extend or refine an axis that is not numeric, or two axes of one sweep."""
@@ -290,16 +291,6 @@ def _has(tree: Any, key: str) -> bool:
     if not isinstance(tree, Mapping) or first not in tree:
         return False
     return not rest or _has(tree[first], rest)
-
-
-def _names(node: Any) -> set[str]:
-    """The ``$names`` used in the values of settings."""
-    if isinstance(node, str):
-        times = TIMES.fullmatch(node)
-        name = times[2] if times else node
-        return {name} if name.startswith("$") else set()
-    below = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
-    return {name for one in below for name in _names(one)}
 
 
 def _new(some: Combination) -> list[int]:

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
-from optstudy.grids import rounded
 from optstudy.identity import ids_by_seed
 from optstudy.program import AnyConfig
 from optstudy.record import at_key, leaves
@@ -18,8 +17,9 @@ from optstudy.results.table import Row
 from optstudy.study import fidelity, plan, trainer
 from optstudy.study.checks import check_overrides
 from optstudy.study.families import FIDELITY, Families, Family
-from optstudy.study.file import NAME, TIMES, BestOf, PanelSpec, StudyFile
+from optstudy.study.file import NAME, BestOf, PanelSpec, StudyFile
 from optstudy.study.plan import Pending, Plan, PlannedRun, Results
+from optstudy.study.variables import stands_for, substituted
 from optstudy.study.yamlfile import located
 
 STEPS = "training.steps"
@@ -53,6 +53,7 @@ class Expansion:
         name: str,
         file: StudyFile,
         scale: str,
+        *,
         chosen: dict[str, Any],
         axes: Mapping[str, list[Any]],
         folder: Path,
@@ -257,7 +258,7 @@ class Expansion:
         chosen = merge({key: one for key, one in self.chosen.items() if self._is_setting(key, family)})
         if scale and "$steps" not in variables and STEPS in dict(leaves(chosen)):
             steps = at_key(merge(written, *given, *sets, own), STEPS)
-            if _stands_for(steps, "$steps"):
+            if stands_for(steps, "$steps"):
                 del chosen["training"]["steps"]
         return merge(shared, *given, *(substituted(one, known) for one in sets), own, chosen)
 
@@ -315,7 +316,7 @@ class Expansion:
         unknown = [name for name in wanted if not name.startswith("$")]
         unknown = [key for key in unknown if key != family.axis and key not in family.layers[-1]]
         written = leaves(merge(*family.layers))
-        unknown += [key for key, one in written if any(_stands_for(one, name) for name in wanted)]
+        unknown += [key for key, one in written if any(stands_for(one, name) for name in wanted)]
         for value, seed in itertools.product(family.values, self.seeds):
             point = self._point(family, stand_in, value, seed)
             try:
@@ -363,15 +364,15 @@ class Expansion:
                 name,
                 file,
                 scale if scale in trainer.scales_of(file) else trainer.scale_of(file, None, name),
-                chosen,
-                {},
-                self.folder,
-                None,
-                results,
-                self.adaptive,
-                self.others,
-                self._plans,
-                self.parents,
+                chosen=chosen,
+                axes={},
+                folder=self.folder,
+                seeds=None,
+                results=results,
+                adaptive=self.adaptive,
+                others=self.others,
+                plans=self._plans,
+                parents=self.parents,
             ).plan()
             self._plans[place] = file, answers, found
         return found, file
@@ -403,42 +404,3 @@ def value_at(config: AnyConfig, key: str) -> Any:
             raise UserError(f"the config has no key {key!r}{hint}", came=key)
         node = node[part]
     return node.model_dump(mode="json") if isinstance(node, BaseModel) else node
-
-
-def substituted(node: Any, variables: Mapping[str, Any]) -> Any:
-    """Replace ``$names`` by their values.
-
-    Raises:
-        UserError: a name has no axis.
-    """
-    if isinstance(node, Mapping):
-        return {key: substituted(value, variables) for key, value in node.items()}
-    if isinstance(node, list):
-        return [substituted(value, variables) for value in node]
-    if isinstance(node, str) and (found := TIMES.fullmatch(node)):
-        return _times(found[1], substituted(found[2], variables), node)
-    if isinstance(node, str) and node.startswith("$"):
-        if node not in variables:
-            raise UserError(f"no axis {node!r}{nearest(node, variables)}")
-        return variables[node]
-    return node
-
-
-def _times(factor: str, value: Any, said: str) -> float:
-    """Multiply a value: integers stay integers, others are rounded to three digits.
-
-    Raises:
-        UserError: one of the two is not a number.
-    """
-    try:
-        product = float(factor) * value
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{said!r} is not a number times a number: {said.split('$')[-1]} is {value!r}"
-        ) from None
-    return max(1, round(product)) if type(value) is int else rounded(product)
-
-
-def _stands_for(value: Any, name: str) -> bool:
-    """Whether a value of a study file is ``$name`` or a multiple of it."""
-    return isinstance(value, str) and name.startswith("$") and value.rpartition("*")[2].strip() == name

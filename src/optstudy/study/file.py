@@ -6,7 +6,6 @@ named settings of axes, the point on the other axes, ``--set``. :mod:`optstudy.s
 name in the file matches something.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -24,7 +23,7 @@ from pydantic import (
 )
 
 from optstudy import presets
-from optstudy.claims.grammar import FUNCTIONS
+from optstudy.claims.measures import FUNCTIONS
 from optstudy.config import Seed, merge
 from optstudy.errors import Strict, UserError, explain, unit
 from optstudy.grids import MOST_VALUES, HalfDecades, repeats
@@ -39,8 +38,6 @@ PRESETS: Literal["presets"] = "presets"
 """In the place of values: every preset on the axis ``optimizer.name``, its rates on ``optimizer.lr``."""
 ADAM = "$adam"
 """The rate of those roles of a preset that are Adam's, where a study has an axis of this name."""
-TIMES = re.compile(r"([-+.\de]+) *\* *(\$.+)", re.IGNORECASE)
-"""A multiple of a value: ``0.5 * $steps``."""
 MOST_CLAIMS = 1_000
 LANGUAGE = (
     "A test on the study's curves C, such as best('mine.Tiger') - best(adam) < 0: a measure, or "

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from optstudy.claims import grammar
+from optstudy.claims.measures import Wrong
 from optstudy.claims.verdict import Claim
 from optstudy.config import RunConfig, merge
 from optstudy.errors import UserError, explain, nearest
@@ -99,7 +100,7 @@ class Study:
                 relations = grammar.parse(test, curves)
                 curves.check_tokens(relations)
                 found.append(Claim(name, one.says, self.name, test, relations))
-        except (grammar.Wrong, UserError) as error:
+        except (Wrong, UserError) as error:
             line = yamlfile.place(self.file.places, key, None) or 1
             raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None
         return tuple(found)
@@ -137,14 +138,14 @@ class Study:
             self.path or self.name,
             self.file,
             scale,
-            chosen,
-            self.axes,
-            self.folder,
-            seeds,
-            results,
-            adaptive,
-            lambda name: _read(name, self.folder).file,
-            {} if others is None else others,
+            chosen=chosen,
+            axes=self.axes,
+            folder=self.folder,
+            seeds=seeds,
+            results=results,
+            adaptive=adaptive,
+            others=lambda name: _read(name, self.folder).file,
+            plans={} if others is None else others,
         ).plan()
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from optstudy.claims.evaluation import alike
-from optstudy.claims.grammar import Relation, Where, Wrong
+from optstudy.claims.measures import Relation, Where, Wrong
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.record import at_key
-from optstudy.study.expansion import substituted
 from optstudy.study.families import Families, Family
 from optstudy.study.file import StudyFile
+from optstudy.study.variables import substituted
 
 OTHER = ": "
 """Separates a study's name from the name of its curve: ``paper/fig1: adam``."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from optstudy.grids import rounded, spaced
 from optstudy.program import AnyConfig
+from optstudy.results.curves import numeric
 from optstudy.results.table import Row
 from optstudy.study.file import Adaptive, Refine
 
@@ -209,7 +210,7 @@ def best(points: Sequence[PlannedRun], losses: Sequence[float]) -> AnyConfig:
 
 def numbers(values: Sequence[object]) -> list[float] | None:
     """Return an axis's values if all are positive numbers, else None."""
-    found = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0]
+    found = [float(v) for v in values if numeric(v) and v > 0]
     return found if len(found) == len(values) else None
 
 
