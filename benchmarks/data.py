@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from optstudy import cache
 from optstudy.data import text, tokenizer, tokens
 from optstudy.data.batches import Batches
 
@@ -36,10 +37,10 @@ def batch_encoding(documents: Sequence[str], model: Tokenizer) -> float:
 
 def preparation(corpus: str, name: str) -> float:
     """Seconds of a preparation with an empty token cache, with worker processes started."""
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as own:
         for shared in ("enwik8", "tokenizers"):
-            (Path(cache) / shared).symlink_to(tokens.cache.folder(shared))
-        os.environ["OPTSTUDY_CACHE"] = cache
+            (Path(own) / shared).symlink_to(cache.folder(shared))
+        os.environ["OPTSTUDY_CACHE"] = own
         began = time.perf_counter()
         tokens.prepare(corpus, name, progress=False, jobs=CORES)
         seconds = time.perf_counter() - began
@@ -49,10 +50,10 @@ def preparation(corpus: str, name: str) -> float:
 
 def peak_of(corpus: str, name: str) -> tuple[float, float]:
     """Seconds of a preparation, and the peak memory of its processes in MB."""
-    with tempfile.TemporaryDirectory() as cache:
-        (Path(cache) / "tokenizers").symlink_to(tokens.cache.folder("tokenizers"))
+    with tempfile.TemporaryDirectory() as own:
+        (Path(own) / "tokenizers").symlink_to(cache.folder("tokenizers"))
         command = [sys.executable, __file__, "--prepare", corpus, name]
-        environment = os.environ | {"OPTSTUDY_CACHE": cache}
+        environment = os.environ | {"OPTSTUDY_CACHE": own}
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return time.perf_counter() - began, float(done.stdout)
@@ -84,7 +85,7 @@ def main() -> None:
         (Path(folder) / "huge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for label, corpus in (("enwik8, 73 MB", None), ("one document of 50 MB", f"path:{folder}")):
             if corpus is None:
-                corpus = f"path:{tokens.cache.folder('enwik8') / 'train-1.jsonl'}"
+                corpus = f"path:{cache.folder('enwik8') / 'train-1.jsonl'}"
             seconds, peak = peak_of(corpus, "t5")
             report(f"{label:<31} {seconds:8.1f} s, peak of all processes {peak:,.0f} MB")
     for batch_size, length in ((256, 512), (32, 512), (16, 64)):

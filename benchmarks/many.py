@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from optstudy.config import RunConfig
 from optstudy.grids import spaced
 from optstudy.study import library as study
 
@@ -67,6 +68,7 @@ def make(home: Path, rates: int, seeds: int) -> str:
 
 def _write(folder: Path, point: study.PlannedRun) -> None:
     config = point.config
+    assert isinstance(config, RunConfig)
     best, where, bend = OPTIMIZERS[config.optimizer.name]
     noise = random.Random(point.id)
     decades = math.log10(config.optimizer.lr / where)

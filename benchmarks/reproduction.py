@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from optstudy.claims.verdict import Verdict
-from optstudy.findings import LENGTH, RECORDED, figure_of, recorded, verdicts
+from optstudy.outcomes import LENGTH, RECORDED, figure_of, recorded, verdicts
 from optstudy.record import write_atomically
 from optstudy.report import figures, style, tables
 from optstudy.report.page import caption
@@ -124,7 +124,7 @@ def main() -> None:
 
 def opening(judged: list[Verdict], length: Length, remark: str, notes: Iterable[str]) -> str:
     """Describes the record, counts the verdicts, and explains the columns."""
-    counted = Counter(verdict.word for verdict in judged)
+    counted = Counter[str](verdict.word for verdict in judged)
     words = ", ".join(
         f"{counted[word]} {plural}"
         for word, plural in (
@@ -223,9 +223,12 @@ def measured(page: Path, printed: Figure) -> None:
     lines = ["| optimizer | best loss, printed | at | best loss, released | at |", "|---|---|---|---|---|"]
     for summary in printed.summaries:
         released = released_of(summary.curve.name, printed)
-        found = [one for one in (summary, released) if one is not None and one.best is not None]
-        cells = [f"{style.value(printed.metric, one.best)} | {style.setting(one)}" for one in found]
-        lines.append(f"| {style.name(summary.curve)} | {' | '.join(cells)}{' | | ' * (2 - len(found))} |")
+        cells = [
+            f"{style.value(printed.metric, one.best)} | {style.setting(one)}"
+            for one in (summary, released)
+            if one is not None and one.best is not None
+        ]
+        lines.append(f"| {style.name(summary.curve)} | {' | '.join(cells)}{' | | ' * (2 - len(cells))} |")
     table = "\n".join(lines) + "\n"
     write_atomically(page, MEASURED.sub(lambda found: found[1] + table + found[2], page.read_text()))
 

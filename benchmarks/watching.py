@@ -28,7 +28,7 @@ def main(scale: str, rows: int) -> None:
     config = resolve(SCALES[scale], base, rowwise)
     run = Run(config, CPU)
     every = max(1, config.total_steps // LOGGED_ROWS)
-    plain, watched = [], []
+    plain, watched = list[float](), list[float]()
     for step in range(rows * every + 1):
         last = step % every == 0
         began = time.process_time()

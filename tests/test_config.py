@@ -25,7 +25,7 @@ from tests.configs import TINY, tiny
         ("training.steps", 0, "training.steps: input should be greater than 0, not 0"),
         ("model.n_heads", 3, "d_model (8) must be n_heads (3) times an even one"),
         ("training.precision", "float16", "training.precision: input should be 'float32'"),
-        ("data", 3, "data: input should be"),
+        ("data", 3, "data: must be a mapping of keys to values, not 3"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_allowed(key, value, said):
