@@ -1,6 +1,7 @@
 """A stranger's claims in a stranger's study file, with the real command line: refused, judged, marked."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from optstudy.claims import grammar
 from optstudy.claims.measures import FUNCTIONS, Relation, Where, Wrong
 from optstudy.cli import run
 from optstudy.errors import UserError
+from optstudy.findings import open_study
+from optstudy.report import answer
 from optstudy.study import library as study
+from optstudy.study.session import Session
 from tests.test_cli import optstudy, settings
+from tests.test_engine import finish
 
 FILE = """\
 title: Tiny
@@ -56,6 +61,8 @@ WRONG = {
     "best(adam) < 5 cm": "unknown unit 'cm'; allowed: %, decades, nats",
     "setting(adam) > -1": "setting alone is compared with a setting above 0, not with -1",
     "tokens(adam) > 80": "tokens is a share: 0.8 or 80 %, not 80",
+    "tokens(adam) > 0.8": "mine has no token-equivalents: its file names no reference",
+    "average(all(best(adam) < 5)) < 1": "all takes whole tests and stands outside of them",
     "best(adam) - sensitivity(sgdw) < 0": "a difference is of two by one function, not of best",
     "sensitivity(adam) - sensitivity(sgdw, whole) < 0": "both around the best, or both over settings",
     "best(adam) - best(adam) < 0": "best of adam (mine) less itself",
@@ -221,6 +228,47 @@ def test_every_function_is_described_in_the_schema_and_the_docs():
         for form in function.forms.replace("), ", ")\n").split("\n"):
             assert form in schema and f"`{form}`" in row
         assert function.unit in schema and function.unit.removeprefix("the ") in row
+
+
+LENGTHS = """\
+title: Lengths
+asks: How far?
+seeds: [0, 1]
+tokens: {reference: adam}
+panels: {s1: {base: {training.steps: 20}}, s2: {base: {training.steps: 40}},
+         s3: {base: {training.steps: 80}}, s4: {base: {training.steps: 160}}}
+axes: {optimizer.name: [adam, lion], optimizer.lr: [1e-3, 1e-2, 1e-1]}
+claims:
+  alone: {says: A bound, test: tokens(lion in s1) < 1.5}
+  two: {says: A bound less a number, test: tokens(lion in s1) - tokens(adam in s2) < 0}
+  rate: {says: A setting, test: setting(lion) < 1}
+"""
+
+
+@pytest.mark.parametrize("falling", [True, False])
+def test_a_bound_is_no_number_and_what_lacks_for_tokens_is_told(falling, tmp_path, capsys):
+    """Lion is above Adam's highest loss at the shortest length, so its tokens there are only a bound."""
+    (tmp_path / "lengths.yaml").write_text(LENGTHS)
+    session = Session(study.load(str(tmp_path / "lengths.yaml")), "pico", tmp_path / "runs")
+    for point in session.plan.points:
+        config, sign = point.config, -1 if falling else 1
+        length, rate = math.log2(config.training.steps), math.log10(config.optimizer.lr)
+        loss = 5 + sign * 0.2 * length + 0.1 * (rate + 2) ** 2 + 0.01 * config.seed
+        finish(session.runs, point, loss + 0.05 * (config.optimizer.name == "lion"))
+    assert run(["claims", str(tmp_path / "lengths.yaml"), "--runs", str(tmp_path / "runs")]) == 0
+    alone, two, rate, _ = capsys.readouterr().out.splitlines()
+    warned = answer.warnings(open_study(str(tmp_path / "lengths.yaml"), runs=tmp_path / "runs").data())
+    assert "A setting (setting(lion) < 1); 0.01" in rate
+    if falling:
+        assert "holds: A bound (tokens(lion in s1) < 1.5); < +1.000, +0.000 to +1.000" in alone
+        assert two.endswith("missing: tokens of lengths lion as a number: only < 1.00 is known")
+        assert not any("token" in one for one in warned)
+    else:
+        config = session.plan.points[0].config
+        batch = config.training.batch_size * config.data.sequence_length
+        why = f"adam has no lower loss with {40 * batch:,} tokens than with {20 * batch:,}, in lengths"
+        assert alone.endswith(f"missing: tokens of lengths lion: {why}")
+        assert f"No token-equivalents: {why}." in warned
 
 
 def test_a_claim_is_judged_reported_and_marked_when_it_changes_after_its_runs(corpus_slice, tmp_path, capsys):

@@ -127,3 +127,23 @@ def test_a_mistake_that_running_finds_is_told_in_one_line(corpus_slice, tmp_path
 def test_the_package_has_no_other_names():
     with pytest.raises(AttributeError, match="no attribute 'open_studies'"):
         _ = optstudy.open_studies
+
+
+@pytest.mark.parametrize("values", ["1e-3", [], 3])
+def test_values_of_an_axis_are_a_list(values):
+    with pytest.raises(UserError, match=r"axes: optimizer.lr: must be a list of values, .*, not "):
+        optstudy.open_study("demo", axes={"optimizer.lr": values})
+
+
+def test_a_file_may_be_a_path_and_a_format_a_word(tmp_path):
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    assert optstudy.open_study(tmp_path / "mine.yaml", runs=tmp_path).table() == []
+    assert [one.name for one in RECORDED.report(tmp_path, "md")] == ["table.md"]
+
+
+@pytest.mark.parametrize("seeds", [0, 1.5])
+def test_a_count_of_seeds_is_a_whole_number_above_0(seeds):
+    with pytest.raises(
+        UserError, match=r"seeds: (input should be at least 1, not 0|must be a whole number, not 1\.5)"
+    ):
+        optstudy.open_study("demo", seeds=seeds)

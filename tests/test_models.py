@@ -182,12 +182,24 @@ def test_a_path_that_leads_to_no_language_model_is_one_line(name, options, said)
         ("None", "not a NoneType"),
         ("self.head(self.table(ids).mean(1, keepdim=True).expand(-1, 8, -1))", "it is not causal"),
         ("self.missing(ids)", "own_model_"),
+        ("exit(3)", "SystemExit: 3"),
+        (f"{LOGITS}.detach()", "what forward(ids) returns has no gradient"),
+        (f"{LOGITS}.to(torch.complex64)", "must return real numbers, not complex64"),
+        (f"{LOGITS} + torch.zeros(12)[torch.arange(ids.shape[1])][:, None]", "fails on 16 pieces (data.seq"),
+        (f"{LOGITS} + torch.zeros(999)[ids][..., None]", "from 0 to 2047 (model.vocab_size)"),
     ],
 )
 def test_what_is_no_causal_language_model_is_refused(returns, said, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="own_model_") as refused:
         models.try_out(resolve(TINY, own(monkeypatch, tmp_path, returns)))
     assert said in str(refused.value)
+
+
+def test_a_model_without_parameters_is_refused(monkeypatch, tmp_path):
+    body = OWN.replace("super().__init__()", "super().__init__(); self.size = vocab_size; return")
+    keys = own(monkeypatch, tmp_path, "torch.zeros(*ids.shape, self.size)", body)
+    with pytest.raises(UserError, match="has no parameters to train"):
+        models.try_out(resolve(TINY, keys))
 
 
 @pytest.mark.parametrize(

@@ -510,6 +510,34 @@ def test_torchs_adamw_is_loaded_by_a_hook_that_renames() -> None:
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("given", "taken", "why"),
+    [
+        (torch.optim.AdamW, optim.Adam, "it has no option 'compile'"),
+        (torch.optim.SGD, optim.SGDW, "it has no option 'compile'"),
+        (optim.Lion, optim.Adam, "it has no option 'eps'"),
+        (optim.Adam, optim.Lion, "it has a tensor 'v'"),
+    ],
+)
+def test_the_state_of_another_optimizer_is_refused_and_nothing_changes(
+    given: Any, taken: Any, why: str
+) -> None:
+    params = parameters()
+    ours, theirs = taken(params, lr=1e-2), given(params, lr=1e-3)
+    run(theirs, params, range(1))
+    run(ours, params, range(1))
+    before = copy.deepcopy(ours.state_dict())
+    with pytest.raises(ValueError, match=f"{taken.__name__}: the state is another optimizer's: {why}"):
+        ours.load_state_dict(theirs.state_dict())
+    assert str(ours.state_dict()) == str(before)
+
+
+def test_together_refuses_a_parameter_of_two_optimizers() -> None:
+    params = parameters()
+    with pytest.raises(ValueError, match="more than one of Together's optimizers"):
+        optim.Together([optim.Adam(params), optim.Lion(params[:1])])
+
+
 def test_together_is_an_optimizer_like_others() -> None:
     params = parameters()
     both = _together(params, lr=1e-2)

@@ -100,6 +100,7 @@ class Mine(torch.optim.SGD):
 
 
 OPTIONS, ROLE = "optimizer.options", "optimizer.roles"
+KINDS = "must be weight, factored, factored-textbook, tensor, row, column, split-N, split-A-B-C, "
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "adm"}, "optimizer.name: unknown optimizer 'adm'; did you mean 'adam'?"),
     ({"name": "optstudy.optim.Adm"}, "optimizer.name: unknown optimizer 'optstudy.optim.Adm'; did you mean"),
@@ -134,8 +135,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"options": {"estimate_steps": 2}},
      f"{OPTIONS}.estimate_steps: must be schedule.freeze_steps (0), not 2"),
     ({"options": {"lr": 0.1}}, f"{OPTIONS}.lr: no option of adam: set optimizer.lr"),
-    ({"options": {"second_moment": "rows"}}, f"{OPTIONS}.second_moment: string should match pattern"),
-    ({"options": {"second_moment": "split-0"}}, f"{OPTIONS}.second_moment: string should match pattern"),
+    ({"options": {"second_moment": "rows"}}, f"{OPTIONS}.second_moment: {KINDS}"),
+    ({"options": {"second_moment": "split-0"}}, f"{OPTIONS}.second_moment: {KINDS}"),
     ({"options": {"second_moment": "split-7"}},
      f"{OPTIONS}.second_moment: 'split-7': 7 does not divide the rows"),
     ({"options": [1]}, f"{OPTIONS}: must be a mapping such as {{eps: 1e-8}}, not [1]"),

@@ -42,7 +42,7 @@ def refused(capsys, *arguments):
         (f"base: {{model.n_layers: {MANY}}}", "4: model.n_layers: "),
         (f"base: {{validation.points: {MANY}}}", "4: validation.points: "),
         (f"base: {{training: {{batch_size: {LONG}}}}}", "4: base.training.batch_size: "),
-        ("base: {training: null}", "4: training: input should be a valid dictionary"),
+        ("base: {training: null}", "4: training: must be a mapping of keys to values, not None"),
         ("base: {data: {corpus: {path: x}}}", "4: data.corpus: a mapping cannot replace"),
         ("base: {optimizer..lr: 1}", "4: 'optimizer..lr': a key needs a name on each side"),
         ("base: {training.steps.x: 1}", "4: training.steps.x: training.steps must be a mapping, not 2400"),
@@ -53,6 +53,10 @@ def refused(capsys, *arguments):
         ("base: {data.tokenizer: bpe-1}", "4: data.tokenizer: bpe-1: pieces must be"),
         ("best_of: {study: paper/fig1, keys: [optimizer]}", "4: best_of.keys: 'optimizer' is not a setting"),
         ("figure: {x: optimizer}", "4: x: 'optimizer' is not a single value"),
+        ("figure: {kind: gaps, over: training.stps}", "4: figure.over: no such config key: 'training.stps'"),
+        ("figure: {over: training.batch_size}", "4: figure: 'over' goes with 'kind: gaps'"),
+        ("tokens: adam", "4: tokens: must be a mapping of keys to values, not 'adam'"),
+        ("decide: true", "4: decide: there are no claims to decide"),
         ("base: !!int x", "4: "),
         ("? [a, b]\n: c", "4: a key must be a plain text"),
         ("? " * 60 + "x", "4: a key must be a plain text"),
@@ -198,3 +202,13 @@ def test_names_are_written_whatever_the_locale_has(tmp_path):
     command = [sys.executable, "-m", "optstudy", "show", "\u00fc.yaml"]
     done = subprocess.run(command, cwd=tmp_path, env=ascii_only, capture_output=True, check=False)
     assert done.returncode == 0 and done.stderr == b"" and rb"\xdcber \u65e5\u672c" in done.stdout
+
+
+def test_a_surplus_argument_and_a_key_set_twice_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, "optimizers", "adam")
+    assert said == "optstudy: unexpected argument 'adam'; optstudy optimizers --help lists what it takes\n"
+    twice = ("--set", "optimizer.lr=1", "--axis", "optimizer.lr=1e-3,1e-2")
+    assert "optimizer.lr: --axis gives its values and --set another" in refused(
+        capsys, "show", "demo", *twice
+    )

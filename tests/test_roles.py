@@ -1,5 +1,7 @@
 """Roles: what each parameter plays, on this project's model and on Hugging Face's."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -105,6 +107,20 @@ def test_rules_take_each_parameter_once_and_matrix_stands_under_its_roles() -> N
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'norm'"):
         param_groups(own_model(), {"norms": {}})
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (3, "role 'head': must be options by name, such as {'lr': 1e-3}, not 3"),
+        (None, "role 'head': must be options by name, such as {'lr': 1e-3}, not None"),
+        ({"train": "no"}, "role 'head': train: must be true or false, not 'no'"),
+    ],
+)
+def test_a_rule_that_is_not_options_is_refused(rule: Any, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        param_groups(own_model(), {"head": rule})
+    assert str(error.value) == said
 
 
 def test_groups_serve_an_optimizer_as_they_are() -> None:

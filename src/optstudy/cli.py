@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any, NoReturn, TextIO, get_args
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnusedCliTokensError
 
 from optstudy import __version__
 from optstudy.ending import (
@@ -126,6 +126,10 @@ def run(arguments: list[str]) -> int:
             group[name]
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        words = ["optstudy", *(error.command_chain or ())]
+        surplus = ", ".join(map(repr, error.unused_tokens or ()))
+        return _mistake(f"unexpected argument {surplus}; {' '.join(words)} --help lists what it takes")
     except CycloptsError as error:
         return _mistake(" ".join(str(error).split()))
     except UserError as error:

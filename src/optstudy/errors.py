@@ -146,6 +146,8 @@ def explain(error: Any, loc: Sequence[Any], allowed: Iterable[str], whole: str =
     if error["type"] == TOLD:
         return f"{key}: {error['msg']}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("dict_type", "model_type"):
+        message = "must be a mapping of keys to values"
     came = error["input"]
     of_a_mapping = isinstance(came, (Mapping, BaseModel)) and not error["type"].endswith("_type")
     where = f"{key}: " if key else ""

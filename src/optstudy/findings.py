@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def open_study(
-    name: str,
+    name: str | Path,
     *,
     scale: str | None = None,
     runs: Path | str = "runs",
@@ -57,10 +57,13 @@ def open_study(
     Raises:
         UserError: no such study or scale, or a mistake in the study's file.
     """
-    chosen = study.load(name)
+    chosen = study.load(str(name))
+    for key, values in (axes or {}).items():
+        if isinstance(values, str) or not isinstance(values, Iterable) or not list(values):
+            raise UserError(f"axes: {key}: must be a list of values, such as [1e-3, 1e-2], not {values!r}")
     if axes:
         chosen = replace(chosen, axes={key: list(values) for key, values in axes.items()})
-    kept = {} if fresh else recorded(name, chosen.scale(scale))
+    kept = {} if fresh else recorded(str(name), chosen.scale(scale))
     return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept, all_seeds=True), fresh)
 
 
@@ -174,9 +177,9 @@ class Findings:
     def claims(self) -> list[dict[str, Any]]:
         """The study's claims, each with its verdict.
 
-        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``interval``,
-        ``seeds``, ``test``, ``why`` (why it is not decided) and ``changed`` (after how many runs), as in
-        ``optstudy claims --json``.
+        Each has ``name``, ``statement``, ``figure``, ``scale``, ``verdict``, ``estimate``, ``sign`` (``<`` or
+        ``>`` if the estimate is only a bound), ``unit``, ``interval``, ``seeds``, ``test``, ``why`` (why it
+        is not decided) and ``changed`` (after how many runs), as in ``optstudy claims --json``.
         """
         return [dict(claim) for claim in self.data().claims]
 
@@ -185,12 +188,13 @@ class Findings:
 
         Args:
             folder: the report's folder.
-            formats: any of ``html``, ``pdf``, ``svg``, ``png``, ``md`` and ``tex``.
+            formats: one or several of ``html``, ``pdf``, ``svg``, ``png``, ``md`` and ``tex``.
 
         Raises:
             UserError: no run has ended, or an unknown format.
         """
-        return reports.write(self._some(), Path(folder), formats)
+        chosen = [formats] if isinstance(formats, str) else formats
+        return reports.write(self._some(), Path(folder), chosen)
 
     def _repr_html_(self) -> str:
         """The HTML that Jupyter shows: the answer, the table and the figure."""

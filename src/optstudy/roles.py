@@ -79,12 +79,18 @@ def param_groups(
         tied: see :func:`assign_roles`.
 
     Raises:
-        UserError: an unknown rule; parameters without a role to which a rule might apply; a rule for ``head``
-            if the head is tied; a weight whose blocks are unknown.
+        UserError: an unknown rule, or one that is not options by name; parameters without a role to which a
+            rule might apply; a rule for ``head`` if the head is tied; a weight whose blocks are unknown.
     """
-    for rule in rules:
+    for rule, options in rules.items():
         if rule not in RULES:
             raise UserError(f"unknown role {rule!r}{nearest(rule, RULES)}")
+        if not isinstance(options, Mapping):
+            raise UserError(
+                f"role {rule!r}: must be options by name, such as {{'lr': 1e-3}}, not {options!r}"
+            )
+        if not isinstance(train := options.get("train", True), bool):
+            raise UserError(f"role {rule!r}: train: must be true or false, not {train!r}")
     played, ties = _play(model, named or {}, tied)
     _refuse_unknown(_needed(played, rules))
     other = TIED[1 - TIED.index(tied)]
@@ -152,7 +158,7 @@ def _refuse_unknown(unknown: Sequence[Played]) -> None:
         for pattern, some in alike.items()
     ]
     first, others = unknown[0], len(unknown) - 1
-    more = f", nor have {others} others" if others else ""
+    more = f", nor {'has 1 other' if others == 1 else f'have {others} others'}" if others else ""
     raise UserError(
         f"parameter {first.name!r} has no role{more}: {first.place.said}; give modules an attribute 'role', "
         f"or correct these lines and pass them as named= (optimizer.named in a config), each one of "

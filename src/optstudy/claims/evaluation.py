@@ -13,7 +13,7 @@ from optstudy.claims.verdict import LOOKS, Claim, Part, Range, Verdict
 from optstudy.recipes import MATRICES
 from optstudy.results import deciles, stats
 from optstudy.results.curves import Curve, Point, numeric
-from optstudy.results.equivalents import LEAST, Ratio, tokens_of
+from optstudy.results.equivalents import Ratio, tokens_of
 from optstudy.results.estimate import Estimate, combined, minus
 from optstudy.results.figure import Figure
 from optstudy.results.minimum import best_loss, best_setting, contenders
@@ -123,8 +123,8 @@ class Evidence:
         if not found or panel in waiting or any(map(figure.unfinished, found)):
             raise Missing(f"runs of {where.study} {where.curve}")
         if len(found) > 1:
-            several = ", ".join(curve.label for curve in found)
-            raise Missing(f"one {where.curve} in {where.study}: it has {several}")
+            several = ", ".join(repr(label_in_panel(curve)) for curve in found)
+            raise Missing(f"which {where.curve} of {where.study} is meant: name one of {several}")
         return found[0]
 
     def noise(self, where: Where) -> Curve | None:
@@ -140,7 +140,7 @@ class Evidence:
         try:
             if first.one.function in OVER_A_RUN:
                 return Part(self._over_a_run(first.one, first.other), low, high)
-            found = [self._quantity(one) for one in (first, *more)]
+            found = [self._quantity(one, not more) for one in (first, *more)]
         except Missing as missing:
             return Part(None, low, high, str(missing))
         if more:
@@ -148,22 +148,27 @@ class Evidence:
             return Part(combined(list(zip(weights, found, strict=True))), low, high)
         return Part(found[0], low, high)
 
-    def _quantity(self, quantity: Quantity) -> Estimate:
+    def _quantity(self, quantity: Quantity, alone: bool) -> Estimate:
         one, other = quantity.one, quantity.other
+        alone = alone and other is None
         if one.function == "tokens":
-            mine_of = self._tokens(one)
-            return mine_of if other is None else minus(mine_of, self._tokens(other))
+            mine_of = self._tokens(one, alone)
+            return mine_of if other is None else minus(mine_of, self._tokens(other, alone))
         mine = self._side(one)
         found = mine.alone() if other is None else Pair(mine, self._side(other)).difference()
         turned = one.function in LEVELS and self.figure(one.curve.study).metric.maximise
         return replace(found, value=-found.value) if turned else found
 
-    def _tokens(self, measure: Measure) -> Ratio:
-        where = measure.curve
-        found = tokens_of(self.figure(where.study), self.curve(where))
+    def _tokens(self, measure: Measure, alone: bool) -> Ratio:
+        """A token-equivalent; a mere bound is one only ``alone``, as it has no difference to another."""
+        where, figure = measure.curve, self.figure(measure.curve.study)
+        found = tokens_of(figure, self.curve(where))
         if found is None:
-            lengths = f"a reference at {LEAST} lengths or more, with seeds that both have"
-            raise Missing(f"{lengths}, for {where.study} {where.curve}")
+            why = figure.no_horizon or f"{figure.against} and it have no seed in common at all lengths"
+            raise Missing(f"tokens of {where.study} {where.curve}: {why}")
+        if found.sign and not alone:
+            known = f"only {found.sign} {found.value:.2f} is known"
+            raise Missing(f"tokens of {where.study} {where.curve} as a number: {known}")
         return found
 
     def _side(self, measure: Measure) -> "Side":
@@ -366,8 +371,12 @@ class Pair:
 
 def named(curve: Curve, name: str) -> bool:
     """Whether a name means this curve: its name alone, with its map row, or with what distinguishes it."""
-    whole = curve.label.removeprefix(f"{curve.panel} / ") if curve.panel else curve.label
-    return alike(curve.name, name) or name in (whole, f"{curve.row} / {curve.name}")
+    return alike(curve.name, name) or name in (label_in_panel(curve), f"{curve.row} / {curve.name}")
+
+
+def label_in_panel(curve: Curve) -> str:
+    """A curve's label without its panel: its name, with its map row or what distinguishes it."""
+    return curve.label.removeprefix(f"{curve.panel} / ") if curve.panel else curve.label
 
 
 def alike(one: str, other: str) -> bool:

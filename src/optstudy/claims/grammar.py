@@ -30,6 +30,8 @@ from optstudy.claims.measures import (
 )
 from optstudy.errors import nearest
 
+AROUND = ("all", "average", "excess")
+"""Words that stand around tests or measures."""
 MOST_NESTED = 20
 MOST_SHARE = 10.0
 """A larger share is assumed to be a percentage without its sign."""
@@ -193,8 +195,10 @@ class _Parser:
         kind, name = self._peek()
         if kind != "word":
             self._unexpected("a function of a curve, such as best(adam), or a number")
+        if name == "all":
+            raise Wrong("all takes whole tests and stands outside of them: all(best(a) < 5, best(b) < 5)")
         if name not in FUNCTIONS:
-            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'all', 'average', 'excess'])}")
+            raise Wrong(f"unknown function {name!r}{nearest(name, [*FUNCTIONS, *AROUND])}")
         self._next += 1
         self._expect("(")
         curve = self._curve(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from optstudy.claims.measures import Relation
+from optstudy.claims.measures import AXIS, Relation
 from optstudy.results.equivalents import Ratio
 from optstudy.results.estimate import LEVEL, Estimate
 
@@ -147,6 +147,12 @@ class Verdict:
         return min(mine, key=lambda part: part.slack)
 
     @property
+    def unit(self) -> str:
+        """Unit of the deciding part's number."""
+        units = [one.quantities[0].unit for one in self.claim.relations]
+        return next((u for u, part in zip(units, self.parts, strict=False) if part is self.deciding), "")
+
+    @property
     def why_not(self) -> str:
         """Why it is not decided; empty if it is."""
         if self.word != "not decided":
@@ -169,15 +175,24 @@ class Verdict:
         return f"**{self.word}**" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
 
     def tree(self) -> dict[str, Any]:
-        """As JSON for programs; estimate, interval and seeds are those of the deciding part."""
+        """As JSON for programs; estimate, interval and seeds are those of the deciding part.
+
+        ``sign`` is ``<`` or ``>`` if the estimate is only a bound.
+        """
         m, interval = self.deciding.measured, self.deciding.interval(self.level)
+        value = None if m is None else m.value
+        if self.unit == AXIS:  # measured in log10
+            value = None if value is None else 10**value
+            interval = None if interval is None else (10 ** interval[0], 10 ** interval[1])
         return {
             "name": self.claim.name,
             "statement": self.claim.statement,
             "figure": self.claim.figure,
             "scale": self.scale,
             "verdict": self.word,
-            "estimate": None if m is None else m.value,
+            "estimate": value,
+            "sign": m.sign if isinstance(m, Ratio) else "",
+            "unit": self.unit,
             "interval": list(interval) if interval is not None and max(interval) < math.inf else None,
             "seeds": 0 if m is None else m.seeds,
             "test": self.claim.test,

@@ -84,13 +84,13 @@ def _table(found: Iterable[Verdict]) -> Table:
     )
     for verdict in found:
         tree = verdict.tree()
-        interval = tree["interval"]
+        value, interval = style.measured(tree, "+")
         table.add_row(
             tree["figure"].rpartition("/")[2],
             f"{tree['statement']}\n({tree['test']})",
             "\n".join(filter(None, (verdict.word, style.looked(tree), tree["why"], tree["changed"]))),
-            "" if tree["estimate"] is None else f"{tree['estimate']:+.3f}",
-            "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
+            value,
+            interval,
             str(tree["seeds"]),
         )
     return table

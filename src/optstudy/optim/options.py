@@ -7,10 +7,11 @@ tables in the docs are derived from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from optstudy.errors import Strict
 from optstudy.optim.blocks import KINDS, Shape, big_vision, second_moment
@@ -26,7 +27,19 @@ def _two(values: Any) -> Any:
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """The share of a running average's old value that a step keeps."""
 Betas = Annotated[tuple[Decay, Decay], BeforeValidator(_two)]
-Kind = Annotated[str, Field(pattern=f"^({KINDS})$")]
+
+
+def _kind(value: str) -> str:
+    """Check the name of a granularity."""
+    if not re.fullmatch(KINDS, value):
+        raise ValueError(
+            "must be weight, factored, factored-textbook, tensor, row, column, split-N, split-A-B-C, "
+            "tensor-printed, row-printed, none, or head for qkv"
+        )
+    return value
+
+
+Kind = Annotated[str, AfterValidator(_kind), Field(json_schema_extra={"pattern": f"^({KINDS})$"})]
 """A granularity; see :func:`optstudy.optim.blocks.second_moment`."""
 
 REGISTRY: dict[str, type[Options]] = {}

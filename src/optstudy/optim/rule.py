@@ -7,7 +7,7 @@ closures, the step count, the dtype of state, sharded parameters, and compiling.
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from pydantic import ValidationError
@@ -90,6 +90,25 @@ class Rule(Base):
         except ValueError as error:
             self.param_groups.pop()
             raise ValueError(f"{type(self).__name__}: {error}") from None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over groups and state, as loaded or copied.
+
+        Raises:
+            ValueError: they are not those of an optimizer of this class.
+        """
+        for group in state.get("param_groups", ()):
+            if missing := self.options.model_fields.keys() - group.keys():
+                self._refuse_state(f"no option {min(missing)!r}")
+            possible = self.options(), self._checked(group)
+            for p in group["params"]:
+                known = [one.state(tuple(p.shape), group.get("layout", "")) for one in possible]
+                if unknown := state["state"].get(p, {}).keys() - {"step"}.union(*known):
+                    self._refuse_state(f"a tensor {min(unknown)!r}")
+        super().__setstate__(state)
+
+    def _refuse_state(self, why: str) -> NoReturn:
+        raise ValueError(f"{type(self).__name__}: the state is another optimizer's: it has {why}")
 
     def _checked(self, group: Mapping[str, Any]) -> Options:
         """Return the options of a group."""

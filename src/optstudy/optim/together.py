@@ -17,13 +17,16 @@ class Together(Base):
         optimizers: optimizers of disjoint parameters.
 
     Raises:
-        ValueError: the list is empty.
+        ValueError: the list is empty, or two of them have a parameter in common.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = list(optimizers)
         if not self.optimizers:
             raise ValueError("Together was given no optimizers")
+        params = [p for group in self.param_groups for p in group["params"]]
+        if len(set(params)) < len(params):
+            raise ValueError("some parameters appear in more than one of Together's optimizers")
         state = {key: value for o in self.optimizers for key, value in o.state.items()}
         first, *others = (o.defaults for o in self.optimizers)
         common = {key: value for key, value in first.items() if all(key in other for other in others)}

@@ -196,6 +196,8 @@ def warnings(figure: Figure) -> list[str]:
     never = [_located(figure, s) for s in figure.summaries if s.best is None]
     if never:
         found.append(f"{_untrained(figure, f' of {_and(never)}')}.")
+    if why := figure.no_horizon:
+        found.append(f"No token-equivalents: {why}.")
     if figure.one_seed:
         found.append("One seed everywhere: no interval, and no difference is decided.")
     found += [f"{_located(figure, s)}: {note}." for s in figure.summaries for note in s.curve.notes]

@@ -293,7 +293,7 @@ def claims_page(
 
 def claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
     """The displayed fields of a claim."""
-    interval = claim.get("interval")
+    value, interval = style.measured(claim)
     verdict = str(claim.get("verdict", ""))
     return {
         "statement": claim.get("statement", claim.get("name", "")),
@@ -305,8 +305,8 @@ def claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
         "look": style.looked(claim),
         "verdict": verdict,
         "kind": {"holds": "holds", "does not hold": "fails"}.get(verdict, "open"),
-        "estimate": _plain(claim.get("estimate")),
-        "interval": " to ".join(map(_plain, interval)) if isinstance(interval, (list, tuple)) else "–",
+        "estimate": value or "–",
+        "interval": interval or "–",
         "seeds": _plain(claim.get("seeds")),
     }
 

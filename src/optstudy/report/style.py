@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from optstudy.claims.measures import AXIS
 from optstudy.results.curves import Curve, said
 from optstudy.results.curves import number as number
 from optstudy.results.equivalents import Ratio
@@ -222,11 +223,11 @@ def ratio(found: Ratio) -> str:
 
 def verdict(claim: Mapping[str, Any]) -> str:
     """A claim on one line: verdict, statement, test, deciding number, and whether it was changed."""
-    estimate, interval, seeds = (claim.get(key) for key in ("estimate", "interval", "seeds"))
+    (value, interval), seeds = measured(claim, "+"), claim.get("seeds")
     test = f" ({claim['test']})" if claim.get("test") else ""
-    found = "" if estimate is None else f"; {_signed(estimate)}"
-    if interval is not None:
-        found += f", {' to '.join(map(_signed, interval))}, {seeds} seeds"
+    found = f"; {value}" if value else ""
+    if interval:
+        found += f", {interval}, {seeds} seeds"
     told = "".join(f"; {one}" for one in (looked(claim), claim.get("why"), claim.get("changed")) if one)
     return f"{claim['verdict']}: {claim['statement']}{test}{found}{told}"
 
@@ -236,8 +237,22 @@ def looked(claim: Mapping[str, Any]) -> str:
     return f"at the look at {claim['look']} seeds, {claim['level']:.1%}" if claim.get("look") else ""
 
 
-def _signed(value: Any) -> str:
-    return f"{value:+.3f}" if isinstance(value, float) else str(value)
+def measured(claim: Mapping[str, Any], sign: str = "") -> tuple[str, str]:
+    """The deciding number of a claim, ``< 1.000`` if it is a bound, and its interval; empty if there is none.
+
+    Args:
+        claim: as :meth:`optstudy.claims.verdict.Verdict.tree` returns it.
+        sign: ``+``: numbers have a sign, except settings.
+    """
+
+    def text(value: Any) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return number(float(f"{value:.3g}")) if claim.get("unit") == AXIS else f"{value:{sign}.3f}"
+
+    value, interval = claim.get("estimate"), claim.get("interval")
+    shown = "" if value is None else f"{claim.get('sign') or ''} {text(value)}".strip()
+    return shown, " to ".join(map(text, interval)) if isinstance(interval, (list, tuple)) else ""
 
 
 def setting(summary: Summary) -> str:

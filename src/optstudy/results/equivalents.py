@@ -14,7 +14,7 @@ wider. ``tests/test_equivalents.py`` simulates how often they contain the truth.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -171,9 +171,27 @@ def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
         curves: the curves of a figure, among them one of the reference per length.
         name: the reference's name.
     """
-    known = tuple(Length(tokens, curve, found) for tokens, curve, found in lengths(curves, name))
-    falling = all(a.loss > b.loss for a, b in pairwise(known))
-    return Horizon(name, known) if len(known) >= LEAST and falling else None
+    known = _measured(curves, name)
+    return None if _lacking(known) else Horizon(name, tuple(known))
+
+
+def lacking(curves: Iterable[Curve], name: str) -> str:
+    """Say why a reference has no horizon; empty if it has one."""
+    said = _lacking(_measured(curves, name))
+    return said and f"{name} {said}"
+
+
+def _lacking(known: Sequence[Length]) -> str:
+    if len(known) < LEAST:
+        return f"has a best loss at {len(known)} lengths, and {LEAST} are needed"
+    for a, b in pairwise(known):
+        if a.loss <= b.loss:
+            return f"has no lower loss with {b.tokens:,} tokens than with {a.tokens:,}"
+    return ""
+
+
+def _measured(curves: Iterable[Curve], name: str) -> list[Length]:
+    return [Length(tokens, curve, found) for tokens, curve, found in lengths(curves, name)]
 
 
 def lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:

@@ -14,7 +14,7 @@ from optstudy.errors import UserError, say_once
 from optstudy.record import is_number, read_json
 from optstudy.results import curves as _curves
 from optstudy.results.curves import Curve, FinishedRun, Place, Placed, axis, group, positive
-from optstudy.results.equivalents import Horizon, Ratio, horizon, tokens_of
+from optstudy.results.equivalents import Horizon, Ratio, horizon, lacking, tokens_of
 from optstudy.results.stats import Summary, summarise
 from optstudy.results.table import Row
 
@@ -184,9 +184,18 @@ class Figure:
     @cached_property
     def horizon(self) -> Horizon | None:
         """The reference's loss as a function of a run's tokens; None if too few lengths are known."""
-        if self.lengths is None:
-            return None
-        return horizon((self if self.lengths == "own" else self.lengths).curves, self.against)
+        return None if self.lengths is None else horizon(self._along.curves, self.against)
+
+    @property
+    def no_horizon(self) -> str:
+        """Why there are no token-equivalents though the study asks for them; else empty."""
+        why = "" if self.lengths is None else lacking(self._along.curves, self.against)
+        return why and f"{why}, in {self._along.name}"
+
+    @property
+    def _along(self) -> "Figure":
+        """The figure with the reference at several lengths."""
+        return self.lengths if isinstance(self.lengths, Figure) else self
 
     @cached_property
     def equivalents(self) -> Mapping[str, Ratio]:

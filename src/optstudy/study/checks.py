@@ -115,6 +115,8 @@ class _Check:
         self._rules()
         self._tokens()
         self._figure()
+        if self.file.decide and not self.file.claims:
+            self._refuse("decide", "there are no claims to decide; write some under claims:")
 
     def _settings(self, found: _Found) -> None:
         """Refuse an unknown scale, and settings that no run uses from that layer."""
@@ -233,6 +235,8 @@ class _Check:
     def _figure(self) -> None:
         """Refuse a figure whose axes are neither axes of the study nor config keys."""
         figure = self.file.figure
+        if figure.kind == "gaps" and not _is_key(figure.over):
+            self._unknown("figure.over", "config key", figure.over, _keys())
         for at, key, panel in [
             ("figure.curve", figure.curve, None),
             ("figure.x", figure.x, None),
@@ -299,6 +303,12 @@ def _settings_of(family: Family, key: str) -> bool:
     """Whether the values of an axis are settings without names, which cannot be drawn."""
     values = family.values if key == family.axis else [family.layers[-1].get(key)]
     return key not in family.labels and any(isinstance(value, Mapping) for value in values)
+
+
+def _keys() -> set[str]:
+    """All dotted keys of a config but those below options and roles."""
+    kinds = {name: field.annotation for name, field in RunConfig.model_fields.items()}
+    return {f"{name}.{key}" for name, kind in kinds.items() for key in getattr(kind, "model_fields", ())}
 
 
 def _is_key(key: str) -> bool:

@@ -177,6 +177,8 @@ class FigureSpec(Strict):
 
     @model_validator(mode="after")
     def _both(self) -> Self:
+        if "over" in self.model_fields_set and self.kind != "gaps":
+            raise ValueError("'over' goes with 'kind: gaps'")
         if self.costs and self.kind == "map":
             raise ValueError("'costs' are drawn for curves: not with 'kind: map'")
         if len(set(self.costs)) < len(self.costs):

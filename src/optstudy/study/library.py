@@ -97,7 +97,9 @@ class Study:
                     curves(f"{noise.study}: {other}", None)
             for name, one in self.file.claims.items():
                 key, test = f"claims.{name}.test", " ".join(one.test.split())
-                found.append(Claim(name, one.says, self.name, test, grammar.parse(test, curves)))
+                relations = grammar.parse(test, curves)
+                curves.check_tokens(relations)
+                found.append(Claim(name, one.says, self.name, test, relations))
         except (Wrong, UserError) as error:
             line = yamlfile.place(self.file.places, key, None) or 1
             raise UserError(f"{self.path or f'{self.name}.yaml'}:{line}: {key}: {error}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from optstudy.claims.evaluation import alike
-from optstudy.claims.measures import Where, Wrong
+from optstudy.claims.measures import Relation, Where, Wrong
 from optstudy.config import merge
 from optstudy.errors import UserError, nearest
 from optstudy.record import at_key
@@ -59,6 +59,20 @@ class Naming:
             known = {name for some in asked for name in some or ()}
             raise Wrong(f"{place} has no curve {curve!r}{nearest(curve, known)}")
         return Where(study, curve, panel)
+
+    def check_tokens(self, relations: Sequence[Relation]) -> None:
+        """Refuse token-equivalents of curves whose study names no reference.
+
+        Raises:
+            Wrong: the study's file lacks ``tokens``.
+        """
+        measures = [one for some in relations for q in some.quantities for one in (q.one, q.other) if one]
+        for study in {one.curve.study for one in measures if one.function == "tokens"}:
+            if self._known[study][0].tokens is None:
+                raise Wrong(
+                    f"{study} has no token-equivalents: its file names no reference and its lengths, such as "
+                    "tokens: {reference: adam, from: beyond/horizon}"
+                )
 
 
 def curves(study: str, file: StudyFile) -> Names:

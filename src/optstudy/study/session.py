@@ -65,9 +65,13 @@ class Session:
         all_seeds: bool = False,
         shared: Shared | None = None,
     ) -> None:
+        if seeds is not None and type(seeds) is not int:
+            raise UserError(f"seeds: must be a whole number, not {shown(seeds)}")
         if seeds is not None and not 0 < seeds <= MOST_VALUES:
             bound = "at least 1" if seeds < 1 else f"at most {MOST_VALUES:,}"
             raise UserError(f"seeds: input should be {bound}, not {shown(seeds)}")
+        for key in sorted(study.axes.keys() & (overrides or {}).keys()):
+            raise UserError(f"{key}: --axis gives its values and --set another; leave one of them out")
         if runs.is_file():
             raise UserError(f"--runs: {runs} is a file, where a folder is needed")
         self.kept = kept or {}

@@ -145,7 +145,7 @@ def _told(model: config.Model) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"model {model.name!r}: {outside.said_where(error, whole=True)}"
         raise UserError(said, "model.name", model.name) from None
 
@@ -228,6 +228,7 @@ def _understood(module: nn.Module, run: RunConfig) -> LanguageModel:
             )
         other_BT = torch.cat([x_BT[:, :-1], (x_BT[:, -1:] + 1) % pieces], dim=1)
         _check_causal(y_BTX, tensor_of(module(other_BT)), model)
+    _check_whole(module, run)
     module.train()
     if hook is not None:
         hook.remove()
@@ -262,6 +263,39 @@ def _check_causal(one: Tensor, other: Tensor | None, model: config.Model) -> Non
     if bool(change > CAUSAL * one.abs().max()):
         said = f"model {model.name!r}: its output at a position depends on later pieces: it is not causal"
         raise UserError(said, "model.name", model.name)
+
+
+def _check_whole(module: nn.Module, run: RunConfig) -> None:
+    """Refuse a model that cannot train on a sequence of the run's length with its last piece.
+
+    Without numbers, nothing is known of lengths and pieces.
+    """
+    model, length, pieces = run.model, run.data.sequence_length, run.model.vocab_size
+    said = f"model {model.name!r}"
+    if not any(True for _ in module.parameters()):
+        raise UserError(f"{said} has no parameters to train", "model.name", model.name)
+    if next(module.parameters()).is_meta:
+        return
+    x_BT = (pieces - 1 - torch.arange(length) % pieces).view(1, length)
+    try:
+        y_BTX = tensor_of(module(x_BT))
+    except (Exception, SystemExit) as error:
+        why = outside.said_where(error, whole=True)
+        raise UserError(
+            f"{said} fails on {length} pieces (data.sequence_length) from 0 to {pieces - 1} "
+            f"(model.vocab_size): {why}", "model.name", model.name,
+        ) from None  # fmt: skip
+    if y_BTX is None or not y_BTX.is_floating_point():
+        came = "nothing" if y_BTX is None else str(y_BTX.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{said}: forward(ids) must return real numbers, not {came}", "model.name", model.name
+        )
+    if not y_BTX.requires_grad and any(p.requires_grad for p in module.parameters()):
+        raise UserError(
+            f"{said}: what forward(ids) returns has no gradient; is it detached, or made under no_grad()?",
+            "model.name",
+            model.name,
+        )
 
 
 def _grouped(rows: tuple[int, ...], experts: tuple[int, ...], *_: Any, **__: Any) -> int:

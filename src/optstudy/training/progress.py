@@ -187,7 +187,8 @@ class TrainingLog:
         self.validated = step
         if step == 0 and not math.isfinite(loss):
             raise UserError(
-                f"the validation loss of the initial weights is {loss}; is it the optimizer's eval()?"
+                f"the validation loss of the initial weights is {loss}: the model's forward, or the "
+                "optimizer's eval(), makes numbers that are not finite"
             )
         if not math.isfinite(loss):
             raise Diverged(step, f"validation loss was {loss} at step {step}")
