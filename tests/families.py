@@ -122,8 +122,8 @@ def page() -> Iterator[str]:
 
 Every causal language model of transformers {version}, built from its default configuration with few layers:
 {built_} of {types} types can be built this way, and in {found_} of these every parameter has a
-[role](tutorials/roles.md). In the others, the parameters listed here have none; `param_groups` names them, and takes
-their roles as `named`.
+[role](tutorials/roles.md). In the others, the parameters listed here have none; `param_groups` names them,
+and takes their roles as `named`.
 `python -m tests.families > docs/models.md` writes this page, `make test-long` checks it.
 """
     yield "| type | class | parameters with a role |"
