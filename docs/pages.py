@@ -41,7 +41,7 @@ def write(folder: Path, load: Load = archive.load) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     pages = {"cli.md": command_line(), "citing.md": citing(), "parts/layers.md": layers()}
     pages |= {"parts/choose.md": choosing(load, "paper/fig1"), "parts/field.md": field()}
-    pages["parts/rivals.md"] = choosing(load, "beyond/rivals")
+    pages["parts/rivals.md"] = choosing(load, "beyond/rivals", already="paper/fig1")
     pages["parts/adaptivity.md"] = adaptivity()
     pages |= {"parts/tree.md": tree(), "parts/reproduced.md": reproduced()}
     pages |= optimizer_pages(load) | study_pages(load) | reference_pages() | {"gallery.md": gallery()}
@@ -227,9 +227,20 @@ ASKED = {
 """Claims about where adaptivity is needed, by question: who stated it at which scale, study, claim."""
 
 
-def choosing(load: Load, name: str) -> str:
-    """The table of a study at each recorded scale and length, best loss first."""
-    found = [(label, figure) for label, figure in recorded(load, name) if len(figure.summaries) > 1]
+def choosing(load: Load, name: str, already: str = "") -> str:
+    """The table of a study at each recorded scale and length, best loss first.
+
+    Args:
+        load: reads the record of a scale.
+        name: the study.
+        already: a study whose tables the page has: those with none but its runs are left out.
+    """
+    shown = {row.id for _, figure in (recorded(load, already) if already else ()) for row in figure.rows}
+    found = [
+        (label, figure)
+        for label, figure in recorded(load, name)
+        if len(figure.summaries) > 1 and not shown.issuperset(row.id for row in figure.rows)
+    ]
     if not found:
         return f"{NO_RECORD}\n"
     state = {one.name: f"{one.state_bytes_per_param:.2f}" for one in (*listing(), *listed_presets())}

@@ -120,10 +120,10 @@ def page() -> Iterator[str]:
     version, (types, built_, found_) = transformers.__version__, counts.values()
     yield f"""# Language models whose roles are known
 
-Every causal language model of transformers {version}, built of its default configuration with few layers: of
-{types} types {built_} can be built so, and in {found_} of these every parameter has a
-[role](tutorials/roles.md). In the others the parameters named here have none; `param_groups` says which
-as well, and takes their roles as `named`.
+Every causal language model of transformers {version}, built from its default configuration with few layers:
+{built_} of {types} types can be built this way, and in {found_} of these every parameter has a
+[role](tutorials/roles.md). In the others, the parameters listed here have none; `param_groups` names them,
+and takes their roles as `named`.
 `python -m tests.families > docs/models.md` writes this page, `make test-long` checks it.
 """
     yield "| type | class | parameters with a role |"

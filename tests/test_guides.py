@@ -80,7 +80,7 @@ def test_your_own_model_and_one_of_hugging_face_as_the_tutorial_says(corpus_slic
 
 
 def test_a_study_in_three_steps(corpus_slice, tmp_path):
-    schema, shown, ran, judged = carry_out("docs/add-a-study.md", tmp_path, corpus_slice, ROOT / "src")
+    shown, ran, judged, schema = carry_out("docs/add-a-study.md", tmp_path, corpus_slice, ROOT / "src")
     assert "axes" in json.loads(schema)["properties"]
     assert "3 runs" in shown
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 3

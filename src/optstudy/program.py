@@ -278,13 +278,19 @@ def require(trainer: TrainerSpec, folder: Path) -> None:
             "optstudy.open_study(...).ask()",
             "trainer",
         )
-    first = trainer.command[0] if trainer.command else "{"
-    if "{" not in first and shutil.which(folder.resolve() / first if "/" in first else first) is None:
-        key, where = "trainer.command", folder.resolve() if "/" in first else "the folders of PATH"
-        why = f"there is no program {first!r} in {where}"
-        if "/" in first and (folder.resolve() / first).is_file():
-            why = f"{first!r} may not be executed: chmod +x it, or put what runs it before it, such as python"
-        raise UserError(f"{key}: {why}", key, trainer.command)
+    if trainer.command is None or "{" in trainer.command[0]:
+        return
+    first = trainer.command[0]
+    path = folder.resolve() / first if "/" in first else None
+    if shutil.which(path or first) is not None:
+        return
+    if path is None:
+        why = f"there is no program {first!r} in the folders of PATH"
+    elif path.is_file():
+        why = f"{first!r} may not be executed: chmod +x it, or put what runs it before it, such as python"
+    else:
+        why = f"there is no program {first!r} in {folder.resolve()}"
+    raise UserError(f"trainer.command: {why}", "trainer.command", trainer.command)
 
 
 def fingerprint(trainer: PlacedTrainer) -> str | None:

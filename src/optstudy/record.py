@@ -204,11 +204,11 @@ def read_result(folder: Path | str) -> dict[str, Any] | None:
 def _wrong_in_result(result: Mapping[str, Any]) -> str | None:
     """Return the first key of a result that is missing or has an invalid value."""
     done, foreign = result.get("state") == "done", isinstance(result.get("reported"), dict)
+    always, when_done = (("seconds",), ("val_loss",)) if foreign else (NUMBERS, LOSSES)
+    never_null = {*always, *(when_done if done else ())}
     for key in (*NUMBERS, *LOSSES):
-        needed = done if key in LOSSES else True
-        if foreign:
-            needed = key == "seconds" or (done and key == "val_loss")
-        if key not in result or not (is_number(result[key]) or (result[key] is None and not needed)):
+        null = key in result and result[key] is None
+        if not is_number(result.get(key)) and not (null and key not in never_null):
             return key
     if not isinstance(result.get("id"), str):
         return "id"

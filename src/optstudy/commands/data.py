@@ -1,7 +1,6 @@
 """``optstudy data``: prepare, list, verify, info, show."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from optstudy.data.shards import Damaged, ShardedStream
 from optstudy.data.tokens import MANIFEST, Manifest, Split, read_manifest
 from optstudy.data.tokens import prepare as make
 from optstudy.errors import UserError, nearest, printable
+from optstudy.launch.slots import cores
 
 MOST_JOBS = 1024
 
@@ -55,8 +55,7 @@ def prepare(
         Write JSON.
     """
     count = None if tokens is None else _count(tokens)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = _positive(cores if jobs is None else jobs)
+    jobs = _positive("--jobs", cores() if jobs is None else jobs)
     if jobs > MOST_JOBS:
         raise UserError(f"--jobs: at most {MOST_JOBS:,}, not {jobs:,}")
     made = make(
@@ -200,8 +199,8 @@ def show(
     stream = ShardedStream(
         [home / shard for shard in held], [header.tokens for header in held.values()], None
     )
-    there = len(stream) // _positive(sequence_length)
-    batches = Batches(stream, sequence_length, min(_positive(sequences), max(there, 1)), seed)
+    there = len(stream) // _positive("--sequence-length", sequence_length)
+    batches = Batches(stream, sequence_length, min(_positive("--sequences", sequences), max(there, 1)), seed)
     model = tokenizer.load(home / manifest.tokenizer_file, manifest.recipe.end_token).model
     out = _console()
     for number, ids in zip(batches.order(0), batches[0], strict=True):
@@ -324,7 +323,7 @@ def _count(written: str) -> int:
     return int(value)
 
 
-def _positive(value: int) -> int:
+def _positive(option: str, value: int) -> int:
     if value < 1:
-        raise UserError(f"a count must be at least 1, not {value}")
+        raise UserError(f"{option}: input should be at least 1, not {value}")
     return value

@@ -32,6 +32,8 @@ MOST = 1 << 30
 """Maximum bytes of a download of unknown size."""
 LONGEST = 3600
 """Maximum seconds that pip may take."""
+TIMEOUT = 30.0
+"""Seconds to wait for an answer to an HTTP request, and for each part of it."""
 
 
 class Unavailable(Exception):
@@ -168,14 +170,13 @@ def _member(archive: Path, member: str) -> bytes:
     raise Unavailable(f"{archive.name} has no file {member}")
 
 
-def from_url(url: str, path: Path, most: int = MOST, timeout: float = 30.0) -> None:
+def from_url(url: str, path: Path, most: int = MOST) -> None:
     """Download ``url`` to ``path``, which only appears when complete; an interrupted download is resumed.
 
     Args:
         url: the file's URL.
         path: where it is written.
         most: maximum number of bytes.
-        timeout: seconds to wait for an answer, and for each part of it.
 
     Raises:
         Unavailable: no answer, an incomplete one, or a file that is too large.
@@ -186,7 +187,7 @@ def from_url(url: str, path: Path, most: int = MOST, timeout: float = 30.0) -> N
         bar = progress.add_task(path.name, total=None)
         for attempt in range(ATTEMPTS):
             try:
-                if _fetch(url, part, most, timeout, progress, bar):
+                if _fetch(url, part, most, progress, bar):
                     break
             except _TooLarge:
                 part.unlink(missing_ok=True)
@@ -213,11 +214,11 @@ class _TooLarge(Exception):
     """A download exceeds its maximum number of bytes."""
 
 
-def _fetch(url: str, part: Path, most: int, timeout: float, progress: Progress, bar: TaskID) -> bool:
+def _fetch(url: str, part: Path, most: int, progress: Progress, bar: TaskID) -> bool:
     """Download the missing rest of ``part``; return whether it is complete."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "optstudy"} | ({"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
         if answer.status != 206:
             have = 0
         total = _total(answer.headers["Content-Length"], have)

@@ -5,6 +5,7 @@ Shards cover fixed ranges of the text, so their bytes depend only on the corpus 
 number of processes that wrote them or on interruptions. Existing shards are kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def prepare(
             record.write_atomically(
                 home / MANIFEST, manifest.model_dump_json(indent=1, exclude_none=True) + "\n"
             )
-    made = _open(home, manifest, tokens)
+    made = _open(home, manifest, wanted)
     if tokens is not None and len(made.train) < tokens and not fewer:
         raise UserError(
             f"data.tokens: {printable(corpus.name)} has {len(made.train):,} training tokens with "
@@ -157,12 +158,12 @@ def _make(work: making.Work, wanted: int | None, old: Manifest | None) -> Split:
     return found.model_copy(update={"complete": complete})
 
 
-def _open(home: Path, manifest: Manifest, train_tokens: int | None) -> Tokens:
+def _open(home: Path, manifest: Manifest, wanted: Mapping[str, int | None]) -> Tokens:
+    """Open both splits, at most as many tokens of each as wanted; None: all."""
     streams = {}
-    limits = {"train": train_tokens, "validation": VALIDATION_TOKENS}
     for name, split in manifest.splits.items():
         counts = [header.tokens for header in split.shards.values()]
-        streams[name] = ShardedStream([home / shard for shard in split.shards], counts, limits[name])
+        streams[name] = ShardedStream([home / shard for shard in split.shards], counts, wanted[name])
         if not len(streams[name]):
             raise UserError(
                 f"{manifest.corpus}: its {name} split holds no text; the second of every "

@@ -88,16 +88,15 @@ class Lease:
         self.release(done=ended(self.path.parent))
 
 
-def claim(folder: Path, on_loss: Callable[[], None], stale: float = STALE_SECONDS) -> Lease | None:
+def claim(folder: Path, on_loss: Callable[[], None]) -> Lease | None:
     """Claim a run; return None if another process is working on it.
 
     Args:
         folder: the run's folder.
         on_loss: called by the heartbeat if another process has taken over.
-        stale: seconds without a heartbeat after which a lease may be taken over.
     """
     newest = _newest(folder)
-    if newest is not None and _held(newest, stale):
+    if newest is not None and _held(newest):
         return None
     path = folder / f"lease-{_number(newest) + 1:06d}.json"
     if not _created(path):
@@ -130,10 +129,10 @@ def _remove(leases: Iterable[Path]) -> None:
             path.unlink()
 
 
-def holder(folder: Path, stale: float = STALE_SECONDS) -> dict[str, Any] | None:
+def holder(folder: Path) -> dict[str, Any] | None:
     """Return host, pid and start time of the process that is working on a run, or None."""
     newest = _newest(folder)
-    return _held(newest, stale) if newest is not None else None
+    return _held(newest) if newest is not None else None
 
 
 def ahead(folder: Path) -> float:
@@ -151,7 +150,7 @@ def identity() -> dict[str, Any]:
     return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
 
 
-def _held(path: Path, stale: float) -> dict[str, Any] | None:
+def _held(path: Path) -> dict[str, Any] | None:
     try:
         beat = path.lstat().st_mtime
     except FileNotFoundError:
@@ -161,20 +160,20 @@ def _held(path: Path, stale: float) -> dict[str, Any] | None:
         if owner is not None and not owner.get("released") and not _tells(owner):
             raise UserError(f"{path}: damaged: it does not say which process holds it")
     except UserError as error:
-        say_once(f"{error}; it is free {stale:.0f} s after its last heartbeat")
+        say_once(f"{error}; it is free {STALE_SECONDS:.0f} s after its last heartbeat")
         owner = {"machine": None, "host": "an unknown machine", "pid": "unknown", "started": None}
     if owner is None or owner.get("released"):
         return None
     if owner["machine"] == _machine() and owner["machine"]:
         return owner if _started(owner["pid"]) == owner["started"] is not None else None
     age = _now(path.parent) - beat
-    if -age > stale:
+    if -age > STALE_SECONDS:
         say_once(
             f"{path}: dated {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(beat))}, in the future, by a "
             "clock that is or was wrong; until then the run counts as running: check the clocks, or delete "
             "this file if no process works on it"
         )
-    return owner if age < stale else None
+    return owner if age < STALE_SECONDS else None
 
 
 def _tells(owner: dict[str, Any]) -> bool:

@@ -54,7 +54,8 @@ def _one(folder: Path) -> Iterator[Trial]:
     config = read_config(folder)
     assert isinstance(config, Program)
     with attempt(folder, on_loss=lambda: None) as current:
-        began = begin(folder)
+        begin(folder)
+        began = time.monotonic()
         trial = Trial(folder)
         try:
             yield trial

@@ -56,6 +56,7 @@ THEIRS = "config.program.json"
 MOST_SAID = 200
 """Maximum characters of output in a reason."""
 STANDS_FOR = "0.0"
+"""Stands for nan and inf in a line of output, to see whether a pattern for digits looks there."""
 _NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(nan|inf(inity)?)(?![\w.])", re.IGNORECASE)
 
 
@@ -83,7 +84,8 @@ def carry_out(
         raise UserError(f"{trainer.folder}: no such folder, in which the study was first run")
     require(trainer, Path(trainer.folder))
     check_unchanged(config)
-    began = begin(folder)
+    begin(folder)
+    began = time.monotonic()
     output = output or Output(trainer.metric)
     with Interruption() as interruption:
         code = _run(folder, config, output, interruption)
@@ -138,20 +140,19 @@ def outcome(folder: Path, config: Program, code: int, output: "Output", seconds:
     return _result(config, reported, "done", None, seconds)
 
 
-def begin(folder: Path) -> float:
-    """Prepare a run's folder for an attempt, with versions and machine in ``env.json``; return the time."""
+def begin(folder: Path) -> None:
+    """Prepare a run's folder for an attempt: without an earlier result, versions and machine in ``env.json``.
+
+    Raises:
+        ProgramError: that result cannot be removed.
+    """
     try:
         (folder / "result.json").unlink(missing_ok=True)  # from an attempt that was killed
     except OSError as error:
         raise ProgramError(
             f"the result.json of an earlier attempt cannot be removed: {error.strerror}"
         ) from None
-    write_json(folder / "env.json", _environment())
-    return time.monotonic()
-
-
-def _environment() -> dict[str, Any]:
-    return {
+    environment = {
         "optstudy": optstudy.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -159,6 +160,7 @@ def _environment() -> dict[str, Any]:
         "argv": sys.argv,
         "pid": os.getpid(),
     }
+    write_json(folder / "env.json", environment)
 
 
 class Output:
@@ -215,12 +217,11 @@ class Output:
         if not text:
             return
         self.last = shortened(printable(text), MOST_SAID)
-        if self._pattern is not None and (matches := self._pattern.findall(text)):
-            self.matched = matches[-1]
-        elif self._pattern is not None and self._pattern.findall(_NOT_FINITE.sub(STANDS_FOR, text))[-1:] == [
-            STANDS_FOR
-        ]:
-            self.matched = "nan"  # a pattern for digits, such as [0-9.]+, must not pass over it
+        if self._pattern is not None:
+            if matches := self._pattern.findall(text):
+                self.matched = matches[-1]
+            elif self._pattern.findall(_NOT_FINITE.sub(STANDS_FOR, text))[-1:] == [STANDS_FOR]:
+                self.matched = "nan"  # a pattern for digits, such as [0-9.]+, must not pass over it
         if text.startswith("{") and text.endswith("}"):
             with suppress(ValueError, RecursionError):
                 tree = json.loads(text)
@@ -273,10 +274,10 @@ def _stop(process: "subprocess.Popen[bytes]", interruption: Interruption) -> Non
 
 
 def _variables(folder: Path, config: Program) -> dict[str, str]:
-    found = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_SEVERAL}
     threads = str(config.trainer.threads)
-    place = {"OPTSTUDY_RUN": str(folder.resolve()), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    return {"PYTHONUNBUFFERED": "1", **found, **place}
+    ours = {"OPTSTUDY_RUN": str(folder.resolve()), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return {"PYTHONUNBUFFERED": "1", **inherited, **ours}
 
 
 def _left(folder: Path) -> dict[str, Any] | None:

@@ -214,12 +214,10 @@ def _understood(module: nn.Module, run: RunConfig) -> LanguageModel:
     with torch.no_grad():
         output = module(x_BT)
         y_BTX = tensor_of(output)
-        came = f"a {type(output).__name__}" if y_BTX is None else f"shape {tuple(y_BTX.shape)}"
         hidden = head is not None and not made and y_BTX is not None and y_BTX.shape[-1] == head.in_features
-        if y_BTX is None or tuple(y_BTX.shape) not in {
-            (*shape, pieces),
-            hidden and (*shape, y_BTX.shape[-1]),
-        }:
+        width = head.in_features if head is not None and hidden else pieces
+        if y_BTX is None or y_BTX.shape != (*shape, width):
+            came = f"a {type(output).__name__}" if y_BTX is None else f"shape {tuple(y_BTX.shape)}"
             raise UserError(
                 f"model {model.name!r}: forward(ids) must return logits of shape {(*shape, pieces)} for ids "
                 f"of shape {shape}, not {came}",

@@ -30,6 +30,10 @@ from optstudy.training.progress import Diverged
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Constants from glibc's malloc.h."""
+DECILES = 10
+"""Groups of tokens to predict, by how frequent they are."""
+COUNTED = 10_000_000
+"""Tokens of the training text that frequencies are counted in."""
 
 
 def choose_device(config: RunConfig, device: str) -> torch.device:
@@ -50,12 +54,6 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
             libc.mallopt(parameter, size)
-
-
-DECILES = 10
-"""Groups of tokens to predict, by how frequent they are."""
-COUNTED = 10_000_000
-"""Tokens of the training text that frequencies are counted in."""
 
 
 def _nothing() -> None:
@@ -185,9 +183,9 @@ class Run:
         share = schedule.factor(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
-        batch = self.upcoming[step]
+        batch, z = self.upcoming[step], self.config.training.z_loss
         with compiling.one_at_a_time(self.config, self.device) if self._fresh else nullcontext():
-            loss, norm = self._gradient(batch, lambda rows: self._training_loss(batch[rows]), between)
+            loss, norm = self._gradient(batch, lambda rows: self._losses(batch[rows], z)[0], between)
         self._fresh = False
         self._update(step)
         interval = self.config.training.hessian_interval
@@ -258,9 +256,6 @@ class Run:
         if self.built.head is None:
             return logits_loss(out_NX, y_N, z, each_N)
         return language_model_loss(out_NX, self.built.head.weight, y_N, z, self.loss_rows, each_N)
-
-    def _training_loss(self, batch: IntArray) -> Tensor:
-        return self._losses(batch, self.config.training.z_loss)[0]
 
     def _losses(self, batch: IntArray, z: float) -> tuple[Tensor, Tensor]:
         """Training loss and cross-entropy of sequences BT, which have T - 1 targets each."""

@@ -188,7 +188,7 @@ class _Attempt:
             with self.trackers:
                 final = self._train()
         except Diverged as divergence:
-            state, reason, final = "diverged", divergence.reason, None
+            state, reason = "diverged", divergence.reason
             log.steps = divergence.step
         finally:
             self.metrics.close()
