@@ -102,6 +102,8 @@ def visit(browser: Any, path: Path, size: str = "desktop", scheme: str = "light"
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get("about:blank")
+    browser.get_log("browser")  # what a served page said after its server had ended is another test's
     browser.get(path.as_uri())
     browser.execute_async_script(
         "const done = arguments[0]; requestAnimationFrame(() => setTimeout(done, 50))"
