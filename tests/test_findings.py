@@ -147,3 +147,8 @@ def test_a_count_of_seeds_is_a_whole_number_above_0(seeds):
         UserError, match=r"seeds: (input should be at least 1, not 0|must be a whole number, not 1\.5)"
     ):
         optstudy.open_study("demo", seeds=seeds)
+
+
+def test_values_of_an_axis_may_come_one_by_one(tmp_path):
+    study = optstudy.open_study("demo", axes={"optimizer.lr": iter([1e-3, 1e-2])}, runs=tmp_path, fresh=True)
+    assert repr(study).startswith("<study demo at pico: 0 finished runs")

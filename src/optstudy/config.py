@@ -307,6 +307,10 @@ class Validation(Strict):
     """Evenly spaced evaluations over the run, in addition to the one before the first step."""
 
 
+DECILES = 10
+"""Groups of tokens by frequency, each about a tenth of the text: see :attr:`Watch.deciles`."""
+
+
 class Watch(Strict):
     """What a run records in addition to its losses, and where else it is shown; changes no result."""
 

@@ -57,14 +57,20 @@ def open_study(
     Raises:
         UserError: no such study or scale, or a mistake in the study's file.
     """
-    chosen = study.load(str(name))
-    for key, values in (axes or {}).items():
-        if isinstance(values, str) or not isinstance(values, Iterable) or not list(values):
-            raise UserError(f"axes: {key}: must be a list of values, such as [1e-3, 1e-2], not {values!r}")
+    name = str(name)
+    chosen = study.load(name)
     if axes:
-        chosen = replace(chosen, axes={key: list(values) for key, values in axes.items()})
-    kept = {} if fresh else recorded(str(name), chosen.scale(scale))
+        chosen = replace(chosen, axes={key: _listed(key, values) for key, values in axes.items()})
+    kept = {} if fresh else recorded(name, chosen.scale(scale))
     return Findings(Session(chosen, scale, Path(runs), overrides, seeds, kept=kept, all_seeds=True), fresh)
+
+
+def _listed(key: str, values: Any) -> list[Any]:
+    """Return the values of an axis, which may be any iterable but a text."""
+    found = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if not found:
+        raise UserError(f"axes: {key}: must be a list of values, such as [1e-3, 1e-2], not {values!r}")
+    return found
 
 
 class Findings:

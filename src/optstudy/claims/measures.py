@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from optstudy.config import DECILES
 from optstudy.errors import nearest
 from optstudy.recipes import RULES
-from optstudy.results.deciles import DECILES
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of effective learning rates that runs record."""

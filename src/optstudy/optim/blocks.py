@@ -19,6 +19,11 @@ Shape: TypeAlias = tuple[int, ...]
 
 KINDS = r"weight|factored(-textbook)?|(tensor|row)(-printed)?|column|split(-[1-9]\d{0,8})+|head|none"
 """The names of granularities, as a regular expression."""
+NAMES = (
+    "weight, factored, factored-textbook, tensor, row, column, split-N, split-A-B-C, "
+    "tensor-printed, row-printed, none, or head for qkv"
+)
+"""The same for people."""
 LAYOUTS = ("", "columns", "experts", "experts-columns")
 """How weights are stored: with one row per output, or, for ``columns``, one column (the last dimension); for
 ``experts``, the first dimension enumerates matrices."""

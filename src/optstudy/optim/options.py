@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from optstudy.errors import Strict
-from optstudy.optim.blocks import KINDS, Shape, big_vision, second_moment
+from optstudy.optim.blocks import KINDS, NAMES, Shape, big_vision, second_moment
 
 
 def _two(values: Any) -> Any:
@@ -32,10 +32,7 @@ Betas = Annotated[tuple[Decay, Decay], BeforeValidator(_two)]
 def _kind(value: str) -> str:
     """Check the name of a granularity."""
     if not re.fullmatch(KINDS, value):
-        raise ValueError(
-            "must be weight, factored, factored-textbook, tensor, row, column, split-N, split-A-B-C, "
-            "tensor-printed, row-printed, none, or head for qkv"
-        )
+        raise ValueError(f"must be {NAMES}")
     return value
 
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from optstudy.config import DECILES
 from optstudy.report import style
 from optstudy.report.parts import band, draw_bands, draw_legend, draw_note
-from optstudy.results.deciles import DECILES, gaps
+from optstudy.results.deciles import gaps
 from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
 

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from optstudy.config import DECILES
 from optstudy.results.curves import Curve, FinishedRun
 from optstudy.results.estimate import Estimate
 from optstudy.results.figure import Figure
 from optstudy.results.noise import Term
 from optstudy.results.stats import paired
-
-DECILES = 10
-"""Groups of tokens, each about a tenth of the text."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _read(config: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class Length:
-    """The reference at one length."""
+    """An optimizer, such as the reference, at one length."""
 
     tokens: int
     curve: Curve
@@ -171,17 +171,16 @@ def horizon(curves: Iterable[Curve], name: str) -> Horizon | None:
         curves: the curves of a figure, among them one of the reference per length.
         name: the reference's name.
     """
-    known = _measured(curves, name)
-    return None if _lacking(known) else Horizon(name, tuple(known))
+    known = lengths(curves, name)
+    return None if lacking(known) else Horizon(name, tuple(known))
 
 
-def lacking(curves: Iterable[Curve], name: str) -> str:
-    """Say why a reference has no horizon; empty if it has one."""
-    said = _lacking(_measured(curves, name))
-    return said and f"{name} {said}"
+def lacking(known: Sequence[Length]) -> str:
+    """Why a reference has no horizon; empty if it has one.
 
-
-def _lacking(known: Sequence[Length]) -> str:
+    Args:
+        known: the reference at each length, shortest first.
+    """
     if len(known) < LEAST:
         return f"has a best loss at {len(known)} lengths, and {LEAST} are needed"
     for a, b in pairwise(known):
@@ -190,18 +189,14 @@ def _lacking(known: Sequence[Length]) -> str:
     return ""
 
 
-def _measured(curves: Iterable[Curve], name: str) -> list[Length]:
-    return [Length(tokens, curve, found) for tokens, curve, found in lengths(curves, name)]
-
-
-def lengths(curves: Iterable[Curve], name: str) -> list[tuple[int, Curve, Best]]:
-    """The curves of one name that differ only in length, shortest first, each with its best."""
-    found: dict[int, tuple[Curve, Best]] = {}
+def lengths(curves: Iterable[Curve], name: str) -> list[Length]:
+    """The curves of one name that differ only in length, shortest first."""
+    found: dict[int, Length] = {}
     for curve in curves:
         tokens, lowest = read(curve), best(curve)
         if curve.name == name and {key for key, _ in curve.apart} <= LENGTHS and tokens and lowest:
-            found.setdefault(tokens, (curve, lowest))
-    return [(tokens, *found[tokens]) for tokens in sorted(found)]
+            found.setdefault(tokens, Length(tokens, curve, lowest))
+    return [found[tokens] for tokens in sorted(found)]
 
 
 def fitted(tokens: np.ndarray, losses: np.ndarray) -> Fit:
@@ -399,5 +394,5 @@ def tokens_of(figure: "Figure", curve: Curve) -> Ratio | None:
     """The token-equivalent of a figure's curve; None if the reference has no horizon, see :func:`ratio`."""
     if figure.horizon is None:
         return None
-    family = [one for _, one, _ in lengths(figure.curves, curve.name) if one.panel == curve.panel]
+    family = [one.curve for one in lengths(figure.curves, curve.name) if one.curve.panel == curve.panel]
     return ratio(curve, figure.horizon, [one for one in family if one is not curve])

@@ -14,7 +14,7 @@ from optstudy.errors import UserError, say_once
 from optstudy.record import is_number, read_json
 from optstudy.results import curves as _curves
 from optstudy.results.curves import Curve, FinishedRun, Place, Placed, axis, group, positive
-from optstudy.results.equivalents import Horizon, Ratio, horizon, lacking, tokens_of
+from optstudy.results.equivalents import Horizon, Ratio, horizon, lacking, lengths, tokens_of
 from optstudy.results.stats import Summary, summarise
 from optstudy.results.table import Row
 
@@ -189,8 +189,9 @@ class Figure:
     @property
     def no_horizon(self) -> str:
         """Why there are no token-equivalents though the study asks for them; else empty."""
-        why = "" if self.lengths is None else lacking(self._along.curves, self.against)
-        return why and f"{why}, in {self._along.name}"
+        if self.lengths is None or self.horizon is not None:
+            return ""
+        return f"{self.against} {lacking(lengths(self._along.curves, self.against))}, in {self._along.name}"
 
     @property
     def _along(self) -> "Figure":

@@ -58,9 +58,9 @@ class PowerLaw:
 def power_law(curves: Iterable[Curve], name: str) -> PowerLaw | None:
     """An optimizer's power law; None with fewer than :data:`LEAST` lengths or without rates."""
     bests = {}
-    for tokens, curve, found in lengths(curves, name):
-        if (setting := _setting(curve, found)) is not None:
-            bests[tokens] = setting
+    for length in lengths(curves, name):
+        if (setting := _setting(length.curve, length.best)) is not None:
+            bests[length.tokens] = setting
     return PowerLaw(tuple(bests), tuple(bests.values())) if len(bests) >= LEAST else None
 
 

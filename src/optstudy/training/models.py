@@ -270,9 +270,10 @@ def _check_whole(module: nn.Module, run: RunConfig) -> None:
     """
     model, length, pieces = run.model, run.data.sequence_length, run.model.vocab_size
     said = f"model {model.name!r}"
-    if not any(True for _ in module.parameters()):
+    first = next(module.parameters(), None)
+    if first is None:
         raise UserError(f"{said} has no parameters to train", "model.name", model.name)
-    if next(module.parameters()).is_meta:
+    if first.is_meta:
         return
     x_BT = (pieces - 1 - torch.arange(length) % pieces).view(1, length)
     try:

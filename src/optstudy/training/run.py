@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optstudy.config import SMALL, RunConfig
+from optstudy.config import DECILES, SMALL, RunConfig
 from optstudy.data import text, tokens
 from optstudy.data.batches import Batches, IntArray, ReadAhead, Stream
 from optstudy.errors import UserError
@@ -30,8 +30,6 @@ from optstudy.training.progress import Diverged
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Constants from glibc's malloc.h."""
-DECILES = 10
-"""Groups of tokens to predict, by how frequent they are."""
 COUNTED = 10_000_000
 """Tokens of the training text that frequencies are counted in."""
 
